@@ -1,0 +1,167 @@
+"""Write files and folders so that a reader sees all of them or nothing, and hash them.
+
+Knows nothing of what it writes. Everything is written beside its final place and renamed.
+What goes wrong with the disk comes out as an InputError that names the path.
+"""
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from textcap.errors import InputError
+
+_BLOCK_BYTES = 1 << 20
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, without newline translation, replacing what is at the path.
+
+    Args:
+        path: The file to write; its folder is made if it is missing.
+        text: The whole content.
+
+    Raises:
+        InputError: The file cannot be written; what was there before is untouched.
+    """
+    atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def atomic_write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes, replacing what is at the path.
+
+    Args:
+        path: The file to write; its folder is made if it is missing.
+        content: The whole content.
+
+    Raises:
+        InputError: The file cannot be written; what was there before is untouched.
+    """
+    beside = _name_beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Opened with "x" and not through tempfile, whose files nobody else may read: caches are shared.
+        with open(beside, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        _remove_quietly(beside)
+
+
+@contextmanager
+def atomic_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Give an empty folder to fill, which takes its final name when the block ends without an error.
+
+    Args:
+        path: The folder's final name; the folders above it are made if they are missing.
+        force: Replace a folder that is there already. The old one is whole until the new one is.
+
+    Yields:
+        The folder to write into, beside the final one. It is gone when the block raises.
+
+    Raises:
+        InputError: The path is taken and `force` is not set, it is a file, or it cannot be written.
+    """
+    path = Path(os.path.abspath(path))
+    _check_place(path, force)
+    beside = _name_beside(path)
+    try:
+        beside.mkdir(parents=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        yield beside
+        _sync_files(beside)
+        _check_place(path, force)  # it may have appeared while the block ran
+        _swap(beside, path)
+    except OSError as error:
+        # The block may fail at reading, too: only what is certainly about this folder is put in its name.
+        if error.errno in _DISK_FULL or str(error.filename or "").startswith(str(beside)):
+            raise _cannot_write(path, error) from error
+        raise
+    finally:
+        _remove_quietly(beside)
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hash a file's bytes.
+
+    Args:
+        path: The file to read, in blocks: it may be larger than memory.
+
+    Returns:
+        The SHA-256 in 64 lower-case hexadecimal digits.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def _name_beside(path: Path) -> Path:
+    # Short, whatever the final name is: a name near the file system's limit has no room for a suffix.
+    return path.parent / f".textcap-{secrets.token_hex(6)}.tmp"
+
+
+def _check_place(path: Path, force: bool) -> None:
+    if path.is_dir():
+        if not force:
+            raise InputError(f"{path} is there already", hint="choose another name, or --force to replace it")
+    elif path.exists():
+        raise InputError(f"{path} is a file, and a folder was to be written there")
+
+
+def _swap(beside: Path, path: Path) -> None:
+    if not path.exists():
+        os.replace(beside, path)
+        return
+    old = _name_beside(path)
+    os.replace(path, old)
+    try:
+        os.replace(beside, path)
+    except OSError:
+        os.replace(old, path)
+        raise
+    _remove_quietly(old)
+
+
+def _sync_files(folder: Path) -> None:
+    if os.name == "nt":  # Windows flushes only what is open for writing, which a copied file may not allow
+        return
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+
+
+def _remove_quietly(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        try:
+            path.unlink(missing_ok=True)
+        except (
+            OSError
+        ):  # what could not be written may not be removable either; the first error is the one to tell
+            return
+
+
+def _cannot_write(path: Path, error: OSError) -> InputError:
+    hint = "free some space, or write elsewhere" if error.errno in _DISK_FULL else None
+    return InputError(f"cannot write {path}: {error.strerror or error}", hint=hint)
