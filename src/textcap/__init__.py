@@ -1,0 +1,1 @@
+"""textcap: audio captioning trained without audio."""

@@ -1,0 +1,232 @@
+"""Every setting of textcap as frozen dataclasses, with range checks and JSON in and out.
+
+Knows no torch, no files and no command line. A setting that is out of range is an InputError that names
+the field and the value; the defaults are the paper's (arXiv 2309.07372) and msclap's 2023 checkpoint.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from textcap.errors import InputError
+
+_Config = TypeVar("_Config")
+
+
+def _require(condition: bool, name: str, value: object, rule: str) -> None:
+    if not condition:
+        raise InputError(f"{name} is {value!r}, but must be {rule}")
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """The audio front end: windows cut from the signal, and the log-mel picture of each."""
+
+    sample_rate_hz: int = 44100
+    window_s: float = 7.0  # what the tower hears at once; shorter clips are tiled to it
+    hop_s: float = 3.5  # from one window of a long clip to the next
+    n_fft: int = 1024
+    stft_hop_samples: int = 320
+    n_mels: int = 64
+    # The mel matrix of msclap is built for 32 kHz although it is fed 44.1 kHz; its checkpoint carries the matrix.
+    mel_rate_hz: int = 32000
+    mel_min_hz: float = 50.0
+    mel_max_hz: float = 14000.0
+
+    def __post_init__(self) -> None:
+        _require(self.sample_rate_hz > 0, "sample_rate_hz", self.sample_rate_hz, "above 0")
+        _require(self.window_s > 0, "window_s", self.window_s, "above 0")
+        _require(0 < self.hop_s <= self.window_s, "hop_s", self.hop_s, "above 0 and at most window_s")
+
+    @property
+    def window_samples(self) -> int:
+        """Length of a window in samples."""
+        return round(self.window_s * self.sample_rate_hz)
+
+    @property
+    def hop_samples(self) -> int:
+        """Distance between the starts of two windows in samples."""
+        return round(self.hop_s * self.sample_rate_hz)
+
+
+@dataclass(frozen=True)
+class AudioTowerConfig:
+    """Sizes of the HTSAT audio tower, in the terms of transformers' ClapAudioConfig."""
+
+    spec_size: int = 256
+    patch_size: int = 4
+    patch_width: int = 96
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    n_heads: tuple[int, ...] = (4, 8, 16, 32)
+    attention_window: int = 8
+
+    def __post_init__(self) -> None:
+        _require(len(self.depths) == len(self.n_heads), "n_heads", self.n_heads, "as many as depths")
+
+    @property
+    def width(self) -> int:
+        """Width of the pooled output: each stage after the first doubles the channels."""
+        return int(self.patch_width * 2 ** (len(self.depths) - 1))
+
+
+@dataclass(frozen=True)
+class TextTowerConfig:
+    """Sizes of the GPT-2 text tower."""
+
+    n_layers: int = 12
+    width: int = 768
+    n_heads: int = 12
+    n_positions: int = 1024
+    vocab_size: int = 50257
+    max_tokens: int = 77  # a longer caption is cut and keeps its end token
+
+
+@dataclass(frozen=True)
+class ClapConfig:
+    """The two CLAP encoders and the space they share."""
+
+    audio: AudioConfig = field(default_factory=AudioConfig)
+    audio_tower: AudioTowerConfig = field(default_factory=AudioTowerConfig)
+    text_tower: TextTowerConfig = field(default_factory=TextTowerConfig)
+    embedding_width: int = 1024
+
+
+@dataclass(frozen=True)
+class LanguageModelConfig:
+    """Sizes of the frozen GPT-2 that says the caption."""
+
+    n_layers: int = 12
+    width: int = 768
+    n_heads: int = 12
+    n_positions: int = 1024
+    vocab_size: int = 50257
+
+
+@dataclass(frozen=True)
+class MapperConfig:
+    """Sizes of the mapper from an embedding to a prefix (paper, section 3.1; msclap's TransformerMapper)."""
+
+    embedding_width: int = 1024
+    width: int = 768  # of the language model
+    prefix_length: int = 40  # also the number of tokens that the embedding is spread over
+    n_layers: int = 8
+    n_heads: int = 8
+    hidden_ratio: float = 2.0
+
+    def __post_init__(self) -> None:
+        _require(self.prefix_length >= 1, "prefix_length", self.prefix_length, "at least 1")
+        _require(self.n_layers >= 1, "n_layers", self.n_layers, "at least 1")
+        _require(self.width % self.n_heads == 0, "n_heads", self.n_heads, f"a divisor of width {self.width}")
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """What is frozen: CLAP, GPT-2 and the noise that suits their modality gap."""
+
+    name: str = "msclap-2023"
+    clap: ClapConfig = field(default_factory=ClapConfig)
+    language_model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
+    mapper: MapperConfig = field(default_factory=MapperConfig)
+    noise_variance: float = 0.015
+
+
+@dataclass(frozen=True)
+class BridgeConfig:
+    """What is done about the modality gap. Noise is given by its variance, never just as "noise"."""
+
+    noise_variance: float = 0.015  # of the Gaussian noise on every coordinate of a unit-length text embedding
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.noise_variance < float("inf"), "noise_variance", self.noise_variance, "0 or more")
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise, the square root of its variance."""
+        return float(self.noise_variance**0.5)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the mapper is trained (paper, section 4.1)."""
+
+    epochs: int = 30
+    batch_size: int = 128  # over all devices together
+    learning_rate: float = 1e-4
+    warmup_steps: int = 2000  # scaled down for runs of fewer than 10,000 steps
+    held_out_captions: int = 200  # at most a tenth of the captions
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        _require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "between 0 and 1")
+        _require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
+        _require(self.held_out_captions >= 0, "held_out_captions", self.held_out_captions, "0 or more")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 or more")
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """How a prefix becomes a caption (msclap's beam search)."""
+
+    beam_size: int = 5
+    max_tokens: int = 67
+    temperature: float = 1.0
+    n_best: int = 1
+
+    def __post_init__(self) -> None:
+        _require(self.beam_size >= 1, "beam_size", self.beam_size, "at least 1")
+        _require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
+        _require(0 < self.temperature < float("inf"), "temperature", self.temperature, "above 0")
+        _require(1 <= self.n_best <= self.beam_size, "n_best", self.n_best, "between 1 and beam_size")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a configuration as plain values that JSON can hold; tuples become lists."""
+    return {
+        f.name: to_dict(value) if dataclasses.is_dataclass(value) else _plain(value)
+        for f in dataclasses.fields(config)
+        for value in [getattr(config, f.name)]
+    }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def from_dict(cls: type[_Config], data: Mapping[str, Any]) -> _Config:
+    """Rebuild a configuration from `to_dict`'s output.
+
+    Raises:
+        InputError: A field is missing, unknown or out of range.
+    """
+    if not isinstance(data, Mapping):
+        raise InputError(f"{cls.__name__} is {data!r}, but must be an object")
+    hints = typing.get_type_hints(cls)
+    names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if unknown := sorted(set(data) - names):
+        raise InputError(f"{cls.__name__} has no field {', '.join(unknown)}")
+    if missing := sorted(names - set(data)):
+        raise InputError(f"{cls.__name__} lacks {', '.join(missing)}")
+    return cls(**{name: _typed(hints[name], f"{cls.__name__}.{name}", value) for name, value in data.items()})
+
+
+def _typed(hint: Any, name: str, value: Any) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value)
+    if typing.get_origin(hint) is tuple:
+        _require(isinstance(value, list | tuple), name, value, "a list")
+        return tuple(_typed(typing.get_args(hint)[0], name, item) for item in value)
+    if isinstance(hint, types.UnionType):
+        return None if value is None else _typed(typing.get_args(hint)[0], name, value)
+    accepted = (int, float) if hint is float else (hint,)
+    _require(
+        isinstance(value, accepted) and not (isinstance(value, bool) and hint is not bool),
+        name,
+        value,
+        hint.__name__,
+    )
+    return float(value) if hint is float else value
