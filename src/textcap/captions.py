@@ -1,0 +1,109 @@
+"""Read caption text: one caption per line, from files or standard input.
+
+Knows neither tokens nor embeddings. It returns the captions in file order with what identifies each file; what is
+odd but usable comes back as warnings, and what cannot be used is an InputError with file and line.
+"""
+
+import hashlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from textcap.errors import InputError
+
+STDIN = "-"
+MAX_CHARACTERS = 1000
+
+_BOM = "\ufeff"
+# Everything that ends or disturbs a line for some reader (C0, DEL, C1, Unicode's two separators), as one space.
+_CONTROLS = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
+
+
+@dataclass(frozen=True)
+class CaptionFile:
+    """One source of captions as the model folder records it."""
+
+    name: str  # as it was given
+    sha256: str  # of its bytes
+    n_captions: int
+
+
+@dataclass(frozen=True)
+class CaptionSet:
+    """Captions in file order, and where they came from."""
+
+    captions: list[str]  # duplicates kept, never empty
+    files: tuple[CaptionFile, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of the captions themselves, whatever files they came from, in hexadecimal."""
+        digest = hashlib.sha256()
+        for caption in self.captions:
+            digest.update(caption.encode() + b"\n")  # no caption holds a line end
+        return digest.hexdigest()
+
+
+def load_captions(paths: Sequence[str | Path]) -> CaptionSet:
+    """Read caption files, one caption per line.
+
+    A byte order mark, Windows line ends and blank lines are fine. Control characters inside a line become spaces.
+
+    Args:
+        paths: Files in UTF-8; "-" is standard input.
+
+    Raises:
+        InputError: A file is missing, holds a byte that is not UTF-8, or holds no caption.
+    """
+    if not paths:
+        raise InputError("no caption file was given")
+    if [str(path) for path in paths].count(STDIN) > 1:
+        raise InputError("standard input was given twice")
+    captions: list[str] = []
+    files: list[CaptionFile] = []
+    warnings: list[str] = []
+    for path in paths:
+        name = "standard input" if str(path) == STDIN else str(path)
+        before, digest = len(captions), hashlib.sha256()
+        for number, raw in enumerate(_lines(path, name), start=1):
+            digest.update(raw)
+            caption = _clean(_decode(raw, name, number))
+            if len(caption) > MAX_CHARACTERS:
+                warnings.append(
+                    f"{name}, line {number}: cut from {len(caption):,} to {MAX_CHARACTERS:,} characters"
+                )
+                caption = caption[:MAX_CHARACTERS].rstrip()
+            if caption:
+                captions.append(caption)
+        if len(captions) == before:
+            raise InputError(f"{name} holds no caption", hint="one caption per line is expected")
+        files.append(CaptionFile(name, digest.hexdigest(), len(captions) - before))
+    return CaptionSet(captions, tuple(files), tuple(warnings))
+
+
+def _lines(path: str | Path, name: str) -> Iterator[bytes]:
+    try:
+        if str(path) == STDIN:
+            yield from sys.stdin.buffer
+        else:
+            with open(path, "rb") as file:
+                yield from file
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {error.strerror or error}") from error
+
+
+def _decode(raw: bytes, name: str, number: int) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        utf_16 = number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff")
+        guess = "UTF-16" if utf_16 else "cp1252"
+        message = f"{name}, line {number}: byte 0x{raw[error.start]:02x} is not UTF-8"
+        raise InputError(message, hint=f"if the file is {guess}, save it as UTF-8") from error
+
+
+def _clean(line: str) -> str:
+    # Files that were joined carry a mark in the middle; translate turns the line end into a space, too.
+    return line.lstrip(_BOM).translate(_CONTROLS).strip()

@@ -1,0 +1,110 @@
+"""Reading caption files: what is forgiven, what is refused, and what is said about it."""
+
+import hashlib
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies as st
+
+from textcap.captions import load_captions
+from textcap.errors import InputError
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def test_captions_keep_order_and_duplicates(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.txt", b"a dog barks\na bell rings\na dog barks\n")
+    second = write(tmp_path / "b.txt", b"rain falls")
+    loaded = load_captions([first, str(second)])
+    assert loaded.captions == ["a dog barks", "a bell rings", "a dog barks", "rain falls"]
+    assert [file.n_captions for file in loaded.files] == [3, 1]
+    assert [file.name for file in loaded.files] == [str(first), str(second)]
+    assert loaded.warnings == ()
+
+
+def test_file_hash_is_that_of_its_bytes(tmp_path: Path) -> None:
+    content = b"\xef\xbb\xbfa dog barks\r\n\r\n  \na bell rings"
+    loaded = load_captions([write(tmp_path / "a.txt", content)])
+    assert loaded.files[0].sha256 == hashlib.sha256(content).hexdigest()
+    assert loaded.captions == ["a dog barks", "a bell rings"]
+
+
+def test_content_hash_ignores_how_lines_are_stored(tmp_path: Path) -> None:
+    plain = load_captions([write(tmp_path / "a.txt", b"a\nb\n")])
+    windows = load_captions([write(tmp_path / "b.txt", b"\xef\xbb\xbfa\r\n\r\nb")])
+    other = load_captions([write(tmp_path / "c.txt", b"ab\n")])
+    assert plain.content_hash == windows.content_hash != other.content_hash
+
+
+def test_byte_order_mark_between_joined_files_is_dropped(tmp_path: Path) -> None:
+    loaded = load_captions([write(tmp_path / "a.txt", b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n\xef\xbb\xbf\n")])
+    assert loaded.captions == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "inside", ["\u2028", "\u2029", "\x0b", "\x0c", "\x85", "\x1c", "\t", "\x00", "\x1b", "\r"]
+)
+def test_control_character_inside_a_line_does_not_split_it(tmp_path: Path, inside: str) -> None:
+    loaded = load_captions([write(tmp_path / "a.txt", f"a dog{inside}barks\nrain\n".encode())])
+    assert loaded.captions == ["a dog barks", "rain"]
+
+
+def test_other_scripts_are_untouched(tmp_path: Path) -> None:
+    text = "l'été — “cigales” 蝉 🦗"
+    assert load_captions([write(tmp_path / "a.txt", text.encode())]).captions == [text]
+
+
+def test_undecodable_byte_names_file_line_and_cause(tmp_path: Path) -> None:
+    path = write(tmp_path / "old.txt", b"a dog\nthe caf\xe9 is loud\n")
+    with pytest.raises(InputError, match=r"old\.txt, line 2: byte 0xe9 is not UTF-8 .*cp1252"):
+        load_captions([path])
+
+
+def test_utf_16_is_recognised(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="line 1.*UTF-16"):
+        load_captions([write(tmp_path / "a.txt", "a dog barks\n".encode("utf-16"))])
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf", b" \t\r\n"])
+def test_file_without_captions_is_refused(tmp_path: Path, content: bytes) -> None:
+    good = write(tmp_path / "good.txt", b"a dog barks\n")
+    with pytest.raises(InputError, match=r"empty\.txt holds no caption"):
+        load_captions([good, write(tmp_path / "empty.txt", content)])
+
+
+def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot read .*nowhere\.txt: No such file"):
+        load_captions([tmp_path / "nowhere.txt"])
+    with pytest.raises(InputError, match="cannot read"):
+        load_captions([tmp_path])
+    with pytest.raises(InputError, match="no caption file"):
+        load_captions([])
+
+
+def test_long_line_is_cut_with_a_warning(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", b"short\n" + b"x" * 1000 + b"\n" + b"y" * 1001 + b"\n")
+    loaded = load_captions([path])
+    assert loaded.captions == ["short", "x" * 1000, "y" * 1000]
+    assert loaded.warnings == (f"{path}, line 3: cut from 1,001 to 1,000 characters",)
+
+
+def test_dash_reads_standard_input_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO("a dog\r\nthe café\n".encode()), encoding="ascii")
+    monkeypatch.setattr(sys, "stdin", stdin)
+    loaded = load_captions(["-"])
+    assert loaded.captions == ["a dog", "the café"]
+    assert loaded.files[0].name == "standard input"
+    with pytest.raises(InputError, match="twice"):
+        load_captions(["-", "-"])
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"))), min_size=1))
+def test_any_lines_come_back_one_by_one(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
+    path = write(tmp_path_factory.mktemp("any") / "a.txt", "\n".join(["first", *lines]).encode())
+    wanted = [line.lstrip("\ufeff").strip() for line in lines]
+    assert load_captions([path]).captions == ["first", *(line for line in wanted if line)]
