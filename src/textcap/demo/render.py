@@ -1,0 +1,164 @@
+"""Make a scene of the sound world audible.
+
+Knows nothing of words or models; what each kind sounds like is left to `sounds`.
+`render_scene` returns float32 [S], S samples, from the scene and a seed only.
+"""
+
+import numpy as np
+
+from textcap.demo.scenes import Event, Scene
+from textcap.demo.sounds import KINDS
+from textcap.demo.sounds.primitives import Signal, convolve, n_samples, noise, uniform
+
+_PLAIN_RMS = 0.07  # of the loudest moments of a sound without attributes
+_LEVEL_DB = {"loud": 8.0, None: 0.0, "faint": -11.0}
+_DISTANCE_DB = {"near": 3.0, None: 0.0, "distant": -7.0}
+_PACE = {"slow": (0.55, 0.68), None: (0.9, 1.12), "fast": (1.5, 1.8)}
+_QUIETEST_DB = -14.0  # below the loudest sound of the scene: what is fainter would be masked
+_BACKGROUND_DB = -9.0
+
+
+def render_scene(scene: Scene, seed: int, rate_hz: int = 16000, duration_s: float = 4.0) -> np.ndarray:
+    """Return the scene as a clip.
+
+    Args:
+        seed: Everything random comes from it; the same scene and seed give the same samples.
+        rate_hz: Samples per second, at least 16000.
+        duration_s: Length of the clip, at least 2.
+
+    Returns:
+        float32 [S], at most 1 in magnitude.
+
+    Raises:
+        ValueError: The rate or the duration is too small.
+    """
+    if rate_hz < 16000:
+        raise ValueError(f"rate_hz is {rate_hz}, but sounds reach up to 8 kHz: it must be at least 16000")
+    if duration_s < 2.0:
+        raise ValueError(f"duration_s is {duration_s}, but a scene needs at least 2")
+    rng = np.random.default_rng(seed)
+    n = n_samples(duration_s, rate_hz)
+    levels_db = _event_levels(rng, scene)
+    x = np.zeros(n)
+    for event, (start_s, end_s), level_db in zip(
+        scene.events, _time_slots(rng, scene, duration_s), levels_db, strict=True
+    ):
+        sound = _event_sound(rng, event, rate_hz, end_s - start_s)
+        start = int(start_s * rate_hz)
+        room = min(sound.size, n - start)
+        x[start : start + room] += sound[:room] * 10.0 ** (level_db / 20.0)
+    x *= 10.0 ** (uniform(rng, -2.0, 2.0) / 20.0)
+    # A room is never silent: noise of random colour, well below the faintest event.
+    floor_db = min(levels_db) + uniform(rng, -34.0, -24.0)
+    x += (
+        _PLAIN_RMS
+        * 10.0 ** (floor_db / 20.0)
+        * noise(rng, n, rate_hz, 40, 7000, uniform(rng, -5.0, 0.0), order=1)
+    )
+    return _limited(x).astype(np.float32)
+
+
+def _event_levels(rng: np.random.Generator, scene: Scene) -> list[float]:
+    """Return each event's level in dB relative to a plain sound."""
+    levels_db = []
+    for i, event in enumerate(scene.events):
+        level_db = uniform(rng, -2.0, 2.0) + _LEVEL_DB[event.level] + _DISTANCE_DB[event.distance]
+        if scene.layout == "background" and i == len(scene.events) - 1:
+            level_db += _BACKGROUND_DB
+        levels_db.append(level_db)
+    quietest_db = max(levels_db) + _QUIETEST_DB
+    return [max(level_db, quietest_db) for level_db in levels_db]
+
+
+def _time_slots(rng: np.random.Generator, scene: Scene, duration_s: float) -> list[tuple[float, float]]:
+    """Return the start and end in s of each event."""
+    if scene.layout == "sequence":
+        return _consecutive(rng, scene.events, duration_s)
+    if scene.layout == "background":
+        return [*_consecutive(rng, scene.events[:-1], duration_s), (0.0, duration_s)]
+    if scene.layout == "alone":
+        return _consecutive(rng, scene.events, duration_s)
+    slots = []
+    for event in scene.events:
+        if KINDS[event.kind].short and not event.repeated:
+            start_s = uniform(rng, 0.1, 0.55) * (duration_s - 1.2)
+            slots.append((start_s, duration_s))
+        else:
+            slots.append((uniform(rng, 0.0, 0.3), duration_s - uniform(rng, 0.0, 0.3)))
+    return slots
+
+
+def _consecutive(
+    rng: np.random.Generator, events: tuple[Event, ...], duration_s: float
+) -> list[tuple[float, float]]:
+    """Return slots one after another with a small gap or overlap; single one-shots get less room."""
+    shares = np.array([0.75 if KINDS[e.kind].short and not e.repeated else 1.0 for e in events])
+    shares *= rng.uniform(0.9, 1.1, len(events))
+    edges = np.concatenate([[0.0], np.cumsum(shares) / shares.sum()]) * duration_s
+    slots = []
+    for event, start, end in zip(events, edges[:-1], edges[1:], strict=True):
+        start_s, end_s = float(start) + uniform(rng, 0.0, 0.08), float(end) + uniform(rng, -0.08, 0.06)
+        if KINDS[event.kind].short and not event.repeated:
+            start_s += uniform(rng, 0.0, 1.0) * max(0.0, end_s - start_s - 1.3)
+        slots.append((start_s, min(end_s, duration_s)))
+    return slots
+
+
+def _event_sound(rng: np.random.Generator, event: Event, rate_hz: int, length_s: float) -> Signal:
+    """Return one event at the level of a plain sound, with its pace, repeats and distance."""
+    kind = KINDS[event.kind]
+    pace = uniform(rng, *_PACE[event.pace])
+    if event.repeated:
+        count = int(rng.integers(2, 5)) if length_s > 2.0 else 2
+        each_s = length_s / count
+        # Every occurrence is the same source: the same cat, the same horn.
+        source = int(rng.integers(2**32))
+        each = [
+            kind.make(np.random.default_rng(source), each_s * uniform(rng, 0.85, 1.0), rate_hz, pace)
+            for _ in range(count)
+        ]
+        x = np.zeros(n_samples(length_s, rate_hz))
+        for i, part in enumerate(each):
+            start = int(i * each_s * rate_hz)
+            part = _edges(part.astype(np.float64), rate_hz)[: x.size - start]
+            x[start : start + part.size] += part
+    else:
+        x = _edges(kind.make(rng, length_s, rate_hz, pace).astype(np.float64), rate_hz)
+    if event.distance == "distant":
+        x = _from_afar(rng, x, rate_hz)
+    return x * (_PLAIN_RMS / (_loudness(x, rate_hz) + 1e-9))
+
+
+def _edges(x: Signal, rate_hz: int) -> Signal:
+    """Return the signal with its ends faded, so that cutting a lasting sound makes no click."""
+    n_in, n_out = min(x.size, rate_hz // 200), min(x.size, rate_hz // 25)
+    x = x.copy()
+    x[:n_in] *= np.linspace(0.0, 1.0, n_in)
+    x[x.size - n_out :] *= np.linspace(1.0, 0.0, n_out)
+    return x
+
+
+def _from_afar(rng: np.random.Generator, x: Signal, rate_hz: int) -> Signal:
+    """Return the sound with its highs softened and the echoes of open space around it."""
+    length = n_samples(uniform(rng, 0.5, 0.8), rate_hz)
+    tail = rng.standard_normal(length) * np.exp(-6.9 * np.arange(length) / length)
+    tail *= 0.6 / np.sqrt(np.sum(tail**2))
+    tail[0] += 0.6
+    # One pole at 1.2 kHz: 6 dB per octave, so that a cricket stays a cricket.
+    pole = np.exp(-2 * np.pi * 1200 / rate_hz)
+    low_pass = (1 - pole) * pole ** np.arange(n_samples(0.01, rate_hz))
+    return convolve(convolve(x, low_pass), tail)
+
+
+def _loudness(x: Signal, rate_hz: int) -> float:
+    """Return the RMS of the loudest tenth of the sounding 50 ms frames: a tick counts as loud as a hum."""
+    frame = rate_hz // 20
+    frames = x[: x.size // frame * frame].reshape(-1, frame) if x.size >= frame else x[None]
+    power = np.sort((frames**2).mean(axis=1))[::-1]
+    return float(np.sqrt(power[: max(1, power.size // 10)].mean()))
+
+
+def _limited(x: Signal) -> Signal:
+    """Return the signal within -1 and 1: untouched up to 0.7, bent softly above."""
+    over = np.abs(x) - 0.7
+    return np.where(over > 0.0, np.sign(x) * (0.7 + 0.3 * np.tanh(over / 0.3)), x)
