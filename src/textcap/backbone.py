@@ -35,13 +35,14 @@ class Backbone:
         name: What the user called it: a name, or a folder.
         config: Sizes of every part, and the noise that suits the modality gap.
         content_hash: SHA-256 over the weight files.
+        weight_paths: The files by role.
     """
 
     def __init__(self, name: str, config: BackboneConfig, weights: WeightSet) -> None:
         self.name = name
         self.config = config
         self.content_hash = weights.content_hash
-        self._paths = weights.paths
+        self.weight_paths = weights.paths
 
     @classmethod
     def load(cls, name: str, *, offline: bool | None = None, progress: Progress | None = None) -> "Backbone":
@@ -77,17 +78,17 @@ class Backbone:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """GPT-2's tokenizer, which CLAP's text tower shares."""
-        tokenizer = Tokenizer.load(self._paths["vocab"], self._paths["merges"])
+        tokenizer = Tokenizer.load(self.weight_paths["vocab"], self.weight_paths["merges"])
         expected = self.config.language_model.vocab_size
         if tokenizer.vocab_size != expected:
-            raise CheckpointError(f"{self._paths['vocab']} has {tokenizer.vocab_size} tokens, not {expected}")
+            raise CheckpointError(f"{self.weight_paths['vocab']} has {tokenizer.vocab_size} tokens, not {expected}")
         return tokenizer
 
     def audio_encoder(self, device: torch.device | str = "cpu") -> AudioEncoder:
         """Return CLAP's audio side, frozen, on a device."""
-        if "audio_encoder" in self._paths:
+        if "audio_encoder" in self.weight_paths:
             encoder = AudioEncoder(self.config.clap)
-            _load_own(encoder, self._paths["audio_encoder"])
+            _load_own(encoder, self.weight_paths["audio_encoder"])
             return encoder.to(device)
         prefix = "clap." if self.name == CLAPCAP else "audio_encoder."
         encoder = load_audio_encoder(self.config.clap, self._msclap_checkpoint, prefix)
@@ -104,9 +105,9 @@ class Backbone:
         """
         if self.name == CLAPCAP:
             raise InputError("clapcap has no text encoder, so nothing can be trained on it", hint="use msclap-2023")
-        if "text_encoder" in self._paths:
+        if "text_encoder" in self.weight_paths:
             encoder = TextEncoder(self.config.clap, self.tokenizer)
-            _load_own(encoder, self._paths["text_encoder"])
+            _load_own(encoder, self.weight_paths["text_encoder"])
             return encoder.to(device)
         return load_text_encoder(self.config.clap, self._msclap_checkpoint, self.tokenizer).to(device)
 
@@ -115,7 +116,7 @@ class Backbone:
         if self.name == CLAPCAP:
             model = load_language_model(self.config.language_model, self._msclap_checkpoint, "gpt.transformer.")
         else:
-            model = load_language_model(self.config.language_model, read_checkpoint(self._paths["language_model"]))
+            model = load_language_model(self.config.language_model, read_checkpoint(self.weight_paths["language_model"]))
         return model.to(device)
 
     def released_mapper(self, device: torch.device | str = "cpu") -> Mapper:
@@ -130,7 +131,7 @@ class Backbone:
 
     @cached_property
     def _msclap_checkpoint(self) -> Checkpoint:
-        return read_checkpoint(self._paths["clapcap" if self.name == CLAPCAP else "clap"])
+        return read_checkpoint(self.weight_paths["clapcap" if self.name == CLAPCAP else "clap"])
 
 
 def _load_own(module: nn.Module, path: Path) -> None:

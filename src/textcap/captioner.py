@@ -1,0 +1,195 @@
+"""The public object: load once, caption many files, one result per file in the order they were given.
+
+Sound goes through windows, audio embedding, bridge, mapper and beam search. Knows no terminal and no output format.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from textcap.audio import read_windows
+from textcap.backbone import CLAPCAP, CLAPCAP_END_TOKEN_ID, Backbone
+from textcap.bridge import Bridge
+from textcap.checkpoint import load_model
+from textcap.config import BridgeConfig, DecodingConfig
+from textcap.decoding import Hypothesis, beam_search
+from textcap.device import resolve_device
+from textcap.errors import CheckpointError, DeviceError, InputError
+from textcap.mapper import Mapper
+from textcap.weights import Progress
+
+DEFAULT_MODEL = Path("textcap-model")
+
+
+@dataclass(frozen=True)
+class CaptionResult:
+    """What became of one file: a caption, or an error.
+
+    Attributes:
+        path: The file as it was given.
+        caption: Empty when there is an error.
+        score: Mean log probability per token in nats, at most 0; NaN when there is an error.
+        duration_s: Length of the recording; NaN when there is an error.
+        error: Why the file has no caption.
+    """
+
+    path: Path
+    caption: str = ""
+    score: float = float("nan")
+    duration_s: float = float("nan")
+    error: InputError | None = None
+
+
+@dataclass(frozen=True)
+class CaptionedEmbedding:
+    """A caption and its score, the mean log probability per token in nats."""
+
+    caption: str
+    score: float
+
+
+class Captioner:
+    """Captions sound with a trained mapper, or with the released clapcap.
+
+    Build one with `Captioner.load`.
+    """
+
+    def __init__(self, backbone: Backbone, mapper: Mapper, bridge: Bridge, end_id: int, device: torch.device) -> None:
+        self.backbone = backbone
+        self.device = device
+        self._capitalise = backbone.name == CLAPCAP
+        self._end_id = end_id
+        self._bridge = bridge
+        self._mapper = mapper.to(device).eval()
+        self._audio_encoder = backbone.audio_encoder(device)
+        self._language_model = backbone.language_model(device)
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path | None = None,
+        *,
+        device: str = "auto",
+        offline: bool | None = None,
+        progress: Progress | None = None,
+    ) -> "Captioner":
+        """Load a model folder or a captioner by name.
+
+        Args:
+            model: A folder that training wrote, or "clapcap" for the captioner that the paper's authors released.
+                By default the folder `textcap-model` where there is one, else "clapcap".
+            offline: Never touch the network; by default as HF_HUB_OFFLINE says.
+            progress: Told of bytes while weights are fetched.
+
+        Raises:
+            CheckpointError: The folder is no model, or was trained on other weights than those on disk.
+            DownloadError: The backbone's weights are not on disk and cannot be fetched.
+            DeviceError: The device does not work here.
+        """
+        if model is None:
+            model = DEFAULT_MODEL if DEFAULT_MODEL.is_dir() else CLAPCAP
+        chosen = resolve_device(device)
+        if str(model) == CLAPCAP:
+            backbone = Backbone.load(CLAPCAP, offline=offline, progress=progress)
+            mapper, bridge = backbone.released_mapper(), Bridge(BridgeConfig(noise_variance=0.0))
+            return cls(backbone, mapper, bridge, CLAPCAP_END_TOKEN_ID, chosen)
+        stored = load_model(Path(model))
+        backbone = Backbone.load(stored.backbone_name, offline=offline, progress=progress)
+        if backbone.content_hash != stored.backbone_hash:
+            theirs, ours = stored.backbone_hash[:12], backbone.content_hash[:12]
+            raise CheckpointError(
+                f"{model} was trained on {stored.backbone_name} with weights {theirs}, but those here are {ours}",
+                hint="fetch the revision it was trained on, or train it again",
+            )
+        return cls(backbone, stored.mapper, Bridge(stored.bridge), stored.end_token_id, chosen)
+
+    def caption(
+        self, paths: Iterable[str | Path], *, decoding: DecodingConfig | None = None, batch_size: int = 8
+    ) -> Iterator[CaptionResult]:
+        """Caption sound files of any length, lazily.
+
+        Args:
+            paths: Files that libsndfile reads.
+            decoding: How captions are searched for.
+            batch_size: Clips searched and windows embedded at once; captions do not depend on it.
+
+        Yields:
+            One result per file in the order given, as soon as its batch is done. A file that cannot be read
+            gives a result with an error and does not stop the others.
+
+        Raises:
+            DeviceError: The device's memory is too small for the batch.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}, but must be at least 1")
+        decoding = decoding or DecodingConfig()
+        remaining = iter(paths)
+        while group := [Path(path) for path in itertools.islice(remaining, batch_size)]:
+            try:
+                yield from self._caption_group(group, decoding, batch_size)
+            except torch.OutOfMemoryError as error:
+                hint = f"use a --batch-size below {batch_size}"
+                raise DeviceError(f"{self.device} has too little memory for this batch", hint=hint) from error
+
+    @torch.inference_mode()
+    def caption_embeddings(self, embeddings: Tensor, decoding: DecodingConfig | None = None) -> list[CaptionedEmbedding]:
+        """Caption audio embeddings `[B, E]`, one caption each, in order."""
+        decoding = decoding or DecodingConfig()
+        prefixes = self._mapper(self._bridge.audio_side(embeddings.to(self.device)))
+        found = beam_search(self._language_model, prefixes, decoding, end_id=self._end_id)
+        return [CaptionedEmbedding(self._text(beams[0]), beams[0].score) for beams in found]
+
+    def _caption_group(self, paths: Sequence[Path], decoding: DecodingConfig, batch_size: int) -> list[CaptionResult]:
+        recordings = self._embed(paths, batch_size)
+        heard = [r.embedding for r in recordings if isinstance(r, _Recording)]
+        captions = iter(self.caption_embeddings(torch.stack(heard), decoding) if heard else [])
+        results = []
+        for path, recording in zip(paths, recordings, strict=True):
+            if isinstance(recording, InputError):
+                results.append(CaptionResult(path, error=recording))
+            else:
+                said = next(captions)
+                results.append(CaptionResult(path, said.caption, said.score, recording.duration_s))
+        return results
+
+    @torch.inference_mode()
+    def _embed(self, paths: Sequence[Path], batch_size: int) -> list["_Recording | InputError"]:
+        """Embed each file as the mean of its windows' embeddings, in batches of windows that cross files."""
+        sums = torch.zeros(len(paths), self.backbone.config.clap.embedding_width)
+        ends_s: dict[int, float] = {}
+        errors: dict[int, InputError] = {}
+        pending: list[tuple[int, Tensor]] = []
+
+        def flush() -> None:
+            if pending:
+                windows = torch.stack([samples for _, samples in pending]).to(self.device)  # [W, S]
+                owners = torch.tensor([i for i, _ in pending])
+                sums.index_add_(0, owners, self._audio_encoder(windows).float().cpu())
+                pending.clear()
+
+        for i, path in enumerate(paths):
+            try:
+                for window in read_windows(path, self.backbone.config.clap.audio):
+                    pending.append((i, torch.from_numpy(window.samples)))
+                    ends_s[i] = window.end_s
+                    if len(pending) == batch_size:
+                        flush()
+            except InputError as error:
+                errors[i] = error
+        flush()
+        units = torch.nn.functional.normalize(sums, dim=-1)  # the mean's direction is the sum's
+        return [errors[i] if i in errors else _Recording(units[i], ends_s[i]) for i in range(len(paths))]
+
+    def _text(self, hypothesis: Hypothesis) -> str:
+        text = " ".join(self.backbone.tokenizer.decode(list(hypothesis.token_ids)).split())
+        return text.capitalize() if self._capitalise else text
+
+
+@dataclass(frozen=True)
+class _Recording:
+    embedding: Tensor  # [E], unit length
+    duration_s: float

@@ -1,0 +1,75 @@
+"""The Typer application: every command, the options they share, and the one place where errors become exit codes."""
+
+import logging
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.logging import RichHandler
+from typer.core import TyperGroup
+
+from textcap.cli.caption import caption
+from textcap.cli.console import err, print_error
+from textcap.cli.demo import demo
+from textcap.cli.fetch import fetch
+from textcap.cli.train import train
+from textcap.cli.verify import verify
+from textcap.errors import TextcapError
+
+
+class TextcapGroup(TyperGroup):
+    """Turns a TextcapError of any command into one line on stderr and its exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; known errors keep their traceback only under --debug."""
+        try:
+            return super().invoke(ctx)
+        except TextcapError as error:
+            if ctx.params.get("debug"):
+                raise
+            print_error(error)
+            raise typer.Exit(error.exit_code) from error
+
+
+app = typer.Typer(
+    cls=TextcapGroup,
+    name="textcap",
+    help="Audio captioning trained without audio: train on a text file, then caption sound.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="rich",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"textcap {version('textcap')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of known errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    del debug, version
+    logging.getLogger("textcap").addHandler(RichHandler(console=err, show_time=False, show_path=False, markup=False))
+
+
+for command in (fetch, train, caption, demo, verify):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    # Names of files need not be UTF-8: stdout gives their bytes back, stderr only has to show them.
+    for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors=errors)
+    app()

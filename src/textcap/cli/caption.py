@@ -1,0 +1,75 @@
+"""`textcap caption`: sound files in, one caption per line out."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from textcap.cli.console import err, print_error, progress_bar, set_verbosity
+
+if TYPE_CHECKING:
+    from textcap.captioner import CaptionResult
+
+EXAMPLES = "textcap caption *.wav -m textcap-model\n\ntextcap caption recordings/*.flac --json > captions.jsonl"
+
+# A caption is one line of text, but a file name may hold anything.
+_CONTROL = {code: repr(chr(code))[1:-1] for code in [*range(32), 127, 0x85, 0x2028, 0x2029]}
+
+
+def caption(
+    audio: Annotated[list[Path], typer.Argument(help="Sound files of any length.", show_default=False)],
+    model: Annotated[
+        str | None,
+        typer.Option("-m", "--model", help="Model folder, or clapcap.  [default: textcap-model if it is there, else clapcap]"),
+    ] = None,
+    beam_size: Annotated[int, typer.Option(min=1, help="Captions kept in the search at each step.")] = 5,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest caption, in tokens.")] = 67,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips captioned at once.")] = 8,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines with score and duration.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
+) -> None:
+    """Caption sound files with a trained model, or with the released clapcap.
+
+    Prints path, tab, caption per line in the order given, as soon as they are ready. A file that cannot be read is
+    named on stderr and the others go on (exit code 3; 1 when none could be read).
+    """
+    set_verbosity(quiet, verbose)
+    from textcap.captioner import Captioner
+    from textcap.cli.fetch import download_progress
+    from textcap.config import DecodingConfig
+
+    decoding = DecodingConfig(beam_size=beam_size, max_tokens=max_tokens)
+    with download_progress() as progress:
+        captioner = Captioner.load(model, device=device, offline=offline or None, progress=progress)
+    if not quiet:
+        err.print(f"{captioner.backbone.name} on {captioner.device}, float32, {len(audio)} files", markup=False)
+    n_failed = 0
+    with progress_bar() as bar:
+        task = bar.add_task("captioning", total=len(audio), status="")
+        for result in captioner.caption(audio, decoding=decoding, batch_size=batch_size):
+            if result.error is not None:
+                n_failed += 1
+                print_error(result.error)
+            else:
+                print(_as_json(result) if as_json else _as_text(result), flush=True)
+            bar.advance(task)
+    if n_failed:
+        raise typer.Exit(1 if n_failed == len(audio) else 3)
+
+
+def _as_text(result: "CaptionResult") -> str:
+    return f"{str(result.path).translate(_CONTROL)}\t{result.caption}"
+
+
+def _as_json(result: "CaptionResult") -> str:
+    fields = {
+        "path": str(result.path),
+        "caption": result.caption,
+        "score": result.score,
+        "duration_s": result.duration_s,
+    }
+    return json.dumps(fields, ensure_ascii=False)

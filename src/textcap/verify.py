@@ -1,0 +1,200 @@
+"""Compare textcap's encoders and captioner with the installed msclap, on the same weights and the same sounds.
+
+The only module that imports msclap. It proves the loaders on a user's own machine; captioning and training never
+need it. Returns comparisons and judges each against its tolerance.
+"""
+
+import contextlib
+import importlib
+import importlib.machinery
+import sys
+import tempfile
+import types
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import torch
+import transformers
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model, GPT2TokenizerFast
+
+from textcap.audio import read_windows
+from textcap.backbone import CLAPCAP, Backbone
+from textcap.captioner import Captioner
+from textcap.config import DecodingConfig
+from textcap.errors import DependencyError
+
+EMBEDDING_TOLERANCE = 1e-5  # per coordinate of unit-length embeddings; float32 sums in another order give 1e-6
+CAPTION_TOKENS = 20  # msclap decodes without a cache and takes a second per token and clip
+
+_RATE_HZ = 44100
+_CAPTIONS = (
+    "A dog barks while rain falls",
+    "Birds sing and the wind blows through the leaves of tall trees",
+    "An engine starts, idles, and then revs several times before it is switched off",
+    "Footsteps",
+    "People talk in a large hall as dishes clatter in the background",
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One thing that both programs computed.
+
+    Attributes:
+        name: What was compared.
+        difference: Largest absolute difference of a coordinate, or number of captions that differ.
+        tolerance: The difference up to which they agree.
+        detail: What to look at when they do not.
+    """
+
+    name: str
+    difference: float
+    tolerance: float
+    detail: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the difference is within the tolerance; NaN is not."""
+        return self.difference <= self.tolerance
+
+
+def compare_with_msclap(backbone: Backbone) -> Iterator[Comparison]:
+    """Yield comparisons of one backbone with msclap on the CPU, in float32.
+
+    Args:
+        backbone: "msclap-2023" for both encoders, "clapcap" for captions; its files are given to msclap as well.
+
+    Raises:
+        DependencyError: msclap is not installed.
+    """
+    sounds = {"3 s of sound": _make_sound(3, seed=0), "7 s of sound": _make_sound(7, seed=1)}
+    with tempfile.TemporaryDirectory() as folder, _reference(backbone) as reference:
+        paths = []
+        for name, signal in sounds.items():
+            paths.append(Path(folder) / f"{name}.wav")
+            soundfile.write(paths[-1], signal, _RATE_HZ, subtype="FLOAT")
+        if backbone.name == CLAPCAP:
+            yield _compare_captions(backbone, reference, paths)
+            return
+        encoder = backbone.audio_encoder()
+        for path in paths:
+            [window] = read_windows(path, backbone.config.clap.audio)
+            with torch.inference_mode():
+                ours = encoder(torch.from_numpy(window.samples)[None])
+            yield _compare_embeddings(f"audio embedding, {path.stem}", ours, reference.get_audio_embeddings([path]))
+        ours = backbone.text_encoder().encode(_CAPTIONS)
+        theirs = reference.get_text_embeddings(list(_CAPTIONS))
+        yield _compare_embeddings(f"text embeddings of {len(_CAPTIONS)} captions", ours, theirs)
+
+
+def import_msclap() -> types.ModuleType:
+    """Import msclap, which wants torchaudio only to read files, even where torchaudio cannot load.
+
+    msclap silences warnings and transformers' log for the whole process; both are set back.
+
+    Raises:
+        DependencyError: msclap is not installed.
+    """
+    verbosity = transformers.logging.get_verbosity()
+    with warnings.catch_warnings(), _torchaudio_or_placeholder():
+        warnings.simplefilter("ignore")
+        try:
+            return importlib.import_module("msclap.CLAPWrapper")
+        except ImportError as error:
+            hint = "pip install msclap"
+            if sys.version_info >= (3, 13):
+                hint = "msclap cannot be installed on Python 3.13 and later: use Python 3.12"
+            raise DependencyError("verify compares with msclap, which is not installed", hint=hint) from error
+        finally:
+            transformers.logging.set_verbosity(verbosity)
+
+
+@contextlib.contextmanager
+def _torchaudio_or_placeholder() -> Iterator[None]:
+    """Let `import torchaudio` succeed: the wheel of a CPU-only torch links against CUDA and does not load."""
+    try:
+        importlib.import_module("torchaudio")
+    except (ImportError, OSError):
+        names = ("torchaudio", "torchaudio.transforms")
+        for name in [n for n in sys.modules if n.partition(".")[0] == "torchaudio"]:
+            del sys.modules[name]
+        for name in names:
+            sys.modules[name] = types.ModuleType(name)
+            sys.modules[name].__spec__ = importlib.machinery.ModuleSpec(name, None)
+        sys.modules["torchaudio"].transforms = sys.modules["torchaudio.transforms"]  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            for name in names:
+                del sys.modules[name]
+    else:
+        yield
+
+
+@contextlib.contextmanager
+def _reference(backbone: Backbone) -> Iterator[Any]:
+    """Build msclap's wrapper on the backbone's own files.
+
+    msclap asks the hub for "gpt2" only to have its shape filled from the checkpoint, so its three look-ups are
+    answered from here. Files are read with soundfile, and torch.load is held to tensors.
+    """
+    module = import_msclap()
+    clap_module = sys.modules["msclap.models.clap"]
+    mapper_module = sys.modules["msclap.models.mapper"]
+    paths = backbone.weight_paths
+    tokenizer = GPT2TokenizerFast(str(paths["vocab"]), str(paths["merges"]))
+    answers = (
+        (clap_module, "AutoModel", lambda _: GPT2Model(GPT2Config())),
+        (mapper_module, "GPT2LMHeadModel", lambda _: GPT2LMHeadModel(GPT2Config())),
+        (module, "AutoTokenizer", lambda _: tokenizer),
+    )
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in answers]
+    for owner, name, answer in answers:
+        setattr(owner, name, types.SimpleNamespace(from_pretrained=answer))
+    try:
+        is_captioner = backbone.name == CLAPCAP
+        weights = str(paths["clapcap" if is_captioner else "clap"])
+        wrapper = module.CLAPWrapper(weights, version=CLAPCAP if is_captioner else "2023")
+    finally:
+        for owner, name, original in before:
+            setattr(owner, name, original)
+    wrapper.read_audio = _read_audio
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # encode_plus and padding are deprecated
+        yield wrapper
+
+
+def _read_audio(path: Path, resample: bool = True) -> tuple[torch.Tensor, int]:
+    samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+    return torch.from_numpy(samples.T), rate_hz
+
+
+def _make_sound(duration_s: int, seed: int) -> npt.NDArray[np.float32]:
+    """Return chirps over noise, so that every mel bin has something to say."""
+    rng = np.random.default_rng(seed)
+    time_s = np.arange(duration_s * _RATE_HZ) / _RATE_HZ
+    chirps = [
+        np.sin(2 * np.pi * (start + slope * time_s) * time_s) for start, slope in rng.uniform(50, 1500, (4, 2))
+    ]
+    noise = rng.standard_normal(len(time_s)) * np.abs(np.sin(2 * np.pi * 0.7 * time_s))
+    return (0.1 * sum(chirps) + 0.05 * noise).astype(np.float32)
+
+
+def _compare_embeddings(name: str, ours: torch.Tensor, theirs: torch.Tensor) -> Comparison:
+    difference = (ours - torch.nn.functional.normalize(theirs.float(), dim=-1)).abs().max()
+    return Comparison(name, float(difference), EMBEDDING_TOLERANCE)
+
+
+def _compare_captions(backbone: Backbone, reference: Any, paths: list[Path]) -> Comparison:
+    decoding = DecodingConfig(max_tokens=CAPTION_TOKENS)
+    ours = [r.caption for r in Captioner.load(CLAPCAP, device="cpu", offline=True).caption(paths, decoding=decoding)]
+    theirs = reference.generate_caption(paths, beam_size=decoding.beam_size, entry_length=CAPTION_TOKENS)
+    differing = [pair for pair in zip(ours, (" ".join(t.split()) for t in theirs), strict=True) if pair[0] != pair[1]]
+    detail = "; ".join(f"{a!r} against {b!r}" for a, b in differing)
+    return Comparison(f"captions of {len(paths)} clips, {CAPTION_TOKENS} tokens", len(differing), 0, detail)
