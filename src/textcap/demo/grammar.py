@@ -1,0 +1,149 @@
+"""From scenes to captions and back: words a scene in many ways, and names the sounds of a caption.
+
+Knows no sound. Parsing needs no model: it looks for the phrases that wordings are made of, so event F1 is
+exact.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from textcap.demo.phrases import ADJECTIVES, ADVERBS, SENTENCES, WORDINGS
+from textcap.demo.scenes import Event, Scene
+
+MIN_WORDS, MAX_WORDS = 4, 16
+_TRIES = 16
+_ARTICLES = ("a", "an", "the")
+
+
+@dataclass(frozen=True)
+class EventScore:
+    """How well captions name the sounds of their clips, over all clips together."""
+
+    precision: float  # share of the named sounds that are in the clip
+    recall: float  # share of the sounds that are named
+    f1: float
+
+
+@dataclass(frozen=True)
+class _Wording:
+    article: str  # empty where there is none
+    subject: str
+    verb: str
+    participle: str
+
+    @property
+    def copula(self) -> str:
+        return "is" if self.verb.split()[0].endswith("s") else "are"
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """What stands in the caption whatever the attributes."""
+        return tuple(
+            f"{self.subject} {form}"
+            for form in (self.verb, self.participle, f"{self.copula} {self.participle}")
+        )
+
+
+def _read_wording(text: str) -> _Wording:
+    subject, verb, participle = (part.strip() for part in text.split("|"))
+    first, _, rest = subject.partition(" ")
+    return (
+        _Wording(first, rest, verb, participle)
+        if first in _ARTICLES
+        else _Wording("", subject, verb, participle)
+    )
+
+
+_WORDINGS = {kind: tuple(_read_wording(text) for text in texts) for kind, texts in WORDINGS.items()}
+_KIND_OF_PHRASE = {
+    phrase: kind for kind, wordings in _WORDINGS.items() for wording in wordings for phrase in wording.phrases
+}
+# Longest first, so that a phrase inside another never hides it.
+_PHRASES = re.compile(
+    r"\b(?:" + "|".join(re.escape(p) for p in sorted(_KIND_OF_PHRASE, key=lambda p: (-len(p), p))) + r")\b"
+)
+
+
+def word_scene(scene: Scene, rng: np.random.Generator) -> str:
+    """Return one of many captions of a scene.
+
+    A scene as `sample_scene` draws it gets 4 to 16 words; one with more attributes can need more.
+    """
+    for _ in range(_TRIES):
+        caption = _draw_caption(scene, rng)
+        if MIN_WORDS <= len(caption.split()) <= MAX_WORDS:
+            return caption
+    return _fit_caption(scene, rng)
+
+
+def parse_events(caption: str) -> tuple[str, ...]:
+    """Return the kinds of sound that a caption names, in the order of the words; empty when it names none."""
+    return tuple(_KIND_OF_PHRASE[match.group()] for match in _PHRASES.finditer(caption.lower()))
+
+
+def event_f1(captions: Sequence[str], references: Sequence[Scene | str]) -> EventScore:
+    """Score the sounds that captions name against those of the clips.
+
+    Args:
+        captions: One for each clip.
+        references: The scene of each clip, or a caption of it.
+
+    Raises:
+        ValueError: There are not as many references as captions.
+    """
+    named = right = present = 0
+    for caption, reference in zip(captions, references, strict=True):
+        said = Counter(parse_events(caption))
+        true = Counter(parse_events(reference) if isinstance(reference, str) else reference.kinds)
+        named += said.total()
+        present += true.total()
+        right += (said & true).total()
+    precision, recall = right / max(named, 1), right / max(present, 1)
+    return EventScore(precision, recall, 2 * right / max(named + present, 1))
+
+
+def _draw_caption(scene: Scene, rng: np.random.Generator) -> str:
+    sentences = SENTENCES[scene.layout, len(scene.events)]
+    events = list(scene.events)
+    if scene.layout == "together":
+        events = [events[i] for i in rng.permutation(len(events))]
+    return _build_caption(sentences[rng.integers(len(sentences))], events, rng)
+
+
+def _fit_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """Return the shortest of many captions, for scenes whose attributes fill more than a caption."""
+    drawn = [_draw_caption(scene, rng) for _ in range(8 * _TRIES)]
+    return min((c for c in drawn if len(c.split()) >= MIN_WORDS), key=lambda c: len(c.split()))
+
+
+def _build_caption(sentence: str, events: Iterable[Event], rng: np.random.Generator) -> str:
+    words = {}
+    for place, event in enumerate(events):
+        words[f"c{place}"] = _say(event, rng, clause=True)
+        words[f"p{place}"] = _say(event, rng, clause=False)
+    caption = sentence.format(**words)
+    return caption[0].upper() + caption[1:]
+
+
+def _say(event: Event, rng: np.random.Generator, *, clause: bool) -> str:
+    wordings = _WORDINGS[event.kind]
+    wording = wordings[rng.integers(len(wordings))]
+    values = [
+        v for v in (event.level, event.distance, event.pace, "repeated" if event.repeated else None) if v
+    ]
+    article, adjective, adverbs = wording.article, "", []
+    for value in values:
+        if value in ADJECTIVES and wording.subject != "someone" and rng.random() < 0.4:
+            adjective = ADJECTIVES[value]
+        else:
+            adverbs.append(ADVERBS[value][rng.integers(len(ADVERBS[value]))])
+    if adjective and article == "an":
+        article = "a"
+    verb = wording.participle
+    if clause:
+        verb = wording.verb if rng.random() < 0.75 else f"{wording.copula} {wording.participle}"
+    return " ".join(part for part in (article, adjective, wording.subject, verb, *adverbs) if part)

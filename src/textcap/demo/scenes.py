@@ -1,0 +1,145 @@
+"""What happens in a clip of the sound world: which sounds, how they are arranged, how each one sounds.
+
+Knows no sound and no words. It returns scenes, which `render` makes audible and `grammar` puts into words.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from textcap.demo.sounds import KINDS
+
+LAYOUTS = ("alone", "sequence", "together", "background")
+LEVELS = ("loud", "faint")
+DISTANCES = ("near", "distant")
+PACES = ("fast", "slow")
+
+_EVENT_COUNT_SHARES = (
+    0.15,
+    0.45,
+    0.40,
+)  # of 1, 2 and 3 events: few single ones, so that captions are distinct
+_LAYOUT_SHARES = {"sequence": 0.45, "together": 0.25, "background": 0.30}
+_ATTRIBUTE_SHARE = (
+    0.60,
+    0.36,
+    0.26,
+)  # by the number of events: a longer caption has less room; a third over all
+_HELD_OUT_ONE_IN = 6
+
+
+@dataclass(frozen=True)
+class Event:
+    """One sound of a scene and how it sounds."""
+
+    kind: str  # a key of sounds.KINDS
+    level: str | None = None  # of LEVELS
+    distance: str | None = None  # of DISTANCES
+    pace: str | None = None  # of PACES; only for kinds that are paced
+    repeated: bool = False  # several separate occurrences; only for kinds that are short
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"there is no kind of sound {self.kind!r}")
+        for name, value, allowed in (
+            ("level", self.level, LEVELS),
+            ("distance", self.distance, DISTANCES),
+            ("pace", self.pace, PACES if KINDS[self.kind].paced else ()),
+        ):
+            if value is not None and value not in allowed:
+                raise ValueError(f"{name} of {self.kind} is {value!r}, but must be None or one of {allowed}")
+        if self.repeated and not KINDS[self.kind].short:
+            raise ValueError(f"{self.kind} is not short, so it cannot be repeated")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One to three different sounds and their layout.
+
+    Layouts: "alone" has one event, "sequence" has them in order, "together" at once, and in "background" the
+    last event runs through softly behind the others.
+    """
+
+    events: tuple[Event, ...]
+    layout: str
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.events) <= 3:
+            raise ValueError(f"a scene has 1 to 3 events, not {len(self.events)}")
+        if self.layout not in LAYOUTS or (self.layout == "alone") != (len(self.events) == 1):
+            raise ValueError(f"layout {self.layout!r} does not suit {len(self.events)} events")
+        if len(set(self.kinds)) < len(self.events):
+            raise ValueError("the events of a scene are of different kinds")
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of the events, in order."""
+        return tuple(event.kind for event in self.events)
+
+
+def is_held_out(a: str, b: str) -> bool:
+    """Say whether two kinds stand together in no training scene: so it is for a sixth of all pairs."""
+    pair = "+".join(sorted((a, b)))
+    number = int.from_bytes(hashlib.sha256(pair.encode()).digest()[:8], "big")
+    return a != b and number % _HELD_OUT_ONE_IN == 0
+
+
+def sample_scene(rng: np.random.Generator, *, unseen: bool) -> Scene:
+    """Draw a scene.
+
+    Args:
+        unseen: False draws from the training scenes, which have no held-out pair of kinds; True draws scenes
+            with at least one.
+    """
+    names = tuple(KINDS)
+    n_events = 1 + int(rng.choice(3, p=_EVENT_COUNT_SHARES))
+    if unseen:
+        n_events = max(n_events, 2)
+    while True:
+        kinds = [names[i] for i in rng.choice(len(names), n_events, replace=False)]
+        if _has_held_out_pair(kinds) == unseen:
+            break
+    layout = _sample_layout(kinds, rng)
+    behind = len(kinds) - 1 if layout == "background" else None
+    share = _ATTRIBUTE_SHARE[n_events - 1]
+    events = tuple(
+        _sample_event(kind, rng) if rng.random() < share and i != behind else Event(kind)
+        for i, kind in enumerate(kinds)
+    )
+    return Scene(events, layout)
+
+
+def _has_held_out_pair(kinds: list[str]) -> bool:
+    return any(is_held_out(a, b) for i, a in enumerate(kinds) for b in kinds[:i])
+
+
+def _sample_layout(kinds: list[str], rng: np.random.Generator) -> str:
+    """Draw a layout; for "background" a sound that goes on is moved to the end of `kinds`."""
+    if len(kinds) == 1:
+        return "alone"
+    layout = str(rng.choice(list(_LAYOUT_SHARES), p=list(_LAYOUT_SHARES.values())))
+    if layout == "background":
+        lasting = [kind for kind in kinds if not KINDS[kind].short]
+        if not lasting:
+            return "sequence"
+        kinds.remove(lasting[-1])
+        kinds.append(lasting[-1])
+    return layout
+
+
+def _sample_event(kind: str, rng: np.random.Generator) -> Event:
+    """Draw an event with one attribute of those that suit the kind."""
+    attributes = ["level", "distance"]
+    if KINDS[kind].paced:
+        attributes.append("pace")
+    if KINDS[kind].short:
+        attributes.append("repeated")
+    attribute, first = str(rng.choice(attributes)), rng.random() < 0.5
+    if attribute == "level":
+        return Event(kind, level=LEVELS[0 if first else 1])
+    if attribute == "distance":
+        return Event(kind, distance=DISTANCES[0 if first else 1])
+    if attribute == "pace":
+        return Event(kind, pace=PACES[0 if first else 1])
+    return Event(kind, repeated=True)
