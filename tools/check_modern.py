@@ -1,4 +1,4 @@
-"""Check that this environment is the one `make test-modern` promises: new numpy and transformers, no msclap."""
+"""Check that this environment is what `make test-modern` promises: new numpy and transformers, no msclap."""
 
 import importlib.metadata
 import importlib.util
