@@ -1,7 +1,7 @@
 """Read caption text: one caption per line, from files or standard input.
 
-Knows neither tokens nor embeddings. It returns the captions in file order with what identifies each file; what is
-odd but usable comes back as warnings, and what cannot be used is an InputError with file and line.
+Knows neither tokens nor embeddings. It returns the captions in order with what identifies each file; what
+is odd but usable comes back as warnings, what cannot be used is an InputError with file and line.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ STDIN = "-"
 MAX_CHARACTERS = 1000
 
 _BOM = "\ufeff"
-# Everything that ends or disturbs a line for some reader (C0, DEL, C1, Unicode's two separators), as one space.
+# Everything that ends or disturbs a line for some reader: C0, DEL, C1 and Unicode's two separators.
 _CONTROLS = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
 
 
@@ -49,7 +49,7 @@ class CaptionSet:
 def load_captions(paths: Sequence[str | Path]) -> CaptionSet:
     """Read caption files, one caption per line.
 
-    A byte order mark, Windows line ends and blank lines are fine. Control characters inside a line become spaces.
+    A byte order mark, Windows line ends and blank lines are fine; control characters in a line become spaces.
 
     Args:
         paths: Files in UTF-8; "-" is standard input.

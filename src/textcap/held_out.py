@@ -1,0 +1,91 @@
+"""How well a mapper does on captions it never saw, while it is being trained.
+
+Knows no training loop and no audio: held-out text embeddings with noise stand in for audio embeddings.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from textcap.bridge import Bridge
+from textcap.config import DecodingConfig
+from textcap.decoding import beam_search
+from textcap.device import seeded_generator
+from textcap.language_model import LanguageModel
+from textcap.mapper import Mapper
+from textcap.tokenizer import Tokenizer
+from textcap.training_data import HELD_OUT_STREAM, Examples
+from textcap.training_events import Sample
+
+N_SAMPLES = 3
+
+_MAX_SAID = 50  # captions made at the end of an epoch
+_COLLAPSED_SHARE = 0.2
+_MIN_REFERENCES = 10  # with fewer different references, few different captions are no surprise
+_BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class HeldOutResult:
+    """What the held-out captions say about a mapper."""
+
+    loss: float  # nats per token
+    captions: tuple[str, ...]
+    references: tuple[str, ...]  # one for each of `captions`
+
+    @property
+    def distinct_share(self) -> float:
+        """Number of different captions divided by the number of captions, 0 to 1."""
+        return len(set(self.captions)) / len(self.captions)
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the model says much the same to everything, though the references differ."""
+        return self.distinct_share < _COLLAPSED_SHARE and len(set(self.references)) >= _MIN_REFERENCES
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The first few references with what the model says."""
+        pairs = list(zip(self.references, self.captions, strict=True))[:N_SAMPLES]
+        return tuple(Sample(reference, caption) for reference, caption in pairs)
+
+
+@torch.no_grad()
+def evaluate_held_out(
+    examples: Examples,
+    mapper: Mapper,
+    bridge: Bridge,
+    language_model: LanguageModel,
+    tokenizer: Tokenizer,
+    seed: int,
+) -> HeldOutResult:
+    """Measure the loss on all held-out captions, and caption some of their embeddings.
+
+    The noise is the same at every call with the same seed, so that epochs can be compared.
+
+    Raises:
+        ValueError: There are no held-out captions.
+    """
+    if not len(examples.held_out):
+        raise ValueError("there are no held-out captions")
+    device = mapper.constants.device
+    generator = seeded_generator(seed, HELD_OUT_STREAM)
+    order = torch.randperm(len(examples.held_out), generator=generator).numpy()
+    clean = torch.from_numpy(np.array(examples.embeddings[examples.held_out[order]]))
+    noisy = bridge.text_side(clean, generator).to(device)  # [N, E]
+
+    loss_sum, n_tokens = 0.0, 0
+    for start in range(0, len(order), _BATCH_SIZE):
+        tokens, lengths = examples.tokens.padded(examples.held_out[order[start : start + _BATCH_SIZE]])
+        prefixes = mapper(noisy[start : start + _BATCH_SIZE])
+        mean = language_model.loss(prefixes, tokens.to(device), lengths.to(device))
+        loss_sum += float(mean) * int(lengths.sum())
+        n_tokens += int(lengths.sum())
+
+    prefix_length, said = mapper.config.prefix_length, order[:_MAX_SAID]
+    room = language_model.config.n_positions - prefix_length
+    decoding = DecodingConfig(max_tokens=min(DecodingConfig.max_tokens, room))
+    found = beam_search(language_model, mapper(noisy[: len(said)]), decoding, end_id=tokenizer.end_id)
+    captions = tuple(tokenizer.decode(list(best[0].token_ids)).strip() for best in found)
+    return HeldOutResult(loss_sum / n_tokens, captions, tuple(examples.held_out_captions[i] for i in said))

@@ -1,0 +1,286 @@
+"""Train a mapper: GPT-2 stays as it is, the mapper learns to make it say a caption from its embedding.
+
+Knows neither caption files nor model folders. Any number of processes makes the same mapper: the noise of a
+step is drawn for its whole batch, each process takes its share, and the loss is divided by the tokens of the
+whole batch.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from textcap.bridge import Bridge
+from textcap.config import MapperConfig, TrainingConfig
+from textcap.device import seeded_generator
+from textcap.errors import InputError
+from textcap.held_out import evaluate_held_out
+from textcap.language_model import LanguageModel
+from textcap.mapper import Mapper
+from textcap.tokenizer import Tokenizer
+from textcap.training_data import (
+    MAPPER_STREAM,
+    NOISE_STREAM,
+    Examples,
+    Indices,
+    epoch_batches,
+    n_steps,
+    rate_factor,
+    scaled_warmup,
+)
+from textcap.training_events import EpochDone, Report, Stepped, Warned
+from textcap.training_state import TrainingProgress, WorkFolder
+
+SAVE_EVERY_S = 300.0
+
+_STEPS_PER_REPORT = 10  # on an accelerator, where reading the loss waits for the device
+_ADAM_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass(frozen=True)
+class TrainedMapper:
+    """The result of a run: the mapper, on the CPU and frozen, and one record for each epoch."""
+
+    mapper: Mapper
+    metrics: tuple[dict[str, object], ...]
+
+
+class MapperTraining:
+    """One run over one set of examples.
+
+    Args:
+        language_model: On the accelerator's device.
+        report: Told of steps and epochs, in the main process only.
+        work: Where to keep the state, in the main process only; without it nothing is written.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        language_model: LanguageModel,
+        tokenizer: Tokenizer,
+        bridge: Bridge,
+        mapper_config: MapperConfig,
+        config: TrainingConfig,
+        accelerator: Accelerator,
+        *,
+        report: Report = lambda event: None,
+        work: WorkFolder | None = None,
+    ) -> None:
+        self.examples, self.bridge, self.config = examples, bridge, config
+        self.language_model, self.tokenizer = language_model, tokenizer
+        self.accelerator, self.report, self.work = accelerator, report, work
+        self.total_steps = n_steps(len(examples.training), config.batch_size, config.epochs)
+        self.warmup_steps = scaled_warmup(config.warmup_steps, self.total_steps)
+        self.progress = TrainingProgress()
+        mapper = new_mapper(mapper_config, config.seed)
+        optimizer = torch.optim.Adam(mapper.parameters(), lr=config.learning_rate)
+        self.mapper, self.optimizer = accelerator.prepare(mapper, optimizer)
+        self._last_saved = time.monotonic()
+
+    @property
+    def plain_mapper(self) -> Mapper:
+        """The mapper without what the processes wrapped around it."""
+        mapper: Mapper = self.accelerator.unwrap_model(self.mapper, keep_fp32_wrapper=False)
+        return mapper
+
+    def resume(self, progress: TrainingProgress, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from a saved state, as if the run had never stopped."""
+        self.progress = progress
+        plain = self.plain_mapper
+        plain.load_state_dict({name: tensors[f"mapper.{name}"] for name, _ in plain.named_parameters()})
+        state = {
+            place: {moment: tensors[f"{moment}.{name}"] for moment in _ADAM_MOMENTS}
+            for place, (name, _) in enumerate(plain.named_parameters())
+        }
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+    def run(self) -> TrainedMapper:
+        """Train to the end.
+
+        Raises:
+            InputError: The loss is no longer a number, or the device has not enough memory.
+        """
+        try:
+            self._run_epochs()
+        except torch.OutOfMemoryError as error:
+            device, batch = self.accelerator.device, self.config.batch_size
+            message = f"out of memory on {device} with batches of {batch}"
+            raise InputError(message, hint=f"lower --batch-size, say to {max(1, batch // 2)}") from error
+        mapper = Mapper(self.plain_mapper.config)
+        mapper.load_state_dict(
+            {name: tensor.cpu() for name, tensor in self.plain_mapper.state_dict().items()}
+        )
+        return TrainedMapper(mapper.eval().requires_grad_(False), self.progress.metrics)
+
+    def _run_epochs(self) -> None:
+        config = self.config
+        steps_per_epoch = self.total_steps // config.epochs
+        lengths = self.examples.training_lengths
+        for epoch in range(self.progress.step // steps_per_epoch, config.epochs):
+            batches = epoch_batches(lengths, config.batch_size, config.seed, epoch)
+            clock = _Clock(self, epoch)
+            for place in range(self.progress.step - epoch * steps_per_epoch, steps_per_epoch):
+                clock.add(self._step(batches[place], epoch, clock.step), batches[place])
+                if clock.is_due:
+                    clock.flush()
+                    self._save_if_due()
+            self._end_epoch(epoch, clock)
+
+    def _step(self, places: Indices, epoch: int, step: int) -> Tensor:
+        """Learn from one batch; return this process's part of the summed loss in nats, a scalar."""
+        indices = self.examples.training[places]
+        generator = seeded_generator(self.config.seed, NOISE_STREAM, epoch, step)
+        embeddings = torch.from_numpy(np.array(self.examples.embeddings[indices]))
+        noisy = self.bridge.text_side(embeddings, generator)  # [B, E] for all processes
+        n_tokens = int(self.examples.tokens.lengths[indices].sum())
+
+        rank, n_processes = self.accelerator.process_index, self.accelerator.num_processes
+        # A last batch may be smaller than the number of processes: those left over take part at weight 0.
+        mine = slice(rank, None, n_processes) if rank < len(indices) else slice(0, 1)
+        weight = 1.0 if rank < len(indices) else 0.0
+        tokens, lengths = self.examples.tokens.padded(indices[mine])
+        device = self.accelerator.device
+        with self.accelerator.autocast():
+            prefixes = self.mapper(noisy[mine].to(device))
+            mean = self.language_model.loss(prefixes, tokens.to(device), lengths.to(device))
+        loss_sum = mean * (weight * int(lengths.sum()))
+        # Gradients are averaged over the processes, so the factor undoes the division.
+        self.accelerator.backward(loss_sum * (n_processes / n_tokens))
+        # The rate is set here and not by a scheduler object, which would count steps once for each process.
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate_at(step)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss_sum.detach()
+
+    def rate_at(self, step: int) -> float:
+        """Return the learning rate of a step counted from 0."""
+        return self.config.learning_rate * rate_factor(step, self.warmup_steps, self.total_steps)
+
+    def _end_epoch(self, epoch: int, clock: "_Clock") -> None:
+        clock.flush()
+        progress = self.progress
+        loss = progress.epoch_loss_sum / progress.epoch_tokens
+        metrics = progress.metrics
+        if self.accelerator.is_main_process:
+            done = self._measure_epoch(epoch, loss, clock.captions_per_s)
+            metrics = (*metrics, dataclasses.asdict(done))
+            self.report(done)
+        self.progress = TrainingProgress(step=progress.step, metrics=metrics)
+        self._save()
+
+    def _measure_epoch(self, epoch: int, loss: float, captions_per_s: float) -> EpochDone:
+        config = self.config
+        held_out = None
+        if len(self.examples.held_out):
+            with self.accelerator.autocast():
+                held_out = evaluate_held_out(
+                    self.examples,
+                    self.plain_mapper,
+                    self.bridge,
+                    self.language_model,
+                    self.tokenizer,
+                    config.seed,
+                )
+            # Early on every run says the same to everything: only half way and at the end is it worth a word.
+            if held_out.collapsed and epoch + 1 in ((config.epochs + 1) // 2, config.epochs):
+                share = held_out.distinct_share
+                self.report(
+                    Warned(f"the model says much the same to everything: {share:.0%} distinct captions")
+                )
+        return EpochDone(
+            epoch=epoch + 1,
+            epochs=config.epochs,
+            step=self.progress.step,
+            loss=loss,
+            held_out_loss=held_out.loss if held_out else None,
+            learning_rate=self.rate_at(self.progress.step - 1),
+            captions_per_s=captions_per_s,
+            distinct_share=held_out.distinct_share if held_out else None,
+            samples=held_out.samples if held_out else (),
+        )
+
+    def _save_if_due(self) -> None:
+        if time.monotonic() - self._last_saved > SAVE_EVERY_S:
+            self._save()
+
+    def _save(self) -> None:
+        self._last_saved = time.monotonic()
+        if self.work is None or not self.accelerator.is_main_process:
+            return
+        plain = self.plain_mapper
+        tensors: dict[str, Tensor] = {}
+        state = self.optimizer.state_dict()["state"]
+        for place, (name, parameter) in enumerate(plain.named_parameters()):
+            tensors[f"mapper.{name}"] = parameter
+            for moment in _ADAM_MOMENTS:
+                tensors[f"{moment}.{name}"] = state[place][moment]
+        self.work.save(self.progress, tensors)
+
+
+class _Clock:
+    """Adds up losses on the device and reads them now and then, with the time that went by."""
+
+    def __init__(self, run: MapperTraining, epoch: int) -> None:
+        self._run, self._epoch = run, epoch
+        self._started = self._flushed = time.monotonic()
+        self._first_step = self.step = run.progress.step
+        self._captions = 0
+        self._losses: list[Tensor] = []  # not yet read
+        self._tokens_since = 0
+        self.captions_per_s = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to read the losses."""
+        every = 1 if self._run.accelerator.device.type == "cpu" else _STEPS_PER_REPORT
+        return len(self._losses) >= every
+
+    def add(self, loss_sum: Tensor, places: Indices) -> None:
+        """Count one step."""
+        self._losses.append(loss_sum)
+        self._captions += len(places)
+        indices = self._run.examples.training[places]
+        self._tokens_since += int(self._run.examples.tokens.lengths[indices].sum())
+        self.step += 1
+
+    def flush(self) -> None:
+        """Put what was counted into the run's progress and report it."""
+        if not self._losses:
+            return
+        run = self._run
+        loss_sum = float(run.accelerator.reduce(torch.stack(self._losses).sum(), reduction="sum"))
+        if not math.isfinite(loss_sum):
+            raise InputError(f"the loss is {loss_sum} at step {self.step}", hint="lower --learning-rate")
+        before = run.progress
+        run.progress = dataclasses.replace(
+            before,
+            step=self.step,
+            epoch_loss_sum=before.epoch_loss_sum + loss_sum,
+            epoch_tokens=before.epoch_tokens + self._tokens_since,
+        )
+        now = time.monotonic()
+        self.captions_per_s = self._captions / max(now - self._started, 1e-9)
+        if run.accelerator.is_main_process:
+            left = (run.total_steps - self.step) * (now - self._started) / (self.step - self._first_step)
+            loss = loss_sum / self._tokens_since
+            rate = run.rate_at(self.step - 1)
+            run.report(
+                Stepped(self._epoch + 1, self.step, run.total_steps, loss, rate, self.captions_per_s, left)
+            )
+        self._losses, self._tokens_since = [], 0
+
+
+def new_mapper(config: MapperConfig, seed: int) -> Mapper:
+    """Return a mapper whose random weights follow from the seed; torch's generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seeded_generator(seed, MAPPER_STREAM).initial_seed())
+        return Mapper(config)

@@ -1,0 +1,109 @@
+"""A backbone of random weights, small enough to build in a test, as a folder that `Backbone.load` takes.
+
+Its encoders and its GPT-2 know nothing, but every part is of the real classes and sizes are as in the real format.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer as BpeTokenizer
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from textcap.clap import AudioEncoder, TextEncoder
+from textcap.config import (
+    AudioConfig,
+    AudioTowerConfig,
+    BackboneConfig,
+    ClapConfig,
+    LanguageModelConfig,
+    MapperConfig,
+    TextTowerConfig,
+    to_dict,
+)
+from textcap.language_model import LanguageModel
+from textcap.tokenizer import END_OF_TEXT, Tokenizer
+
+SOUNDS = ("dog", "bell", "car", "bird", "door", "engine", "siren", "child", "kettle", "drum", "train", "horn")
+VERBS = ("barks", "rings", "passes", "sings", "slams", "idles", "wails", "laughs", "whistles", "rolls")
+PLACES = ("", " in the distance", " nearby", " while rain falls", " and wind blows", " again and again")
+
+
+def tiny_captions(n_captions: int) -> list[str]:
+    """Return distinct captions, at most 720 of them, of different lengths."""
+    every = [f"a {sound} {verb}{place}" for place in PLACES for verb in VERBS for sound in SOUNDS]
+    assert n_captions <= len(every)
+    # A step coprime to the number of captions visits all of them in a mixed order.
+    return [every[(i * 271) % len(every)] for i in range(n_captions)]
+
+
+def tiny_config(vocab_size: int = 320, noise_variance: float = 0.01) -> BackboneConfig:
+    """Return the sizes of the backbone that `write_tiny_backbone` writes."""
+    return BackboneConfig(
+        name="tiny-random",
+        clap=ClapConfig(
+            audio=AudioConfig(
+                sample_rate_hz=8000,
+                window_s=1.0,
+                hop_s=0.5,
+                n_fft=256,
+                stft_hop_samples=80,
+                n_mels=16,
+                mel_rate_hz=8000,
+                mel_max_hz=4000.0,
+            ),
+            audio_tower=AudioTowerConfig(
+                spec_size=64, patch_size=4, patch_width=8, depths=(1, 1), n_heads=(1, 2), attention_window=4
+            ),
+            text_tower=TextTowerConfig(
+                n_layers=1, width=16, n_heads=2, n_positions=77, vocab_size=vocab_size, max_tokens=77
+            ),
+            embedding_width=24,
+        ),
+        language_model=LanguageModelConfig(
+            n_layers=2, width=16, n_heads=2, n_positions=96, vocab_size=vocab_size
+        ),
+        mapper=MapperConfig(embedding_width=24, width=16, prefix_length=4, n_layers=1, n_heads=2),
+        noise_variance=noise_variance,
+    )
+
+
+def write_tokenizer(folder: Path, vocab_size: int = 320) -> Tokenizer:
+    """Train a byte-level BPE on the tiny captions and write `vocab.json` and `merges.txt`."""
+    tokenizer = BpeTokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 1,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(tiny_captions(720), trainer)
+    vocab = {**tokenizer.get_vocab(), END_OF_TEXT: vocab_size - 1}
+    assert len(vocab) == vocab_size
+    tokenizer.model.save(str(folder))
+    (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
+    return Tokenizer.load(folder / "vocab.json", folder / "merges.txt")
+
+
+def write_tiny_backbone(folder: Path, *, seed: int = 0, noise_variance: float = 0.01) -> Path:
+    """Write a whole backbone of random weights and return its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = tiny_config(noise_variance=noise_variance)
+    tokenizer = write_tokenizer(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        parts = {
+            "audio_encoder": AudioEncoder(config.clap),
+            "text_encoder": TextEncoder(config.clap, tokenizer),
+            "language_model": LanguageModel(config.language_model).gpt2.transformer,
+        }
+        with torch.no_grad():  # at its own small start, GPT-2 says much the same after any prefix
+            for parameter in parts["language_model"].parameters():
+                parameter += 0.2 * torch.randn_like(parameter)
+    for name, module in parts.items():
+        tensors = {key: tensor.contiguous() for key, tensor in module.state_dict().items()}
+        save_file(tensors, folder / f"{name}.safetensors")
+    (folder / "config.json").write_text(json.dumps(to_dict(config)), encoding="utf-8")
+    return folder
