@@ -58,7 +58,9 @@ class Captioner:
     Build one with `Captioner.load`.
     """
 
-    def __init__(self, backbone: Backbone, mapper: Mapper, bridge: Bridge, end_id: int, device: torch.device) -> None:
+    def __init__(
+        self, backbone: Backbone, mapper: Mapper, bridge: Bridge, end_id: int, device: torch.device
+    ) -> None:
         self.backbone = backbone
         self.device = device
         self._capitalise = backbone.name == CLAPCAP
@@ -136,14 +138,18 @@ class Captioner:
                 raise DeviceError(f"{self.device} has too little memory for this batch", hint=hint) from error
 
     @torch.inference_mode()
-    def caption_embeddings(self, embeddings: Tensor, decoding: DecodingConfig | None = None) -> list[CaptionedEmbedding]:
+    def caption_embeddings(
+        self, embeddings: Tensor, decoding: DecodingConfig | None = None
+    ) -> list[CaptionedEmbedding]:
         """Caption audio embeddings `[B, E]`, one caption each, in order."""
         decoding = decoding or DecodingConfig()
         prefixes = self._mapper(self._bridge.audio_side(embeddings.to(self.device)))
         found = beam_search(self._language_model, prefixes, decoding, end_id=self._end_id)
         return [CaptionedEmbedding(self._text(beams[0]), beams[0].score) for beams in found]
 
-    def _caption_group(self, paths: Sequence[Path], decoding: DecodingConfig, batch_size: int) -> list[CaptionResult]:
+    def _caption_group(
+        self, paths: Sequence[Path], decoding: DecodingConfig, batch_size: int
+    ) -> list[CaptionResult]:
         recordings = self._embed(paths, batch_size)
         heard = [r.embedding for r in recordings if isinstance(r, _Recording)]
         captions = iter(self.caption_embeddings(torch.stack(heard), decoding) if heard else [])
@@ -185,8 +191,12 @@ class Captioner:
         return [errors[i] if i in errors else _Recording(units[i], ends_s[i]) for i in range(len(paths))]
 
     def _text(self, hypothesis: Hypothesis) -> str:
-        text = " ".join(self.backbone.tokenizer.decode(list(hypothesis.token_ids)).split())
-        return text.capitalize() if self._capitalise else text
+        text = self.backbone.tokenizer.decode(list(hypothesis.token_ids))
+        if self._capitalise:
+            text = (
+                text.capitalize()
+            )  # before white space goes: msclap makes no capital behind a leading space
+        return " ".join(text.split())
 
 
 @dataclass(frozen=True)

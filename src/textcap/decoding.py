@@ -1,8 +1,7 @@
 """Beam search over the frozen GPT-2: prefixes in, ranked token ids out.
 
-Knows no files and no CLAP. Beams are ranked by their mean log probability per token, as the
-released captioner ranks them; a batch of clips is searched at once. Letters: B clips, C of them still searched,
-K beams, V vocabulary.
+Knows no CLAP and no tokenizer. Beams are ranked by their mean log probability per token, as the released
+captioner ranks them; a batch of clips is searched at once. Letters: B clips, C of them not yet done, K beams.
 """
 
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from torch import Tensor
 from textcap.config import DecodingConfig
 from textcap.errors import InputError
 from textcap.language_model import LanguageModel
-from textcap.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,8 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Find the best captions of every prefix.
 
-    A beam that said the end token keeps its score, and competes with it, while the others go on. A clip is done
-    and leaves the batch when all its beams have ended.
+    A beam that said the end token keeps its score, and competes with it, while the others go on. A clip is
+    done, and leaves the batch, when all its beams have ended.
 
     Args:
         prefixes: [B, P, D].
@@ -79,17 +77,6 @@ def beam_search(
         said = beams.tokens[:, :, -1][~beams.ended]
         state, logits = language_model.advance(state, beams.rows[~beams.ended], said)
         beams = _next_beams(beams, _log_probabilities(logits, config), end_id)
-
-
-def hypothesis_text(hypothesis: Hypothesis, tokenizer: Tokenizer, *, capitalise: bool = False) -> str:
-    """Return the caption as text, without white space around it.
-
-    Args:
-        capitalise: Make the first character a capital and all others small, as the released captioner does.
-    """
-    text = tokenizer.decode(list(hypothesis.token_ids))
-    # Before the strip: behind a leading space the released captioner makes no capital.
-    return (text.capitalize() if capitalise else text).strip()
 
 
 def _first_beams(log_probabilities: Tensor, config: DecodingConfig, end_id: int) -> _Beams:

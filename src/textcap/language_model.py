@@ -147,7 +147,7 @@ class LanguageModel(nn.Module):
 
     def _logits(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.gpt2.lm_head(hidden)
-        return logits.float()
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def _check_positions(self, n_positions: int) -> None:
         if n_positions > self.config.n_positions:
@@ -219,7 +219,7 @@ def _attend_to_both(queries: Tensor, prefix: Tensor, row: Tensor, grid: _RowGrid
     by_clip = grid.spread(queries[:, :, 0]).transpose(1, 2)  # [C, heads, slots, d]
     to_prefix = grid.collect((by_clip @ prefix[0].transpose(-1, -2)).transpose(1, 2))  # [R, heads, P]
     to_row = (queries @ row[0].transpose(-1, -2))[:, :, 0]  # [R, heads, t]
-    weights = torch.cat((to_prefix, to_row), dim=-1).softmax(dim=-1, dtype=torch.float32).to(queries.dtype)
+    weights = torch.cat((to_prefix, to_row), dim=-1).softmax(dim=-1).to(queries.dtype)
     from_prefix = grid.spread(weights[..., :n_prefix]).transpose(1, 2) @ prefix[1]  # [C, heads, slots, d]
     from_row = weights[:, :, None, n_prefix:] @ row[1]  # [R, heads, 1, d]
     return grid.collect(from_prefix.transpose(1, 2))[:, :, None] + from_row

@@ -1,0 +1,206 @@
+"""The frozen GPT-2 against transformers' own forward pass: loss, gradients, cached decoding, loading."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from textcap.config import LanguageModelConfig
+from textcap.errors import CheckpointError
+from textcap.language_model import LanguageModel, load_language_model
+from textcap.tensors import Checkpoint, read_checkpoint
+
+TINY = LanguageModelConfig(n_layers=2, width=16, n_heads=2, n_positions=32, vocab_size=23)
+
+
+def make_reference(config: LanguageModelConfig = TINY, seed: int = 0) -> GPT2LMHeadModel:
+    """A GPT-2 of transformers with every tensor random, so that no bias or norm can be swapped unseen."""
+    reference = GPT2LMHeadModel(
+        GPT2Config(
+            n_layer=config.n_layers,
+            n_embd=config.width,
+            n_head=config.n_heads,
+            n_positions=config.n_positions,
+            vocab_size=config.vocab_size,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+    )
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in reference.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    return reference.eval()
+
+
+def make_pair(config: LanguageModelConfig = TINY, seed: int = 0) -> tuple[LanguageModel, GPT2LMHeadModel]:
+    reference = make_reference(config, seed)
+    checkpoint = Checkpoint("memory", reference.transformer.state_dict())
+    return load_language_model(config, checkpoint), reference
+
+
+def _batch(seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    prefixes = torch.randn(4, 5, 16, generator=generator)
+    tokens = torch.randint(0, 23, (4, 7), generator=generator)
+    return prefixes, tokens, torch.tensor([7, 1, 4, 6])
+
+
+def _reference_loss(reference, prefixes, tokens, lengths):
+    """The loss with logits everywhere and -100 wherever none is wanted, by transformers."""
+    embedded = torch.cat((prefixes, reference.transformer.wte(tokens)), dim=1)
+    labels = torch.full(embedded.shape[:2], -100)
+    for row, length in enumerate(lengths.tolist()):
+        labels[row, 5 : 5 + length] = tokens[row, :length]
+    return reference(inputs_embeds=embedded, labels=labels).loss
+
+
+def test_loss_equals_transformers_with_ignored_labels():
+    model, reference = make_pair()
+    prefixes, tokens, lengths = _batch()
+    expected = _reference_loss(reference, prefixes, tokens, lengths)
+    torch.testing.assert_close(model.loss(prefixes, tokens, lengths), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_loss_does_not_see_the_padding():
+    model, _ = make_pair()
+    prefixes, tokens, lengths = _batch()
+    other = tokens.clone()
+    for row, length in enumerate(lengths.tolist()):
+        other[row, length:] = (other[row, length:] + 5) % 23
+    assert model.loss(prefixes, other, lengths) == model.loss(prefixes, tokens, lengths)
+    longer = torch.cat((tokens, tokens), dim=1)
+    torch.testing.assert_close(model.loss(prefixes, longer, lengths), model.loss(prefixes, tokens, lengths))
+
+
+def test_gradient_reaches_the_prefix_alone_and_equals_transformers():
+    model, reference = make_pair()
+    prefixes, tokens, lengths = _batch()
+    ours, theirs = prefixes.clone().requires_grad_(), prefixes.clone().requires_grad_()
+    model.loss(ours, tokens, lengths).backward()
+    _reference_loss(reference, theirs, tokens, lengths).backward()
+    assert theirs.grad.abs().max() > 1e-3
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_loss_works_under_bfloat16_autocast():
+    model, _ = make_pair()
+    prefixes, tokens, lengths = _batch()
+    exact = model.loss(prefixes, tokens, lengths)
+    prefixes = prefixes.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = model.loss(prefixes, tokens, lengths)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss != exact
+    torch.testing.assert_close(loss, exact, rtol=0.02, atol=0)
+    assert prefixes.grad.dtype == torch.float32 and prefixes.grad.isfinite().all()
+
+
+def test_model_stays_frozen_when_told_to_train():
+    model, _ = make_pair()
+    holder = torch.nn.ModuleList([model]).train()
+    assert holder.training
+    assert not any(module.training for module in model.modules())
+    prefixes, tokens, lengths = _batch()
+    assert model.loss(prefixes, tokens, lengths) == model.loss(prefixes, tokens, lengths)
+
+
+def _uncached_logits(reference, prefix, tokens):
+    """Logits after one clip's prefix [P, D] and tokens, with the whole sequence run again."""
+    said = reference.transformer.wte(torch.tensor(tokens, dtype=torch.long))
+    with torch.no_grad():
+        return reference(inputs_embeds=torch.cat((prefix, said))[None]).logits[0, -1]
+
+
+def test_first_logits_equal_transformers():
+    model, reference = make_pair()
+    prefixes, _, _ = _batch()
+    _, logits = model.start(prefixes)
+    expected = torch.stack([_uncached_logits(reference, prefix, []) for prefix in prefixes])
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_cached_logits_equal_whole_sequence_whatever_rows_go_on():
+    model, reference = make_pair()
+    prefixes, _, _ = _batch()
+    state, _ = model.start(prefixes)
+    histories = [(clip, []) for clip in range(4)]
+    # Rows are doubled, dropped and mixed; clip 1 leaves at the second step, clip 3 at the last.
+    steps = [
+        ([0, 0, 1, 2, 2, 2, 3], [3, 4, 5, 6, 7, 8, 9]),
+        ([6, 0, 5, 3, 3, 1], [1, 1, 2, 3, 5, 8]),
+        ([2, 1, 2], [0, 22, 11]),
+    ]
+    for rows, tokens in steps:
+        state, logits = model.advance(state, torch.tensor(rows), torch.tensor(tokens))
+        histories = [
+            (histories[row][0], [*histories[row][1], token]) for row, token in zip(rows, tokens, strict=True)
+        ]
+        expected = [_uncached_logits(reference, prefixes[clip], said) for clip, said in histories]
+        torch.testing.assert_close(logits, torch.stack(expected), rtol=1e-5, atol=1e-5)
+    assert {clip for clip, _ in histories} == {0, 2}
+    assert state.prefix_cache[0].shape[1] == 2  # the others' prefixes are let go
+
+
+def test_prefix_is_kept_once_per_clip():
+    model, _ = make_pair()
+    prefixes, _, _ = _batch()
+    state, _ = model.start(prefixes)
+    state, _ = model.advance(state, torch.arange(4).repeat_interleave(5), torch.arange(20))
+    assert [tuple(layer.shape) for layer in state.prefix_cache] == [(2, 4, 2, 5, 8)] * 2
+    assert [tuple(layer.shape) for layer in state.row_cache] == [(2, 20, 2, 1, 8)] * 2
+
+
+def test_positions_beyond_the_model_are_refused():
+    model, _ = make_pair()
+    with pytest.raises(ValueError, match="33 positions asked of a GPT-2 that has 32"):
+        model.start(torch.zeros(1, 33, 16))
+    state, _ = model.start(torch.zeros(1, 32, 16))
+    with pytest.raises(ValueError, match="33 positions"):
+        model.advance(state, torch.tensor([0]), torch.tensor([0]))
+    # The last token is only predicted: 30 + 3 tokens take 32 positions.
+    assert model.loss(torch.zeros(1, 30, 16), torch.zeros(1, 3, dtype=torch.long), torch.tensor([3])) > 0
+    with pytest.raises(ValueError, match="33 positions"):
+        model.loss(torch.zeros(1, 30, 16), torch.zeros(1, 4, dtype=torch.long), torch.tensor([4]))
+
+
+@pytest.mark.parametrize("before", ["", "transformer.", "gpt.transformer."])
+def test_weights_load_under_every_name_in_use(tmp_path, before):
+    reference = make_reference()
+    tensors = {before + name: tensor.clone() for name, tensor in reference.transformer.state_dict().items()}
+    head = before.removesuffix("transformer.") + "lm_head.weight"
+    extras = {
+        f"{before}h.0.attn.bias": torch.ones(1, 1, 32, 32),
+        f"{before}h.0.attn.masked_bias": torch.tensor(-1e4),
+        head: reference.lm_head.weight.clone(),
+        "something.else": torch.zeros(2),
+    }
+    save_file(tensors | extras, tmp_path / "model.safetensors")
+    checkpoint = read_checkpoint(tmp_path / "model.safetensors")
+    model = load_language_model(TINY, checkpoint, before if before.startswith("gpt.") else None)
+    prefixes, tokens, lengths = _batch()
+    expected = _reference_loss(reference, prefixes, tokens, lengths)
+    torch.testing.assert_close(model.loss(prefixes, tokens, lengths), expected, rtol=1e-5, atol=1e-6)
+    assert checkpoint.unused == ["something.else"]
+
+
+def test_every_missing_or_misshapen_tensor_is_named():
+    tensors = make_reference().transformer.state_dict()
+    assert len(tensors) == 2 + 2 * 12 + 2
+    for name in tensors:
+        without = {other: tensor for other, tensor in tensors.items() if other != name}
+        with pytest.raises(CheckpointError, match=f"gpt2.file lacks the tensor {name}$"):
+            load_language_model(TINY, Checkpoint("gpt2.file", without))
+        longer = tensors | {name: torch.cat((tensors[name], tensors[name]))}
+        with pytest.raises(CheckpointError, match=f"gpt2.file: tensor {name} has shape"):
+            load_language_model(TINY, Checkpoint("gpt2.file", longer))
+
+
+def test_output_layer_of_its_own_is_refused():
+    reference = make_reference()
+    tensors = reference.transformer.state_dict() | {"lm_head.weight": torch.zeros(23, 16)}
+    with pytest.raises(CheckpointError, match="lm_head.weight is not the token embedding wte.weight"):
+        load_language_model(TINY, Checkpoint("gpt2.file", tensors))
