@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 OURS_TO_SET = ("TEXTCAP_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "ACCELERATE_", "TYPER_", "_TYPER_")
@@ -26,6 +27,10 @@ OTHERS_TO_CLEAR = (
 )
 KEPT = "TEXTCAP_TEST_DATA"
 SEED = 0
+
+# A test may be slow on a busy machine: time decides nothing here.
+hypothesis.settings.register_profile("textcap", deadline=None)
+hypothesis.settings.load_profile("textcap")
 
 _FOLDER = pytest.StashKey[str]()
 

@@ -1,0 +1,152 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from textcap.audio import cut_windows, read_windows
+from textcap.config import AudioConfig
+from textcap.errors import InputError
+
+SMALL = AudioConfig(sample_rate_hz=100, window_s=0.7, hop_s=0.35)  # 70 samples every 35
+
+
+def _noise(n_samples: int, n_channels: int = 1, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, (n_samples, n_channels)).astype(np.float32)
+
+
+def _write(path: Path, samples: np.ndarray, rate_hz: int = 44100) -> Path:
+    soundfile.write(path, samples, rate_hz, subtype="FLOAT")
+    return path
+
+
+@settings(deadline=None)
+@given(
+    n_samples=st.integers(1, 1000),
+    cuts=st.lists(st.integers(0, 1000), max_size=6),
+    hop=st.integers(1, 70),
+)
+def test_windows_cover_every_sample_whatever_the_blocks(n_samples: int, cuts: list[int], hop: int) -> None:
+    config = AudioConfig(sample_rate_hz=100, window_s=0.7, hop_s=hop / 100)
+    signal = np.arange(1, n_samples + 1, dtype=np.float32)
+    blocks = np.split(signal, sorted(min(cut, n_samples) for cut in cuts))
+    windows = list(cut_windows(iter(blocks), config))
+
+    assert all(len(w.samples) == 70 for w in windows)
+    assert windows[-1].end_s == n_samples / 100
+    if n_samples <= 70:
+        assert len(windows) == 1
+        np.testing.assert_array_equal(windows[0].samples, np.resize(signal, 70))
+    else:
+        covered = np.zeros(n_samples, bool)
+        for window in windows:
+            start = round(window.start_s * 100)
+            np.testing.assert_array_equal(window.samples, signal[start : start + 70])
+            covered[start : start + 70] = True
+        assert covered.all()
+        starts = [round(w.start_s * 100) for w in windows]
+        assert starts[:-1] == list(range(0, hop * (len(starts) - 1), hop))
+        assert starts[-1] == n_samples - 70
+        assert starts[-1] - starts[-2] <= hop
+
+
+def test_short_clip_is_tiled_to_one_window(tmp_path: Path) -> None:
+    samples = _noise(3 * 44100)
+    [window] = read_windows(_write(tmp_path / "a.wav", samples), AudioConfig())
+    np.testing.assert_array_equal(window.samples, np.tile(samples[:, 0], 3)[: 7 * 44100])
+    assert (window.start_s, window.end_s) == (0.0, 3.0)
+
+
+def test_stereo_is_averaged_not_joined(tmp_path: Path) -> None:
+    samples = _noise(7 * 44100, n_channels=2)
+    [window] = read_windows(_write(tmp_path / "a.wav", samples), AudioConfig())
+    np.testing.assert_allclose(window.samples, samples.mean(axis=1), atol=1e-7)
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 16000, 48000, 96000])
+def test_resampling_in_blocks_equals_resampling_at_once(tmp_path: Path, rate_hz: int) -> None:
+    samples = _noise(rate_hz * 20 + 17, seed=rate_hz)
+    windows = list(read_windows(_write(tmp_path / "a.wav", samples, rate_hz), AudioConfig()))
+    whole = soxr.resample(samples[:, 0], rate_hz, 44100)
+    assert windows[-1].end_s == pytest.approx(20 + 17 / rate_hz, abs=1e-3)
+    np.testing.assert_allclose(windows[0].samples, whole[: 7 * 44100], atol=1e-5)
+    np.testing.assert_allclose(windows[-1].samples, whole[-7 * 44100 :], atol=1e-5)
+
+
+def test_reading_twice_gives_the_same(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.wav", _noise(30 * 22050), 22050)
+    first, second = (list(read_windows(path, AudioConfig())) for _ in range(2))
+    assert len(first) == 8
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a.samples, b.samples)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_U8", "FLOAT", "DOUBLE"])
+def test_sample_formats_give_the_same_sound(tmp_path: Path, subtype: str) -> None:
+    samples = _noise(7 * 44100)
+    soundfile.write(tmp_path / "a.wav", samples, 44100, subtype=subtype)
+    [window] = read_windows(tmp_path / "a.wav", AudioConfig())
+    step = {"PCM_16": 2**-15, "PCM_24": 2**-23, "PCM_U8": 2**-7}.get(subtype, 1e-7)
+    np.testing.assert_allclose(window.samples, samples[:, 0], atol=1.01 * step)
+
+
+def test_silence_is_sound(tmp_path: Path) -> None:
+    [window] = read_windows(_write(tmp_path / "a.wav", np.zeros((100, 1), np.float32)), AudioConfig())
+    assert not window.samples.any()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"not a sound at all", "cannot be read as sound"),
+        (b"<html><body>404</body></html>", "cannot be read as sound"),
+    ],
+)
+def test_files_that_are_no_sound_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "bad.wav"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        list(read_windows(path, AudioConfig()))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no file .*nothing\.wav"):
+        list(read_windows(tmp_path / "nothing.wav", AudioConfig()))
+    with pytest.raises(InputError, match="is a folder"):
+        list(read_windows(tmp_path, AudioConfig()))
+
+
+def test_header_without_samples_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no samples"):
+        list(read_windows(_write(tmp_path / "a.wav", _noise(0)), AudioConfig()))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers_are_an_error(tmp_path: Path, value: float) -> None:
+    samples = _noise(1000)
+    samples[500] = value
+    with pytest.raises(InputError, match="no numbers"):
+        list(read_windows(_write(tmp_path / "a.wav", samples), AudioConfig()))
+
+
+def test_odd_and_broken_files_are_read_or_named(test_data: Path) -> None:
+    n_read = n_named = 0
+    for path in sorted((test_data / "audio_odd").rglob("*.*")):
+        try:
+            windows = list(read_windows(path, AudioConfig()))
+        except InputError as error:
+            assert str(path) in str(error)
+            assert "\n" not in str(error)
+            n_named += 1
+        else:
+            assert windows
+            assert all(w.samples.shape == (308700,) and np.isfinite(w.samples).all() for w in windows)
+            n_read += 1
+    assert n_read >= 70
+    assert n_named >= 20

@@ -1,0 +1,81 @@
+import json
+
+import pytest
+
+from textcap.config import (
+    AudioConfig,
+    BackboneConfig,
+    DecodingConfig,
+    MapperConfig,
+    TrainingConfig,
+    from_dict,
+    to_dict,
+)
+from textcap.errors import InputError
+
+
+@pytest.mark.parametrize("config", [BackboneConfig(), TrainingConfig(epochs=3), DecodingConfig(beam_size=2)])
+def test_config_survives_json(config: object) -> None:
+    assert from_dict(type(config), json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_defaults_are_the_papers() -> None:
+    training = TrainingConfig()
+    assert (training.epochs, training.batch_size, training.learning_rate, training.warmup_steps) == (
+        30,
+        128,
+        1e-4,
+        2000,
+    )
+    assert BackboneConfig().noise_variance == 0.015
+    assert MapperConfig().prefix_length == 40
+    assert DecodingConfig().beam_size == 5
+
+
+@pytest.mark.parametrize(
+    ("cls", "field", "value"),
+    [
+        (TrainingConfig, "epochs", 0),
+        (TrainingConfig, "batch_size", 0),
+        (TrainingConfig, "learning_rate", 0.0),
+        (TrainingConfig, "learning_rate", float("nan")),
+        (TrainingConfig, "warmup_steps", -1),
+        (TrainingConfig, "seed", -1),
+        (DecodingConfig, "beam_size", 0),
+        (DecodingConfig, "temperature", 0.0),
+        (DecodingConfig, "max_tokens", 0),
+        (DecodingConfig, "n_best", 6),
+        (MapperConfig, "prefix_length", 0),
+        (MapperConfig, "n_layers", 0),
+        (MapperConfig, "n_heads", 7),
+        (AudioConfig, "hop_s", 8.0),
+        (AudioConfig, "window_s", 0.0),
+    ],
+)
+def test_value_out_of_range_names_field_and_value(cls: type, field: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{field} is {value!r}"):
+        cls(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": "many"}, "epochs is 'many'"),
+        ({"epochs": True}, "epochs is True"),
+        ({"epochs": 2.5}, "epochs is 2.5"),
+        ({"surprise": 1}, "no field surprise"),
+        ({"seed": None}, "seed is None"),
+    ],
+)
+def test_json_that_is_no_config_is_an_error(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_dict(TrainingConfig, {**to_dict(TrainingConfig()), **change})
+
+
+def test_json_that_lacks_a_field_is_an_error() -> None:
+    data = to_dict(TrainingConfig())
+    del data["epochs"]
+    with pytest.raises(InputError, match="lacks epochs"):
+        from_dict(TrainingConfig, data)
+    with pytest.raises(InputError, match="must be an object"):
+        from_dict(TrainingConfig, [])  # type: ignore[arg-type]
