@@ -1,6 +1,6 @@
 """A backbone of random weights, small enough to build in a test, as a folder that `Backbone.load` takes.
 
-Its encoders and its GPT-2 know nothing, but every part is of the real classes and sizes are as in the real format.
+Its encoders and its GPT-2 know nothing, but every part is of the real class and in the real format.
 """
 
 import json

@@ -1,0 +1,203 @@
+"""Text embeddings of a caption list, computed once and kept on disk.
+
+Knows no CLAP: the encoder is handed in and asked only for what the cache lacks. It returns a read-only memory
+map, so memory does not grow with the number of captions. The cache is checked before it is trusted.
+"""
+
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from platformdirs import user_cache_path
+from torch import Tensor
+
+from textcap.errors import InputError
+
+FORMAT_VERSION = 1
+CHUNK_CAPTIONS = 1024  # what a killed computation has to repeat at most
+
+_READ_BYTES = 1 << 22
+
+
+class Encoder(Protocol):
+    """What embeds captions: CLAP's text side."""
+
+    def encode(self, captions: Sequence[str]) -> Tensor:
+        """Return `[N, E]`, float32, unit length, on the CPU."""
+
+
+@dataclass(frozen=True)
+class TextEmbeddings:
+    """The embeddings of a caption list, in its order."""
+
+    vectors: NDArray[np.float32]  # [N, E], unit length, read-only
+    warnings: tuple[str, ...] = ()
+
+
+def default_cache_folder() -> Path:
+    """Return where embeddings are kept: below TEXTCAP_CACHE if set, else below the user's cache folder."""
+    root = os.environ.get("TEXTCAP_CACHE")
+    return (Path(root) if root else user_cache_path("textcap", appauthor=False)) / "text_embeddings"
+
+
+def embed_captions(
+    captions: Sequence[str],
+    *,
+    content_hash: str,
+    backbone_hash: str,
+    width: int,
+    load_encoder: Callable[[], Encoder],
+    cache_folder: Path | None = None,
+    progress: Callable[[int], None] = lambda n_done: None,
+) -> TextEmbeddings:
+    """Return the text embeddings of captions, from the cache as far as it has them.
+
+    Several processes may ask at once: one computes, the others wait for it. A cache that cannot be written
+    costs a warning, and the embeddings go to a temporary file.
+
+    Args:
+        content_hash: Names the caption list.
+        backbone_hash: Names the encoder's weights.
+        width: E.
+        load_encoder: Called only when something has to be computed.
+        progress: Told how many captions are embedded.
+
+    Raises:
+        InputError: There is room for the embeddings neither in the cache nor among the temporary files.
+    """
+    key = hashlib.sha256(f"{FORMAT_VERSION} {content_hash} {backbone_hash} {width}".encode()).hexdigest()[:40]
+    folder = cache_folder or default_cache_folder()
+    table = _Table(folder / f"{key}.npy", len(captions), width)
+    if table.is_whole():
+        return TextEmbeddings(table.open())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{key}.lock"):
+            if not table.is_whole():
+                table.fill(captions, load_encoder, progress)
+        return TextEmbeddings(table.open())
+    except OSError as error:
+        warning = f"cannot keep text embeddings in {folder}: {error.strerror or error}"
+    return _embed_without_cache(captions, width, load_encoder(), progress, warning)
+
+
+class _Table:
+    """A `.npy` file that is written chunk by chunk, beside a file with the SHA-256 of every chunk."""
+
+    def __init__(self, path: Path, n_rows: int, width: int) -> None:
+        self.path, self.shape = path, (n_rows, width)
+        self.partial = path.with_suffix(".partial")
+        self.digests = path.with_suffix(".sha256")
+        self.header = _npy_header(self.shape)
+
+    def open(self) -> NDArray[np.float32]:
+        """Return the finished table as a read-only memory map."""
+        return np.memmap(self.path, np.float32, mode="r", offset=len(self.header), shape=self.shape)
+
+    def is_whole(self) -> bool:
+        """Whether the finished table is there, of the right size and with the right sum of every chunk."""
+        expected = len(self.header) + self.shape[0] * self.shape[1] * 4
+        try:
+            size_fits = self.path.stat().st_size == expected
+        except OSError:
+            return False
+        return size_fits and self._n_sound_chunks(self.path) == len(self._chunk_sizes())
+
+    def fill(
+        self, captions: Sequence[str], load_encoder: Callable[[], Encoder], progress: Callable[[int], None]
+    ) -> None:
+        """Compute what the partial table lacks, then give it its name."""
+        n_sound = self._n_sound_chunks(self.partial)
+        sizes = self._chunk_sizes()
+        digests = self._read_digests()[:n_sound]
+        n_done = min(n_sound * CHUNK_CAPTIONS, len(captions))
+        progress(n_done)
+        with open(self.partial, "r+b" if n_sound else "w+b") as file:
+            file.write(self.header)
+            file.truncate(len(self.header) + sum(sizes[:n_sound]))
+            file.seek(0, os.SEEK_END)
+            for chunk in _encoded_chunks(
+                captions[n_done:], load_encoder() if n_done < len(captions) else None
+            ):
+                # The sum is written last: a chunk without one does not count.
+                file.write(chunk)
+                file.flush()
+                digests.append(hashlib.sha256(chunk).hexdigest())
+                self.digests.write_text("\n".join(digests) + "\n", encoding="ascii")
+                n_done = min(n_done + CHUNK_CAPTIONS, len(captions))
+                progress(n_done)
+            os.fsync(file.fileno())
+        os.replace(self.partial, self.path)
+
+    def _chunk_sizes(self) -> list[int]:
+        n_rows, width = self.shape
+        return [min(CHUNK_CAPTIONS, n_rows - start) * width * 4 for start in range(0, n_rows, CHUNK_CAPTIONS)]
+
+    def _read_digests(self) -> list[str]:
+        try:
+            return self.digests.read_text(encoding="ascii").split()
+        except (OSError, ValueError):
+            return []
+
+    def _n_sound_chunks(self, path: Path) -> int:
+        """Count the chunks from the start whose sums are right."""
+        n_sound = 0
+        try:
+            with open(path, "rb") as file:
+                if file.read(len(self.header)) != self.header:
+                    return 0
+                for size, digest in zip(self._chunk_sizes(), self._read_digests(), strict=False):
+                    if _digest_of_next(file, size) != digest:
+                        break
+                    n_sound += 1
+        except OSError:
+            return 0
+        return n_sound
+
+
+def _embed_without_cache(
+    captions: Sequence[str], width: int, encoder: Encoder, progress: Callable[[int], None], warning: str
+) -> TextEmbeddings:
+    try:
+        with tempfile.TemporaryFile() as file:
+            for number, chunk in enumerate(_encoded_chunks(captions, encoder), start=1):
+                file.write(chunk)
+                progress(min(number * CHUNK_CAPTIONS, len(captions)))
+            file.flush()
+            # The map holds the file open by itself; its space is free again when the map goes.
+            return TextEmbeddings(
+                np.memmap(file, np.float32, mode="r", shape=(len(captions), width)), (warning,)
+            )
+    except OSError as error:
+        hint = "set TEXTCAP_CACHE to a folder with room"
+        raise InputError(f"no room for text embeddings: {error.strerror or error}", hint=hint) from error
+
+
+def _encoded_chunks(captions: Sequence[str], encoder: Encoder | None) -> Iterator[bytes]:
+    for start in range(0, len(captions), CHUNK_CAPTIONS):
+        assert encoder is not None
+        vectors = encoder.encode(captions[start : start + CHUNK_CAPTIONS])
+        yield vectors.numpy().astype("<f4", copy=False).tobytes()
+
+
+def _digest_of_next(file: IO[bytes], size: int) -> str:
+    digest = hashlib.sha256()
+    while size and (block := file.read(min(size, _READ_BYTES))):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest()
+
+
+def _npy_header(shape: tuple[int, int]) -> bytes:
+    header = io.BytesIO()
+    fields = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, fields)  # type: ignore[no-untyped-call,unused-ignore]
+    return header.getvalue()

@@ -1,0 +1,97 @@
+"""The README of a model folder, written from what the folder records.
+
+Knows Markdown and nothing of models. Text from outside (names, captions, the command) is escaped.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# What Markdown or the HTML in it could take for markup.
+_MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~&<>$:@-])")
+
+
+def model_card(name: str, config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Return the model card.
+
+    Args:
+        name: Of the model folder.
+        config: The content of its `config.json`.
+        metrics: One record for each epoch.
+    """
+    training, bridge, mapper = config["training"], config["bridge"], config["mapper"]
+    files = "\n".join(
+        f"- {_text(file['name'])}: {file['n_captions']:,} captions, SHA-256 {_code(file['sha256'])}"
+        for file in config["caption_files"]
+    )
+    return f"""# {_text(name)}
+
+An audio captioner that was trained on text alone with textcap. This folder holds the mapper, the only part that
+was trained; the encoders and the language model belong to the backbone.
+
+```python
+from textcap import Captioner
+
+for result in Captioner.load({_python_string(name)}).caption(["sound.wav"]):
+    print(result.caption)
+```
+
+## What it was trained on
+
+{files}
+
+{config["n_training_captions"]:,} captions were learned and {config["n_held_out_captions"]:,} held out. No audio.
+
+## How
+
+| | |
+|---|---|
+| backbone | {_text(config["backbone_name"])}, content hash {_code(config["backbone_hash"])} |
+| noise on text embeddings | variance {bridge["noise_variance"]:.6g}, standard deviation {bridge["noise_std"]:.6g} |
+| mapper | {mapper["n_layers"]} layers, prefix length {mapper["prefix_length"]} |
+| epochs, batch size | {training["epochs"]}, {training["batch_size"]} |
+| learning rate, warm-up steps | {training["learning_rate"]:g}, {training["warmup_steps"]} (at most a fifth of a short run) |
+| seed | {training["seed"]} |
+| packages | {_text(", ".join(f"{package} {number}" for package, number in config["packages"].items()))} |
+
+{_fence(config["command"])}
+{_results(metrics)}
+The licence of the backbone's weights and of the captions applies to what is made with them.
+"""
+
+
+def _results(metrics: Sequence[Mapping[str, Any]]) -> str:
+    if not metrics:
+        return ""
+    last = metrics[-1]
+    lines = [f"\n## After epoch {last['epoch']}\n", f"Training loss {last['loss']:.4f} nats per token."]
+    if last["held_out_loss"] is not None:
+        lines.append(
+            f"Held-out loss {last['held_out_loss']:.4f}; {last['distinct_share']:.0%} of the captions made from "
+            "held-out text embeddings with noise are distinct. Some of them:\n\n| reference | model |\n|---|---|"
+        )
+        lines += [f"| {_text(one['reference'])} | {_text(one['caption'])} |" for one in last["samples"]]
+    return "\n".join(lines) + "\n"
+
+
+def _text(text: str) -> str:
+    """Return text that Markdown shows as it is, on one line."""
+    return _MARKUP.sub(r"\\\1", _one_line(text))
+
+
+def _code(text: str) -> str:
+    return f"`{re.sub(r'[^0-9a-zA-Z.-]', '?', text)}`"
+
+
+def _fence(text: str) -> str:
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}sh\n{_one_line(text)}\n{fence}"
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _python_string(text: str) -> str:
+    return '"' + "".join(c if c.isprintable() and c not in '"\\`' else "?" for c in text) + '"'
