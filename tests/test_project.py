@@ -1,0 +1,385 @@
+"""What has to hold for the project as a whole: imports, sizes, the documents' commands, versions, words."""
+
+import ast
+import importlib
+import importlib.metadata
+import pkgutil
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from typer.main import get_command
+from typer.testing import CliRunner
+
+import textcap
+from textcap.cli.app import app
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    from pip._vendor import tomli as tomllib
+
+pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "textcap"
+FILES = sorted(SOURCE.rglob("*.py"))
+NAMES = {path: ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts) for path in FILES}
+MAX_MODULE_LINES = 300
+MAX_FUNCTION_LINES = 80
+
+# Imports point up this list: a module may import from its own line and the lines above.
+LAYERS = (
+    ("errors", "device", "files"),
+    ("config",),
+    ("captions", "audio", "tokenizer", "tensors"),
+    ("hub", "hub_cache", "download"),
+    ("weights",),
+    ("clap", "bridge", "mapper", "language_model"),
+    ("decoding", "backbone"),
+    ("embeddings", "checkpoint"),
+    ("training_events", "training_data", "training_state", "training_loop", "held_out", "training"),
+    ("captioner",),
+    ("verify", "scoring"),
+    ("demo",),
+    ("cli",),
+)
+# `--help` has to answer before any of these could be loaded.
+HEAVY = ("torch", "transformers", "accelerate", "tokenizers", "msclap", "aac_metrics", "soundfile", "numpy")
+REFERENCES = {"msclap": {"textcap.verify"}, "aac_metrics": {"textcap.scoring"}}
+COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
+
+
+@cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported_names(path: Path) -> set[str]:
+    """Every module and every name that a file imports, at its top or inside a function, with dots."""
+    package = NAMES[path].split(".") if path.name == "__init__.py" else NAMES[path].split(".")[:-1]
+    package = [part for part in package if part != "__init__"]
+    names = set()
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*start, node.module] if node.module else start)
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module" and node.args:
+            names |= {node.args[0].value} if isinstance(node.args[0], ast.Constant) else set()
+    return names
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The textcap modules that a file imports, without the front and without itself."""
+    return (imported_names(path) & set(NAMES.values())) - {NAMES[path]}
+
+
+def layer_of(name: str) -> int | None:
+    part = name.split(".")[1]
+    return next((rank for rank, layer in enumerate(LAYERS) if part in layer), None)
+
+
+def modules_loaded_by(code: str) -> set[str]:
+    """Run `code` in a new interpreter and return the top-level modules loaded when it is done."""
+    listing = (
+        f"{code}\nimport sys\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], *([name, "--help"] for name in sorted(COMMANDS))]
+)
+def test_help_loads_no_heavy_module(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from textcap.cli.app import main
+sys.argv = ["textcap", *{arguments!r}]
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+"""
+    assert modules_loaded_by(code).isdisjoint(HEAVY)
+
+
+def test_import_of_the_front_is_light() -> None:
+    loaded = modules_loaded_by("import textcap")
+    assert "textcap" in loaded
+    assert loaded.isdisjoint({*HEAVY, "typer", "rich", "huggingface_hub"})
+
+
+def test_front_exports_at_most_eight_names_that_resolve() -> None:
+    names = [name for name in textcap.__all__ if name != "__version__"]
+    assert "Captioner" in names
+    assert len(names) <= 8
+    assert all(getattr(textcap, name) is not None for name in names)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = textcap.no_such_name  # type: ignore[attr-defined]
+
+
+def test_captioning_and_training_load_neither_reference() -> None:
+    code = "import importlib, sys\n" + "\n".join(
+        f"importlib.import_module({name!r})"
+        for name in sorted(NAMES.values())
+        if not name.endswith(("__main__", "__init__", ".verify", ".scoring", ".score"))
+    )
+    loaded = modules_loaded_by(code)
+    assert "torch" in loaded
+    assert loaded.isdisjoint({*REFERENCES, "torchaudio", "librosa"})
+
+
+@pytest.mark.parametrize(
+    "name", [module.name for module in pkgutil.walk_packages(textcap.__path__, "textcap.")]
+)
+def test_module_imports(name: str) -> None:
+    assert importlib.import_module(name).__doc__, f"{name} opens without a docstring"
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES.get)
+def test_module_and_its_functions_are_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) < MAX_MODULE_LINES
+    long = [
+        f"{node.name}: {length} lines"
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > MAX_FUNCTION_LINES
+    ]
+    assert not long
+
+
+def test_imports_point_up_the_layers() -> None:
+    unplaced = {name for name in NAMES.values() if name.count(".") and layer_of(name) is None}
+    assert unplaced <= {"textcap.__init__", "textcap.__main__"}, "give each new module a layer"
+    wrong = []
+    for path, name in NAMES.items():
+        if name in ("textcap.__init__", "textcap.__main__"):
+            continue
+        mine = layer_of(name)
+        wrong += [f"{name} imports {other}" for other in imported_modules(path) if layer_of(other) > mine]
+    assert not wrong
+
+
+def test_imports_form_no_cycle() -> None:
+    open_edges = {name: imported_modules(path) for path, name in NAMES.items()}
+    while True:
+        leaves = {name for name, targets in open_edges.items() if not targets & set(open_edges)}
+        if not leaves:
+            break
+        open_edges = {name: targets for name, targets in open_edges.items() if name not in leaves}
+    assert not open_edges, f"in a cycle or above one: {sorted(open_edges)}"
+
+
+@pytest.mark.parametrize("package", REFERENCES)
+def test_reference_package_is_imported_in_one_place(package: str) -> None:
+    importers = {
+        name for path, name in NAMES.items() if package in {n.split(".")[0] for n in imported_names(path)}
+    }
+    assert importers <= REFERENCES[package]
+
+
+@pytest.mark.parametrize(
+    ("where", "banned"), [("src/textcap/cli/new.py", True), ("src/textcap/new.py", False)]
+)
+def test_lint_bans_torch_at_the_top_of_the_command_line_only(where: str, banned: bool) -> None:
+    ruff = shutil.which("ruff", path=str(Path(sys.executable).parent)) or shutil.which("ruff")
+    if ruff is None:
+        pytest.skip("needs ruff")
+    done = subprocess.run(
+        [ruff, "check", "--no-cache", "--output-format=concise", "--stdin-filename", where, "-"],
+        input="import torch\n\nprint(torch)\n",
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+    )
+    assert ("TID253" in done.stdout) is banned
+    assert done.returncode == int(banned), done.stdout + done.stderr
+
+
+def command_lines(text: str) -> Iterator[str]:
+    """Each `textcap ...` line of a text, with a prompt, a comment and what follows a pipe taken off."""
+    for line in re.sub(r"\\\n\s*", " ", text).splitlines():
+        line = re.split(r"\s#|[|>;&]", line.strip().removeprefix("$ "))[0].strip()
+        if line.startswith("textcap "):
+            yield line
+
+
+def find_misuse(line: str) -> str | None:
+    """Return what the command line does not know in `line`."""
+    words = shlex.split(line)[1:]
+    if words[0].startswith("-"):
+        return None if words[0] in ("--help", "-h", "--version", "--debug") else f"{line}: {words[0]}"
+    if words[0] not in COMMANDS:
+        return f"{line}: no command {words[0]}"
+    known = {
+        name
+        for parameter in COMMANDS[words[0]].params
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    }
+    used = {word.split("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)}
+    unknown = used - known - {"--help", "-h"}
+    return f"{line}: {', '.join(sorted(unknown))}" if unknown else None
+
+
+def documents() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
+def test_commands_in_documents_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```[^\n]*\n(.*?)^```", text, flags=re.M | re.S)
+    spans = re.findall(r"`(textcap [^`\n]+)`", text)
+    lines = [line for block in (*blocks, *spans) for line in command_lines(block)]
+    if path.name == "README.md":
+        assert {line.split()[1] for line in lines} >= {"train", "caption", "demo"}
+    assert not [misuse for line in lines if (misuse := find_misuse(line))]
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M))
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, flags=re.M)) <= targets
+
+
+def test_misuse_in_documents_would_be_found() -> None:
+    assert find_misuse("textcap sing a.wav") == "textcap sing a.wav: no command sing"
+    assert (
+        find_misuse("textcap caption a.wav --no-such-flag=3")
+        == "textcap caption a.wav --no-such-flag=3: --no-such-flag"
+    )
+    assert find_misuse("textcap caption a.wav --json") is None
+    assert list(command_lines("$ textcap train a.txt \\\n  -o b  # why\nls\ntextcap demo > log")) == [
+        "textcap train a.txt -o b",
+        "textcap demo",
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_ends_with_two_commands_that_exist(name: str) -> None:
+    result = CliRunner().invoke(app, [name, "--help"], catch_exceptions=False)
+    assert result.exit_code == 0
+    last = [line.strip() for line in result.stdout.splitlines() if line.strip(" │╰╯─")][-2:]
+    assert len(list(command_lines("\n".join(last)))) == 2, last
+    assert not [misuse for line in last if (misuse := find_misuse(line))]
+
+
+def test_version_has_one_source() -> None:
+    assert importlib.metadata.version("textcap") == PROJECT["version"], "run `make setup` again"
+    assert textcap.__version__ == PROJECT["version"]
+    result = CliRunner().invoke(app, ["--version"], catch_exceptions=False)
+    assert result.stdout.split() == ["textcap", PROJECT["version"]]
+    assert result.stderr == ""
+    quoted = re.compile(rf"[\"']{re.escape(PROJECT['version'])}[\"']")
+    assert not [path.name for path in FILES if quoted.search(path.read_text(encoding="utf-8"))]
+
+
+def test_changelog_keeps_its_form() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    releases = re.findall(r"^## \[?([^\]\s]+)", text, flags=re.M)
+    assert releases[0] == "Unreleased"
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", release) for release in releases[1:])
+    sections = set(re.findall(r"^### (.+)$", text, flags=re.M))
+    assert sections <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    current = PROJECT["version"] if PROJECT["version"] in releases else "Unreleased"
+    body = re.split(rf"^## \[?{re.escape(current)}\]?.*$", text, maxsplit=1, flags=re.M)[1].split("\n## ")[0]
+    assert re.search(r"^- \S", body, flags=re.M), f"nothing is said under {current}"
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_capped_packages_are_required_below_3_13_only(python: str) -> None:
+    environment = {"python_version": python, "python_full_version": f"{python}.0", "extra": ""}
+    requirements = [Requirement(line) for line in PROJECT["dependencies"]]
+    wanted = {r.name for r in requirements if r.marker is None or r.marker.evaluate(environment)}
+    assert ({"msclap", "aac-metrics"} & wanted) == (
+        set() if python in ("3.13", "3.14") else {"msclap", "aac-metrics"}
+    )
+    assert {"torch", "transformers", "typer", "soundfile"} <= wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "generation", "absent"),
+    [
+        ("constraints.txt", {"numpy": "1", "transformers": "4"}, set()),
+        ("constraints-modern.txt", {"numpy": "2", "transformers": "5"}, {"msclap", "aac-metrics"}),
+    ],
+)
+def test_constraints_pin_versions_that_pyproject_admits(
+    name: str, generation: dict[str, str], absent: set[str]
+) -> None:
+    lines = [
+        line for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if not line.startswith("#")
+    ]
+    pins = dict(line.lower().replace("_", "-").split("==") for line in lines)
+    assert pins["torch"] == "2.13.0"
+    assert {package: pins[package].split(".")[0] for package in generation} == generation
+    for requirement in map(Requirement, PROJECT["dependencies"]):
+        if requirement.name in absent:
+            assert requirement.name not in pins
+        else:
+            assert pins[requirement.name] in requirement.specifier, requirement
+
+
+def test_no_words_of_one_machine_in_the_tree() -> None:
+    words = [
+        "/" + "work/",
+        "/" + "root/",
+        "/opt/" + "wheels",
+        "/opt/" + "pypi",
+        "/tmp/" + "tc",
+        "house_" + "style",
+    ]
+    folders = ("src", "tests", "tools", "docs", "benchmarks", ".ci", ".github")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    files += [path for path in ROOT.iterdir() if path.is_file()]
+    assert len(files) > len(FILES)
+    found = [
+        f"{path.relative_to(ROOT)}: {word}"
+        for path in files
+        if "__pycache__" not in path.parts
+        for word in words
+        if word.encode() in path.read_bytes()
+    ]
+    assert not found
+
+
+def test_tests_cannot_reach_beyond_this_machine(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest((ROOT / "tests" / "conftest.py").read_text(encoding="utf-8"))
+    pytester.makepyfile(
+        """
+        import contextlib, os, socket
+
+        def test_loopback():
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                socket.create_connection(server.getsockname(), timeout=5).close()
+
+        def test_swallowed():
+            with contextlib.suppress(OSError):
+                socket.create_connection(("192.0.2.1", 80), timeout=1)
+
+        def test_name():
+            with contextlib.suppress(OSError):
+                socket.getaddrinfo("textcap.invalid", 443)
+
+        def test_environment():
+            assert "HF_HUB_OFFLINE" not in os.environ
+            assert os.environ["NO_COLOR"] == "1"
+        """
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=4, errors=2)
+    result.stdout.fnmatch_lines(
+        ["*reached for 192.0.2.1*", "*reached for textcap.invalid*"], consecutive=False
+    )
