@@ -6,6 +6,7 @@ What goes wrong with the disk comes out as an InputError that names the path.
 
 import errno
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -85,7 +86,7 @@ def atomic_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         _swap(beside, path)
     except OSError as error:
         # The block may fail at reading, too: only what is certainly about this folder is put in its name.
-        if error.errno in _DISK_FULL or str(error.filename or "").startswith(str(beside)):
+        if is_disk_full(error) or str(error.filename or "").startswith(str(beside)):
             raise _cannot_write(path, error) from error
         raise
     finally:
@@ -112,6 +113,51 @@ def sha256_of_file(path: Path) -> str:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     return digest.hexdigest()
+
+
+def sha256_remembered(path: Path, memory: Path) -> str:
+    """Hash a large file once: again only when its size or its time of change is another.
+
+    Args:
+        path: The file to hash; links are followed.
+        memory: JSON file with what was hashed before; one that cannot be read or written costs only time.
+
+    Returns:
+        The SHA-256 in 64 lower-case hexadecimal digits.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    path = path.resolve()
+    try:
+        now = path.stat()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    state = [now.st_size, now.st_mtime_ns]
+    known = _read_memory(memory)
+    entry = known.get(str(path))
+    if isinstance(entry, list) and entry[:2] == state and len(entry) == 3 and isinstance(entry[2], str):
+        return entry[2]
+    digest = sha256_of_file(path)
+    kept = {name: value for name, value in _read_memory(memory).items() if os.path.exists(name)}
+    try:
+        atomic_write_text(memory, json.dumps({**kept, str(path): [*state, digest]}, indent=1))
+    except InputError:  # a read-only cache
+        pass
+    return digest
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Say whether writing failed for want of space."""
+    return error.errno in _DISK_FULL
+
+
+def _read_memory(memory: Path) -> dict[str, object]:
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def _name_beside(path: Path) -> Path:
@@ -163,5 +209,5 @@ def _remove_quietly(path: Path) -> None:
 
 
 def _cannot_write(path: Path, error: OSError) -> InputError:
-    hint = "free some space, or write elsewhere" if error.errno in _DISK_FULL else None
+    hint = "free some space, or write elsewhere" if is_disk_full(error) else None
     return InputError(f"cannot write {path}: {error.strerror or error}", hint=hint)

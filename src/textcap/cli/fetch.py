@@ -1,0 +1,122 @@
+"""The command `textcap fetch`, and the display of a download for every command that may need one."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from typing import Annotated
+
+import typer
+from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+
+from textcap.cli.console import err, out, set_verbosity
+
+
+class Weights(str, Enum):
+    """What can be fetched."""
+
+    MSCLAP_2023 = "msclap-2023"
+    CLAPCAP = "clapcap"
+    ALL = "all"
+
+
+@contextmanager
+def download_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Show downloads on stderr, a bar for each file, where stderr is a terminal.
+
+    Yields:
+        What the library is to call with file name, bytes so far and bytes in all.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    hidden = err.quiet or not err.is_terminal
+    with Progress(*columns, console=err, transient=True, disable=hidden) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total or None, completed=done)
+                if hidden:
+                    err.print(
+                        f"fetching {name} ({decimal(total)})" if total else f"fetching {name}", markup=False
+                    )
+            bars.update(tasks[name], completed=done)
+
+        yield show
+
+
+def fetch(
+    weights: Annotated[
+        Weights,
+        typer.Argument(help="msclap-2023 is what models train on; clapcap is the released captioner."),
+    ] = Weights.MSCLAP_2023,
+    revision: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REV",
+            help="Branch, tag or commit of microsoft/msclap, or REPO@REV for another one; may be repeated.",
+        ),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check what is on disk against its hashes; fetch nothing.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress: errors only.")] = False,
+) -> None:
+    """Fetch weights from the Hugging Face hub, or check those that are here.
+
+    What is on disk already is used, also what msclap put into Hugging Face's cache. A download that was
+    interrupted goes on where it stopped. HF_ENDPOINT, HF_TOKEN, HTTPS_PROXY and TEXTCAP_CACHE are honoured.
+
+    Prints for each file, with tabs between: name, licence, size, repository and commit, path.
+
+    Examples:
+
+      textcap fetch all
+
+      textcap fetch clapcap --verify
+    """
+    from textcap import weights as library
+
+    names = list(library.WEIGHT_SETS) if weights is Weights.ALL else [weights.value]
+    set_verbosity(quiet, verbose=False)
+    if verify:
+        _verify(names)
+        return
+    with download_progress() as progress:
+        fetched = library.fetch(names, revision=_by_repository(revision or []), progress=progress)
+    for one in fetched:
+        size = decimal(one.path.stat().st_size)
+        where = f"{one.file.repo}@{one.commit}"
+        _print_row(one.file.name, one.file.licence, size, where, str(one.path))
+    n_new = sum(one.downloaded for one in fetched)
+    err.print(f"fetched {n_new}, already here {len(fetched) - n_new}")
+
+
+def _verify(names: list[str]) -> None:
+    from textcap.errors import CheckpointError
+    from textcap.weights import verify_cache
+
+    checked = verify_cache(names)
+    for one in checked:
+        _print_row(one.file.name, one.state, str(one.path.resolve()) if one.path is not None else "")
+    bad = [one for one in checked if one.state in ("damaged", "missing")]
+    if not bad:
+        return
+    damaged = [str(one.path.resolve()) for one in bad if one.path is not None]
+    hint = f"textcap fetch {names[0] if len(names) == 1 else 'all'}"
+    if damaged:
+        hint = f"delete {', '.join(damaged)}, then: {hint}"
+    raise CheckpointError(f"{len(bad)} of {len(checked)} files are damaged or missing", hint=hint)
+
+
+def _by_repository(revisions: list[str]) -> dict[str, str]:
+    asked = {}
+    for text in revisions:
+        repo, _, revision = text.rpartition("@")
+        asked[repo or "microsoft/msclap"] = revision
+    return asked
+
+
+def _print_row(*cells: str) -> None:
+    # The console would replace tabs by spaces.
+    out.file.write("\t".join(cells) + "\n")
+    out.file.flush()

@@ -1,0 +1,246 @@
+"""Fetch one file from a Hugging Face hub: ask for its commit and hash, take its bytes in pieces, check them.
+
+Knows no cache and no names of weights. A file that fails its check is deleted; one that was interrupted is
+taken up where it stopped, which huggingface_hub's own 2.x does not do after a killed run.
+"""
+
+import http.client
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+from huggingface_hub import hf_hub_url
+
+from textcap.errors import DownloadError
+from textcap.hub import (
+    MAX_REDIRECTS,
+    NETWORK_HINT,
+    Hub,
+    PassingFailure,
+    check_status,
+    connection_failure,
+    host_of,
+    redirect_of,
+    request,
+    wait,
+)
+from textcap.hub_cache import has_hash, is_commit, is_hub_hash
+
+Progress = Callable[[str, int, int], None]
+"""Told the file's name, its bytes so far and its bytes in all (0 where the hub does not say)."""
+
+_BLOCK_BYTES = 1 << 18
+_LOOK_UP_RETRIES = 2  # nothing is lost yet, and whoever has no network wants to hear of it soon
+# What the connections must bring before their losses are counted from zero again.
+_PROGRESS_BYTES = 1 << 20
+_LATER_HINT = "try again later, or another HF_ENDPOINT"
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """What the hub says about a file."""
+
+    repo: str
+    name: str
+    commit: str  # 40 hexadecimal digits
+    hub_hash: str  # SHA-256 of a large file, git's SHA-1 of a small one
+    size_bytes: int | None
+    url: str  # of this commit, so that it cannot change while it is fetched
+
+
+def look_up(hub: Hub, repo: str, name: str, revision: str) -> RemoteFile:
+    """Ask the hub for a file's commit, hash and size.
+
+    Args:
+        hub: Whom to ask.
+        repo: Repository, like "microsoft/msclap".
+        name: File in it.
+        revision: Branch, tag or commit.
+
+    Raises:
+        DownloadError: No answer, or none that a hub would give.
+    """
+    failures = 0
+    while True:
+        try:
+            return _look_up_once(hub, repo, name, revision)
+        except PassingFailure as error:
+            if failures == min(hub.retries, _LOOK_UP_RETRIES):
+                raise
+            wait(hub, failures, error)
+            failures += 1
+
+
+def download(hub: Hub, remote: RemoteFile, partial: Path, progress: Progress | None = None) -> None:
+    """Complete a partial file and check it; what is there already is not fetched again.
+
+    Args:
+        hub: Whom to ask.
+        remote: What `look_up` returned.
+        partial: The file to write, used for this content only. Kept when the connection is lost for good, so
+            that the next call goes on from there; deleted when its content is wrong.
+        progress: Told of the bytes as they come.
+
+    Raises:
+        DownloadError: The bytes could not be had, or are not what the hub says they should be.
+        OSError: The partial file cannot be written.
+    """
+    # A crash can leave blocks that were never written in what is taken up; that is worth one fresh start.
+    fresh_starts = 1 if _size(partial) else 0
+    while True:
+        _fetch_all(hub, remote, partial, progress)
+        if has_hash(partial, remote.hub_hash):
+            return
+        partial.unlink()
+        if not fresh_starts:
+            message = f"what {host_of(remote.url)} sent as {remote.name} has not its hash {remote.hub_hash}"
+            raise DownloadError(f"{message}; deleted", hint=_LATER_HINT)
+        fresh_starts -= 1
+
+
+def _look_up_once(hub: Hub, repo: str, name: str, revision: str) -> RemoteFile:
+    url = hf_hub_url(repo, name, revision=revision, endpoint=hub.endpoint)
+    commit = hub_hash = size = ""
+    for _ in range(MAX_REDIRECTS):
+        with request(hub, "HEAD", url) as response:
+            headers, target = response.headers, redirect_of(response, url)
+            if target is None:
+                check_status(hub, response, url, f"{repo}/{name}", revision)
+                hub_hash = headers.get("ETag") or hub_hash
+                size = headers.get("Content-Length") or size
+        # A redirect to the store of large files carries the facts itself: the store does not know them.
+        commit = headers.get("X-Repo-Commit") or commit
+        hub_hash = headers.get("X-Linked-Etag") or hub_hash
+        size = headers.get("X-Linked-Size") or size
+        if target is None or (commit and hub_hash and size):
+            break
+        url = target
+    hub_hash = hub_hash.removeprefix("W/").strip('"')
+    if not is_commit(commit) or not is_hub_hash(hub_hash):
+        message = (
+            f"{host_of(url)} does not answer as a Hugging Face hub: no commit and hash for {repo}/{name}"
+        )
+        raise DownloadError(message, hint=NETWORK_HINT)
+    address = hf_hub_url(repo, name, revision=commit, endpoint=hub.endpoint)
+    return RemoteFile(repo, name, commit, hub_hash, int(size) if size.isdecimal() else None, address)
+
+
+def _fetch_all(hub: Hub, remote: RemoteFile, partial: Path, progress: Progress | None) -> None:
+    failures, mark = 0, _size(partial)
+    while True:
+        try:
+            return _fetch_rest(hub, remote, partial, progress)
+        except PassingFailure as error:
+            done = _size(partial)
+            if done >= mark + _PROGRESS_BYTES:
+                failures, mark = 0, done
+            if failures == hub.retries:
+                raise
+            wait(hub, failures, error)
+            failures += 1
+
+
+def _fetch_rest(hub: Hub, remote: RemoteFile, partial: Path, progress: Progress | None) -> None:
+    offset = _size(partial)
+    if remote.size_bytes is not None and offset == remote.size_bytes:
+        return  # killed between the last byte and the check
+    if remote.size_bytes is not None and offset > remote.size_bytes:
+        partial.unlink()
+        offset = 0
+    with _get(hub, remote, offset) as response:
+        if response.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            partial.unlink(missing_ok=True)
+            raise PassingFailure(
+                f"{host_of(remote.url)} has less of {remote.name} than it said", hint=_LATER_HINT
+            )
+        if response.headers.get_content_type() == "text/html":
+            raise _web_page(remote)
+        if response.status != HTTPStatus.PARTIAL_CONTENT:
+            offset = 0  # the range was ignored: what comes is the whole file
+        elif not _continues(response, remote, offset):
+            partial.unlink(missing_ok=True)
+            message = f"{host_of(remote.url)} sent another part of {remote.name} than was asked for"
+            raise PassingFailure(message, hint=_LATER_HINT)
+        length = response.headers.get("Content-Length", "")
+        end = remote.size_bytes
+        if end is None and length.isdecimal():
+            end = offset + int(length)
+        offset = _write(response, remote, partial, offset, end, progress)
+    if end is not None and offset < end:
+        message = f"lost the connection to {host_of(remote.url)} after {offset:,} of {end:,} bytes"
+        raise PassingFailure(f"{message} of {remote.name}", hint="run it again: it goes on where it stopped")
+    if end is not None and offset > end:
+        partial.unlink()
+        message = f"{host_of(remote.url)} sends more than the {end:,} bytes that {remote.name} has"
+        raise DownloadError(message, hint=_LATER_HINT)
+
+
+def _write(
+    response: http.client.HTTPResponse,
+    remote: RemoteFile,
+    partial: Path,
+    offset: int,
+    end: int | None,
+    progress: Progress | None,
+) -> int:
+    """Write the answer behind the first `offset` bytes and return how many there are then."""
+    with open(partial, "ab" if offset else "wb") as file:
+        while block := _read(response, remote):
+            if not offset and block.lstrip()[:1] == b"<":  # no weights and no vocabulary begin so
+                raise _web_page(remote)
+            file.write(block)
+            file.flush()  # a killed fetch keeps what came
+            offset += len(block)
+            if end is not None and offset > end:
+                break
+            if progress is not None:
+                progress(remote.name, offset, remote.size_bytes or 0)
+    return offset
+
+
+def _get(hub: Hub, remote: RemoteFile, offset: int) -> http.client.HTTPResponse:
+    url = remote.url
+    for _ in range(MAX_REDIRECTS):
+        response = request(hub, "GET", url, {"Range": f"bytes={offset}-"} if offset else None)
+        try:
+            target = redirect_of(response, url)
+            if response.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                return response
+            if target is None:
+                check_status(hub, response, url, f"{remote.repo}/{remote.name}", remote.commit)
+                return response
+        except DownloadError:
+            response.close()
+            raise
+        response.close()
+        url = target
+    raise DownloadError(f"{host_of(remote.url)} redirects without end for {remote.name}", hint=NETWORK_HINT)
+
+
+def _read(response: http.client.HTTPResponse, remote: RemoteFile) -> bytes:
+    try:
+        return response.read1(_BLOCK_BYTES)
+    except http.client.IncompleteRead as error:
+        return error.partial  # the caller counts
+    except (OSError, http.client.HTTPException) as error:
+        raise connection_failure(remote.url, error) from error
+
+
+def _continues(response: http.client.HTTPResponse, remote: RemoteFile, offset: int) -> bool:
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    if match is None or int(match[1]) != offset:
+        return False
+    return remote.size_bytes is None or match[2] in ("*", str(remote.size_bytes))
+
+
+def _web_page(remote: RemoteFile) -> DownloadError:
+    return DownloadError(f"{host_of(remote.url)} sent a web page instead of {remote.name}", hint=NETWORK_HINT)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
