@@ -1,7 +1,7 @@
 """Save and load a model folder: a trained mapper with all that is needed to use it and to train it again.
 
-Knows no training and no backbone beyond its name and hash. A folder is written beside its place and renamed, and
-a folder that this version cannot read is an error that says what to do.
+Knows no training and no backbone beyond its name and hash. A folder is written beside its place and renamed,
+and a folder that this version cannot read is an error that says what to do.
 """
 
 import json

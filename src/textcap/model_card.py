@@ -24,10 +24,11 @@ def model_card(name: str, config: Mapping[str, Any], metrics: Sequence[Mapping[s
         f"- {_text(file['name'])}: {file['n_captions']:,} captions, SHA-256 {_code(file['sha256'])}"
         for file in config["caption_files"]
     )
+    packages = _text(", ".join(f"{package} {number}" for package, number in config["packages"].items()))
     return f"""# {_text(name)}
 
-An audio captioner that was trained on text alone with textcap. This folder holds the mapper, the only part that
-was trained; the encoders and the language model belong to the backbone.
+An audio captioner that was trained on text alone with textcap. This folder holds the mapper, the only part
+that was trained; the encoders and the language model belong to the backbone.
 
 ```python
 from textcap import Captioner
@@ -40,19 +41,20 @@ for result in Captioner.load({_python_string(name)}).caption(["sound.wav"]):
 
 {files}
 
-{config["n_training_captions"]:,} captions were learned and {config["n_held_out_captions"]:,} held out. No audio.
+{config["n_training_captions"]:,} captions were learned, {config["n_held_out_captions"]:,} held out. No audio.
 
 ## How
 
 | | |
 |---|---|
 | backbone | {_text(config["backbone_name"])}, content hash {_code(config["backbone_hash"])} |
-| noise on text embeddings | variance {bridge["noise_variance"]:.6g}, standard deviation {bridge["noise_std"]:.6g} |
+| noise variance | {bridge["noise_variance"]:.6g} (standard deviation {bridge["noise_std"]:.6g}) |
 | mapper | {mapper["n_layers"]} layers, prefix length {mapper["prefix_length"]} |
 | epochs, batch size | {training["epochs"]}, {training["batch_size"]} |
-| learning rate, warm-up steps | {training["learning_rate"]:g}, {training["warmup_steps"]} (at most a fifth of a short run) |
+| learning rate | {training["learning_rate"]:g} |
+| warm-up steps | {training["warmup_steps"]}, at most a fifth of a run of fewer than 10,000 steps |
 | seed | {training["seed"]} |
-| packages | {_text(", ".join(f"{package} {number}" for package, number in config["packages"].items()))} |
+| packages | {packages} |
 
 {_fence(config["command"])}
 {_results(metrics)}
@@ -67,8 +69,8 @@ def _results(metrics: Sequence[Mapping[str, Any]]) -> str:
     lines = [f"\n## After epoch {last['epoch']}\n", f"Training loss {last['loss']:.4f} nats per token."]
     if last["held_out_loss"] is not None:
         lines.append(
-            f"Held-out loss {last['held_out_loss']:.4f}; {last['distinct_share']:.0%} of the captions made from "
-            "held-out text embeddings with noise are distinct. Some of them:\n\n| reference | model |\n|---|---|"
+            f"Held-out loss {last['held_out_loss']:.4f}. Of the captions made from held-out text embeddings with "
+            f"noise, {last['distinct_share']:.0%} are distinct; some of them:\n\n| reference | model |\n|---|---|"
         )
         lines += [f"| {_text(one['reference'])} | {_text(one['caption'])} |" for one in last["samples"]]
     return "\n".join(lines) + "\n"

@@ -87,7 +87,7 @@ class MapperTraining:
     @property
     def plain_mapper(self) -> Mapper:
         """The mapper without what the processes wrapped around it."""
-        mapper: Mapper = self.accelerator.unwrap_model(self.mapper, keep_fp32_wrapper=False)
+        mapper: Mapper = self.accelerator.unwrap_model(self.mapper, keep_fp32_wrapper=True)
         return mapper
 
     def resume(self, progress: TrainingProgress, tensors: Mapping[str, Tensor]) -> None:

@@ -44,6 +44,11 @@ class WorkFolder:
         self.path = path
         self._lock = lock
 
+    @staticmethod
+    def path_of(output: Path) -> Path:
+        """Return where the work folder of a run lies."""
+        return Path(f"{os.path.abspath(output)}.partial")
+
     @classmethod
     def open(cls, output: Path, settings: Mapping[str, Any], *, force: bool = False) -> "WorkFolder":
         """Make the work folder of a run, or take up the one that is there.
@@ -58,7 +63,7 @@ class WorkFolder:
             InputError: The unfinished run has other settings, another process works on it, or the folder
                 cannot be written.
         """
-        path = Path(f"{os.path.abspath(output)}.partial")
+        path = cls.path_of(output)
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path / "lock", blocking=False)
@@ -88,10 +93,6 @@ class WorkFolder:
             if differing:
                 state_file.unlink()
         atomic_write_text(settings_file, json.dumps(settings, indent=2) + "\n")
-
-    def discard_state(self) -> None:
-        """Forget how far the run was."""
-        (self.path / STATE_FILE).unlink(missing_ok=True)
 
     def save(self, progress: TrainingProgress, tensors: Mapping[str, Tensor]) -> None:
         """Keep the state of a run in place of the one before.

@@ -1,0 +1,122 @@
+"""Run a training job in several processes of this machine, and know when one of them dies.
+
+Knows nothing of training. Every process runs `textcap.training_worker`, reads its job from a file, tells what
+happens in JSON Lines on its standard output, and ends itself when its standard input closes: when this process
+is gone, so are they.
+"""
+
+import json
+import os
+import queue
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from textcap import errors
+from textcap.captions import CaptionSet
+from textcap.config import to_dict
+from textcap.errors import TextcapError
+from textcap.training_events import Report, event_from_dict
+from textcap.training_job import TrainingJob
+
+_STOP_S = 10.0
+
+_Message = dict[str, Any] | None  # None when a process has closed its output
+
+
+def launch(job: TrainingJob, captions: CaptionSet, n_processes: int, report: Report) -> None:
+    """Run a job in `n_processes` new processes and wait for them.
+
+    Args:
+        report: Told what the main one of them reports.
+
+    Raises:
+        TextcapError: What a process raised, or that one of them died.
+    """
+    with tempfile.TemporaryDirectory(prefix="textcap-") as folder:
+        path = Path(folder) / "job.json"
+        path.write_text(json.dumps({"job": to_dict(job), "captions": asdict(captions)}), encoding="utf-8")
+        workers: list[subprocess.Popen[bytes]] = []
+        try:
+            port = _free_port()
+            for rank in range(n_processes):
+                workers.append(_start(path, rank, n_processes, port))
+            _follow(workers, report)
+        finally:
+            _stop(workers)
+
+
+def _start(path: Path, rank: int, n_processes: int, port: int) -> subprocess.Popen[bytes]:
+    environment = {
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // n_processes)),
+        **os.environ,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(n_processes),
+        "LOCAL_WORLD_SIZE": str(n_processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        # This package, even when it was not installed but found through sys.path.
+        "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+    }
+    command = [sys.executable, "-m", "textcap.training_worker", str(path)]
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def _follow(workers: list[subprocess.Popen[bytes]], report: Report) -> None:
+    """Pass on what the first worker reports until all have ended well."""
+    messages: queue.Queue[tuple[int, _Message]] = queue.Queue()
+    for rank, worker in enumerate(workers):
+        threading.Thread(target=_read, args=(worker, rank, messages), daemon=True).start()
+    n_running = len(workers)
+    while n_running:
+        rank, message = messages.get()
+        if message is None:
+            n_running -= 1
+            code = workers[rank].wait()
+            if code:
+                raise TextcapError(f"training process {rank} of {len(workers)} ended with exit code {code}")
+        elif message["kind"] == "error":
+            raise _error(message)
+        elif rank == 0:
+            report(event_from_dict(message))
+
+
+def _read(worker: subprocess.Popen[bytes], rank: int, messages: "queue.Queue[tuple[int, _Message]]") -> None:
+    assert worker.stdout is not None
+    for line in worker.stdout:
+        messages.put((rank, json.loads(line)))
+    messages.put((rank, None))
+
+
+def _error(message: dict[str, Any]) -> TextcapError:
+    kind = getattr(errors, message["type"], TextcapError)
+    error: TextcapError = kind(message["message"], hint=message["hint"])
+    return error
+
+
+def _stop(workers: list[subprocess.Popen[bytes]]) -> None:
+    for worker in workers:
+        if worker.poll() is None:
+            worker.terminate()
+    for worker in workers:
+        try:
+            worker.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+        for stream in (worker.stdin, worker.stdout):
+            if stream is not None:
+                stream.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
