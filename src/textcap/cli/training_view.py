@@ -1,0 +1,106 @@
+"""Shows a training run on stderr: a few lines at the start, a bar on a terminal, a line for every epoch."""
+
+from typing import TYPE_CHECKING
+
+from rich.progress import TaskID
+
+from textcap.cli.console import err, progress_bar
+
+if TYPE_CHECKING:
+    from textcap.training_events import EpochDone, Event, Started, Stepped
+
+
+class TrainingView:
+    """What a run is to be given as its report; a context manager."""
+
+    def __init__(self) -> None:
+        self._bar = progress_bar()
+        self._embedding: TaskID | None = None
+        self._training: TaskID | None = None
+        self._downloads: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "TrainingView":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, event: "Event") -> None:
+        """Show an event."""
+        from textcap.training_events import Embedded, EpochDone, Started, Stepped, Warned
+
+        match event:
+            case Warned(message):
+                err.print(f"warning: {_plain(message)}", markup=False, style="yellow")
+            case Embedded(n_done, n_captions):
+                self._show_embedded(n_done, n_captions)
+            case Started():
+                self._show_start(event)
+            case Stepped():
+                self._show_step(event)
+            case EpochDone():
+                _show_epoch(event)
+
+    def show_download(self, name: str, n_bytes: int, n_total: int) -> None:
+        """Show how far a file that is being fetched has come."""
+        if name not in self._downloads:
+            if self._bar.disable:
+                err.print(f"fetching {name}", markup=False)
+            self._downloads[name] = self._bar.add_task(f"fetching {name}", total=None, status="MB")
+        self._bar.update(
+            self._downloads[name], total=(n_total or n_bytes) // 10**6, completed=n_bytes // 10**6
+        )
+        self._bar.update(self._downloads[name], visible=n_bytes != n_total)
+
+    def _show_embedded(self, n_done: int, n_captions: int) -> None:
+        if self._embedding is None:
+            self._embedding = self._bar.add_task("text embeddings", total=n_captions, status="")
+            if self._bar.disable:
+                err.print(f"embedding {n_captions:,} captions", markup=False)
+        self._bar.update(self._embedding, completed=n_done)
+
+    def _show_start(self, started: "Started") -> None:
+        if self._embedding is not None:
+            self._bar.remove_task(self._embedding)
+        devices = f"{started.n_processes} x " if started.n_processes > 1 else ""
+        lines = [
+            f"backbone {started.backbone} on {devices}{started.device}, {started.precision}",
+            f"noise variance {started.noise_variance:g} (standard deviation {started.noise_std:.4g})",
+            f"{started.n_captions:,} captions to learn, {started.n_held_out:,} held out; "
+            f"{started.total_steps:,} steps in {started.epochs} epochs",
+        ]
+        if started.warmup_steps != started.warmup_asked:
+            lines.append(
+                f"warm-up {started.warmup_steps:,} steps instead of {started.warmup_asked:,}: "
+                "a fifth of this short run"
+            )
+        if started.first_step:
+            lines.append(f"going on from step {started.first_step:,} of an unfinished run")
+        for line in lines:
+            err.print(line, markup=False)
+        self._training = self._bar.add_task(
+            "training", total=started.total_steps, completed=started.first_step, status=""
+        )
+
+    def _show_step(self, stepped: "Stepped") -> None:
+        if self._training is not None:
+            status = f"loss {stepped.loss:.3f}, {stepped.captions_per_s:.3g} captions/s"
+            self._bar.update(self._training, completed=stepped.step, status=status)
+
+
+def _show_epoch(done: "EpochDone") -> None:
+    parts = [f"epoch {done.epoch}/{done.epochs}: loss {done.loss:.3f}"]
+    if done.held_out_loss is not None:
+        parts.append(f"held-out loss {done.held_out_loss:.3f}")
+    if done.distinct_share is not None:
+        parts.append(f"{done.distinct_share:.0%} distinct")
+    parts.append(f"{done.captions_per_s:.3g} captions/s")
+    err.print(", ".join(parts), markup=False)
+    for sample in done.samples:
+        err.print(f"  {_plain(sample.reference)} -> {_plain(sample.caption)}", markup=False)
+
+
+def _plain(text: str) -> str:
+    """Return text without what a terminal would obey: an untrained model says anything."""
+    return "".join(character if character.isprintable() else " " for character in text)
