@@ -91,7 +91,7 @@ def cow_mooing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: 
         closed = resonate(source, rate_hz, [(260, 150, 1.0)], 0.005)
         open_ = resonate(source, rate_hz, [(480, 200, 1.0), (900, 300, 0.7), (2300, 600, 0.1)], 0.01)
         opening = curve([(0, 0), (0.25, 0.1), (0.5, 1), (0.8, 1), (1, 0.2)], n)
-        return (closed * (1 - opening) + open_ * opening) * swell(n, rate_hz, 0.15, 0.3)
+        return np.asarray((closed * (1 - opening) + open_ * opening) * swell(n, rate_hz, 0.15, 0.3))
 
     times = onsets(rng, duration_s, uniform(rng, 1.9, 2.3), 0.1, first_s=0.02)
     parts = [(t, moo(min(uniform(rng, 1.2, 1.7), max(0.5, duration_s - t)))) for t in times]

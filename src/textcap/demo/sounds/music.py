@@ -107,7 +107,7 @@ def flute_playing(rng: np.random.Generator, duration_s: float, rate_hz: int, pac
     vibrato = 1.0 + 0.008 * np.sin(2 * np.pi * uniform(rng, 4.5, 5.5) * seconds)
     breath = noise(rng, n, rate_hz, 600, 3500, -2.0, order=2)
     tongued = 0.25 + 0.75 * np.clip(since_s / 0.05, 0.0, 1.0)
-    return (tone(f0 * vibrato, n, rate_hz, [1.0, 0.18, 0.06]) + 0.05 * breath) * tongued
+    return np.asarray((tone(f0 * vibrato, n, rate_hz, [1.0, 0.18, 0.06]) + 0.05 * breath) * tongued)
 
 
 def violin_playing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:

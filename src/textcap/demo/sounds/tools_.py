@@ -81,7 +81,7 @@ def chainsaw_running(rng: np.random.Generator, duration_s: float, rate_hz: int, 
     engine = tone(f0, n, rate_hz, falling(60, 0.15)) * (0.35 + 0.65 * gas)
     chain = noise(rng, n, rate_hz, 1800, 6000, order=2) * gas
     snarl = resonate(engine, rate_hz, [(1300, 700, 1.0), (2600, 900, 0.9), (4000, 1000, 0.5)], 0.08)
-    return snarl / np.abs(snarl).max() + 0.12 * chain
+    return np.asarray(snarl / np.abs(snarl).max() + 0.12 * chain)
 
 
 def scissors_snipping(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:

@@ -69,7 +69,7 @@ def helicopter_flying(rng: np.random.Generator, duration_s: float, rate_hz: int,
         rng, n, rate_hz, 350, 1500, -3.0, order=2
     )
     turbine = tone(uniform(rng, 1900, 2500), n, rate_hz, [1.0, 0.3]) * 0.03
-    return low * (0.06 + chop) + turbine
+    return np.asarray(low * (0.06 + chop) + turbine)
 
 
 def aeroplane_passing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
@@ -84,7 +84,7 @@ def aeroplane_passing(rng: np.random.Generator, duration_s: float, rate_hz: int,
     )
     roar = noise(rng, n, rate_hz, 90, 1300, -3.0, order=1)
     hiss = noise(rng, n, rate_hz, 1200, 4000, -2.0, order=1)
-    return (roar + 0.45 * hiss * loudness + 0.25 * whine * swell(n, rate_hz, 0.2, 0.2)) * loudness
+    return np.asarray((roar + 0.45 * hiss * loudness + 0.25 * whine * swell(n, rate_hz, 0.2, 0.2)) * loudness)
 
 
 def bicycle_bell(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:

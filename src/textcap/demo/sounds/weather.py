@@ -52,7 +52,7 @@ def wind_howling(rng: np.random.Generator, duration_s: float, rate_hz: int, pace
     carrier_hz = uniform(rng, 320, 480) * (1.0 + 0.9 * gust)
     narrow = tone(carrier_hz, n, rate_hz, [1.0]) * noise(rng, n, rate_hz, 1, 45, order=1)
     narrow += 0.5 * tone(1.5 * carrier_hz, n, rate_hz, [1.0]) * noise(rng, n, rate_hz, 1, 60, order=1)
-    return (narrow + 0.25 * noise(rng, n, rate_hz, 80, 500, -3.0, order=1)) * (0.25 + gust)
+    return np.asarray((narrow + 0.25 * noise(rng, n, rate_hz, 80, 500, -3.0, order=1)) * (0.25 + gust))
 
 
 def waves_crashing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
@@ -63,7 +63,7 @@ def waves_crashing(rng: np.random.Generator, duration_s: float, rate_hz: int, pa
     rise = np.interp(phase, [0.0, 0.45, 0.55, 1.0], [0.02, 0.7, 1.0, 0.02])
     low = noise(rng, n, rate_hz, 60, 900, -3.0, order=2)
     high = noise(rng, n, rate_hz, 700, 6000, -3.0, order=2)
-    return low * rise**1.2 + 0.8 * high * rise**2.5
+    return np.asarray(low * rise**1.2 + 0.8 * high * rise**2.5)
 
 
 def stream_bubbling(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
