@@ -4,7 +4,7 @@ Knows no files and no cache. Redirects come back as they are; what went wrong is
 PassingFailure when another try may succeed.
 
 The standard library's client is used because huggingface_hub has changed its own twice (requests, httpx,
-httpx2); it reads the same proxy variables.
+httpx2), and its 2.x asks huggingface.co for more than the file; the proxy variables are the same.
 """
 
 import http.client
@@ -157,7 +157,7 @@ def connection_failure(url: str, error: Exception) -> DownloadError:
         return DownloadError(f"the certificate of {host} is not trusted: {reason.verify_message}", hint=hint)
     if isinstance(reason, TimeoutError):
         return PassingFailure(f"no answer from {host} in time", hint="check the network and run it again")
-    text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+    text = getattr(reason, "strerror", None) or " ".join(str(reason).split()) or type(reason).__name__
     hint = "check the network, HF_ENDPOINT and HTTPS_PROXY; --backbone tiny needs none of them"
     return PassingFailure(f"cannot reach {host}: {text}", hint=hint)
 
