@@ -1,0 +1,151 @@
+"""The tokenizer and the small GPT-2 of the tiny backbone, both trained on the sound world's text."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from textcap.config import LanguageModelConfig
+from textcap.demo.grammar import word_scene
+from textcap.demo.scenes import Event, Scene, sample_scene
+from textcap.tokenizer import END_OF_TEXT, Tokenizer
+from tiny.log import Log
+from tiny.settings import LanguageSettings, Round
+
+_PAD = -100
+
+
+def train_tokenizer(folder: Path, vocab_size: int, n_captions: int, seed: int) -> None:
+    """Write `vocab.json` and `merges.txt` of a byte-level BPE; the end token has the last id."""
+    rng = np.random.default_rng(seed)
+    texts = [text for _ in range(n_captions) for text in draw_text(rng, LanguageSettings())]
+    tokenizer = FastTokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size - 1, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.model.save(str(folder))
+    vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    if len(vocab) != vocab_size - 1:
+        raise SystemExit(f"the text has only {len(vocab) + 1} tokens, not {vocab_size}")
+    vocab[END_OF_TEXT] = len(vocab)
+    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def list_events(scene: Scene, rng: np.random.Generator) -> str:
+    """Return the sounds of a scene as a plain list, shuffled where they sound at once."""
+    order = rng.permutation(len(scene.events)) if scene.layout == "together" else range(len(scene.events))
+    return f"{scene.layout}: " + ", ".join(_list_event(scene.events[i]) for i in order)
+
+
+def _list_event(event: Event) -> str:
+    values = [
+        v for v in (event.level, event.distance, event.pace, "repeated" if event.repeated else None) if v
+    ]
+    return " ".join([event.kind.replace("_", " "), *values])
+
+
+def draw_text(rng: np.random.Generator, settings: LanguageSettings) -> tuple[str, str]:
+    """Return a caption and what stands before it: a list, another wording or nothing."""
+    scene = sample_scene(rng, unseen=False)
+    caption = word_scene(scene, rng)
+    choice = rng.random()
+    if choice < settings.list_share:
+        return f"list: {list_events(scene, rng)}. caption: ", caption
+    if choice < settings.list_share + settings.rewrite_share:
+        return f"rewrite: {word_scene(scene, rng)}. caption: ", caption
+    return "", caption
+
+
+def train_language_model(
+    folder: Path, tokenizer: Tokenizer, config: LanguageModelConfig, settings: LanguageSettings, log: Log
+) -> None:
+    """Train the language model and write its weights under transformers' names, after each round."""
+    torch.manual_seed(settings.seed)
+    model = GPT2LMHeadModel(gpt2_config(config))
+    for number, plan in enumerate(settings.rounds):
+        last = number == len(settings.rounds) - 1
+        path = folder / ("language_model.safetensors" if last else f"language_model.round{number}")
+        if path.exists():
+            state = load_file(path)
+            model.transformer.load_state_dict({k.removeprefix("transformer."): v for k, v in state.items()})
+            continue
+        _train_round(model, tokenizer, settings, plan, number, log)
+        state = {f"transformer.{k}": v.contiguous() for k, v in model.transformer.state_dict().items()}
+        partial = path.with_suffix(".partial")
+        save_file(state, partial)
+        os.replace(partial, path)
+
+
+def _train_round(
+    model: GPT2LMHeadModel,
+    tokenizer: Tokenizer,
+    settings: LanguageSettings,
+    plan: Round,
+    number: int,
+    log: Log,
+) -> None:
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=plan.learning_rate, weight_decay=0.01, betas=(0.9, 0.98)
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, plan.learning_rate, total_steps=plan.steps, pct_start=0.08
+    )
+    rng = np.random.default_rng(settings.seed + 1000 * number)
+    start, losses = time.monotonic(), []
+    for step in range(1, plan.steps + 1):
+        tokens, labels = _draw_batch(rng, tokenizer, settings, captions_only=number > 0)
+        logits = model(input_ids=tokens).logits
+        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=_PAD)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        losses.append(loss.item())
+        if step % 50 == 0 or step == plan.steps:
+            seconds = time.monotonic() - start
+            log.write("language", round=number, step=step, loss=np.mean(losses[-50:]), seconds=seconds)
+
+
+def gpt2_config(config: LanguageModelConfig) -> GPT2Config:
+    """Return transformers' configuration of the language model, without dropout."""
+    return GPT2Config(
+        vocab_size=config.vocab_size,
+        n_positions=config.n_positions,
+        n_embd=config.width,
+        n_layer=config.n_layers,
+        n_head=config.n_heads,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=config.vocab_size - 1,
+        eos_token_id=config.vocab_size - 1,
+    )
+
+
+def _draw_batch(
+    rng: np.random.Generator, tokenizer: Tokenizer, settings: LanguageSettings, *, captions_only: bool
+) -> tuple[Tensor, Tensor]:
+    """Return tokens and labels `[B, T]` of fresh texts."""
+    befores, captions = zip(*(draw_text(rng, settings) for _ in range(settings.batch_size)), strict=True)
+    # Apart, so that a caption has the tokens that it has behind a prefix, with no space before it.
+    rows, counted = [], []
+    for before, said in zip(tokenizer.encode(list(befores)), tokenizer.encode(list(captions)), strict=True):
+        caption = [*said, tokenizer.end_id]
+        rows.append([*before, *caption])
+        counted.append([*([_PAD] * len(before) if captions_only else before), *caption])
+    width = max(map(len, rows))
+    tokens = torch.tensor([row + [tokenizer.end_id] * (width - len(row)) for row in rows])
+    labels = torch.tensor([row + [_PAD] * (width - len(row)) for row in counted])
+    return tokens, labels

@@ -1,0 +1,21 @@
+"""The log of figures that a build writes: one JSON object a line, echoed to stderr."""
+
+import json
+import sys
+from pathlib import Path
+
+
+class Log:
+    """Appends figures to a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, stage: str, **figures: float | int | str) -> None:
+        """Write one line of figures, numbers rounded to four digits."""
+        row = {"stage": stage} | {
+            k: round(float(v), 4) if not isinstance(v, str) else v for k, v in figures.items()
+        }
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps(row), file=sys.stderr, flush=True)

@@ -1,0 +1,135 @@
+"""The CLAP towers of the tiny backbone: contrastive training on clips and fresh captions of them."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from textcap.clap import AudioEncoder, TextEncoder
+from textcap.config import ClapConfig
+from textcap.demo.grammar import word_scene
+from textcap.demo.scenes import Scene
+from textcap.tokenizer import Tokenizer
+from tiny.log import Log
+from tiny.settings import TowerSettings
+from tiny.sound import Clips
+
+_MASKED_MELS, _MASKED_FRAMES = 4, 10
+
+
+def train_towers(
+    folder: Path,
+    tokenizer: Tokenizer,
+    config: ClapConfig,
+    settings: TowerSettings,
+    clips: Clips,
+    validation: Clips,
+    log: Log,
+) -> None:
+    """Train both towers and write `audio_encoder.safetensors` and `text_encoder.safetensors`."""
+    torch.manual_seed(settings.seed)
+    audio, text = AudioEncoder(config), TextEncoder(config, tokenizer)
+    parameters = [p for model in (audio, text) for p in model.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.1
+    )
+    start, losses = time.monotonic(), []
+    for step, (log_mel, captions) in enumerate(_batches(clips, settings), start=1):
+        audio.train(), text.train()
+        tokens, lengths = pad_captions(tokenizer, captions, config.text_tower.max_tokens)
+        scores = settings.logit_scale * audio.embed_log_mel(log_mel) @ text(tokens, lengths).T
+        target = torch.arange(len(scores))
+        loss = (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        losses.append(loss.item())
+        if step % 50 == 0 or step == settings.steps:
+            figures = measure_towers(audio, text, validation, settings.seed)
+            log.write(
+                "towers", step=step, loss=np.mean(losses[-50:]), seconds=time.monotonic() - start, **figures
+            )
+            for name, model in (("audio_encoder", audio), ("text_encoder", text)):
+                ending = "safetensors" if step == settings.steps else "so-far"
+                _save(model, folder / f"{name}.{ending}")
+
+
+def load_towers(folder: Path, tokenizer: Tokenizer, config: ClapConfig) -> tuple[AudioEncoder, TextEncoder]:
+    """Return the towers that `train_towers` wrote."""
+    audio, text = AudioEncoder(config), TextEncoder(config, tokenizer)
+    audio.load_state_dict(load_file(folder / "audio_encoder.safetensors"))
+    text.load_state_dict(load_file(folder / "text_encoder.safetensors"))
+    return audio, text
+
+
+@torch.inference_mode()
+def measure_towers(audio: AudioEncoder, text: TextEncoder, clips: Clips, seed: int) -> dict[str, float]:
+    """Return recall among 500 pairs (sound to caption) and the modality gap."""
+    audio.eval(), text.eval()
+    rng = np.random.default_rng(seed)
+    pick = rng.permutation(len(clips.scenes))[:500]
+    audio_embeddings = embed_clips(audio, clips.log_mel[pick])
+    text_embeddings = text.encode([word_scene(clips.scenes[i], rng) for i in pick])
+    scores = audio_embeddings @ text_embeddings.T
+    pairs = scores.diagonal()
+    rank = (scores > pairs[:, None]).sum(1)
+    off = (scores.sum() - pairs.sum()) / (scores.numel() - len(pairs))
+    return {
+        "recall_1": (rank < 1).float().mean().item(),
+        "recall_10": (rank < 10).float().mean().item(),
+        "pair_cosine": pairs.mean().item(),
+        "other_cosine": off.item(),
+        "infinity_norm": (audio_embeddings - text_embeddings).abs().amax(1).mean().item(),
+        "mean_distance": (audio_embeddings.mean(0) - text_embeddings.mean(0)).norm().item(),
+    }
+
+
+def _save(model: torch.nn.Module, path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, partial)
+    os.replace(partial, path)
+
+
+@torch.inference_mode()
+def embed_clips(audio: AudioEncoder, log_mel: np.ndarray, batch_size: int = 128) -> Tensor:
+    """Return embeddings `[W, E]` of cached log-mel spectrograms `[W, F, M]`."""
+    batches = torch.from_numpy(log_mel).split(batch_size)
+    return torch.cat([audio.embed_log_mel(batch[:, None].float()) for batch in batches])
+
+
+def pad_captions(tokenizer: Tokenizer, captions: list[str], max_tokens: int) -> tuple[Tensor, Tensor]:
+    """Return tokens `[B, T]` as CLAP reads them, and their lengths `[B]`."""
+    rows = tokenizer.encode_for_clap(captions, max_tokens)
+    width = max(map(len, rows))
+    tokens = torch.tensor([row + [tokenizer.end_id] * (width - len(row)) for row in rows])
+    return tokens, torch.tensor([len(row) for row in rows])
+
+
+def _batches(clips: Clips, settings: TowerSettings) -> Iterator[tuple[Tensor, list[str]]]:
+    """Yield log-mel spectrograms `[B, 1, F, M]`, partly masked, and a fresh caption of each."""
+    rng = np.random.default_rng(settings.seed)
+    scenes: list[Scene] = clips.scenes
+    order: list[int] = []
+    for _ in range(settings.steps):
+        if len(order) < settings.batch_size:
+            order = rng.permutation(len(scenes)).tolist()
+        batch, order = order[: settings.batch_size], order[settings.batch_size :]
+        log_mel = torch.from_numpy(clips.log_mel[batch].astype(np.float32))[:, None]
+        quiet = log_mel.mean()
+        for row in log_mel:
+            mel, frame = (
+                rng.integers(row.shape[2] - _MASKED_MELS),
+                rng.integers(row.shape[1] - _MASKED_FRAMES),
+            )
+            row[:, :, mel : mel + rng.integers(_MASKED_MELS + 1)] = quiet
+            row[:, frame : frame + rng.integers(_MASKED_FRAMES + 1)] = quiet
+        yield log_mel, [word_scene(scenes[i], rng) for i in batch]
