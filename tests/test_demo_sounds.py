@@ -247,6 +247,8 @@ def test_faint_and_distant_sound_survives_a_loud_one() -> None:
         both = render_scene(Scene((loud, Event(HIGH, "faint", "distant")), "together"), seed)
         without = render_scene(Scene((loud, Event("thunder_rumbling", "faint", "distant")), "together"), seed)
         assert band_db(both, 4000, 7000) > band_db(without, 4000, 7000) + 10
+        # By their attributes they are 29 dB apart, which would mask the fainter one.
+        assert band_db(both, 4000, 8000) > band_db(both, 50, 400) - 22
 
 
 @pytest.mark.parametrize(("rate_hz", "duration_s", "wrong"), [(8000, 4.0, "8000"), (16000, 1.0, "1.0")])
