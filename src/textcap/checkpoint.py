@@ -182,7 +182,8 @@ def _read_config(path: Path) -> ModelConfig:
 
 
 def _from_json(values: dict[str, Any]) -> ModelConfig:
-    bridge = {key: value for key, value in values["bridge"].items() if key != "noise_std"}
+    bridge = {**values["bridge"]}
+    bridge.pop("noise_std", None)  # for readers; the variance counts
     plain = {
         "backbone_name": str,
         "backbone_hash": str,

@@ -69,8 +69,9 @@ def _results(metrics: Sequence[Mapping[str, Any]]) -> str:
     lines = [f"\n## After epoch {last['epoch']}\n", f"Training loss {last['loss']:.4f} nats per token."]
     if last["held_out_loss"] is not None:
         lines.append(
-            f"Held-out loss {last['held_out_loss']:.4f}. Of the captions made from held-out text embeddings with "
-            f"noise, {last['distinct_share']:.0%} are distinct; some of them:\n\n| reference | model |\n|---|---|"
+            f"Held-out loss {last['held_out_loss']:.4f}. Of the captions made from held-out text embeddings "
+            f"with noise, {last['distinct_share']:.0%} are distinct; some of them:\n\n"
+            "| reference | model |\n|---|---|"
         )
         lines += [f"| {_text(one['reference'])} | {_text(one['caption'])} |" for one in last["samples"]]
     return "\n".join(lines) + "\n"

@@ -1,7 +1,7 @@
 """Train a captioner on captions alone: from a list of captions to a model folder.
 
-Puts together what the other modules do: text embeddings, examples, the loop, the model folder. It prints nothing;
-what happens is reported as events. A run that was killed goes on when it is asked for again.
+Puts together what the other modules do: text embeddings, examples, the loop, the model folder. It prints
+nothing; what happens is reported as events. A run that was killed goes on when it is asked for again.
 """
 
 import os
@@ -91,7 +91,7 @@ def mapper_config(job: TrainingJob, backbone: Backbone) -> MapperConfig:
 
 @contextmanager
 def _accelerator(device: torch.device) -> Iterator[Accelerator]:
-    """Give the accelerator for a device; its state, which is one for the whole process, ends with the block."""
+    """Give the accelerator for a device; its state, one for the whole process, ends with the block."""
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     use_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,8 +1,8 @@
 """Run a training job in several processes of this machine, and know when one of them dies.
 
 Knows nothing of training. Every process runs `textcap.training_worker`, reads its job from a file, tells what
-happens in JSON Lines on its standard output, and ends itself when its standard input closes: when this process
-is gone, so are they.
+happens in JSON Lines on its standard output, and ends itself when its standard input closes: when this
+process is gone, so are they.
 """
 
 import json

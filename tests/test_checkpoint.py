@@ -1,0 +1,202 @@
+"""Model folders: what is saved comes back, and what cannot be read is named."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from textcap.captions import CaptionFile
+from textcap.checkpoint import ModelConfig, load_model, package_versions, save_model
+from textcap.config import BridgeConfig, MapperConfig, TrainingConfig
+from textcap.errors import CheckpointError, InputError
+from textcap.mapper import Mapper
+from textcap.model_card import model_card
+
+SIZES = MapperConfig(embedding_width=6, width=8, prefix_length=2, n_layers=1, n_heads=2)
+CONFIG = ModelConfig(
+    backbone_name="tiny",
+    backbone_hash="ab" * 32,
+    bridge=BridgeConfig(noise_variance=0.04),
+    mapper=SIZES,
+    training=TrainingConfig(epochs=3, seed=2**62),
+    end_token_id=319,
+    n_training_captions=1234,
+    n_held_out_captions=20,
+    caption_files=(CaptionFile("captions.txt", "cd" * 32, 1254), CaptionFile("蝉.txt", "ef" * 32, 1)),
+    packages=package_versions(),
+    command="textcap train captions.txt",
+)
+METRICS = [
+    {
+        "epoch": 3,
+        "loss": 1.5,
+        "held_out_loss": 1.75,
+        "distinct_share": 0.62,
+        "samples": [{"reference": "a dog barks", "caption": "a | <b>dog</b>\n# barks `"}],
+    }
+]
+
+
+@pytest.fixture
+def mapper() -> Mapper:
+    return Mapper(SIZES)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, mapper: Mapper) -> Path:
+    save_model(tmp_path / "model", CONFIG, mapper, METRICS)
+    return tmp_path / "model"
+
+
+def test_what_is_saved_comes_back(folder: Path, mapper: Mapper) -> None:
+    stored = load_model(folder)
+    assert stored.config == CONFIG and stored.path == folder
+    assert (stored.backbone_name, stored.backbone_hash, stored.end_token_id) == ("tiny", "ab" * 32, 319)
+    assert stored.bridge.noise_std == pytest.approx(0.2)
+    embeddings = torch.randn(3, 6)
+    torch.testing.assert_close(stored.mapper(embeddings), mapper(embeddings).detach(), rtol=0, atol=0)
+    assert not stored.mapper.training and not any(p.requires_grad for p in stored.mapper.parameters())
+
+
+def test_folder_holds_four_readable_files(folder: Path, mapper: Mapper) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "mapper.safetensors",
+        "metrics.jsonl",
+    ]
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config["format_version"] == 1
+    assert config["bridge"] == {"noise_variance": 0.04, "noise_std": pytest.approx(0.2)}
+    assert config["caption_files"][1] == {"name": "蝉.txt", "sha256": "ef" * 32, "n_captions": 1}
+    assert config["packages"]["torch"] == torch.__version__
+    assert [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] == METRICS
+    assert load_file(folder / "mapper.safetensors").keys() == mapper.state_dict().keys()
+
+
+def test_same_model_gives_the_same_bytes(folder: Path, mapper: Mapper, tmp_path: Path) -> None:
+    save_model(tmp_path / "again" / "model", CONFIG, mapper, METRICS)
+    for path in folder.iterdir():
+        assert (tmp_path / "again" / "model" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_folder_is_replaced_only_by_force(folder: Path, mapper: Mapper) -> None:
+    other = replace(CONFIG, end_token_id=7)
+    with pytest.raises(InputError, match="--force"):
+        save_model(folder, other, mapper)
+    assert load_model(folder).end_token_id == 319
+    save_model(folder, other, mapper, force=True)
+    assert load_model(folder).end_token_id == 7
+
+
+def test_mapper_that_holds_no_numbers_is_not_saved(tmp_path: Path, mapper: Mapper) -> None:
+    with torch.no_grad():
+        mapper.layers[0].output.weight[1, 2] = float("nan")
+    with pytest.raises(InputError, match=r"layers\.0\.output\.weight holds values that are no numbers"):
+        save_model(tmp_path / "model", CONFIG, mapper)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["config.json", "mapper.safetensors"])
+def test_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=f"model has no {name}"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "mapper.safetensors"])
+@pytest.mark.parametrize("damage", [lambda raw: raw[: len(raw) // 2], lambda _: b"", lambda _: b"\xff" * 99])
+def test_broken_file_is_named(folder: Path, name: str, damage: Callable[[bytes], bytes]) -> None:
+    (folder / name).write_bytes(damage((folder / name).read_bytes()))
+    with pytest.raises(CheckpointError, match=rf"{name} cannot be read.*\(train again"):
+        load_model(folder)
+
+
+def test_folder_that_is_no_model_is_said(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no model folder .*nowhere .*textcap train"):
+        load_model(tmp_path / "nowhere")
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(CheckpointError, match="is not of a textcap model"):
+        load_model(tmp_path)
+
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def edit(folder: Path, change: Change) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    change(config)
+    path.write_text(json.dumps(config), encoding="utf-8")
+
+
+@pytest.mark.parametrize("number", [0, 2, "1", 1.5, [1]])
+def test_unknown_format_version_is_refused(folder: Path, number: object) -> None:
+    edit(folder, lambda config: config.update(format_version=number))
+    with pytest.raises(CheckpointError, match="is of format .* and this textcap reads 1"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda config: config.pop("end_token_id"), "lacks 'end_token_id'"),
+        (lambda config: config.update(end_token_id="319"), "end_token_id is '319'"),
+        (lambda config: config["mapper"].update(n_layers=0), "n_layers is 0"),
+        (lambda config: config["mapper"].pop("width"), "lacks width"),
+        (lambda config: config["bridge"].update(noise_variance=-1), "noise_variance is -1"),
+        (lambda config: config["training"].update(dropout=0.1), "no field dropout"),
+        (lambda config: config.update(caption_files=3), "not iterable"),
+        (lambda config: config.update(bridge=None), "mapping"),
+    ],
+)
+def test_broken_setting_is_named(folder: Path, change: Change, named: str) -> None:
+    edit(folder, change)
+    with pytest.raises(CheckpointError, match=rf"config\.json is broken.*{named}"):
+        load_model(folder)
+
+
+def test_tensor_of_another_shape_is_named(folder: Path) -> None:
+    edit(folder, lambda config: config["mapper"].update(prefix_length=3))
+    with pytest.raises(CheckpointError, match=r"has no tensor constants \[3, 8\]"):
+        load_model(folder)
+
+
+def test_tensor_that_is_no_part_is_named(folder: Path) -> None:
+    tensors = load_file(folder / "mapper.safetensors")
+    save_file({**tensors, "layers.9.extra": torch.zeros(1)}, folder / "mapper.safetensors")
+    with pytest.raises(CheckpointError, match=r"holds layers\.9\.extra"):
+        load_model(folder)
+
+
+def test_card_says_what_it_is_and_escapes_what_it_was_given(folder: Path) -> None:
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for fact in ("1,234 captions", "tiny", "ab" * 32, "0.04", "1.5000", "62%", "textcap train captions.txt"):
+        assert fact in card, fact
+    (row,) = (line for line in card.splitlines() if "a dog barks" in line)
+    assert row == r"| a dog barks | a \| \<b\>dog\</b\> \# barks \` |"
+
+
+def test_card_of_a_hostile_name_and_command_stays_whole() -> None:
+    values = {
+        "bridge": {"noise_variance": 0.0, "noise_std": 0.0},
+        "mapper": {"n_layers": 1, "prefix_length": 2},
+        "training": {"epochs": 1, "batch_size": 1, "learning_rate": 1e-4, "warmup_steps": 0, "seed": 0},
+        "caption_files": [{"name": "<script>.txt\n# not a heading", "sha256": "0", "n_captions": 1}],
+        "n_training_captions": 1,
+        "n_held_out_captions": 0,
+        "backbone_name": "|x|",
+        "backbone_hash": "`",
+        "packages": {},
+        "command": "textcap train '```\n# hm'",
+    }
+    lines = model_card('evil"\n# name', values, []).splitlines()
+    assert [line for line in lines if line.startswith("# ")] == ['# evil" \\# name']
+    assert sum(line.startswith("````") for line in lines) == 2
+    assert not any("<script>" in line for line in lines)
+    assert any(r"| backbone | \|x\|, content hash `?` |" == line for line in lines)

@@ -1,0 +1,177 @@
+"""`textcap train`: exit codes, what goes to stdout and what to stderr."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+import tiny_random
+from textcap.checkpoint import load_model
+from textcap.cli.app import app
+
+QUICK = ["--epochs", "2", "--batch-size", "40", "--learning-rate", "5e-3", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_random.write_tiny_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture(autouse=True)
+def captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "captions.txt"
+    path.write_text("\n".join(tiny_random.tiny_captions(120)), encoding="utf-8")
+    return path
+
+
+def run(*arguments: object, stdin: str | None = None) -> Result:
+    result = CliRunner().invoke(app, ["train", *map(str, arguments)], input=stdin)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def test_folder_goes_to_stdout_and_the_rest_to_stderr(backbone: Path) -> None:
+    result = run("captions.txt", "--backbone", backbone, *QUICK)
+    assert result.exit_code == 0
+    assert result.stdout == "textcap-model\n"
+    lines = result.stderr.splitlines()
+    assert f"backbone {backbone} on cpu, float32" in lines
+    assert "noise variance 0.01 (standard deviation 0.1)" in lines
+    assert "108 captions to learn, 12 held out; 6 steps in 2 epochs" in lines
+    assert "warm-up 1 steps instead of 2,000: a fifth of this short run" in lines
+    epochs = [line for line in lines if line.startswith("epoch ")]
+    assert [line.split(":")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+    assert all("held-out loss" in line and "% distinct" in line and "captions/s" in line for line in epochs)
+    assert sum(" -> " in line for line in lines) == 6
+    assert lines[-1] == "caption with: textcap caption *.wav -m textcap-model"
+    assert load_model(Path("textcap-model")).config.training.batch_size == 40
+    assert sorted(path.name for path in Path().iterdir()) == ["captions.txt", "textcap-model"]
+
+
+def test_quiet_says_nothing_but_the_folder(backbone: Path) -> None:
+    result = run("captions.txt", "-q", "-o", "my model", "--backbone", backbone, *QUICK)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "my model\n", "")
+
+
+def test_flags_reach_the_model_folder(backbone: Path) -> None:
+    flags = ["--noise-std", "0.2", "--warmup-steps", "1", "--held-out", "0", "--prefix-length", "2"]
+    result = run(
+        "captions.txt", "-", "--backbone", backbone, *QUICK, *flags, "--seed", "9", stdin="one more\r\n"
+    )
+    assert result.exit_code == 0, result.stderr
+    stored = load_model(Path("textcap-model"))
+    assert stored.bridge.noise_variance == pytest.approx(0.04)
+    assert "noise variance 0.04 (standard deviation 0.2)" in result.stderr
+    assert (stored.config.training.seed, stored.config.training.warmup_steps) == (9, 1)
+    assert (stored.config.n_training_captions, stored.config.n_held_out_captions) == (121, 0)
+    assert stored.mapper.config.prefix_length == 2
+    assert [file.name for file in stored.config.caption_files] == ["captions.txt", "standard input"]
+
+
+def test_odd_captions_are_used_with_a_warning(backbone: Path, captions: Path) -> None:
+    captions.write_text("a dog barks\n" + "long " * 300, encoding="utf-8")
+    result = run("captions.txt", "--backbone", backbone, *QUICK)
+    assert result.exit_code == 0
+    assert "warning: captions.txt, line 2: cut from 1,499 to 1,000 characters" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--noise-std", "0.1", "--noise-variance", "0.01"], "not both"),
+        (["--epochs", "0"], "--epochs"),
+        (["--batch-size", "many"], "--batch-size"),
+        (["--noise-variance", "-1"], "--noise-variance"),
+        (["--seed", "-1"], "--seed"),
+        (["--no-such-flag"], "--no-such-flag"),
+    ],
+)
+def test_misuse_exits_2(flags: list[str], said: str) -> None:
+    result = run("captions.txt", *flags)
+    assert result.exit_code == 2 and said in result.stderr and result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--learning-rate", "2"], "learning_rate is 2.0, but must be between 0 and 1"),
+        (["--noise-variance", "nan"], "noise_variance is nan"),
+        (["--backbone", "no-such-backbone"], "no backbone 'no-such-backbone'"),
+        (["--device", "warp"], "no device is called 'warp'"),
+        (["more.txt"], "cannot read more.txt: No such file"),
+        (["--offline"], "msclap"),
+    ],
+)
+def test_known_errors_are_one_line_and_exit_1(flags: list[str], said: str) -> None:
+    result = run("captions.txt", *flags)
+    assert result.exit_code == 1 and result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("textcap: ") and said in line
+    assert sorted(path.name for path in Path().iterdir()) == ["captions.txt"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
+def test_device_that_is_not_there_is_not_replaced(backbone: Path) -> None:
+    result = run("captions.txt", "--backbone", backbone, "--device", "cuda")
+    assert result.exit_code == 1 and "device cuda cannot be used here" in result.stderr
+
+
+def test_output_that_is_there_needs_force(backbone: Path) -> None:
+    Path("textcap-model").mkdir()
+    result = run("captions.txt", "--backbone", backbone, *QUICK)
+    assert result.exit_code == 1 and "--force" in result.stderr
+    result = run("captions.txt", "--backbone", backbone, *QUICK, "--force")
+    assert result.exit_code == 0 and load_model(Path("textcap-model"))
+
+
+def test_stopped_run_is_taken_up_and_said(backbone: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    from textcap.cli import training_view
+
+    with pytest.MonkeyPatch.context() as patch:
+
+        def stop(done: object) -> None:
+            raise Stop
+
+        patch.setattr(training_view, "_show_epoch", lambda done: None if done.epoch == 1 else stop(done))
+        result = CliRunner().invoke(app, ["train", "captions.txt", "--backbone", str(backbone), *QUICK])
+        assert isinstance(result.exception, Stop) and Path("textcap-model.partial").is_dir()
+    result = run("captions.txt", "--backbone", backbone, *QUICK, "--seed", "1")
+    assert result.exit_code == 1 and "unfinished run with other training.seed" in result.stderr
+    result = run("captions.txt", "--backbone", backbone, *QUICK)
+    assert result.exit_code == 0 and "going on from step 3 of an unfinished run" in result.stderr
+    epochs = [
+        json.loads(line)["epoch"] for line in Path("textcap-model/metrics.jsonl").read_text().splitlines()
+    ]
+    assert epochs == [1, 2]
+
+
+def test_captions_with_control_characters_do_not_reach_the_terminal() -> None:
+    from textcap.cli.training_view import TrainingView
+    from textcap.training_events import Warned
+
+    with CliRunner().isolation() as streams, TrainingView() as view:
+        view(Warned("red \x1b[31m [bold]"))
+        assert streams[1].getvalue().decode().rstrip() == "warning: red  [31m [bold]"
+
+
+def test_help_ends_with_two_commands_and_loads_no_torch() -> None:
+    script = (
+        "import sys; from textcap.cli.app import app\n"
+        "try: app(['train', '--help'])\n"
+        "except SystemExit as done: assert not done.code\n"
+        "assert not {'torch', 'transformers', 'accelerate'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    examples = [
+        line.strip() for line in done.stdout.splitlines() if line.strip().startswith("textcap train ")
+    ]
+    assert len(examples) == 2

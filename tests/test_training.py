@@ -1,0 +1,507 @@
+"""Training: exact against a plain loop, the same on any number of processes, and after any interruption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+
+import tiny_random
+from textcap import training_launch, training_loop
+from textcap.backbone import Backbone
+from textcap.bridge import Bridge
+from textcap.captions import CaptionFile, CaptionSet
+from textcap.checkpoint import load_model
+from textcap.config import BridgeConfig, TrainingConfig
+from textcap.errors import CheckpointError, InputError, TextcapError
+from textcap.held_out import HeldOutResult
+from textcap.training import train
+from textcap.training_data import Examples, epoch_batches, make_examples
+from textcap.training_events import (
+    Embedded,
+    EpochDone,
+    Event,
+    Sample,
+    Started,
+    Stepped,
+    Warned,
+    event_from_dict,
+    event_to_dict,
+)
+from textcap.training_job import TrainingJob
+from textcap.training_loop import MapperTraining, new_mapper
+from textcap.training_state import STATE_FILE, WorkFolder, load_state
+
+# 203 captions, 20 of them held out: batches of 13 leave one caption over.
+CAPTIONS = tiny_random.tiny_captions(203)
+QUICK = TrainingConfig(epochs=2, batch_size=13, learning_rate=5e-3, seed=3)
+
+
+@pytest.fixture(scope="module")
+def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_random.write_tiny_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture(scope="module")
+def backbone(backbone_folder: Path) -> Backbone:
+    return Backbone.load(str(backbone_folder))
+
+
+@pytest.fixture(scope="module")
+def examples(backbone: Backbone) -> Examples:
+    vectors = backbone.text_encoder().encode(CAPTIONS).numpy()
+    return make_examples(CAPTIONS, vectors, backbone.tokenizer, held_out_captions=200, seed=QUICK.seed)
+
+
+def caption_set(captions: list[str] = CAPTIONS) -> CaptionSet:
+    return CaptionSet(captions, (CaptionFile("captions.txt", "0" * 64, len(captions)),))
+
+
+def make_run(
+    backbone: Backbone, examples: Examples, config: TrainingConfig = QUICK, **options: object
+) -> MapperTraining:
+    return MapperTraining(
+        examples,
+        options.pop("language_model", None) or backbone.language_model(),
+        backbone.tokenizer,
+        options.pop("bridge", None) or Bridge(BridgeConfig(noise_variance=0.01)),
+        backbone.config.mapper,
+        config,
+        Accelerator(cpu=True, mixed_precision="no"),
+        **options,
+    )
+
+
+def make_job(backbone_folder: Path, output: Path, **changes: object) -> TrainingJob:
+    return replace(
+        TrainingJob(str(output), backbone=str(backbone_folder), training=QUICK, device="cpu"), **changes
+    )
+
+
+def without_speed(metrics: Path) -> list[dict[str, object]]:
+    return [{**json.loads(line), "captions_per_s": None} for line in metrics.read_text().splitlines()]
+
+
+def test_run_equals_a_plain_loop(backbone: Backbone, examples: Examples) -> None:
+    """The reference takes captions one by one, without padding, and adds their gradients up."""
+    config = replace(QUICK, epochs=1)
+    trained = make_run(backbone, examples, config).run()
+
+    language_model = backbone.language_model()
+    mapper = new_mapper(backbone.config.mapper, config.seed)
+    optimizer = torch.optim.Adam(mapper.parameters())
+    bridge = Bridge(BridgeConfig(noise_variance=0.01))
+    total_loss, total_tokens = 0.0, 0
+    for step, places in enumerate(epoch_batches(examples.training_lengths, 13, config.seed, 0)):
+        chosen = examples.training[places]
+        noisy = bridge.text_side(
+            torch.from_numpy(examples.embeddings[chosen]),
+            training_loop.seeded_generator(config.seed, training_loop.NOISE_STREAM, 0, step),
+        )
+        n_tokens = 0
+        for vector, index in zip(noisy, chosen, strict=True):
+            tokens, lengths = examples.tokens.padded([index])
+            loss = language_model.loss(mapper(vector[None]), tokens, lengths) * int(lengths[0])
+            loss.backward()
+            n_tokens += int(lengths[0])
+            total_loss += float(loss.detach())
+        for parameter in mapper.parameters():
+            parameter.grad /= n_tokens
+        # 15 steps, so a warm-up of 3.
+        optimizer.param_groups[0]["lr"] = 5e-3 * min((step + 1) / 3, (15 - step) / 12)
+        optimizer.step()
+        optimizer.zero_grad()
+        total_tokens += n_tokens
+
+    for (name, ours), reference in zip(trained.mapper.named_parameters(), mapper.parameters(), strict=True):
+        torch.testing.assert_close(ours, reference.detach(), atol=2e-5, rtol=0, msg=name)
+    assert trained.metrics[0]["loss"] == pytest.approx(total_loss / total_tokens, rel=1e-5)
+
+
+def test_loss_falls_and_the_language_model_stays(backbone: Backbone, examples: Examples) -> None:
+    language_model = backbone.language_model()
+    before = {name: tensor.clone() for name, tensor in language_model.state_dict().items()}
+    events: list[Event] = []
+    config = replace(QUICK, epochs=4, learning_rate=1e-2)
+    trained = make_run(backbone, examples, config, language_model=language_model, report=events.append).run()
+    losses = [record["loss"] for record in trained.metrics]
+    held_out = [record["held_out_loss"] for record in trained.metrics]
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] - 0.1
+    assert held_out[-1] < held_out[0] - 0.1
+    for name, tensor in language_model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert not any(parameter.requires_grad for parameter in trained.mapper.parameters())
+
+    steps = [event for event in events if isinstance(event, Stepped)]
+    assert [event.step for event in steps] == list(range(1, 61)) and steps[-1].left_s == 0
+    epochs = [event for event in events if isinstance(event, EpochDone)]
+    assert [event.epoch for event in epochs] == [1, 2, 3, 4]
+    for event in epochs:
+        assert [sample.reference for sample in event.samples] == [s.reference for s in epochs[0].samples]
+        assert len(event.samples) == 3 and {s.reference for s in event.samples} <= set(
+            examples.held_out_captions
+        )
+        assert event.distinct_share is not None and 0 < event.distinct_share <= 1
+
+
+class RowsCounted:
+    """Embeddings that remember which rows were asked for."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self.vectors, self.counts = vectors, np.zeros(len(vectors), int)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        np.add.at(self.counts, rows, 1)
+        return self.vectors[rows]
+
+
+def test_held_out_captions_are_never_trained_on(backbone: Backbone, examples: Examples) -> None:
+    counted = RowsCounted(examples.embeddings)
+    run = make_run(backbone, replace(examples, embeddings=counted))
+    run.run()
+    # Once in each of two epochs: to learn, or at the epoch's end to measure.
+    assert counted.counts.tolist() == [2] * len(CAPTIONS)
+
+    counted.counts[:] = 0
+    run = make_run(backbone, replace(examples, embeddings=counted, held_out=np.array([], np.int64)))
+    run.run()
+    assert counted.counts[examples.held_out].sum() == 0
+
+
+class BridgeWatched(Bridge):
+    def __init__(self, config: BridgeConfig) -> None:
+        super().__init__(config)
+        self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def text_side(self, embeddings: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        noisy = super().text_side(embeddings, generator)
+        self.seen.append((embeddings, noisy))
+        return noisy
+
+
+def test_noise_is_fresh_at_every_step_and_of_the_variance_asked(
+    backbone: Backbone, examples: Examples
+) -> None:
+    bridge = BridgeWatched(BridgeConfig(noise_variance=0.004))
+    make_run(backbone, replace(examples, held_out=np.array([], np.int64)), bridge=bridge).run()
+    clean = torch.cat([before for before, _ in bridge.seen])
+    noisy = torch.cat([after for _, after in bridge.seen])
+    assert len(clean) == 2 * len(examples.training)
+    assert len(noisy.unique(dim=0)) == len(noisy)
+    # Across the clean direction there is only noise; dividing by what is along it undoes the last scaling.
+    along = (noisy * clean).sum(-1, keepdim=True)
+    across = (noisy - along * clean) / along
+    variance = float(across.square().sum() / (len(clean) * (clean.shape[1] - 1)))
+    assert variance == pytest.approx(0.004 * (1 + 3 * 0.004), rel=0.06)
+
+
+def test_collapse_is_said_half_way_and_at_the_end(
+    backbone: Backbone, examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = HeldOutResult(1.0, ("a dog",) * 20, examples.held_out_captions)
+    monkeypatch.setattr(training_loop, "evaluate_held_out", lambda *args: same)
+    events: list[Event] = []
+    make_run(backbone, examples, replace(QUICK, epochs=5, batch_size=100), report=events.append).run()
+    warned_before = [
+        next(later.epoch for later in events[place:] if isinstance(later, EpochDone))
+        for place, event in enumerate(events)
+        if isinstance(event, Warned) and "much the same to everything: 5% distinct" in event.message
+    ]
+    assert warned_before == [3, 5]
+
+
+def test_collapse_needs_references_that_differ() -> None:
+    different = tuple(f"caption {i}" for i in range(10))
+    assert HeldOutResult(1.0, ("x",) * 10, different).collapsed
+    assert not HeldOutResult(1.0, ("x",) * 10, ("one", "two") * 5).collapsed
+    assert not HeldOutResult(1.0, ("x", "y") * 5, different).collapsed
+    assert HeldOutResult(1.0, ("x", "y") * 5, different).distinct_share == 0.2
+
+
+def test_out_of_memory_says_what_to_lower(backbone: Backbone, examples: Examples) -> None:
+    language_model = backbone.language_model()
+
+    def loss(*args: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("tried to allocate")
+
+    language_model.loss = loss
+    with pytest.raises(
+        InputError, match="out of memory on cpu with batches of 13 .lower --batch-size, say to 6"
+    ):
+        make_run(backbone, examples, language_model=language_model).run()
+
+
+def test_loss_that_is_no_number_stops_the_run(backbone: Backbone, examples: Examples) -> None:
+    broken = np.full_like(examples.embeddings, np.nan)
+    with pytest.raises(InputError, match="the loss is nan at step 1 .lower --learning-rate"):
+        make_run(backbone, replace(examples, embeddings=broken)).run()
+
+
+def test_new_mapper_leaves_torch_alone(backbone: Backbone) -> None:
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    first = new_mapper(backbone.config.mapper, 1)
+    assert torch.equal(torch.rand(3), wanted)
+    again, other = (new_mapper(backbone.config.mapper, seed) for seed in (1, 2))
+    assert torch.equal(first.constants, again.constants) and not torch.equal(first.constants, other.constants)
+
+
+def test_training_writes_a_model_folder(backbone_folder: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    job = make_job(backbone_folder, tmp_path / "model", prefix_length=3, command="textcap train captions.txt")
+    assert train(job, caption_set(), events.append) == tmp_path / "model"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+    stored = load_model(tmp_path / "model")
+    assert stored.mapper.config.prefix_length == 3 and stored.end_token_id == 319
+    assert stored.backbone_hash == Backbone.load(str(backbone_folder)).content_hash
+    assert stored.bridge.noise_variance == 0.01, "the backbone's own"
+    assert (stored.config.n_training_captions, stored.config.n_held_out_captions) == (183, 20)
+    assert stored.config.training == QUICK and stored.config.command == "textcap train captions.txt"
+    lines = [json.loads(line) for line in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert {"loss", "held_out_loss", "learning_rate", "captions_per_s", "samples", "distinct_share"} <= lines[
+        0
+    ].keys()
+    (started,) = (event for event in events if isinstance(event, Started))
+    assert (started.total_steps, started.warmup_steps, started.warmup_asked) == (30, 6, 2000)
+    assert [event.n_done for event in events if isinstance(event, Embedded)] == [0, 203]
+
+
+def test_same_seed_gives_the_same_files(backbone_folder: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        job = make_job(backbone_folder, tmp_path / name, training=replace(QUICK, epochs=1, seed=seed))
+        train(job, caption_set())
+    for file in ("mapper.safetensors", "config.json"):
+        first, again, other = ((tmp_path / name / file).read_bytes() for name in "abc")
+        assert first == again != other
+
+
+def test_existing_output_is_kept_unless_forced(backbone_folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    output.mkdir()
+    (output / "mine.txt").write_text("keep")
+    quick = replace(QUICK, epochs=1, batch_size=100)
+    with pytest.raises(InputError, match="is there already .*--force"):
+        train(make_job(backbone_folder, output, training=quick), caption_set())
+    assert (output / "mine.txt").exists()
+    train(make_job(backbone_folder, output, training=quick, force=True), caption_set())
+    assert not (output / "mine.txt").exists() and load_model(output)
+
+
+@pytest.mark.parametrize("n_captions", [1, 9])
+def test_few_captions_are_all_trained_on(backbone_folder: Path, tmp_path: Path, n_captions: int) -> None:
+    train(make_job(backbone_folder, tmp_path / "m"), caption_set(CAPTIONS[:n_captions]))
+    stored = load_model(tmp_path / "m")
+    assert (stored.config.n_training_captions, stored.config.n_held_out_captions) == (n_captions, 0)
+    assert (
+        json.loads((tmp_path / "m" / "metrics.jsonl").read_text().splitlines()[-1])["held_out_loss"] is None
+    )
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+import test_training as t
+from pathlib import Path
+from textcap import training_loop
+training_loop.SAVE_EVERY_S = 0.0
+def kill(event):
+    if isinstance(event, t.Stepped) and event.step == int(sys.argv[4]):
+        os.kill(os.getpid(), signal.SIGKILL)
+t.train(t.make_job(Path(sys.argv[2]), Path(sys.argv[3])), t.caption_set(), kill)
+"""
+
+
+def test_killed_run_goes_on_and_ends_the_same(backbone_folder: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(make_job(backbone_folder, whole), caption_set())
+    for step in (8, 21):
+        command = [
+            sys.executable,
+            "-c",
+            KILLED,
+            str(Path(__file__).parent),
+            str(backbone_folder),
+            str(killed),
+            str(step),
+        ]
+        done = subprocess.run(command, timeout=300, capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert not killed.exists()
+    events: list[Event] = []
+    train(make_job(backbone_folder, killed), caption_set(), events.append)
+    (started,) = (event for event in events if isinstance(event, Started))
+    assert started.first_step == 20
+    assert [event.step for event in events if isinstance(event, Stepped)] == list(range(21, 31))
+    assert (killed / "mapper.safetensors").read_bytes() == (whole / "mapper.safetensors").read_bytes()
+    assert without_speed(killed / "metrics.jsonl") == without_speed(whole / "metrics.jsonl")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
+
+
+class Stop(Exception):
+    """Raised by a test out of its report."""
+
+
+def stop_after(step: int):
+    def report(event: Event) -> None:
+        if isinstance(event, EpochDone | Stepped) and event.step > step:
+            raise Stop
+
+    return report
+
+
+def stopped_run(backbone_folder: Path, output: Path) -> Path:
+    """Leave an unfinished run that has done one epoch of two."""
+    with pytest.raises(Stop):
+        train(make_job(backbone_folder, output), caption_set(), stop_after(15))
+    return WorkFolder.path_of(output)
+
+
+def test_unfinished_run_with_other_settings_needs_force(backbone_folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    work = stopped_run(backbone_folder, output)
+    other = make_job(
+        backbone_folder, output, bridge=BridgeConfig(noise_variance=0.1), training=replace(QUICK, seed=4)
+    )
+    with pytest.raises(
+        InputError, match=r"unfinished run with other bridge.noise_variance, training.seed .*--force"
+    ):
+        train(other, caption_set())
+    with pytest.raises(InputError, match="other captions"):
+        train(make_job(backbone_folder, output), caption_set(CAPTIONS[1:]))
+    assert load_state(work)[0].step == 15
+    events: list[Event] = []
+    train(replace(other, force=True), caption_set(), events.append)
+    assert next(event for event in events if isinstance(event, Started)).first_step == 0
+    assert load_model(output).bridge.noise_variance == 0.1
+
+
+def test_broken_state_is_named(backbone_folder: Path, tmp_path: Path) -> None:
+    work = stopped_run(backbone_folder, tmp_path / "model")
+    (work / STATE_FILE).write_bytes(b"no tensors")
+    with pytest.raises(
+        CheckpointError, match=r"state\.safetensors cannot be read.*delete .*partial to start again"
+    ):
+        train(make_job(backbone_folder, tmp_path / "model"), caption_set())
+
+
+def test_state_holds_all_that_adam_needs(backbone_folder: Path, tmp_path: Path) -> None:
+    work = stopped_run(backbone_folder, tmp_path / "model")
+    tensors = load_file(work / STATE_FILE)
+    mapper = {name.removeprefix("mapper.") for name in tensors if name.startswith("mapper.")}
+    for moment in ("exp_avg", "exp_avg_sq", "step"):
+        assert {
+            name.removeprefix(f"{moment}.") for name in tensors if name.startswith(f"{moment}.")
+        } == mapper
+    assert all(tensors[name] == 15 for name in tensors if name.startswith("step."))
+
+
+def test_one_run_at_a_time_writes_an_output(tmp_path: Path) -> None:
+    first = WorkFolder.open(tmp_path / "model", {"seed": 1})
+    with pytest.raises(InputError, match="another training run is writing"):
+        WorkFolder.open(tmp_path / "model", {"seed": 1})
+    first.close()
+    WorkFolder.open(tmp_path / "model", {"seed": 1}).remove()
+    assert not any(tmp_path.iterdir())
+
+
+def test_output_that_cannot_be_written_is_said_first(backbone_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    events: list[Event] = []
+    with pytest.raises(InputError, match="cannot write"):
+        train(make_job(backbone_folder, tmp_path / "file" / "model"), caption_set(), events.append)
+    assert not events
+
+
+def test_two_processes_make_the_same_mapper(backbone_folder: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    train(make_job(backbone_folder, tmp_path / "one"), caption_set())
+    train(make_job(backbone_folder, tmp_path / "two"), caption_set(), events.append, n_processes=2)
+    assert next(event for event in events if isinstance(event, Started)).n_processes == 2
+    assert [event.step for event in events if isinstance(event, Stepped)] == list(range(1, 31))
+    one, two = (load_model(tmp_path / name) for name in ("one", "two"))
+    for (name, alone), shared in zip(one.mapper.named_parameters(), two.mapper.parameters(), strict=True):
+        torch.testing.assert_close(shared, alone, atol=1e-5, rtol=0, msg=name)
+    losses = [
+        [r["loss"] for r in without_speed(tmp_path / name / "metrics.jsonl")] for name in ("one", "two")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def fake_workers(monkeypatch: pytest.MonkeyPatch, *scripts: str) -> list[subprocess.Popen[bytes]]:
+    """Have `launch` start these scripts; every one runs until its standard input closes, or as it likes."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(path: Path, rank: int, n_processes: int, port: int) -> subprocess.Popen[bytes]:
+        script = textwrap.dedent("import json, sys\n") + scripts[rank]
+        worker = subprocess.Popen(
+            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        started.append(worker)
+        return worker
+
+    monkeypatch.setattr(training_launch, "_start", start)
+    return started
+
+
+WAITS = "sys.stdin.read()"
+FAILS = """
+print(json.dumps({"kind": "error", "type": "InputError", "message": "no room", "hint": "less"}), flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "message"),
+    [
+        (
+            FAILS + WAITS,
+            InputError,
+            r"no room \(less\)",
+        ),
+        ("sys.exit(3)", TextcapError, "training process 1 of 2 ended with exit code 3"),
+        ("import os; os.kill(os.getpid(), 9)", TextcapError, "ended with exit code -9"),
+    ],
+)
+def test_failing_process_ends_the_others(
+    monkeypatch: pytest.MonkeyPatch, script: str, error: type[Exception], message: str
+) -> None:
+    workers = fake_workers(monkeypatch, WAITS, script)
+    with pytest.raises(error, match=message):
+        training_launch.launch(TrainingJob("model"), caption_set(), 2, lambda event: None)
+    assert len(workers) == 2 and all(worker.poll() is not None for worker in workers)
+
+
+def test_worker_ends_when_its_starter_is_gone(tmp_path: Path) -> None:
+    """The worker waits here for a job file that is a pipe nobody writes to."""
+    pipe = tmp_path / "job.json"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "textcap.training_worker", str(pipe)]
+    worker = subprocess.Popen(command, stdin=subprocess.PIPE)
+    assert worker.stdin is not None
+    worker.stdin.close()
+    assert worker.wait(timeout=300) == 1
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Warned("odd"),
+        Embedded(1, 2),
+        Stepped(1, 2, 3, 0.5, 1e-4, 10.0, 3.0),
+        EpochDone(1, 2, 3, 0.5, None, 1e-4, 10.0, None, ()),
+        EpochDone(1, 2, 3, 0.5, 0.6, 1e-4, 10.0, 0.9, (Sample("a", "b"),)),
+        Started("tiny", "cpu", "float32", 1, 2, 0, 0.01, 0.1, 3, 4, 0, 1, 2000),
+    ],
+)
+def test_events_survive_json(event: Event) -> None:
+    assert event_from_dict(json.loads(json.dumps(event_to_dict(event)))) == event
