@@ -397,6 +397,7 @@ def test_broken_state_is_named(backbone_folder: Path, tmp_path: Path) -> None:
 
 def test_state_holds_all_that_adam_needs(backbone_folder: Path, tmp_path: Path) -> None:
     work = stopped_run(backbone_folder, tmp_path / "model")
+    assert [json.loads(line)["epoch"] for line in (work / "metrics.jsonl").read_text().splitlines()] == [1]
     tensors = load_file(work / STATE_FILE)
     mapper = {name.removeprefix("mapper.") for name in tensors if name.startswith("mapper.")}
     for moment in ("exp_avg", "exp_avg_sq", "step"):

@@ -21,12 +21,12 @@ from textcap.errors import CheckpointError, InputError
 from textcap.files import atomic_folder, atomic_write_text
 from textcap.mapper import Mapper
 from textcap.model_card import model_card
+from textcap.training_state import METRICS_FILE, metrics_lines
 
 FORMAT_VERSION = 1
 
 CONFIG_FILE = "config.json"
 MAPPER_FILE = "mapper.safetensors"
-METRICS_FILE = "metrics.jsonl"
 CARD_FILE = "README.md"
 
 _PACKAGES = ("textcap", "torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy")
@@ -125,11 +125,6 @@ def save_model(
             raise InputError(
                 f"cannot write {folder}: {error}", hint="free some space, or write elsewhere"
             ) from error
-
-
-def metrics_lines(metrics: Sequence[Mapping[str, Any]]) -> str:
-    """Return the records of a run as JSON Lines."""
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in metrics)
 
 
 def load_model(folder: Path) -> StoredModel:

@@ -4,6 +4,7 @@ Puts together what the other modules do: text embeddings, examples, the loop, th
 nothing; what happens is reported as events. A run that was killed goes on when it is asked for again.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from textcap.captions import CaptionSet
 from textcap.checkpoint import ModelConfig, package_versions, save_model
 from textcap.config import BridgeConfig, MapperConfig, to_dict
 from textcap.device import resolve_device
-from textcap.embeddings import embed_captions
+from textcap.embeddings import default_cache_folder, embed_captions
 from textcap.errors import InputError
 from textcap.training_data import MAX_CAPTION_TOKENS, Examples, make_examples
 from textcap.training_events import Embedded, Event, Report, Started, Warned
@@ -32,6 +33,8 @@ from textcap.training_launch import launch
 from textcap.training_loop import MapperTraining
 from textcap.training_state import WorkFolder, load_state
 from textcap.weights import WEIGHT_SETS, Progress
+
+_logger = logging.getLogger("textcap")
 
 
 def train(
@@ -179,12 +182,15 @@ def _make_examples(
     device: torch.device,
     report: Report,
 ) -> Examples:
+    folder = default_cache_folder()
+    _logger.info("text embeddings are kept in %s", folder)
     embedded = embed_captions(
         captions.captions,
         content_hash=captions.content_hash,
         backbone_hash=backbone.content_hash,
         width=backbone.config.clap.embedding_width,
         load_encoder=lambda: backbone.text_encoder(device),
+        cache_folder=folder,
         progress=lambda n_done: report(Embedded(n_done, len(captions.captions))),
     )
     for warning in embedded.warnings:

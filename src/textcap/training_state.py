@@ -7,7 +7,7 @@ is killed at any moment finds the last whole state.
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from textcap.files import atomic_write_text
 
 STATE_FILE = "state.safetensors"
 SETTINGS_FILE = "settings.json"
+METRICS_FILE = "metrics.jsonl"
 
 _METADATA_KEY = "textcap"
 
@@ -105,6 +106,8 @@ class WorkFolder:
         try:
             save_file(contiguous, beside, metadata={_METADATA_KEY: json.dumps(asdict(progress))})
             os.replace(beside, self.path / STATE_FILE)
+            # For whoever watches the run; the state is what counts.
+            (self.path / METRICS_FILE).write_text(metrics_lines(progress.metrics), encoding="utf-8")
         except (OSError, SafetensorError) as error:
             hint = "free some space, or write elsewhere with -o"
             raise InputError(
@@ -120,6 +123,11 @@ class WorkFolder:
         """Delete the folder: the run is done."""
         self.close()
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def metrics_lines(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Return the records of a run as JSON Lines."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in metrics)
 
 
 def load_state(work_folder: Path) -> tuple[TrainingProgress, dict[str, Tensor]] | None:

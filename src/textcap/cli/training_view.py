@@ -23,8 +23,10 @@ class TrainingView:
         self._bar.start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self._bar.stop()
+        if kind is KeyboardInterrupt and self._training is not None:
+            err.print("stopped; the same command goes on from the last epoch or the last few minutes")
 
     def __call__(self, event: "Event") -> None:
         """Show an event."""
