@@ -126,6 +126,22 @@ def test_download_never_splices_a_part_that_was_not_asked_for(fake, tmp_path):
     assert (tmp_path / "p").read_bytes() == CONTENT
 
 
+def test_download_starts_anew_when_the_hub_has_no_such_part(fake, tmp_path):
+    hub = hub_at(fake, retries=2)
+    remote = look_up(hub, REPO, NAME, "main")
+    (tmp_path / "p").write_bytes(CONTENT[:200_000])
+    fake.large[REPO, NAME] = b"short"
+    with pytest.raises(DownloadError, match="127.0.0.1.* has less of|lost the connection"):
+        download(hub, remote, tmp_path / "p")
+    fake.large[REPO, NAME] = CONTENT
+    download(hub, remote, tmp_path / "p")
+    assert (tmp_path / "p").read_bytes() == CONTENT
+    assert [request.first_byte for request in fake.requests if request.path.startswith("/store/")][:2] == [
+        200_000,
+        0,
+    ]
+
+
 def test_download_works_without_content_length(fake, tmp_path):
     fake.without_length, fake.drop_after = True, [100_000]
     fetch_to(fake, tmp_path / "p")

@@ -390,8 +390,10 @@ def test_a_file_that_changed_is_not_spliced_onto_the_old_part(fake):
         fetch(["msclap-2023"], hub=hub_at(fake))
     assert [path.stat().st_size for path in partial_files(cache_folder())] == [100_000]
     fake.drop_after, fake.commit, fake.large[MSCLAP, CLAP] = [], LATER, os.urandom(200_000)
+    n_requests = len(fake.requests)
     fetched = fetch(["msclap-2023"], hub=hub_at(fake))[0]
     assert fetched.path.read_bytes() == fake.large[MSCLAP, CLAP]
+    assert {request.first_byte for request in fake.requests[n_requests:]} == {0}
 
 
 def test_too_little_space_is_said_before_anything_is_fetched(fake, monkeypatch):
