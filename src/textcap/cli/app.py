@@ -63,7 +63,8 @@ def _common(
 
 
 for command in (fetch, train, caption, demo, verify):
-    app.command()(command)
+    # Every command's help ends with two commands that can be pasted.
+    app.command(epilog=getattr(sys.modules[command.__module__], "EXAMPLES", None))(command)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from textcap.config import TrainingConfig
 
 EXAMPLES = (
     "textcap train captions.txt -o textcap-model\n\n"
-    "textcap train clotho.txt audiocaps.txt --noise-std 0.1 --epochs 10 -o quick-model"
+    "textcap train a.txt b.txt --epochs 10 --noise-std 0.1 -o quick-model"
 )
 
 
@@ -27,7 +27,7 @@ def train(
     ),
     backbone: Annotated[str, typer.Option(help="msclap-2023, tiny, or a folder.")] = "msclap-2023",
     noise_variance: Annotated[
-        float | None, typer.Option(min=0, help="Of the noise on text embeddings.  [default: the backbone's]")
+        float | None, typer.Option(min=0, help="Of the noise on text embeddings; by default the backbone's.")
     ] = None,
     noise_std: Annotated[
         float | None, typer.Option(min=0, help="The same as a standard deviation: the square root.")
@@ -44,10 +44,10 @@ def train(
         int, typer.Option(min=0, help="Captions to measure on, at most a tenth of all.")
     ] = TrainingConfig.held_out_captions,
     prefix_length: Annotated[
-        int | None, typer.Option(min=1, help="Vectors that GPT-2 continues.  [default: the backbone's]")
+        int | None, typer.Option(min=1, help="Vectors that GPT-2 continues; by default the backbone's.")
     ] = None,
     mapper_layers: Annotated[
-        int | None, typer.Option(min=1, help="Layers of the mapper.  [default: the backbone's]")
+        int | None, typer.Option(min=1, help="Layers of the mapper; by default the backbone's.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed gives another model.")] = TrainingConfig.seed,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda (all of them), cuda:1 or mps.")] = "auto",
@@ -60,8 +60,9 @@ def train(
 ) -> None:
     """Train a captioner on text alone.
 
-    Only captions are needed, no sound. Prints the model folder. A run that was stopped goes on when the same
-    command is given again. The defaults are the paper's.
+    Only captions are needed, no sound. Prints the model folder. A run that was
+    stopped goes on when the same command is given again. The defaults are the
+    paper's.
     """
     if noise_variance is not None and noise_std is not None:
         raise typer.BadParameter("give --noise-variance or --noise-std, not both")
