@@ -28,6 +28,7 @@ from textcap.verify import import_msclap as _import_msclap
 from textcap.weights import WeightSet
 
 RATE_HZ = 44100
+STOP_TOKEN = 220  # where clapcap's captions end, a space
 # What msclap's config_2023.yml and config_clapcap.yml say.
 CLAP_SIZES = {
     "audioenc_name": "HTSAT",
@@ -152,8 +153,36 @@ def clapcap_tensors(seed: int = 0) -> dict[str, Tensor]:
             CLAP(**CLAP_SIZES), "gpt2", 40, 40, 1024, 8, True, "transformer", True, True
         )
     tensors = randomise(captioner.state_dict(), seed)
+    _make_talkative(tensors)
     tensors["gpt.lm_head.weight"] = tensors["gpt.transformer.wte.weight"]
     return tensors | old_gpt2_buffers("gpt.transformer.", torch.bool)
+
+
+def _make_talkative(tensors: dict[str, Tensor]) -> None:
+    """Rescale a random captioner so that sounds get captions of their own and beams end at different steps.
+
+    As first drawn, the mapper's constants drown the embedding and GPT-2 says one token for ever. Sharper
+    attention lets the embedding through, smaller residual branches let the last token through, and a final
+    norm of mixed signs stops a token from being its own best successor. The stop token's row is scaled until
+    it comes up.
+    """
+    for name, tensor in tensors.items():
+        if name == "clap_project.linear.weight":
+            tensor *= 30
+        elif name == "clap_project.prefix_const":
+            tensor *= 0.2
+        elif name.endswith("to_queries.weight"):
+            tensor *= 3
+        elif name.endswith("to_keys_values.weight"):
+            tensor *= 2
+        elif name == "gpt.transformer.ln_f.weight":
+            tensor.sub_(1).mul_(10)
+        elif name.startswith("gpt.") and name.endswith("attn.c_attn.weight"):
+            tensor *= 1.5
+        elif name.startswith("gpt.") and ".c_proj." in name:
+            tensor *= 0.2 if name.endswith("attn.c_proj.weight") else 0.1
+        elif name == "gpt.transformer.wte.weight":
+            tensor[STOP_TOKEN] *= 6
 
 
 def gpt2_tensors(seed: int = 0) -> dict[str, Tensor]:

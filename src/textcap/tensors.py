@@ -5,6 +5,7 @@ that nobody asked for never stops a load, it is kept for `Checkpoint.unused`.
 """
 
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,7 @@ class Source:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a `.safetensors` file, or a `.pth` file with its tensors under "model" as msclap saves them.
 
-    Tensors of a `.pth` file stay on disk until they are used.
+    Tensors of a `.pth` file stay on disk until they are used, where its format allows it.
 
     Raises:
         CheckpointError: The file is missing, cut short, no weight file, or holds more than tensors.
@@ -66,7 +67,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         if path.suffix == ".safetensors":
             return Checkpoint(path, load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # Only torch's zip format can be mapped; files of torch before 1.6 are read whole.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no weight file {path}", hint="run textcap fetch") from error
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:

@@ -1,0 +1,130 @@
+"""Weight files: the formats that are read, the files that are refused, and exact loading."""
+
+import pickle
+import re
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from textcap.errors import CheckpointError
+from textcap.tensors import Checkpoint, Source, load_exact, read_checkpoint
+
+TENSORS = {"first.weight": torch.arange(6.0).view(2, 3), "first.bias": torch.tensor([-1.0, 1.0])}
+
+
+def _write_pth(path: Path, content: object, **options: bool) -> Path:
+    torch.save(content, path, **options)
+    return path
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pth_file_gives_what_lies_under_model(tmp_path, zipped):
+    content = {"model": OrderedDict(TENSORS), "epoch": 3}
+    path = _write_pth(tmp_path / "weights.pth", content, _use_new_zipfile_serialization=zipped)
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.path == path
+    assert {name: tensor.tolist() for name, tensor in checkpoint.tensors.items()} == {
+        name: tensor.tolist() for name, tensor in TENSORS.items()
+    }
+
+
+def test_safetensors_file_gives_all_of_it(tmp_path):
+    save_file(TENSORS, tmp_path / "model.safetensors")
+    assert set(read_checkpoint(tmp_path / "model.safetensors").tensors) == set(TENSORS)
+
+
+class _Code:
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>sorry</html>", b"\x00" * 64, b"PK\x03\x04"])
+def test_file_that_is_no_weights_is_refused_in_one_line(tmp_path, suffix, content):
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(path)
+    assert str(path) in str(caught.value) and "textcap fetch" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.95])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_cut_short_file_is_refused(tmp_path, suffix, share):
+    path = tmp_path / f"weights{suffix}"
+    large = {name: tensor.repeat(50, *[1] * (tensor.dim() - 1)) for name, tensor in TENSORS.items()}
+    torch.save({"model": large}, path) if suffix == ".pth" else save_file(large, path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(CheckpointError, match=re.escape(str(path))):
+        read_checkpoint(path)
+
+
+def test_file_with_code_is_refused_and_does_not_run(tmp_path, capsys):
+    for name, write in (
+        ("zip.pth", torch.save),
+        ("plain.pth", lambda content, path: path.write_bytes(content)),
+    ):
+        path = tmp_path / name
+        write({"model": _Code()} if name == "zip.pth" else pickle.dumps({"model": _Code()}, protocol=2), path)
+        with pytest.raises(CheckpointError, match="no weight file"):
+            read_checkpoint(path)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("content", [{"state": TENSORS}, {"model": {"a": 1}}, [1, 2], TENSORS["first.bias"]])
+def test_file_without_tensors_under_model_is_refused(tmp_path, content):
+    path = _write_pth(tmp_path / "weights.pth", content)
+    with pytest.raises(CheckpointError, match='has no tensors under "model"'):
+        read_checkpoint(path)
+
+
+def test_missing_file_is_named(tmp_path):
+    for name in ("gone.pth", "gone.safetensors"):
+        with pytest.raises(CheckpointError, match=rf"there is no weight file .*{name} \(run textcap fetch\)"):
+            read_checkpoint(tmp_path / name)
+
+
+def _module() -> torch.nn.Module:
+    return torch.nn.ModuleDict({"first": torch.nn.Linear(3, 2)})
+
+
+def test_load_fills_every_tensor_and_says_what_was_left(tmp_path):
+    extras = {
+        "more": torch.zeros(1),
+        "h.0.attn.bias": torch.zeros(1),
+        "x.num_batches_tracked": torch.zeros(1),
+    }
+    checkpoint = Checkpoint(tmp_path, TENSORS | extras)
+    module = _module()
+    load_exact(module, checkpoint)
+    assert all(torch.equal(tensor, TENSORS[name]) for name, tensor in module.state_dict().items())
+    assert checkpoint.unused == ["more"] and checkpoint.absent == set()
+
+
+def test_load_renames_picks_and_converts():
+    stacked = torch.arange(4).to(torch.bfloat16)
+    module = _module()
+    before = module.state_dict()["first.weight"].clone()
+    checkpoint = Checkpoint("file", {"both": stacked})
+    sources = {
+        "first.bias": Source("both", lambda tensor: tensor.chunk(2)[1]),
+        "first.weight": Source("absent", optional=True),
+    }
+    load_exact(module, checkpoint, sources)
+    assert module.state_dict()["first.bias"].tolist() == [2.0, 3.0]
+    assert torch.equal(module.state_dict()["first.weight"], before)
+    assert checkpoint.absent == {"absent"} and checkpoint.unused == []
+
+
+def test_missing_and_misshapen_tensors_are_named():
+    with pytest.raises(CheckpointError, match="file lacks the tensor first.weight"):
+        load_exact(_module(), Checkpoint("file", {"first.bias": TENSORS["first.bias"]}))
+    wrong = TENSORS | {"first.weight": torch.zeros(3, 2)}
+    with pytest.raises(
+        CheckpointError, match=r"file: tensor first.weight has shape \[3, 2\] instead of \[2, 3\]"
+    ):
+        load_exact(_module(), Checkpoint("file", wrong))
