@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from fake_hub import COMMIT, PAGE, FakeHub, git_hash
-from textcap.download import RemoteFile, download, look_up
 from textcap.errors import DownloadError
-from textcap.hub import Hub
+from textcap.weights.download import RemoteFile, download, look_up
+from textcap.weights.hub import Hub
 
 REPO, NAME = "microsoft/msclap", "CLAP_weights_2023.pth"
 SMALL_REPO, SMALL_NAME = "openai-community/gpt2", "merges.txt"

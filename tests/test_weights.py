@@ -406,7 +406,9 @@ def test_too_little_space_is_said_before_anything_is_fetched(fake, monkeypatch):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_disk_that_fills_up_is_one_line(fake, monkeypatch):
-    monkeypatch.setattr("textcap.hub_cache.RepoCache.partial", lambda self, hub_hash: Path("/dev/full"))
+    monkeypatch.setattr(
+        "textcap.weights.hub_cache.RepoCache.partial", lambda self, hub_hash: Path("/dev/full")
+    )
     with pytest.raises(DownloadError) as error:
         fetch(["msclap-2023"], hub=hub_at(fake))
     assert "the disk is full under" in str(error.value)

@@ -1,1 +1,49 @@
-"""textcap: audio captioning trained without audio."""
+"""textcap: audio captioning trained without audio.
+
+    from textcap import Captioner
+
+    for result in Captioner.load("textcap-model").caption(["a.wav", "b.wav"]):
+        print(result.path, result.caption)
+
+Names are looked up when they are first used, so importing textcap loads no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from textcap.backbone import Backbone
+    from textcap.captioner import Captioner, CaptionResult
+    from textcap.config import DecodingConfig, TrainingConfig
+    from textcap.errors import TextcapError
+    from textcap.training import train
+
+_MODULES = {
+    "Backbone": "backbone",
+    "CaptionResult": "captioner",
+    "Captioner": "captioner",
+    "DecodingConfig": "config",
+    "TextcapError": "errors",
+    "TrainingConfig": "config",
+    "train": "training",
+}
+
+__all__ = [
+    "Backbone",
+    "CaptionResult",
+    "Captioner",
+    "DecodingConfig",
+    "TextcapError",
+    "TrainingConfig",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("textcap")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'textcap' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"textcap.{_MODULES[name]}"), name)

@@ -12,6 +12,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from textcap.cli.console import err, out, set_verbosity
 
 
+EXAMPLES = "textcap fetch all\n\ntextcap fetch clapcap --verify"
+
+
 class Weights(str, Enum):
     """What can be fetched."""
 
@@ -67,12 +70,6 @@ def fetch(
     interrupted goes on where it stopped. HF_ENDPOINT, HF_TOKEN, HTTPS_PROXY and TEXTCAP_CACHE are honoured.
 
     Prints for each file, with tabs between: name, licence, size, repository and commit, path.
-
-    Examples:
-
-      textcap fetch all
-
-      textcap fetch clapcap --verify
     """
     from textcap import weights as library
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from textcap.cache import cache_folder
-from textcap.catalogue import GPT2, MSCLAP, WeightFile, files_of, held, same_content
-from textcap.download import Progress, RemoteFile, download, look_up
 from textcap.errors import DownloadError, InputError
 from textcap.files import is_disk_full
-from textcap.hub import Hub
-from textcap.hub_cache import RepoCache, has_hash, is_commit, kept_hash
+from textcap.weights.cache import cache_folder
+from textcap.weights.catalogue import GPT2, MSCLAP, WeightFile, files_of, held, same_content
+from textcap.weights.download import Progress, RemoteFile, download, look_up
+from textcap.weights.hub import Hub
+from textcap.weights.hub_cache import RepoCache, has_hash, is_commit, kept_hash
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_url
 
 from textcap.errors import DownloadError
-from textcap.hub import (
+from textcap.weights.hub import (
     MAX_REDIRECTS,
     NETWORK_HINT,
     Hub,
@@ -26,7 +26,7 @@ from textcap.hub import (
     request,
     wait,
 )
-from textcap.hub_cache import has_hash, is_commit, is_hub_hash
+from textcap.weights.hub_cache import has_hash, is_commit, is_hub_hash
 
 Progress = Callable[[str, int, int], None]
 """Told the file's name, its bytes so far and its bytes in all (0 where the hub does not say)."""

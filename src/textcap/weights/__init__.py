@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from textcap.cache import cache_folder, own_cache_folder
-from textcap.catalogue import WEIGHT_SETS, WeightFile, files_of, held
-from textcap.download import Progress
 from textcap.errors import CheckpointError, DownloadError, InputError
-from textcap.fetching import FetchedFile, VerifiedFile, fetch, is_offline, verify_cache
 from textcap.files import sha256_of_file, sha256_remembered
-from textcap.hub import Hub
+from textcap.weights.cache import cache_folder, own_cache_folder
+from textcap.weights.catalogue import WEIGHT_SETS, WeightFile, files_of, held
+from textcap.weights.download import Progress
+from textcap.weights.fetching import FetchedFile, VerifiedFile, fetch, is_offline, verify_cache
+from textcap.weights.hub import Hub
 
 __all__ = [
     "WEIGHT_SETS",

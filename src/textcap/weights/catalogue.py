@@ -6,9 +6,9 @@ Knows the cache folders and asks no network; what it returns are paths with the 
 from dataclasses import dataclass
 from pathlib import Path
 
-from textcap.cache import search_folders
 from textcap.errors import InputError
-from textcap.hub_cache import RepoCache, has_hash, is_commit, kept_hash
+from textcap.weights.cache import search_folders
+from textcap.weights.hub_cache import RepoCache, has_hash, is_commit, kept_hash
 
 MSCLAP = "microsoft/msclap"
 GPT2 = "openai-community/gpt2"
