@@ -316,7 +316,7 @@ from pathlib import Path
 from textcap import training_loop
 training_loop.SAVE_EVERY_S = 0.0
 def kill(event):
-    if isinstance(event, t.Stepped) and event.step == int(sys.argv[4]):
+    if type(event).__name__ == sys.argv[4] and event.step == int(sys.argv[5]):
         os.kill(os.getpid(), signal.SIGKILL)
 t.train(t.make_job(Path(sys.argv[2]), Path(sys.argv[3])), t.caption_set(), kill)
 """
@@ -325,24 +325,18 @@ t.train(t.make_job(Path(sys.argv[2]), Path(sys.argv[3])), t.caption_set(), kill)
 def test_killed_run_goes_on_and_ends_the_same(backbone_folder: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(make_job(backbone_folder, whole), caption_set())
-    for step in (8, 21):
-        command = [
-            sys.executable,
-            "-c",
-            KILLED,
-            str(Path(__file__).parent),
-            str(backbone_folder),
-            str(killed),
-            str(step),
-        ]
+    # In the middle of the first epoch, then when it is done and measured but not yet saved.
+    for moment in (("Stepped", "8"), ("EpochDone", "15")):
+        where = [str(Path(__file__).parent), str(backbone_folder), str(killed)]
+        command = [sys.executable, "-c", KILLED, *where, *moment]
         done = subprocess.run(command, timeout=300, capture_output=True, text=True)
         assert done.returncode == -signal.SIGKILL, done.stderr
         assert not killed.exists()
     events: list[Event] = []
     train(make_job(backbone_folder, killed), caption_set(), events.append)
     (started,) = (event for event in events if isinstance(event, Started))
-    assert started.first_step == 20
-    assert [event.step for event in events if isinstance(event, Stepped)] == list(range(21, 31))
+    assert started.first_step == 14
+    assert [event.step for event in events if isinstance(event, Stepped)] == list(range(15, 31))
     assert (killed / "mapper.safetensors").read_bytes() == (whole / "mapper.safetensors").read_bytes()
     assert without_speed(killed / "metrics.jsonl") == without_speed(whole / "metrics.jsonl")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]

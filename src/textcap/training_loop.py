@@ -131,7 +131,9 @@ class MapperTraining:
                 clock.add(self._step(batches[place], epoch, clock.step), batches[place])
                 if clock.is_due:
                     clock.flush()
-                    self._save_if_due()
+                    # Not after the last step: an epoch's sums go over into its record, and that is saved.
+                    if place + 1 < steps_per_epoch and time.monotonic() - self._last_saved > SAVE_EVERY_S:
+                        self._save()
             self._end_epoch(epoch, clock)
 
     def _step(self, places: Indices, epoch: int, step: int) -> Tensor:
@@ -207,10 +209,6 @@ class MapperTraining:
             distinct_share=held_out.distinct_share if held_out else None,
             samples=held_out.samples if held_out else (),
         )
-
-    def _save_if_due(self) -> None:
-        if time.monotonic() - self._last_saved > SAVE_EVERY_S:
-            self._save()
 
     def _save(self) -> None:
         self._last_saved = time.monotonic()
