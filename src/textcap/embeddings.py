@@ -16,10 +16,10 @@ from typing import IO, Protocol
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 from torch import Tensor
 
 from textcap.errors import InputError
+from textcap.weights.cache import own_cache_folder
 
 FORMAT_VERSION = 1
 CHUNK_CAPTIONS = 1024  # what a killed computation has to repeat at most
@@ -43,9 +43,8 @@ class TextEmbeddings:
 
 
 def default_cache_folder() -> Path:
-    """Return where embeddings are kept: below TEXTCAP_CACHE if set, else below the user's cache folder."""
-    root = os.environ.get("TEXTCAP_CACHE")
-    return (Path(root) if root else user_cache_path("textcap", appauthor=False)) / "text_embeddings"
+    """Return where embeddings are kept."""
+    return own_cache_folder() / "text_embeddings"
 
 
 def embed_captions(
