@@ -26,8 +26,8 @@ from textcap.demo.folder import RATE_HZ, Clip, held_out_clips, training_pairs
 from textcap.demo.grammar import event_f1
 from textcap.demo.render import render_scene
 from textcap.files import atomic_write_text
-from textcap.training_data import make_examples
-from textcap.training_loop import MapperTraining
+from textcap.training.data import make_examples
+from textcap.training.loop import MapperTraining
 
 N_PAIRS, N_SEEN, N_UNSEEN = 9000, 200, 100
 WORLD_SEED = 1000  # no clip or caption of the demo, and none that the embedded models were built on
@@ -131,9 +131,7 @@ def prepare(work: Path, n_jobs: int) -> None:
 
 def main() -> None:
     """Run the parts that are missing, then print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("sound-world-benchmark"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="mappers trained at once, one thread each")
@@ -152,8 +150,7 @@ def print_table(work: Path, n_seeds: int) -> None:
     columns = ("all", "seen", "unseen", "distinct")
     rows = {
         condition: [
-            figures(json.loads(part_path(work, condition, seed).read_text(encoding="utf-8")))
-            for seed in range(n_seeds)
+            figures(json.loads(part_path(work, condition, seed).read_text(encoding="utf-8"))) for seed in range(n_seeds)
         ]
         for condition in CONDITIONS
     }

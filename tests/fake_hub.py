@@ -145,9 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _lie(self, digest: str) -> str:
         return digest[::-1] if self.fake.wrong_hash else digest
 
-    def _serve(
-        self, method: str, repo: str, name: str, request: Request, facts: dict[str, str] | None = None
-    ) -> None:
+    def _serve(self, method: str, repo: str, name: str, request: Request, facts: dict[str, str] | None = None) -> None:
         content = self.fake.content(repo, name)
         if content is None:
             self._send_status(404)

@@ -242,9 +242,7 @@ def write_sound(path: Path, duration_s: float, seed: int) -> Path:
     signal = np.zeros_like(time_s)
     for _ in range(rng.integers(2, 5)):
         start_hz, slope = rng.uniform(80, 6000), rng.uniform(-40, 400)
-        swell = np.abs(np.sin(2 * np.pi * rng.uniform(0.1, 4) * time_s + rng.uniform(0, 3))) ** rng.uniform(
-            0.5, 6
-        )
+        swell = np.abs(np.sin(2 * np.pi * rng.uniform(0.1, 4) * time_s + rng.uniform(0, 3))) ** rng.uniform(0.5, 6)
         signal += rng.uniform(0.02, 0.2) * swell * np.sin(2 * np.pi * (start_hz + slope * time_s) * time_s)
     signal += rng.uniform(0.001, 0.05) * rng.standard_normal(len(time_s))
     soundfile.write(path, signal.astype(np.float32), RATE_HZ, subtype="FLOAT")

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny_random import write_tiny_backbone
 from typer.testing import CliRunner
 
 from textcap.backbone import Backbone
@@ -15,6 +14,7 @@ from textcap.cli.app import app
 from textcap.config import BridgeConfig, DecodingConfig, TrainingConfig
 from textcap.errors import CheckpointError, DeviceError, DownloadError, InputError
 from textcap.mapper import Mapper
+from tiny_random import write_tiny_backbone
 
 SHORT = DecodingConfig(max_tokens=8)
 

@@ -47,9 +47,7 @@ def test_byte_order_mark_between_joined_files_is_dropped(tmp_path: Path) -> None
     assert loaded.captions == ["a", "b"]
 
 
-@pytest.mark.parametrize(
-    "inside", ["\u2028", "\u2029", "\x0b", "\x0c", "\x85", "\x1c", "\t", "\x00", "\x1b", "\r"]
-)
+@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x0b", "\x0c", "\x85", "\x1c", "\t", "\x00", "\x1b", "\r"])
 def test_control_character_inside_a_line_does_not_split_it(tmp_path: Path, inside: str) -> None:
     loaded = load_captions([write(tmp_path / "a.txt", f"a dog{inside}barks\nrain\n".encode())])
     assert loaded.captions == ["a dog barks", "rain"]

@@ -25,9 +25,7 @@ CONFIG = ClapConfig(
         mel_min_hz=0.0,
         mel_max_hz=4000.0,
     ),
-    audio_tower=AudioTowerConfig(
-        spec_size=32, patch_width=8, depths=(1, 1), n_heads=(1, 2), attention_window=4
-    ),
+    audio_tower=AudioTowerConfig(spec_size=32, patch_width=8, depths=(1, 1), n_heads=(1, 2), attention_window=4),
     text_tower=TextTowerConfig(
         n_layers=2, width=16, n_heads=2, n_positions=32, vocab_size=TOKENIZER.vocab_size, max_tokens=12
     ),

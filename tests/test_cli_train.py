@@ -60,9 +60,7 @@ def test_quiet_says_nothing_but_the_folder(backbone: Path) -> None:
 
 def test_flags_reach_the_model_folder(backbone: Path) -> None:
     flags = ["--noise-std", "0.2", "--warmup-steps", "1", "--held-out", "0", "--prefix-length", "2"]
-    result = run(
-        "captions.txt", "-", "--backbone", backbone, *QUICK, *flags, "--seed", "9", stdin="one more\r\n"
-    )
+    result = run("captions.txt", "-", "--backbone", backbone, *QUICK, *flags, "--seed", "9", stdin="one more\r\n")
     assert result.exit_code == 0, result.stderr
     stored = load_model(Path("textcap-model"))
     assert stored.bridge.noise_variance == pytest.approx(0.04)
@@ -147,15 +145,13 @@ def test_stopped_run_is_taken_up_and_said(backbone: Path) -> None:
     assert result.exit_code == 1 and "unfinished run with other training.seed" in result.stderr
     result = run("captions.txt", "--backbone", backbone, *QUICK)
     assert result.exit_code == 0 and "going on from step 3 of an unfinished run" in result.stderr
-    epochs = [
-        json.loads(line)["epoch"] for line in Path("textcap-model/metrics.jsonl").read_text().splitlines()
-    ]
+    epochs = [json.loads(line)["epoch"] for line in Path("textcap-model/metrics.jsonl").read_text().splitlines()]
     assert epochs == [1, 2]
 
 
 def test_captions_with_control_characters_do_not_reach_the_terminal() -> None:
     from textcap.cli.training_view import TrainingView
-    from textcap.training_events import Warned
+    from textcap.training.events import Warned
 
     with CliRunner().isolation() as streams, TrainingView() as view:
         view(Warned("red \x1b[31m [bold]"))

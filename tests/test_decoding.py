@@ -45,9 +45,7 @@ class Slow:
         return sum(self.next([said[:place]])[0, token] for place, token in enumerate(said))
 
 
-def slow_beam_search(
-    slow: Slow, n_beams: int, max_tokens: int, end_id: int
-) -> list[tuple[tuple[int, ...], float]]:
+def slow_beam_search(slow: Slow, n_beams: int, max_tokens: int, end_id: int) -> list[tuple[tuple[int, ...], float]]:
     """The released captioner's rule in words: rank by mean log probability; ended beams stay and compete."""
     beams: list[tuple[list[int], float]] = [([], 0.0)]
     for _ in range(max_tokens):
@@ -94,9 +92,7 @@ def test_search_equals_the_rule_told_slowly(seed, n_beams, max_tokens, end_id, t
         expected = slow_beam_search(Slow(reference, prefix, temperature), n_beams, max_tokens, end_id)
         expected.sort(key=lambda beam: beam[1], reverse=True)
         assert [_said(hypothesis, end_id) for hypothesis in found] == [said for said, _ in expected]
-        np.testing.assert_allclose(
-            [h.score for h in found], [score for _, score in expected], rtol=0, atol=1e-9
-        )
+        np.testing.assert_allclose([h.score for h in found], [score for _, score in expected], rtol=0, atol=1e-9)
 
 
 def test_beams_and_clips_end_at_different_steps():
@@ -146,14 +142,8 @@ def test_results_do_not_depend_on_the_batch():
     config = DecodingConfig(5, 10, n_best=5)
     together = beam_search(model, prefixes, config, end_id=1)
     for batch_size in (1, 7):
-        apart = [
-            found
-            for batch in prefixes.split(batch_size)
-            for found in beam_search(model, batch, config, end_id=1)
-        ]
-        assert [[h.token_ids for h in found] for found in apart] == [
-            [h.token_ids for h in f] for f in together
-        ]
+        apart = [found for batch in prefixes.split(batch_size) for found in beam_search(model, batch, config, end_id=1)]
+        assert [[h.token_ids for h in found] for found in apart] == [[h.token_ids for h in f] for f in together]
         scores, others = ([h.score for found in results for h in found] for results in (apart, together))
         np.testing.assert_allclose(scores, others, rtol=0, atol=1e-5)
     order = torch.randperm(30, generator=torch.Generator().manual_seed(0)).tolist()
@@ -184,9 +174,7 @@ def test_score_is_the_mean_log_probability_with_the_end_token():
         for hypothesis in found:
             said = list(_said(hypothesis, 3))
             assert 3 not in hypothesis.token_ids
-            assert hypothesis.score == pytest.approx(
-                Slow(reference, prefix).total(said) / len(said), abs=1e-9
-            )
+            assert hypothesis.score == pytest.approx(Slow(reference, prefix).total(said) / len(said), abs=1e-9)
             finished.add(hypothesis.finished)
     assert finished == {True, False}
 
@@ -198,9 +186,7 @@ def test_one_token_is_the_best_first_tokens():
         prefixes, beam_search(model, prefixes, DecodingConfig(3, 1, n_best=3), end_id=0), strict=True
     ):
         first = Slow(reference, prefix).next([[]])[0]
-        assert [_said(hypothesis, 0) for hypothesis in found] == [
-            (token,) for token in np.argsort(-first)[:3]
-        ]
+        assert [_said(hypothesis, 0) for hypothesis in found] == [(token,) for token in np.argsort(-first)[:3]]
 
 
 def test_caption_that_ends_at_once_is_empty():

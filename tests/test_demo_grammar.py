@@ -80,9 +80,7 @@ def test_what_runs_behind_is_said_to() -> None:
     rng = np.random.default_rng(4)
     scene = Scene((Event("dog_barking"), Event("rain_falling")), "background")
     captions = {word_scene(scene, rng) for _ in range(100)}
-    assert all(
-        re.search(r"rain\w* [a-z ]*in the background| over rain", c.lower()) for c in captions
-    )
+    assert all(re.search(r"rain\w* [a-z ]*in the background| over rain", c.lower()) for c in captions)
 
 
 def test_a_scene_has_many_wordings() -> None:

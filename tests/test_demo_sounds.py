@@ -177,8 +177,7 @@ def test_render_does_not_overload_with_three_loud_near_sounds() -> None:
 @pytest.mark.parametrize("kind", ["rain_falling", "cow_mooing", "car_horn", "clock_ticking", "piano_playing"])
 def test_levels_order_the_loudness(kind: str) -> None:
     loud, plain, faint = (
-        np.mean([rms_db(alone(kind, seed, level=level)) for seed in range(4)])
-        for level in ("loud", None, "faint")
+        np.mean([rms_db(alone(kind, seed, level=level)) for seed in range(4)]) for level in ("loud", None, "faint")
     )
     assert loud > plain + 4
     assert plain > faint + 6

@@ -73,9 +73,7 @@ def test_look_up_follows_a_renamed_repository_and_keeps_the_token(fake):
         assert [request.authorization for request in old.requests] == ["Bearer secret"] * 2
 
 
-@pytest.mark.parametrize(
-    ("repo", "name", "content"), [(REPO, NAME, CONTENT), (SMALL_REPO, SMALL_NAME, SMALL)]
-)
+@pytest.mark.parametrize(("repo", "name", "content"), [(REPO, NAME, CONTENT), (SMALL_REPO, SMALL_NAME, SMALL)])
 def test_download_brings_the_exact_bytes(fake, tmp_path, repo, name, content):
     hub = hub_at(fake)
     steps: list[tuple[str, int, int]] = []
@@ -170,9 +168,7 @@ def test_download_deletes_a_file_with_another_hash(fake, tmp_path):
     fake.wrong_hash = True
     with pytest.raises(DownloadError) as error:
         fetch_to(fake, tmp_path / "p")
-    assert f"as {NAME} has not its hash {hashlib.sha256(CONTENT).hexdigest()[::-1]}; deleted" in one_line(
-        error
-    )
+    assert f"as {NAME} has not its hash {hashlib.sha256(CONTENT).hexdigest()[::-1]}; deleted" in one_line(error)
     assert not (tmp_path / "p").exists()
 
 
@@ -343,9 +339,7 @@ def test_a_proxy_that_the_environment_names_is_used(fake, monkeypatch):
     assert fake.requests[0].path == f"http://hub.example/{REPO}/resolve/main/{NAME}"
 
 
-@pytest.mark.parametrize(
-    "endpoint", ["hub.example", "ftp://hub.example", "http:///x", "http://a:b", "/mirror"]
-)
+@pytest.mark.parametrize("endpoint", ["hub.example", "ftp://hub.example", "http:///x", "http://a:b", "/mirror"])
 def test_an_endpoint_that_is_no_address_is_named(monkeypatch, endpoint):
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     with pytest.raises(DownloadError) as error:

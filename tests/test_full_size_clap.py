@@ -84,9 +84,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
 
 
 def _embed_file(full: SimpleNamespace, path) -> Tensor:
-    windows = [
-        torch.from_numpy(window.samples) for window in read_windows(path, full.backbone.config.clap.audio)
-    ]
+    windows = [torch.from_numpy(window.samples) for window in read_windows(path, full.backbone.config.clap.audio)]
     with torch.no_grad():
         return full.audio_encoder(torch.stack(windows))
 
@@ -165,9 +163,7 @@ def test_windows_of_a_long_clip_are_embedded_as_clips_of_their_own(full):
     cuts = []
     for start_s in (0, 3):
         cuts.append(full.folder / f"from_{start_s}.wav")
-        soundfile.write(
-            cuts[-1], signal[start_s * RATE_HZ : (start_s + 7) * RATE_HZ], RATE_HZ, subtype="FLOAT"
-        )
+        soundfile.write(cuts[-1], signal[start_s * RATE_HZ : (start_s + 7) * RATE_HZ], RATE_HZ, subtype="FLOAT")
     theirs = normalize(full.reference.get_audio_embeddings(cuts), dim=-1)
     assert _largest_difference(_embed_file(full, path), theirs) <= TOLERANCE
 
@@ -214,9 +210,7 @@ def test_missing_or_misshapen_tensor_is_named(full, name, load):
 
 
 def test_unknown_tensor_is_named_and_stops_nothing(full):
-    checkpoint = Checkpoint(
-        "weights.pth", full.tensors | {"audio_encoder.base.htsat.new_part": torch.zeros(3)}
-    )
+    checkpoint = Checkpoint("weights.pth", full.tensors | {"audio_encoder.base.htsat.new_part": torch.zeros(3)})
     load_audio_encoder(full.backbone.config.clap, checkpoint)
     load_text_encoder(full.backbone.config.clap, checkpoint, full.backbone.tokenizer)
     assert checkpoint.unused == ["audio_encoder.base.htsat.new_part"]
@@ -224,9 +218,7 @@ def test_unknown_tensor_is_named_and_stops_nothing(full):
 
 def test_missing_front_end_is_computed_as_msclap_does(full):
     front_end = ("spectrogram_extractor.", "logmel_extractor.")
-    without = {
-        name: tensor for name, tensor in full.tensors.items() if not any(part in name for part in front_end)
-    }
+    without = {name: tensor for name, tensor in full.tensors.items() if not any(part in name for part in front_end)}
     checkpoint = Checkpoint("weights.pth", without)
     encoder = load_audio_encoder(full.backbone.config.clap, checkpoint)
     assert {"logmel_extractor.melW", "spectrogram_extractor.stft.conv_real.weight"} <= {

@@ -75,9 +75,7 @@ def test_captions_equal_msclap_string_for_string(full):
 
     assert len(set(full.captions)) == len(DURATIONS_S)
     lengths = [[len(beam.token_ids) if beam.finished else None for beam in beams] for beams in found]
-    assert (
-        sum(len(set(clip) - {None}) > 1 for clip in lengths) >= 4
-    )  # beams of one clip end at different steps
+    assert sum(len(set(clip) - {None}) > 1 for clip in lengths) >= 4  # beams of one clip end at different steps
     assert len({max(clip) for clip in lengths if None not in clip}) >= 3  # and so do whole clips
     assert any(beams[0].finished for beams in found) and not all(beams[0].finished for beams in found)
 
@@ -114,6 +112,4 @@ def test_missing_tensor_of_the_language_model_is_named(full):
     name = "gpt.transformer.h.11.mlp.c_fc.bias"
     without = {other: tensor for other, tensor in full.tensors.items() if other != name}
     with pytest.raises(CheckpointError, match=f"clapcap.pth lacks the tensor {name}$"):
-        load_language_model(
-            full.backbone.config.language_model, Checkpoint("clapcap.pth", without), "gpt.transformer."
-        )
+        load_language_model(full.backbone.config.language_model, Checkpoint("clapcap.pth", without), "gpt.transformer.")

@@ -136,9 +136,7 @@ def test_cached_logits_equal_whole_sequence_whatever_rows_go_on():
     ]
     for rows, tokens in steps:
         state, logits = model.advance(state, torch.tensor(rows), torch.tensor(tokens))
-        histories = [
-            (histories[row][0], [*histories[row][1], token]) for row, token in zip(rows, tokens, strict=True)
-        ]
+        histories = [(histories[row][0], [*histories[row][1], token]) for row, token in zip(rows, tokens, strict=True)]
         expected = [_uncached_logits(reference, prefixes[clip], said) for clip, said in histories]
         torch.testing.assert_close(logits, torch.stack(expected), rtol=1e-5, atol=1e-5)
     assert {clip for clip, _ in histories} == {0, 2}

@@ -92,9 +92,7 @@ def test_every_tensor_of_the_captioner_is_asked_for_by_name():
 def test_tensor_of_another_shape_is_named_with_both_shapes():
     _, tensors = _clapcap_tensors(MIDDLE)
     tensors["clap_project.prefix_const"] = torch.zeros(4, 32)
-    with pytest.raises(
-        CheckpointError, match=r"clap_project.prefix_const has shape \[4, 32\] instead of \[5, 32\]"
-    ):
+    with pytest.raises(CheckpointError, match=r"clap_project.prefix_const has shape \[4, 32\] instead of \[5, 32\]"):
         load_clapcap_mapper(MIDDLE, Checkpoint("clapcap.pth", tensors))
 
 

@@ -45,8 +45,8 @@ LAYERS = (
     ("weights",),
     ("clap", "bridge", "mapper", "language_model"),
     ("decoding", "backbone"),
-    ("embeddings", "model_card", "training_state", "checkpoint"),
-    ("held_out", "training"),
+    ("embeddings", "model_card", "checkpoint"),
+    ("training",),
     ("captioner",),
     ("verify", "scoring"),
     ("demo",),
@@ -89,25 +89,19 @@ def imported_modules(path: Path) -> set[str]:
 
 def layer_of(name: str) -> int | None:
     part = name.split(".")[1]
-    ranks = (
-        rank for rank, layer in enumerate(LAYERS) for entry in layer if f"{part}_".startswith(f"{entry}_")
-    )
+    ranks = (rank for rank, layer in enumerate(LAYERS) for entry in layer if f"{part}_".startswith(f"{entry}_"))
     return next(ranks, None)
 
 
 def modules_loaded_by(code: str) -> set[str]:
     """Run `code` in a new interpreter and return the top-level modules loaded when it is done."""
-    listing = (
-        f"{code}\nimport sys\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}), file=sys.stderr)"
-    )
+    listing = f"{code}\nimport sys\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return set(done.stderr.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], *([name, "--help"] for name in sorted(COMMANDS))]
-)
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in sorted(COMMANDS))])
 def test_help_loads_no_heavy_module(arguments: list[str]) -> None:
     code = f"""
 import sys
@@ -147,9 +141,7 @@ def test_captioning_and_training_load_neither_reference() -> None:
     assert loaded.isdisjoint({*REFERENCES, "torchaudio"})
 
 
-@pytest.mark.parametrize(
-    "name", [module.name for module in pkgutil.walk_packages(textcap.__path__, "textcap.")]
-)
+@pytest.mark.parametrize("name", [module.name for module in pkgutil.walk_packages(textcap.__path__, "textcap.")])
 def test_module_imports(name: str) -> None:
     assert importlib.import_module(name).__doc__, f"{name} opens without a docstring"
 
@@ -190,15 +182,11 @@ def test_imports_form_no_cycle() -> None:
 
 @pytest.mark.parametrize("package", REFERENCES)
 def test_reference_package_is_imported_in_one_place(package: str) -> None:
-    importers = {
-        name for path, name in NAMES.items() if package in {n.split(".")[0] for n in imported_names(path)}
-    }
+    importers = {name for path, name in NAMES.items() if package in {n.split(".")[0] for n in imported_names(path)}}
     assert importers <= REFERENCES[package]
 
 
-@pytest.mark.parametrize(
-    ("where", "banned"), [("src/textcap/cli/new.py", True), ("src/textcap/new.py", False)]
-)
+@pytest.mark.parametrize(("where", "banned"), [("src/textcap/cli/new.py", True), ("src/textcap/new.py", False)])
 def test_lint_bans_torch_at_the_top_of_the_command_line_only(where: str, banned: bool) -> None:
     ruff = shutil.which("ruff", path=str(Path(sys.executable).parent)) or shutil.which("ruff")
     if ruff is None:
@@ -230,11 +218,7 @@ def find_misuse(line: str) -> str | None:
         return None if words[0] in ("--help", "-h", "--version", "--debug") else f"{line}: {words[0]}"
     if words[0] not in COMMANDS:
         return f"{line}: no command {words[0]}"
-    known = {
-        name
-        for parameter in COMMANDS[words[0]].params
-        for name in (*parameter.opts, *parameter.secondary_opts)
-    }
+    known = {name for parameter in COMMANDS[words[0]].params for name in (*parameter.opts, *parameter.secondary_opts)}
     used = {word.split("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)}
     unknown = used - known - {"--help", "-h"}
     return f"{line}: {', '.join(sorted(unknown))}" if unknown else None
@@ -306,9 +290,7 @@ def test_capped_packages_are_required_below_3_13_only(python: str) -> None:
     environment = {"python_version": python, "python_full_version": f"{python}.0", "extra": ""}
     requirements = [Requirement(line) for line in PROJECT["dependencies"]]
     wanted = {r.name for r in requirements if r.marker is None or r.marker.evaluate(environment)}
-    assert ({"msclap", "aac-metrics"} & wanted) == (
-        set() if python in ("3.13", "3.14") else {"msclap", "aac-metrics"}
-    )
+    assert ({"msclap", "aac-metrics"} & wanted) == (set() if python in ("3.13", "3.14") else {"msclap", "aac-metrics"})
     assert {"torch", "transformers", "typer", "soundfile"} <= wanted
 
 
@@ -322,9 +304,7 @@ def test_capped_packages_are_required_below_3_13_only(python: str) -> None:
 def test_constraints_pin_versions_that_pyproject_admits(
     name: str, generation: dict[str, str], absent: set[str]
 ) -> None:
-    lines = [
-        line for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if not line.startswith("#")
-    ]
+    lines = [line for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     pins = dict(line.lower().replace("_", "-").split("==") for line in lines)
     assert pins["torch"] == "2.13.0"
     assert {package: pins[package].split(".")[0] for package in generation} == generation
@@ -383,6 +363,4 @@ def test_tests_cannot_reach_beyond_this_machine(pytester: pytest.Pytester) -> No
     )
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=4, errors=2)
-    result.stdout.fnmatch_lines(
-        ["*reached for 192.0.2.1*", "*reached for textcap.invalid*"], consecutive=False
-    )
+    result.stdout.fnmatch_lines(["*reached for 192.0.2.1*", "*reached for textcap.invalid*"], consecutive=False)

@@ -124,7 +124,5 @@ def test_missing_and_misshapen_tensors_are_named():
     with pytest.raises(CheckpointError, match="file lacks the tensor first.weight"):
         load_exact(_module(), Checkpoint("file", {"first.bias": TENSORS["first.bias"]}))
     wrong = TENSORS | {"first.weight": torch.zeros(3, 2)}
-    with pytest.raises(
-        CheckpointError, match=r"file: tensor first.weight has shape \[3, 2\] instead of \[2, 3\]"
-    ):
+    with pytest.raises(CheckpointError, match=r"file: tensor first.weight has shape \[3, 2\] instead of \[2, 3\]"):
         load_exact(_module(), Checkpoint("file", wrong))

@@ -16,17 +16,16 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 import tiny_random
-from textcap import training_launch, training_loop
 from textcap.backbone import Backbone
 from textcap.bridge import Bridge
 from textcap.captions import CaptionFile, CaptionSet
 from textcap.checkpoint import load_model
 from textcap.config import BridgeConfig, TrainingConfig
 from textcap.errors import CheckpointError, InputError, TextcapError
-from textcap.held_out import HeldOutResult
-from textcap.training import train
-from textcap.training_data import Examples, epoch_batches, make_examples
-from textcap.training_events import (
+from textcap.training import launch as launch_module
+from textcap.training import loop, train
+from textcap.training.data import Examples, epoch_batches, make_examples
+from textcap.training.events import (
     Embedded,
     EpochDone,
     Event,
@@ -37,9 +36,10 @@ from textcap.training_events import (
     event_from_dict,
     event_to_dict,
 )
-from textcap.training_job import TrainingJob
-from textcap.training_loop import MapperTraining, new_mapper
-from textcap.training_state import STATE_FILE, WorkFolder, load_state
+from textcap.training.held_out import HeldOutResult
+from textcap.training.job import TrainingJob
+from textcap.training.loop import MapperTraining, new_mapper
+from textcap.training.state import STATE_FILE, WorkFolder, load_state
 
 # 203 captions, 20 of them held out: batches of 13 leave one caption over.
 CAPTIONS = tiny_random.tiny_captions(203)
@@ -82,9 +82,7 @@ def make_run(
 
 
 def make_job(backbone_folder: Path, output: Path, **changes: object) -> TrainingJob:
-    return replace(
-        TrainingJob(str(output), backbone=str(backbone_folder), training=QUICK, device="cpu"), **changes
-    )
+    return replace(TrainingJob(str(output), backbone=str(backbone_folder), training=QUICK, device="cpu"), **changes)
 
 
 def without_speed(metrics: Path) -> list[dict[str, object]]:
@@ -105,7 +103,7 @@ def test_run_equals_a_plain_loop(backbone: Backbone, examples: Examples) -> None
         chosen = examples.training[places]
         noisy = bridge.text_side(
             torch.from_numpy(examples.embeddings[chosen]),
-            training_loop.seeded_generator(config.seed, training_loop.NOISE_STREAM, 0, step),
+            loop.seeded_generator(config.seed, loop.NOISE_STREAM, 0, step),
         )
         n_tokens = 0
         for vector, index in zip(noisy, chosen, strict=True):
@@ -147,9 +145,7 @@ def test_loss_falls_and_the_language_model_stays(backbone: Backbone, examples: E
     assert [event.epoch for event in epochs] == [1, 2, 3, 4]
     for event in epochs:
         assert [sample.reference for sample in event.samples] == [s.reference for s in epochs[0].samples]
-        assert len(event.samples) == 3 and {s.reference for s in event.samples} <= set(
-            examples.held_out_captions
-        )
+        assert len(event.samples) == 3 and {s.reference for s in event.samples} <= set(examples.held_out_captions)
         assert event.distinct_share is not None and 0 < event.distinct_share <= 1
 
 
@@ -188,9 +184,7 @@ class BridgeWatched(Bridge):
         return noisy
 
 
-def test_noise_is_fresh_at_every_step_and_of_the_variance_asked(
-    backbone: Backbone, examples: Examples
-) -> None:
+def test_noise_is_fresh_at_every_step_and_of_the_variance_asked(backbone: Backbone, examples: Examples) -> None:
     bridge = BridgeWatched(BridgeConfig(noise_variance=0.004))
     make_run(backbone, replace(examples, held_out=np.array([], np.int64)), bridge=bridge).run()
     clean = torch.cat([before for before, _ in bridge.seen])
@@ -208,7 +202,7 @@ def test_collapse_is_said_half_way_and_at_the_end(
     backbone: Backbone, examples: Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     same = HeldOutResult(1.0, ("a dog",) * 20, examples.held_out_captions)
-    monkeypatch.setattr(training_loop, "evaluate_held_out", lambda *args: same)
+    monkeypatch.setattr(loop, "evaluate_held_out", lambda *args: same)
     events: list[Event] = []
     make_run(backbone, examples, replace(QUICK, epochs=5, batch_size=100), report=events.append).run()
     warned_before = [
@@ -234,9 +228,7 @@ def test_out_of_memory_says_what_to_lower(backbone: Backbone, examples: Examples
         raise torch.OutOfMemoryError("tried to allocate")
 
     language_model.loss = loss
-    with pytest.raises(
-        InputError, match="out of memory on cpu with batches of 13 .lower --batch-size, say to 6"
-    ):
+    with pytest.raises(InputError, match="out of memory on cpu with batches of 13 .lower --batch-size, say to 6"):
         make_run(backbone, examples, language_model=language_model).run()
 
 
@@ -269,9 +261,7 @@ def test_training_writes_a_model_folder(backbone_folder: Path, tmp_path: Path) -
     assert stored.config.training == QUICK and stored.config.command == "textcap train captions.txt"
     lines = [json.loads(line) for line in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
-    assert {"loss", "held_out_loss", "learning_rate", "captions_per_s", "samples", "distinct_share"} <= lines[
-        0
-    ].keys()
+    assert {"loss", "held_out_loss", "learning_rate", "captions_per_s", "samples", "distinct_share"} <= lines[0].keys()
     (started,) = (event for event in events if isinstance(event, Started))
     assert (started.total_steps, started.warmup_steps, started.warmup_asked) == (30, 6, 2000)
     assert [event.n_done for event in events if isinstance(event, Embedded)] == [0, 203]
@@ -303,9 +293,7 @@ def test_few_captions_are_all_trained_on(backbone_folder: Path, tmp_path: Path, 
     train(make_job(backbone_folder, tmp_path / "m"), caption_set(CAPTIONS[:n_captions]))
     stored = load_model(tmp_path / "m")
     assert (stored.config.n_training_captions, stored.config.n_held_out_captions) == (n_captions, 0)
-    assert (
-        json.loads((tmp_path / "m" / "metrics.jsonl").read_text().splitlines()[-1])["held_out_loss"] is None
-    )
+    assert json.loads((tmp_path / "m" / "metrics.jsonl").read_text().splitlines()[-1])["held_out_loss"] is None
 
 
 KILLED = """
@@ -313,8 +301,8 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import test_training as t
 from pathlib import Path
-from textcap import training_loop
-training_loop.SAVE_EVERY_S = 0.0
+from textcap.training import loop
+loop.SAVE_EVERY_S = 0.0
 def kill(event):
     if type(event).__name__ == sys.argv[4] and event.step == int(sys.argv[5]):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -364,12 +352,8 @@ def stopped_run(backbone_folder: Path, output: Path) -> Path:
 def test_unfinished_run_with_other_settings_needs_force(backbone_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "model"
     work = stopped_run(backbone_folder, output)
-    other = make_job(
-        backbone_folder, output, bridge=BridgeConfig(noise_variance=0.1), training=replace(QUICK, seed=4)
-    )
-    with pytest.raises(
-        InputError, match=r"unfinished run with other bridge.noise_variance, training.seed .*--force"
-    ):
+    other = make_job(backbone_folder, output, bridge=BridgeConfig(noise_variance=0.1), training=replace(QUICK, seed=4))
+    with pytest.raises(InputError, match=r"unfinished run with other bridge.noise_variance, training.seed .*--force"):
         train(other, caption_set())
     with pytest.raises(InputError, match="other captions"):
         train(make_job(backbone_folder, output), caption_set(CAPTIONS[1:]))
@@ -383,9 +367,7 @@ def test_unfinished_run_with_other_settings_needs_force(backbone_folder: Path, t
 def test_broken_state_is_named(backbone_folder: Path, tmp_path: Path) -> None:
     work = stopped_run(backbone_folder, tmp_path / "model")
     (work / STATE_FILE).write_bytes(b"no tensors")
-    with pytest.raises(
-        CheckpointError, match=r"state\.safetensors cannot be read.*delete .*partial to start again"
-    ):
+    with pytest.raises(CheckpointError, match=r"state\.safetensors cannot be read.*delete .*partial to start again"):
         train(make_job(backbone_folder, tmp_path / "model"), caption_set())
 
 
@@ -395,9 +377,7 @@ def test_state_holds_all_that_adam_needs(backbone_folder: Path, tmp_path: Path) 
     tensors = load_file(work / STATE_FILE)
     mapper = {name.removeprefix("mapper.") for name in tensors if name.startswith("mapper.")}
     for moment in ("exp_avg", "exp_avg_sq", "step"):
-        assert {
-            name.removeprefix(f"{moment}.") for name in tensors if name.startswith(f"{moment}.")
-        } == mapper
+        assert {name.removeprefix(f"{moment}.") for name in tensors if name.startswith(f"{moment}.")} == mapper
     assert all(tensors[name] == 15 for name in tensors if name.startswith("step."))
 
 
@@ -427,9 +407,7 @@ def test_two_processes_make_the_same_mapper(backbone_folder: Path, tmp_path: Pat
     one, two = (load_model(tmp_path / name) for name in ("one", "two"))
     for (name, alone), shared in zip(one.mapper.named_parameters(), two.mapper.parameters(), strict=True):
         torch.testing.assert_close(shared, alone, atol=1e-5, rtol=0, msg=name)
-    losses = [
-        [r["loss"] for r in without_speed(tmp_path / name / "metrics.jsonl")] for name in ("one", "two")
-    ]
+    losses = [[r["loss"] for r in without_speed(tmp_path / name / "metrics.jsonl")] for name in ("one", "two")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
@@ -439,13 +417,11 @@ def fake_workers(monkeypatch: pytest.MonkeyPatch, *scripts: str) -> list[subproc
 
     def start(path: Path, rank: int, n_processes: int, port: int) -> subprocess.Popen[bytes]:
         script = textwrap.dedent("import json, sys\n") + scripts[rank]
-        worker = subprocess.Popen(
-            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        worker = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         started.append(worker)
         return worker
 
-    monkeypatch.setattr(training_launch, "_start", start)
+    monkeypatch.setattr(launch_module, "_start", start)
     return started
 
 
@@ -472,7 +448,7 @@ def test_failing_process_ends_the_others(
 ) -> None:
     workers = fake_workers(monkeypatch, WAITS, script)
     with pytest.raises(error, match=message):
-        training_launch.launch(TrainingJob("model"), caption_set(), 2, lambda event: None)
+        launch_module.launch(TrainingJob("model"), caption_set(), 2, lambda event: None)
     assert len(workers) == 2 and all(worker.poll() is not None for worker in workers)
 
 
@@ -480,7 +456,7 @@ def test_worker_ends_when_its_starter_is_gone(tmp_path: Path) -> None:
     """The worker waits here for a job file that is a pipe nobody writes to."""
     pipe = tmp_path / "job.json"
     os.mkfifo(pipe)
-    command = [sys.executable, "-m", "textcap.training_worker", str(pipe)]
+    command = [sys.executable, "-m", "textcap.training.worker", str(pipe)]
     worker = subprocess.Popen(command, stdin=subprocess.PIPE)
     assert worker.stdin is not None
     worker.stdin.close()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import tiny_random
 from textcap.errors import InputError
 from textcap.tokenizer import Tokenizer
-from textcap.training_data import (
+from textcap.training.data import (
     epoch_batches,
     make_examples,
     n_steps,
@@ -28,9 +28,7 @@ def test_tokens_are_the_caption_and_the_end_token(tokenizer: Tokenizer) -> None:
     captions = ["a dog barks", "a bell rings in the distance", "!"]
     table = tokenize_captions(captions, tokenizer, 77)
     tokens, lengths = table.padded([1, 0, 2])
-    for row, length, caption in zip(
-        tokens.tolist(), lengths.tolist(), [captions[i] for i in (1, 0, 2)], strict=True
-    ):
+    for row, length, caption in zip(tokens.tolist(), lengths.tolist(), [captions[i] for i in (1, 0, 2)], strict=True):
         assert row[length - 1] == tokenizer.end_id and tokenizer.end_id not in row[: length - 1]
         assert tokenizer.decode(row[: length - 1]) == caption
         assert not any(row[length:])
@@ -55,9 +53,7 @@ def test_prefix_without_room_is_refused(tokenizer: Tokenizer) -> None:
         tokenize_captions(["a"], tokenizer, 1)
 
 
-@pytest.mark.parametrize(
-    ("n_captions", "wanted", "expected"), [(9, 200, 0), (10, 200, 1), (720, 200, 72), (720, 5, 5)]
-)
+@pytest.mark.parametrize(("n_captions", "wanted", "expected"), [(9, 200, 0), (10, 200, 1), (720, 200, 72), (720, 5, 5)])
 def test_held_out_is_at_most_a_tenth(n_captions: int, wanted: int, expected: int) -> None:
     held_out = split_held_out(tiny_random.tiny_captions(n_captions), wanted, seed=0)
     assert len(held_out) == expected and len(set(held_out.tolist())) == expected
@@ -94,9 +90,7 @@ def test_examples_know_every_caption_on_one_side(tokenizer: Tokenizer) -> None:
     st.integers(0, 2**62),
     st.integers(0, 40),
 )
-def test_every_caption_is_in_one_batch_of_an_epoch(
-    lengths: list[int], size: int, seed: int, epoch: int
-) -> None:
+def test_every_caption_is_in_one_batch_of_an_epoch(lengths: list[int], size: int, seed: int, epoch: int) -> None:
     batches = epoch_batches(np.array(lengths), size, seed, epoch)
     assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
     sizes = sorted(len(batch) for batch in batches)

@@ -317,9 +317,7 @@ def test_folder_hash_depends_on_names_and_bytes_and_not_on_order(tmp_path):
     for name, content in (("a", b"1"), ("b", b"2")):
         (tmp_path / name).write_bytes(content)
     both = folder_hash([tmp_path / "a", tmp_path / "b"])
-    lines = "".join(
-        f"{name} {hashlib.sha256(content).hexdigest()}\n" for name, content in (("a", b"1"), ("b", b"2"))
-    )
+    lines = "".join(f"{name} {hashlib.sha256(content).hexdigest()}\n" for name, content in (("a", b"1"), ("b", b"2")))
     assert both == hashlib.sha256(lines.encode()).hexdigest()
     assert folder_hash([tmp_path / "b", tmp_path / "a"]) == both
     (tmp_path / "b").write_bytes(b"3")
@@ -406,9 +404,7 @@ def test_too_little_space_is_said_before_anything_is_fetched(fake, monkeypatch):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_disk_that_fills_up_is_one_line(fake, monkeypatch):
-    monkeypatch.setattr(
-        "textcap.weights.hub_cache.RepoCache.partial", lambda self, hub_hash: Path("/dev/full")
-    )
+    monkeypatch.setattr("textcap.weights.hub_cache.RepoCache.partial", lambda self, hub_hash: Path("/dev/full"))
     with pytest.raises(DownloadError) as error:
         fetch(["msclap-2023"], hub=hub_at(fake))
     assert "the disk is full under" in str(error.value)
@@ -519,9 +515,7 @@ def test_command_takes_revisions_of_both_repositories(fake):
     fake.other_commits = {"v1": LATER}
     code, stdout, stderr = run_command("--revision", "v1", "--revision", f"{GPT2}@{COMMIT}")
     assert code == 0, stderr
-    assert [line.split("\t")[3] for line in stdout.splitlines()] == [f"{MSCLAP}@{LATER}"] + [
-        f"{GPT2}@{COMMIT}"
-    ] * 3
+    assert [line.split("\t")[3] for line in stdout.splitlines()] == [f"{MSCLAP}@{LATER}"] + [f"{GPT2}@{COMMIT}"] * 3
 
 
 def test_command_verifies_without_fetching(fake, request):

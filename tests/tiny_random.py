@@ -61,9 +61,7 @@ def tiny_config(vocab_size: int = 320, noise_variance: float = 0.01) -> Backbone
             ),
             embedding_width=24,
         ),
-        language_model=LanguageModelConfig(
-            n_layers=2, width=16, n_heads=2, n_positions=96, vocab_size=vocab_size
-        ),
+        language_model=LanguageModelConfig(n_layers=2, width=16, n_heads=2, n_positions=96, vocab_size=vocab_size),
         mapper=MapperConfig(embedding_width=24, width=16, prefix_length=4, n_layers=1, n_heads=2),
         noise_variance=noise_variance,
     )

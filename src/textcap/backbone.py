@@ -116,7 +116,9 @@ class Backbone:
         if self.name == CLAPCAP:
             model = load_language_model(self.config.language_model, self._msclap_checkpoint, "gpt.transformer.")
         else:
-            model = load_language_model(self.config.language_model, read_checkpoint(self.weight_paths["language_model"]))
+            model = load_language_model(
+                self.config.language_model, read_checkpoint(self.weight_paths["language_model"])
+            )
         return model.to(device)
 
     def released_mapper(self, device: torch.device | str = "cpu") -> Mapper:

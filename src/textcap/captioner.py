@@ -58,9 +58,7 @@ class Captioner:
     Build one with `Captioner.load`.
     """
 
-    def __init__(
-        self, backbone: Backbone, mapper: Mapper, bridge: Bridge, end_id: int, device: torch.device
-    ) -> None:
+    def __init__(self, backbone: Backbone, mapper: Mapper, bridge: Bridge, end_id: int, device: torch.device) -> None:
         self.backbone = backbone
         self.device = device
         self._capitalise = backbone.name == CLAPCAP
@@ -147,9 +145,7 @@ class Captioner:
         found = beam_search(self._language_model, prefixes, decoding, end_id=self._end_id)
         return [CaptionedEmbedding(self._text(beams[0]), beams[0].score) for beams in found]
 
-    def _caption_group(
-        self, paths: Sequence[Path], decoding: DecodingConfig, batch_size: int
-    ) -> list[CaptionResult]:
+    def _caption_group(self, paths: Sequence[Path], decoding: DecodingConfig, batch_size: int) -> list[CaptionResult]:
         recordings = self._embed(paths, batch_size)
         heard = [r.embedding for r in recordings if isinstance(r, _Recording)]
         captions = iter(self.caption_embeddings(torch.stack(heard), decoding) if heard else [])
@@ -193,9 +189,7 @@ class Captioner:
     def _text(self, hypothesis: Hypothesis) -> str:
         text = self.backbone.tokenizer.decode(list(hypothesis.token_ids))
         if self._capitalise:
-            text = (
-                text.capitalize()
-            )  # before white space goes: msclap makes no capital behind a leading space
+            text = text.capitalize()  # before white space goes: msclap makes no capital behind a leading space
         return " ".join(text.split())
 
 

@@ -71,9 +71,7 @@ def load_captions(paths: Sequence[str | Path]) -> CaptionSet:
             digest.update(raw)
             caption = _clean(_decode(raw, name, number))
             if len(caption) > MAX_CHARACTERS:
-                warnings.append(
-                    f"{name}, line {number}: cut from {len(caption):,} to {MAX_CHARACTERS:,} characters"
-                )
+                warnings.append(f"{name}, line {number}: cut from {len(caption):,} to {MAX_CHARACTERS:,} characters")
                 caption = caption[:MAX_CHARACTERS].rstrip()
             if caption:
                 captions.append(caption)

@@ -21,13 +21,13 @@ from textcap.errors import CheckpointError, InputError
 from textcap.files import atomic_folder, atomic_write_text
 from textcap.mapper import Mapper
 from textcap.model_card import model_card
-from textcap.training_state import METRICS_FILE, metrics_lines
 
 FORMAT_VERSION = 1
 
 CONFIG_FILE = "config.json"
 MAPPER_FILE = "mapper.safetensors"
 CARD_FILE = "README.md"
+METRICS_FILE = "metrics.jsonl"
 
 _PACKAGES = ("textcap", "torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy")
 _FROM_A_MODEL_HINT = "choose a folder that textcap train wrote"
@@ -109,22 +109,21 @@ def save_model(
         InputError: The folder is there already and `force` is not set, or it cannot be written.
     """
     if missing := [name for name, tensor in mapper.state_dict().items() if not tensor.isfinite().all()]:
-        raise InputError(
-            f"the mapper's {missing[0]} holds values that are no numbers", hint="lower --learning-rate"
-        )
+        raise InputError(f"the mapper's {missing[0]} holds values that are no numbers", hint="lower --learning-rate")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in mapper.state_dict().items()}
     with atomic_folder(folder, force=force) as beside:
-        atomic_write_text(
-            beside / CONFIG_FILE, json.dumps(_to_json(config), indent=2, ensure_ascii=False) + "\n"
-        )
+        atomic_write_text(beside / CONFIG_FILE, json.dumps(_to_json(config), indent=2, ensure_ascii=False) + "\n")
         atomic_write_text(beside / METRICS_FILE, metrics_lines(metrics))
         atomic_write_text(beside / CARD_FILE, model_card(folder.name, _to_json(config), metrics))
         try:
             save_file(tensors, beside / MAPPER_FILE)
         except SafetensorError as error:  # its way to report a full disk
-            raise InputError(
-                f"cannot write {folder}: {error}", hint="free some space, or write elsewhere"
-            ) from error
+            raise InputError(f"cannot write {folder}: {error}", hint="free some space, or write elsewhere") from error
+
+
+def metrics_lines(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Return the records of a run as JSON Lines."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in metrics)
 
 
 def load_model(folder: Path) -> StoredModel:

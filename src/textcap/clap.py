@@ -153,9 +153,7 @@ class TextEncoder(nn.Module):
         return embeddings
 
 
-def load_audio_encoder(
-    config: ClapConfig, checkpoint: Checkpoint, prefix: str = "audio_encoder."
-) -> AudioEncoder:
+def load_audio_encoder(config: ClapConfig, checkpoint: Checkpoint, prefix: str = "audio_encoder.") -> AudioEncoder:
     """Build the frozen audio encoder from an msclap checkpoint.
 
     A front-end buffer that the file lacks is computed as msclap computes it; the checkpoint's `absent` names it.
@@ -178,9 +176,7 @@ def load_text_encoder(config: ClapConfig, checkpoint: Checkpoint, tokenizer: Tok
         CheckpointError: A tensor is missing or has another shape; the message names it.
     """
     encoder = TextEncoder(config, tokenizer)
-    sources = {
-        ours: Source("caption_encoder." + ours.replace("tower.", "base.", 1)) for ours in encoder.state_dict()
-    }
+    sources = {ours: Source("caption_encoder." + ours.replace("tower.", "base.", 1)) for ours in encoder.state_dict()}
     load_exact(encoder, checkpoint, sources)
     return encoder.eval().requires_grad_(False)
 
@@ -205,9 +201,7 @@ def _audio_source(ours: str, prefix: str) -> Source:
         return Source(f"{htsat}logmel_extractor.melW", optional=True)
     if ours == "front_end.window":
         # The Fourier kernels are cosines times the window, and the cosine of frequency 0 is 1.
-        return Source(
-            f"{htsat}spectrogram_extractor.stft.conv_real.weight", lambda kernel: kernel[0, 0], optional=True
-        )
+        return Source(f"{htsat}spectrogram_extractor.stft.conv_real.weight", lambda kernel: kernel[0, 0], optional=True)
     if not ours.startswith("tower.audio_encoder."):
         return Source(prefix + ours)
     theirs = ours.removeprefix("tower.audio_encoder.")

@@ -145,9 +145,7 @@ def _log_probabilities(logits: Tensor, config: DecodingConfig) -> Tensor:
 def _check_sizes(language_model: LanguageModel, prefixes: Tensor, config: DecodingConfig) -> None:
     sizes = language_model.config
     if config.beam_size > sizes.vocab_size:
-        raise InputError(
-            f"beam_size is {config.beam_size}, but the language model has {sizes.vocab_size} tokens"
-        )
+        raise InputError(f"beam_size is {config.beam_size}, but the language model has {sizes.vocab_size} tokens")
     room = sizes.n_positions - prefixes.shape[1] + 1  # the last token is said and never read
     if config.max_tokens > room:
         raise InputError(f"max_tokens is {config.max_tokens}, but the language model has room for {room}")

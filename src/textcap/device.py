@@ -25,9 +25,7 @@ def resolve_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(
-            f"no device is called {name!r}", hint="use auto, cpu, cuda, cuda:1 or mps"
-        ) from error
+        raise DeviceError(f"no device is called {name!r}", hint="use auto, cpu, cuda, cuda:1 or mps") from error
     try:
         torch.zeros(1, device=device) + 1
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -123,9 +123,7 @@ class _Table:
             file.write(self.header)
             file.truncate(len(self.header) + sum(sizes[:n_sound]))
             file.seek(0, os.SEEK_END)
-            for chunk in _encoded_chunks(
-                captions[n_done:], load_encoder() if n_done < len(captions) else None
-            ):
+            for chunk in _encoded_chunks(captions[n_done:], load_encoder() if n_done < len(captions) else None):
                 # The sum is written last: a chunk without one does not count.
                 file.write(chunk)
                 file.flush()
@@ -172,9 +170,7 @@ def _embed_without_cache(
                 progress(min(number * CHUNK_CAPTIONS, len(captions)))
             file.flush()
             # The map holds the file open by itself; its space is free again when the map goes.
-            return TextEmbeddings(
-                np.memmap(file, np.float32, mode="r", shape=(len(captions), width)), (warning,)
-            )
+            return TextEmbeddings(np.memmap(file, np.float32, mode="r", shape=(len(captions), width)), (warning,))
     except OSError as error:
         hint = "set TEXTCAP_CACHE to a folder with room"
         raise InputError(f"no room for text embeddings: {error.strerror or error}", hint=hint) from error

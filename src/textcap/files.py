@@ -202,9 +202,7 @@ def _remove_quietly(path: Path) -> None:
     else:
         try:
             path.unlink(missing_ok=True)
-        except (
-            OSError
-        ):  # what could not be written may not be removable either; the first error is the one to tell
+        except OSError:  # what could not be written may not be removable either; the first error is the one to tell
             return
 
 

@@ -173,9 +173,7 @@ def load_language_model(
     gpt2 = model.gpt2.transformer
     load_exact(gpt2, checkpoint, {name: Source(prefix + name) for name in gpt2.state_dict()})
     head = prefix.removesuffix("transformer.") + "lm_head.weight"
-    if head in checkpoint.tensors and not torch.equal(
-        checkpoint.tensors[head].to(gpt2.wte.weight), gpt2.wte.weight
-    ):
+    if head in checkpoint.tensors and not torch.equal(checkpoint.tensors[head].to(gpt2.wte.weight), gpt2.wte.weight):
         raise CheckpointError(f"{checkpoint.path}: {head} is not the token embedding {prefix}wte.weight")
     return model
 

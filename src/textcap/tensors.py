@@ -83,9 +83,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, tensors)
 
 
-def load_exact(
-    module: nn.Module, checkpoint: Checkpoint, sources: Mapping[str, Source] | None = None
-) -> None:
+def load_exact(module: nn.Module, checkpoint: Checkpoint, sources: Mapping[str, Source] | None = None) -> None:
     """Fill every tensor of a module from a checkpoint, converted to the module's dtype.
 
     Args:

@@ -5,7 +5,8 @@ Built on the `tokenizers` package, so that it is the same under transformers 4 a
 
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer as _Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as _Tokenizer
 
 from textcap.errors import CheckpointError
 
@@ -34,9 +35,7 @@ class Tokenizer:
             tokenizer = _Tokenizer(models.BPE.from_file(str(vocab), str(merges)))
         except Exception as error:  # the package raises bare Exception for every malformed file
             hint = "fetch the weights again"
-            raise CheckpointError(
-                f"{vocab} and {merges} are no GPT-2 tokenizer: {error}", hint=hint
-            ) from error
+            raise CheckpointError(f"{vocab} and {merges} are no GPT-2 tokenizer: {error}", hint=hint) from error
         if tokenizer.token_to_id(END_OF_TEXT) is None:
             raise CheckpointError(f"{vocab} has no {END_OF_TEXT} token")
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -179,9 +179,7 @@ def _make_sound(duration_s: int, seed: int) -> npt.NDArray[np.float32]:
     """Return chirps over noise, so that every mel bin has something to say."""
     rng = np.random.default_rng(seed)
     time_s = np.arange(duration_s * _RATE_HZ) / _RATE_HZ
-    chirps = [
-        np.sin(2 * np.pi * (start + slope * time_s) * time_s) for start, slope in rng.uniform(50, 1500, (4, 2))
-    ]
+    chirps = [np.sin(2 * np.pi * (start + slope * time_s) * time_s) for start, slope in rng.uniform(50, 1500, (4, 2))]
     noise = rng.standard_normal(len(time_s)) * np.abs(np.sin(2 * np.pi * 0.7 * time_s))
     return (0.1 * sum(chirps) + 0.05 * noise).astype(np.float32)
 

@@ -21,7 +21,9 @@ def caption(
     audio: Annotated[list[Path], typer.Argument(help="Sound files of any length.", show_default=False)],
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", help="Model folder, or clapcap.  [default: textcap-model if it is there, else clapcap]"),
+        typer.Option(
+            "-m", "--model", help="Model folder, or clapcap.  [default: textcap-model if it is there, else clapcap]"
+        ),
     ] = None,
     beam_size: Annotated[int, typer.Option(min=1, help="Captions kept in the search at each step.")] = 5,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest caption, in tokens.")] = 67,

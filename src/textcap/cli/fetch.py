@@ -11,7 +11,6 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from textcap.cli.console import err, out, set_verbosity
 
-
 EXAMPLES = "textcap fetch all\n\ntextcap fetch clapcap --verify"
 
 
@@ -39,9 +38,7 @@ def download_progress() -> Iterator[Callable[[str, int, int], None]]:
             if name not in tasks:
                 tasks[name] = bars.add_task(name, total=total or None, completed=done)
                 if hidden:
-                    err.print(
-                        f"fetching {name} ({decimal(total)})" if total else f"fetching {name}", markup=False
-                    )
+                    err.print(f"fetching {name} ({decimal(total)})" if total else f"fetching {name}", markup=False)
             bars.update(tasks[name], completed=done)
 
         yield show

@@ -22,9 +22,7 @@ def train(
         list[str],
         typer.Argument(help="Text files, one caption per line; - is standard input.", show_default=False),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")] = Path(
-        "textcap-model"
-    ),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")] = Path("textcap-model"),
     backbone: Annotated[str, typer.Option(help="msclap-2023, tiny, or a folder.")] = "msclap-2023",
     noise_variance: Annotated[
         float | None, typer.Option(min=0, help="Of the noise on text embeddings; by default the backbone's.")
@@ -72,8 +70,8 @@ def train(
     from textcap.cli.training_view import TrainingView
     from textcap.config import BridgeConfig
     from textcap.training import train as train_model
-    from textcap.training_events import Warned
-    from textcap.training_job import TrainingJob
+    from textcap.training.events import Warned
+    from textcap.training.job import TrainingJob
 
     variance = noise_std**2 if noise_std is not None else noise_variance
     job = TrainingJob(

@@ -7,7 +7,7 @@ from rich.progress import TaskID
 from textcap.cli.console import err, progress_bar
 
 if TYPE_CHECKING:
-    from textcap.training_events import EpochDone, Event, Started, Stepped
+    from textcap.training.events import EpochDone, Event, Started, Stepped
 
 
 class TrainingView:
@@ -30,7 +30,7 @@ class TrainingView:
 
     def __call__(self, event: "Event") -> None:
         """Show an event."""
-        from textcap.training_events import Embedded, EpochDone, Started, Stepped, Warned
+        from textcap.training.events import Embedded, EpochDone, Started, Stepped, Warned
 
         match event:
             case Warned(message):
@@ -50,9 +50,7 @@ class TrainingView:
             if self._bar.disable:
                 err.print(f"fetching {name}", markup=False)
             self._downloads[name] = self._bar.add_task(f"fetching {name}", total=None, status="MB")
-        self._bar.update(
-            self._downloads[name], total=(n_total or n_bytes) // 10**6, completed=n_bytes // 10**6
-        )
+        self._bar.update(self._downloads[name], total=(n_total or n_bytes) // 10**6, completed=n_bytes // 10**6)
         self._bar.update(self._downloads[name], visible=n_bytes != n_total)
 
     def _show_embedded(self, n_done: int, n_captions: int) -> None:
@@ -74,8 +72,7 @@ class TrainingView:
         ]
         if started.warmup_steps != started.warmup_asked:
             lines.append(
-                f"warm-up {started.warmup_steps:,} steps instead of {started.warmup_asked:,}: "
-                "a fifth of this short run"
+                f"warm-up {started.warmup_steps:,} steps instead of {started.warmup_asked:,}: a fifth of this short run"
             )
         if started.first_step:
             lines.append(f"going on from step {started.first_step:,} of an unfinished run")

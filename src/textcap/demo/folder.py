@@ -49,9 +49,7 @@ def held_out_clips(n_seen: int, n_unseen: int, seed: int) -> list[Clip]:
         n_seen: Clips whose combinations of sounds may stand in training captions.
         n_unseen: Clips with a pair of sounds that stands in no training caption; they come last.
     """
-    return [
-        _draw_clip([seed, _HELD_OUT_STREAM, i], N_REFERENCES, unseen=i >= n_seen) for i in range(n_seen + n_unseen)
-    ]
+    return [_draw_clip([seed, _HELD_OUT_STREAM, i], N_REFERENCES, unseen=i >= n_seen) for i in range(n_seen + n_unseen)]
 
 
 def training_pairs(n_pairs: int, seed: int) -> list[Clip]:

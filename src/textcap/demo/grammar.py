@@ -43,19 +43,14 @@ class _Wording:
     def phrases(self) -> tuple[str, ...]:
         """What stands in the caption whatever the attributes."""
         return tuple(
-            f"{self.subject} {form}"
-            for form in (self.verb, self.participle, f"{self.copula} {self.participle}")
+            f"{self.subject} {form}" for form in (self.verb, self.participle, f"{self.copula} {self.participle}")
         )
 
 
 def _read_wording(text: str) -> _Wording:
     subject, verb, participle = (part.strip() for part in text.split("|"))
     first, _, rest = subject.partition(" ")
-    return (
-        _Wording(first, rest, verb, participle)
-        if first in _ARTICLES
-        else _Wording("", subject, verb, participle)
-    )
+    return _Wording(first, rest, verb, participle) if first in _ARTICLES else _Wording("", subject, verb, participle)
 
 
 _WORDINGS = {kind: tuple(_read_wording(text) for text in texts) for kind, texts in WORDINGS.items()}
@@ -132,9 +127,7 @@ def _build_caption(sentence: str, events: Iterable[Event], rng: np.random.Genera
 def _say(event: Event, rng: np.random.Generator, *, clause: bool) -> str:
     wordings = _WORDINGS[event.kind]
     wording = wordings[rng.integers(len(wordings))]
-    values = [
-        v for v in (event.level, event.distance, event.pace, "repeated" if event.repeated else None) if v
-    ]
+    values = [v for v in (event.level, event.distance, event.pace, "repeated" if event.repeated else None) if v]
     article, adjective, adverbs = wording.article, "", []
     for value in values:
         if value in ADJECTIVES and wording.subject != "someone" and rng.random() < 0.4:

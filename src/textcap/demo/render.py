@@ -53,11 +53,7 @@ def render_scene(scene: Scene, seed: int, rate_hz: int = 16000, duration_s: floa
     x *= 10.0 ** (uniform(rng, -2.0, 2.0) / 20.0)
     # A room is never silent: noise of random colour, well below the faintest event.
     floor_db = min(levels_db) + uniform(rng, -34.0, -24.0)
-    x += (
-        _PLAIN_RMS
-        * 10.0 ** (floor_db / 20.0)
-        * noise(rng, n, rate_hz, 40, 7000, uniform(rng, -5.0, 0.0), order=1)
-    )
+    x += _PLAIN_RMS * 10.0 ** (floor_db / 20.0) * noise(rng, n, rate_hz, 40, 7000, uniform(rng, -5.0, 0.0), order=1)
     return _limited(x).astype(np.float32)
 
 
@@ -91,9 +87,7 @@ def _time_slots(rng: np.random.Generator, scene: Scene, duration_s: float) -> li
     return slots
 
 
-def _consecutive(
-    rng: np.random.Generator, events: tuple[Event, ...], duration_s: float
-) -> list[tuple[float, float]]:
+def _consecutive(rng: np.random.Generator, events: tuple[Event, ...], duration_s: float) -> list[tuple[float, float]]:
     """Return slots one after another with a small gap or overlap; single one-shots get less room."""
     shares = np.array([1.4 if e.repeated else 0.8 if KINDS[e.kind].short else 1.0 for e in events])
     shares *= rng.uniform(0.9, 1.1, len(events))

@@ -87,9 +87,7 @@ def find(name: str) -> WeightSet | None:
             return None
         paths[file.role] = known[0]
     memory = own_cache_folder() / "hashes.json"
-    return WeightSet(
-        name, paths, _hash_of({role: sha256_remembered(path, memory) for role, path in paths.items()})
-    )
+    return WeightSet(name, paths, _hash_of({role: sha256_remembered(path, memory) for role, path in paths.items()}))
 
 
 def ensure(
@@ -112,9 +110,7 @@ def ensure(
         return found
     if offline or (offline is None and is_offline()):
         message = f"the weights {name} are not all on this machine, and nothing may be fetched offline"
-        raise DownloadError(
-            message, hint=f"with a network, run: textcap fetch {name}; or use --backbone tiny"
-        )
+        raise DownloadError(message, hint=f"with a network, run: textcap fetch {name}; or use --backbone tiny")
     fetch([name], progress=progress, hub=hub)
     found = find(name)
     if found is None:

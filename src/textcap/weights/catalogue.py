@@ -75,9 +75,7 @@ def same_content(file: WeightFile, hub_hash: str) -> Path | None:
 
 def caches_of(repo: str) -> list[RepoCache]:
     """Return where a repository may lie, the folder that is written to first."""
-    return [
-        RepoCache(root, name) for root in search_folders() for name in (repo, *_OTHER_NAMES.get(repo, ()))
-    ]
+    return [RepoCache(root, name) for root in search_folders() for name in (repo, *_OTHER_NAMES.get(repo, ()))]
 
 
 def files_of(name: str) -> tuple[WeightFile, ...]:

@@ -119,9 +119,7 @@ def _look_up_once(hub: Hub, repo: str, name: str, revision: str) -> RemoteFile:
         url = target
     hub_hash = hub_hash.removeprefix("W/").strip('"')
     if not is_commit(commit) or not is_hub_hash(hub_hash):
-        message = (
-            f"{host_of(url)} does not answer as a Hugging Face hub: no commit and hash for {repo}/{name}"
-        )
+        message = f"{host_of(url)} does not answer as a Hugging Face hub: no commit and hash for {repo}/{name}"
         raise DownloadError(message, hint=NETWORK_HINT)
     address = hf_hub_url(repo, name, revision=commit, endpoint=hub.endpoint)
     return RemoteFile(repo, name, commit, hub_hash, int(size) if size.isdecimal() else None, address)
@@ -152,9 +150,7 @@ def _fetch_rest(hub: Hub, remote: RemoteFile, partial: Path, progress: Progress 
     with _get(hub, remote, offset) as response:
         if response.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             partial.unlink(missing_ok=True)
-            raise PassingFailure(
-                f"{host_of(remote.url)} has less of {remote.name} than it said", hint=_LATER_HINT
-            )
+            raise PassingFailure(f"{host_of(remote.url)} has less of {remote.name} than it said", hint=_LATER_HINT)
         if response.headers.get_content_type() == "text/html":
             raise _web_page(remote)
         if response.status != HTTPStatus.PARTIAL_CONTENT:

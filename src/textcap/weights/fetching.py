@@ -75,9 +75,7 @@ def fetch(
     brought: dict[WeightFile, FetchedFile] = {}
     if missing:
         if is_offline():
-            raise DownloadError(
-                "HF_HUB_OFFLINE is set, so nothing is fetched", hint="unset it, or use what is there"
-            )
+            raise DownloadError("HF_HUB_OFFLINE is set, so nothing is fetched", hint="unset it, or use what is there")
         brought = _bring(hub or Hub.from_environment(), missing, revisions, progress)
     result = []
     for file in wanted:

@@ -66,9 +66,7 @@ class PassingFailure(DownloadError):
         self.wait_s = wait_s
 
 
-def request(
-    hub: Hub, method: str, url: str, headers: dict[str, str] | None = None
-) -> http.client.HTTPResponse:
+def request(hub: Hub, method: str, url: str, headers: dict[str, str] | None = None) -> http.client.HTTPResponse:
     """Send one request and return whatever comes back, redirects and errors too.
 
     Args:
@@ -87,9 +85,7 @@ def request(
     try:
         # Built each time, so that the proxy variables of now count.
         opener = urllib.request.build_opener(_AnyStatus)
-        response = opener.open(
-            urllib.request.Request(url, method=method, headers=sent), timeout=hub.timeout_s
-        )
+        response = opener.open(urllib.request.Request(url, method=method, headers=sent), timeout=hub.timeout_s)
     except (OSError, http.client.HTTPException) as error:
         raise connection_failure(url, error) from error
     except ValueError as error:  # a redirect to something that is no address
@@ -106,9 +102,7 @@ def redirect_of(response: http.client.HTTPResponse, url: str) -> str | None:
         return None
     target = urljoin(url, location)
     if urlsplit(target).scheme not in ("http", "https"):
-        raise DownloadError(
-            f"{host_of(url)} redirects to {target}, which is no web address", hint=NETWORK_HINT
-        )
+        raise DownloadError(f"{host_of(url)} redirects to {target}, which is no web address", hint=NETWORK_HINT)
     return target
 
 
@@ -127,11 +121,7 @@ def check_status(hub: Hub, response: http.client.HTTPResponse, url: str, what: s
         return
     if status in _PASSING or status >= 500:
         busy = status == HTTPStatus.TOO_MANY_REQUESTS
-        hint = (
-            "wait some minutes, or set HF_TOKEN: known users may ask more often"
-            if busy
-            else "try again later"
-        )
+        hint = "wait some minutes, or set HF_TOKEN: known users may ask more often" if busy else "try again later"
         pause = response.headers.get("Retry-After", "")
         wait_s = float(pause) if pause.isdecimal() else 0.0
         raise PassingFailure(f"{host} answers HTTP {status} for {what}", hint=hint, wait_s=wait_s)

@@ -142,9 +142,7 @@ def has_hash(path: Path, hub_hash: str) -> bool:
             if len(hub_hash) == 64:
                 digest = hashlib.sha256()
             else:  # git hashes the size with the content
-                digest = hashlib.sha1(
-                    f"blob {os.fstat(file.fileno()).st_size}\0".encode(), usedforsecurity=False
-                )
+                digest = hashlib.sha1(f"blob {os.fstat(file.fileno()).st_size}\0".encode(), usedforsecurity=False)
             while block := file.read(_BLOCK_BYTES):
                 digest.update(block)
     except OSError as error:

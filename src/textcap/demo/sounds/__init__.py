@@ -119,9 +119,7 @@ _TABLE: dict[str, tuple[tuple[str, bool, bool], ...]] = {
 def _finished(synthesiser: Synthesiser) -> Maker:
     """Bring a synthesiser's output to the common form: exact length, float32, peak 1."""
 
-    def make(
-        rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float
-    ) -> npt.NDArray[np.float32]:
+    def make(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> npt.NDArray[np.float32]:
         x = peak_normalised(synthesiser(rng, duration_s, rate_hz, pace))
         return x[: n_samples(duration_s, rate_hz)].astype(np.float32)
 

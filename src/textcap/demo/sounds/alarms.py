@@ -48,9 +48,7 @@ def car_horn(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: fl
     base_hz = uniform(rng, 330, 410)
     third = uniform(rng, 1.19, 1.26)
     honk = tone(base_hz, n, rate_hz, falling(22, 0.35)) + tone(base_hz * third, n, rate_hz, falling(18, 0.35))
-    honk = resonate(honk, rate_hz, [(1100, 1200, 1.0), (2700, 1200, 0.8)], 0.25) * swell(
-        n, rate_hz, 0.02, 0.03
-    )
+    honk = resonate(honk, rate_hz, [(1100, 1200, 1.0), (2700, 1200, 0.8)], 0.25) * swell(n, rate_hz, 0.02, 0.03)
     return place(n_samples(duration_s, rate_hz), rate_hz, [(0.01, honk)])
 
 

@@ -31,9 +31,7 @@ def dog_barking(rng: np.random.Generator, duration_s: float, rate_hz: int, pace:
     def bark() -> Signal:
         n = n_samples(uniform(rng, 0.14, 0.22), rate_hz)
         top_hz = uniform(rng, 420, 560) / size
-        f0 = curve([(0, 0.6 * top_hz), (0.25, top_hz), (1, 0.5 * top_hz)], n) * wander(
-            rng, n, rate_hz, 90, 0.94, 1.06
-        )
+        f0 = curve([(0, 0.6 * top_hz), (0.25, top_hz), (1, 0.5 * top_hz)], n) * wander(rng, n, rate_hz, 90, 0.94, 1.06)
         voice = tone(f0, n, rate_hz, falling(16, 0.5)) + 0.9 * noise(rng, n, rate_hz, 400, 3500)
         return resonate(voice, rate_hz, formants) * decay(n, rate_hz, 0.015, 0.45) * uniform(rng, 0.7, 1.0)
 
@@ -45,11 +43,7 @@ def cat_meowing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace:
     """Return one meow: the pitch arches while the mouth opens and closes."""
     n = n_samples(uniform(rng, 0.7, 1.05), rate_hz)
     pitch_hz = uniform(rng, 480, 640)
-    f0 = (
-        curve([(0, 0.75), (0.3, 1.2), (0.6, 1.1), (1, 0.7)], n)
-        * pitch_hz
-        * wander(rng, n, rate_hz, 8, 0.98, 1.02)
-    )
+    f0 = curve([(0, 0.75), (0.3, 1.2), (0.6, 1.1), (1, 0.7)], n) * pitch_hz * wander(rng, n, rate_hz, 8, 0.98, 1.02)
     source = tone(f0, n, rate_hz, falling(14, 0.6))
     closed = resonate(source, rate_hz, [(900, 500, 1.0), (2600, 500, 0.3)])
     open_ = resonate(source, rate_hz, [(1500, 600, 1.0), (3400, 800, 0.6)])

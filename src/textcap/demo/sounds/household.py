@@ -101,6 +101,4 @@ def vacuum_cleaner(rng: np.random.Generator, duration_s: float, rate_hz: int, pa
     motor_hz = uniform(rng, 230, 320) * wander(rng, n, rate_hz, 0.6, 0.98, 1.02)
     motor = tone(motor_hz, n, rate_hz, [1.0, 0.5, 0.7, 0.3, 0.2, 0.15])
     air = noise(rng, n, rate_hz, 250, 4000, -1.5, order=2)
-    return np.asarray(
-        air + uniform(rng, 0.7, 1.0) * motor + 0.15 * tone(motor_hz * 9.7, n, rate_hz, falling(2, 1.0))
-    )
+    return np.asarray(air + uniform(rng, 0.7, 1.0) * motor + 0.15 * tone(motor_hz * 9.7, n, rate_hz, falling(2, 1.0)))

@@ -32,9 +32,7 @@ def _fft_size(n: int) -> int:
 def band_gain(frequencies_hz: Signal, low_hz: float, high_hz: float, order: int = 4) -> Signal:
     """Return the gain of a band with Butterworth-like edges, 0 to 1, at each frequency."""
     f = np.maximum(frequencies_hz, 1e-3)
-    return np.asarray(
-        1.0 / np.sqrt((1.0 + (low_hz / f) ** (2 * order)) * (1.0 + (f / high_hz) ** (2 * order)))
-    )
+    return np.asarray(1.0 / np.sqrt((1.0 + (low_hz / f) ** (2 * order)) * (1.0 + (f / high_hz) ** (2 * order))))
 
 
 def noise(
@@ -67,14 +65,10 @@ def band_pass(x: Signal, rate_hz: int, low_hz: float, high_hz: float, order: int
     """Return the signal within a band, without delay."""
     size = _fft_size(x.size + rate_hz // 20)
     f = np.fft.rfftfreq(size, 1.0 / rate_hz)
-    return np.asarray(
-        np.fft.irfft(np.fft.rfft(x, size) * band_gain(f, low_hz, high_hz, order), size)[: x.size]
-    )
+    return np.asarray(np.fft.irfft(np.fft.rfft(x, size) * band_gain(f, low_hz, high_hz, order), size)[: x.size])
 
 
-def resonate(
-    x: Signal, rate_hz: int, formants: Iterable[tuple[float, float, float]], floor: float = 0.02
-) -> Signal:
+def resonate(x: Signal, rate_hz: int, formants: Iterable[tuple[float, float, float]], floor: float = 0.02) -> Signal:
     """Return the signal through parallel resonances, without delay.
 
     Args:
@@ -130,9 +124,7 @@ def ring(
         length = min(n, n_samples(fall_s, rate_hz))
         t = np.arange(length) / rate_hz
         x[:length] += (
-            amplitude
-            * np.exp(-6.9 * t / fall_s)
-            * np.sin(2 * np.pi * frequency_hz * t + rng.uniform(0, 2 * np.pi))
+            amplitude * np.exp(-6.9 * t / fall_s) * np.sin(2 * np.pi * frequency_hz * t + rng.uniform(0, 2 * np.pi))
         )
     return x
 
@@ -157,9 +149,7 @@ def decay(n: int, rate_hz: int, attack_s: float, fall_s: float) -> Signal:
     return np.asarray(np.clip(t / max(attack_s, 1e-4), 0.0, 1.0) * np.exp(-6.9 * t / fall_s))
 
 
-def wander(
-    rng: np.random.Generator, n: int, rate_hz: int, changes_hz: float, low: float, high: float
-) -> Signal:
+def wander(rng: np.random.Generator, n: int, rate_hz: int, changes_hz: float, low: float, high: float) -> Signal:
     """Return a random curve between low and high with about changes_hz turns per second."""
     # Half cosines between random knots, on a coarse grid: one for every sample would take most of the time.
     fine = 8

@@ -32,9 +32,7 @@ def hammer_hitting(rng: np.random.Generator, duration_s: float, rate_hz: int, pa
     for i, t in enumerate(onsets(rng, duration_s, uniform(rng, 0.40, 0.48) / pace, 0.06)):
         n = n_samples(0.25, rate_hz)
         nail_hz = base_hz * (1.0 + 0.03 * i)
-        blow = ring(
-            rng, n, rate_hz, [(nail_hz, 0.16, 0.7), (nail_hz * 1.83, 0.12, 0.6), (nail_hz * 2.9, 0.08, 0.4)]
-        )
+        blow = ring(rng, n, rate_hz, [(nail_hz, 0.16, 0.7), (nail_hz * 1.83, 0.12, 0.6), (nail_hz * 2.9, 0.08, 0.4)])
         blow += ring(rng, n, rate_hz, [(uniform(rng, 150, 190), 0.12, 1.2), (430, 0.06, 0.6)])
         blow += 0.5 * noise(rng, n, rate_hz, 400, 6000, order=2) * decay(n, rate_hz, 0.0005, 0.02)
         parts.append((t, blow * uniform(rng, 0.75, 1.0)))
@@ -102,10 +100,7 @@ def metal_clanging(rng: np.random.Generator, duration_s: float, rate_hz: int, pa
     base_hz = uniform(rng, 480, 700)
     ratios = (1.0, 1.47, 2.09, 2.56, 3.39, 4.08, 5.4, 7.1)
     n = n_samples(1.2, rate_hz)
-    modes = [
-        (base_hz * r * uniform(rng, 0.97, 1.03), uniform(rng, 0.7, 1.1), uniform(rng, 0.5, 1.0))
-        for r in ratios
-    ]
+    modes = [(base_hz * r * uniform(rng, 0.97, 1.03), uniform(rng, 0.7, 1.1), uniform(rng, 0.5, 1.0)) for r in ratios]
     clang = ring(rng, n, rate_hz, modes)
     clang += 2.0 * noise(rng, n, rate_hz, 800, 7000, order=2) * decay(n, rate_hz, 0.0005, 0.06)
     parts: list[tuple[float, Signal]] = [(0.01, clang)]

@@ -27,9 +27,7 @@ def car_engine(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: 
     """Return a steady low engine with a little road noise."""
     n = n_samples(duration_s, rate_hz)
     firing_hz = uniform(rng, 45, 70) * wander(rng, n, rate_hz, 0.7, 0.95, 1.08)
-    engine = tone(firing_hz, n, rate_hz, falling(12, 0.5)) + 0.6 * tone(
-        0.5 * firing_hz, n, rate_hz, falling(12, 0.5)
-    )
+    engine = tone(firing_hz, n, rate_hz, falling(12, 0.5)) + 0.6 * tone(0.5 * firing_hz, n, rate_hz, falling(12, 0.5))
     body = resonate(engine, rate_hz, [(110, 80, 1.0), (260, 120, 0.5)], 0.02)
     return body + 0.06 * noise(rng, n, rate_hz, 80, 900, -4.0, order=2)
 
@@ -65,9 +63,7 @@ def helicopter_flying(rng: np.random.Generator, duration_s: float, rate_hz: int,
     chops_hz = uniform(rng, 7.5, 9.5) * pace
     phase = np.cumsum(chops_hz * wander(rng, n, rate_hz, 0.7, 0.97, 1.03)) / rate_hz
     chop = np.exp(-5.0 * (phase % 1.0)) * np.clip((phase % 1.0) * 20, 0, 1)
-    low = noise(rng, n, rate_hz, 50, 350, -2.0, order=2) + 0.6 * noise(
-        rng, n, rate_hz, 350, 1500, -3.0, order=2
-    )
+    low = noise(rng, n, rate_hz, 50, 350, -2.0, order=2) + 0.6 * noise(rng, n, rate_hz, 350, 1500, -3.0, order=2)
     turbine = tone(uniform(rng, 1900, 2500), n, rate_hz, [1.0, 0.3]) * 0.03
     return np.asarray(low * (0.06 + chop) + turbine)
 
@@ -79,9 +75,7 @@ def aeroplane_passing(rng: np.random.Generator, duration_s: float, rate_hz: int,
     t = np.linspace(0.0, 1.0, n) - passing
     loudness = 1.0 / (1.0 + (t / 0.22) ** 2)
     whine_hz = uniform(rng, 1500, 2200) * (1.0 - 0.3 * np.tanh(t / 0.25))
-    whine = (tone(whine_hz, n, rate_hz, [1.0, 0.4]) + 0.5 * tone(1.26 * whine_hz, n, rate_hz, [1.0])) * (
-        t < 0.35
-    )
+    whine = (tone(whine_hz, n, rate_hz, [1.0, 0.4]) + 0.5 * tone(1.26 * whine_hz, n, rate_hz, [1.0])) * (t < 0.35)
     roar = noise(rng, n, rate_hz, 90, 1300, -3.0, order=1)
     hiss = noise(rng, n, rate_hz, 1200, 4000, -2.0, order=1)
     return np.asarray((roar + 0.45 * hiss * loudness + 0.25 * whine * swell(n, rate_hz, 0.2, 0.2)) * loudness)

@@ -35,9 +35,7 @@ def rain_falling(rng: np.random.Generator, duration_s: float, rate_hz: int, pace
 def thunder_rumbling(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
     """Return a crack and the rolling low rumble after it."""
     n = n_samples(duration_s, rate_hz)
-    rumble = noise(rng, n, rate_hz, 25, uniform(rng, 130, 200), -2.0, order=2) * wander(
-        rng, n, rate_hz, 5, 0.2, 1.0
-    )
+    rumble = noise(rng, n, rate_hz, 25, uniform(rng, 130, 200), -2.0, order=2) * wander(rng, n, rate_hz, 5, 0.2, 1.0)
     rumble *= curve([(0, 0.2), (0.08, 1.0), (0.4, 0.7), (1, 0.15)], n)
     crack_n = n_samples(min(duration_s, uniform(rng, 0.5, 0.9)), rate_hz)
     crack = noise(rng, crack_n, rate_hz, 60, 1500, -4.0, order=2) * decay(crack_n, rate_hz, 0.02, 0.8)
@@ -74,9 +72,7 @@ def stream_bubbling(rng: np.random.Generator, duration_s: float, rate_hz: int, p
         length = n_samples(uniform(rng, 0.03, 0.07), rate_hz)
         base_hz = float(np.exp(rng.uniform(np.log(450), np.log(1500))))
         blip = tone(base_hz * curve([(0, 1.0), (1, uniform(rng, 1.2, 1.6))], length), length, rate_hz, [1.0])
-        parts.append(
-            (rng.uniform(0, duration_s), blip * decay(length, rate_hz, 0.003, 0.08) * uniform(rng, 0.3, 1.0))
-        )
+        parts.append((rng.uniform(0, duration_s), blip * decay(length, rate_hz, 0.003, 0.08) * uniform(rng, 0.3, 1.0)))
     return place(n, rate_hz, parts) + 0.05 * noise(rng, n, rate_hz, 400, 2500, -3.0, order=2)
 
 

@@ -26,12 +26,12 @@ from textcap.config import BridgeConfig, MapperConfig, to_dict
 from textcap.device import resolve_device
 from textcap.embeddings import default_cache_folder, embed_captions
 from textcap.errors import InputError
-from textcap.training_data import MAX_CAPTION_TOKENS, Examples, make_examples
-from textcap.training_events import Embedded, Event, Report, Started, Warned
-from textcap.training_job import TrainingJob
-from textcap.training_launch import launch
-from textcap.training_loop import MapperTraining
-from textcap.training_state import WorkFolder, load_state
+from textcap.training.data import MAX_CAPTION_TOKENS, Examples, make_examples
+from textcap.training.events import Embedded, Event, Report, Started, Warned
+from textcap.training.job import TrainingJob
+from textcap.training.launch import launch
+from textcap.training.loop import MapperTraining
+from textcap.training.state import WorkFolder, load_state
 from textcap.weights import WEIGHT_SETS, Progress
 
 _logger = logging.getLogger("textcap")
@@ -87,9 +87,7 @@ def train(
 def mapper_config(job: TrainingJob, backbone: Backbone) -> MapperConfig:
     """Return the sizes of the mapper that a job trains."""
     changes: dict[str, Any] = {"prefix_length": job.prefix_length, "n_layers": job.mapper_layers}
-    return replace(
-        backbone.config.mapper, **{name: value for name, value in changes.items() if value is not None}
-    )
+    return replace(backbone.config.mapper, **{name: value for name, value in changes.items() if value is not None})
 
 
 @contextmanager

@@ -20,11 +20,10 @@ from textcap.bridge import Bridge
 from textcap.config import MapperConfig, TrainingConfig
 from textcap.device import seeded_generator
 from textcap.errors import InputError
-from textcap.held_out import evaluate_held_out
 from textcap.language_model import LanguageModel
 from textcap.mapper import Mapper
 from textcap.tokenizer import Tokenizer
-from textcap.training_data import (
+from textcap.training.data import (
     MAPPER_STREAM,
     NOISE_STREAM,
     Examples,
@@ -34,8 +33,9 @@ from textcap.training_data import (
     rate_factor,
     scaled_warmup,
 )
-from textcap.training_events import EpochDone, Report, Stepped, Warned
-from textcap.training_state import TrainingProgress, WorkFolder
+from textcap.training.events import EpochDone, Report, Stepped, Warned
+from textcap.training.held_out import evaluate_held_out
+from textcap.training.state import TrainingProgress, WorkFolder
 
 SAVE_EVERY_S = 300.0
 
@@ -115,9 +115,7 @@ class MapperTraining:
             message = f"out of memory on {device} with batches of {batch}"
             raise InputError(message, hint=f"lower --batch-size, say to {max(1, batch // 2)}") from error
         mapper = Mapper(self.plain_mapper.config)
-        mapper.load_state_dict(
-            {name: tensor.cpu() for name, tensor in self.plain_mapper.state_dict().items()}
-        )
+        mapper.load_state_dict({name: tensor.cpu() for name, tensor in self.plain_mapper.state_dict().items()})
         return TrainedMapper(mapper.eval().requires_grad_(False), self.progress.metrics)
 
     def _run_epochs(self) -> None:
@@ -195,9 +193,7 @@ class MapperTraining:
             # Early on every run says the same to everything: only half way and at the end is it worth a word.
             if held_out.collapsed and epoch + 1 in ((config.epochs + 1) // 2, config.epochs):
                 share = held_out.distinct_share
-                self.report(
-                    Warned(f"the model says much the same to everything: {share:.0%} distinct captions")
-                )
+                self.report(Warned(f"the model says much the same to everything: {share:.0%} distinct captions"))
         return EpochDone(
             epoch=epoch + 1,
             epochs=config.epochs,
@@ -271,9 +267,7 @@ class _Clock:
             left = (run.total_steps - self.step) * (now - self._started) / (self.step - self._first_step)
             loss = loss_sum / self._tokens_since
             rate = run.rate_at(self.step - 1)
-            run.report(
-                Stepped(self._epoch + 1, self.step, run.total_steps, loss, rate, self.captions_per_s, left)
-            )
+            run.report(Stepped(self._epoch + 1, self.step, run.total_steps, loss, rate, self.captions_per_s, left))
         self._losses, self._tokens_since = [], 0
 
 

@@ -1,4 +1,4 @@
-"""One of several training processes on this machine, started by `textcap.training_launch`.
+"""One of several training processes on this machine, started by `textcap.training.launch`.
 
 Knows the messages that its starter expects, and nothing of training.
 """
@@ -15,8 +15,8 @@ from textcap.captions import CaptionFile, CaptionSet
 from textcap.config import from_dict
 from textcap.errors import TextcapError
 from textcap.training import train
-from textcap.training_events import event_to_dict
-from textcap.training_job import TrainingJob
+from textcap.training.events import event_to_dict
+from textcap.training.job import TrainingJob
 
 
 def main(job_file: str) -> int:

@@ -1,6 +1,6 @@
 """Run a training job in several processes of this machine, and know when one of them dies.
 
-Knows nothing of training. Every process runs `textcap.training_worker`, reads its job from a file, tells what
+Knows nothing of training. Every process runs `textcap.training.worker`, reads its job from a file, tells what
 happens in JSON Lines on its standard output, and ends itself when its standard input closes: when this
 process is gone, so are they.
 """
@@ -21,8 +21,8 @@ from textcap import errors
 from textcap.captions import CaptionSet
 from textcap.config import to_dict
 from textcap.errors import TextcapError
-from textcap.training_events import Report, event_from_dict
-from textcap.training_job import TrainingJob
+from textcap.training.events import Report, event_from_dict
+from textcap.training.job import TrainingJob
 
 _STOP_S = 10.0
 
@@ -64,7 +64,7 @@ def _start(path: Path, rank: int, n_processes: int, port: int) -> subprocess.Pop
         # This package, even when it was not installed but found through sys.path.
         "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
     }
-    command = [sys.executable, "-m", "textcap.training_worker", str(path)]
+    command = [sys.executable, "-m", "textcap.training.worker", str(path)]
     return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 

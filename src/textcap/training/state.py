@@ -7,7 +7,7 @@ is killed at any moment finds the last whole state.
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from textcap.checkpoint import METRICS_FILE, metrics_lines
 from textcap.errors import CheckpointError, InputError
 from textcap.files import atomic_write_text
 
 STATE_FILE = "state.safetensors"
 SETTINGS_FILE = "settings.json"
-METRICS_FILE = "metrics.jsonl"
 
 _METADATA_KEY = "textcap"
 
@@ -88,9 +88,7 @@ class WorkFolder:
             differing = _differing(settings_file, settings)
             if differing and not force:
                 hint = "use --force to start again, or choose another -o"
-                raise InputError(
-                    f"{self.path} is an unfinished run with other {', '.join(differing)}", hint=hint
-                )
+                raise InputError(f"{self.path} is an unfinished run with other {', '.join(differing)}", hint=hint)
             if differing:
                 state_file.unlink()
         atomic_write_text(settings_file, json.dumps(settings, indent=2) + "\n")
@@ -110,9 +108,7 @@ class WorkFolder:
             (self.path / METRICS_FILE).write_text(metrics_lines(progress.metrics), encoding="utf-8")
         except (OSError, SafetensorError) as error:
             hint = "free some space, or write elsewhere with -o"
-            raise InputError(
-                f"cannot save the state of the run in {self.path}: {error}", hint=hint
-            ) from error
+            raise InputError(f"cannot save the state of the run in {self.path}: {error}", hint=hint) from error
 
     def close(self) -> None:
         """Let others have the folder."""
@@ -123,11 +119,6 @@ class WorkFolder:
         """Delete the folder: the run is done."""
         self.close()
         shutil.rmtree(self.path, ignore_errors=True)
-
-
-def metrics_lines(metrics: Sequence[Mapping[str, Any]]) -> str:
-    """Return the records of a run as JSON Lines."""
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in metrics)
 
 
 def load_state(work_folder: Path) -> tuple[TrainingProgress, dict[str, Tensor]] | None:

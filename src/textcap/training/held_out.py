@@ -15,8 +15,8 @@ from textcap.device import seeded_generator
 from textcap.language_model import LanguageModel
 from textcap.mapper import Mapper
 from textcap.tokenizer import Tokenizer
-from textcap.training_data import HELD_OUT_STREAM, Examples
-from textcap.training_events import Sample
+from textcap.training.data import HELD_OUT_STREAM, Examples
+from textcap.training.events import Sample
 
 N_SAMPLES = 3
 
