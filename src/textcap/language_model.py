@@ -49,8 +49,8 @@ class LanguageModel(nn.Module):
     def __init__(self, config: LanguageModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.gpt2 = GPT2LMHeadModel(  # type: ignore[no-untyped-call]
-            GPT2Config(  # type: ignore[no-untyped-call]
+        self.gpt2 = GPT2LMHeadModel(
+            GPT2Config(
                 n_layer=config.n_layers,
                 n_embd=config.width,
                 n_head=config.n_heads,
