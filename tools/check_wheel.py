@@ -67,9 +67,7 @@ def main() -> None:
     faults = find_faults(wheels[0])
     if faults:
         sys.exit(f"{wheels[0].name}: " + "; ".join(faults))
-    print(
-        f"{wheels[0].name}: {wheels[0].stat().st_size:,} bytes, its command says {run_command(wheels[0])!r}"
-    )
+    print(f"{wheels[0].name}: {wheels[0].stat().st_size:,} bytes, its command says {run_command(wheels[0])!r}")
 
 
 if __name__ == "__main__":
