@@ -106,23 +106,23 @@ def _largest_difference(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max())
 
 
-def test_audio_embeddings_equal_msclap(full, record_property):
+def test_audio_embeddings_equal_msclap(full):
     paths = [write_sound(full.folder / f"{s}s.wav", s, seed=s) for s in (3, 7)]
     ours = torch.cat([_embed_file(full, path) for path in paths])
     theirs = normalize(full.reference.get_audio_embeddings(paths), dim=-1)
     assert (theirs[0] - theirs[1]).abs().max() > 1e-3  # the two sounds are told apart
     difference = _largest_difference(ours, theirs)
-    record_property("largest_difference", difference)
+    print(f"largest difference {difference:.2e}")  # pytest -rP shows it
     assert difference <= TOLERANCE
 
 
-def test_text_embeddings_equal_msclap(full, record_property):
+def test_text_embeddings_equal_msclap(full):
     assert len(set(CAPTIONS)) == 50
     ours = full.text_encoder.encode(CAPTIONS, batch_size=16)
     theirs = _msclap_text(full, CAPTIONS)
     assert torch.pdist(theirs).min() > 1e-2
     difference = _largest_difference(ours, theirs)
-    record_property("largest_difference", difference)
+    print(f"largest difference {difference:.2e}")  # pytest -rP shows it
     assert difference <= TOLERANCE
 
 
