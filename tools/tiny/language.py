@@ -19,7 +19,7 @@ from textcap.demo.grammar import word_scene
 from textcap.demo.scenes import Event, Scene, sample_scene
 from textcap.tokenizer import END_OF_TEXT, Tokenizer
 from tiny.log import Log
-from tiny.settings import LanguageSettings, Round
+from tiny.settings import EVENT_SHARES, LanguageSettings, Round
 
 _PAD = -100
 
@@ -49,15 +49,13 @@ def list_events(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def _list_event(event: Event) -> str:
-    values = [
-        v for v in (event.level, event.distance, event.pace, "repeated" if event.repeated else None) if v
-    ]
+    values = [v for v in (event.level, event.distance, event.pace, "repeated" if event.repeated else None) if v]
     return " ".join([event.kind.replace("_", " "), *values])
 
 
 def draw_text(rng: np.random.Generator, settings: LanguageSettings) -> tuple[str, str]:
     """Return a caption and what stands before it: a list, another wording or nothing."""
-    scene = sample_scene(rng, unseen=False)
+    scene = sample_scene(rng, unseen=False, event_shares=EVENT_SHARES)
     caption = word_scene(scene, rng)
     choice = rng.random()
     if choice < settings.list_share:
@@ -95,9 +93,7 @@ def _train_round(
     number: int,
     log: Log,
 ) -> None:
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=plan.learning_rate, weight_decay=0.01, betas=(0.9, 0.98)
-    )
+    optimiser = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, plan.learning_rate, total_steps=plan.steps, pct_start=0.08
     )

@@ -13,9 +13,7 @@ class Log:
 
     def write(self, stage: str, **figures: float | int | str) -> None:
         """Write one line of figures, numbers rounded to four digits."""
-        row = {"stage": stage} | {
-            k: round(float(v), 4) if not isinstance(v, str) else v for k, v in figures.items()
-        }
+        row = {"stage": stage} | {k: round(float(v), 4) if not isinstance(v, str) else v for k, v in figures.items()}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), file=sys.stderr, flush=True)

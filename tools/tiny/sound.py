@@ -16,6 +16,7 @@ from textcap.config import AudioConfig
 from textcap.demo.render import render_scene
 from textcap.demo.scenes import Scene, sample_scene
 from tiny.log import Log
+from tiny.settings import EVENT_SHARES
 
 # Scene seeds: the benchmark's test clips start at 10,000,000, and no clip of this tool may reach them.
 TRAINING_SEEDS = 1_000_000
@@ -33,7 +34,7 @@ class Clips:
 
 def scene_of_seed(seed: int, *, unseen: bool) -> Scene:
     """Return the scene that belongs to a seed; its sound is rendered from the same seed."""
-    return sample_scene(np.random.default_rng(seed), unseen=unseen)
+    return sample_scene(np.random.default_rng(seed), unseen=unseen, event_shares=EVENT_SHARES)
 
 
 def render_clips(path: Path, seeds: range, unseen: list[bool], audio: AudioConfig, log: Log) -> Clips:

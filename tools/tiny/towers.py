@@ -15,6 +15,7 @@ from textcap.clap import AudioEncoder, TextEncoder
 from textcap.config import ClapConfig
 from textcap.demo.grammar import word_scene
 from textcap.demo.scenes import Scene
+from textcap.demo.sounds import KINDS
 from textcap.tokenizer import Tokenizer
 from tiny.log import Log
 from tiny.settings import TowerSettings
@@ -35,18 +36,17 @@ def train_towers(
     """Train both towers and write `audio_encoder.safetensors` and `text_encoder.safetensors`."""
     torch.manual_seed(settings.seed)
     audio, text = AudioEncoder(config), TextEncoder(config, tokenizer)
-    parameters = [p for model in (audio, text) for p in model.parameters()]
+    directions = torch.nn.Parameter(torch.randn(len(KINDS), config.embedding_width))  # one for each kind
+    parameters = [directions, *audio.parameters(), *text.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.1
     )
     start, losses = time.monotonic(), []
-    for step, (log_mel, captions) in enumerate(_batches(clips, settings), start=1):
+    for step, (log_mel, captions, tags) in enumerate(_batches(clips, settings), start=1):
         audio.train(), text.train()
         tokens, lengths = pad_captions(tokenizer, captions, config.text_tower.max_tokens)
-        scores = settings.logit_scale * audio.embed_log_mel(log_mel) @ text(tokens, lengths).T
-        target = torch.arange(len(scores))
-        loss = (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
+        loss = _loss(audio.embed_log_mel(log_mel), text(tokens, lengths), tags, directions, settings)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -55,12 +55,30 @@ def train_towers(
         losses.append(loss.item())
         if step % 50 == 0 or step == settings.steps:
             figures = measure_towers(audio, text, validation, settings.seed)
-            log.write(
-                "towers", step=step, loss=np.mean(losses[-50:]), seconds=time.monotonic() - start, **figures
-            )
+            log.write("towers", step=step, loss=np.mean(losses[-50:]), seconds=time.monotonic() - start, **figures)
             for name, model in (("audio_encoder", audio), ("text_encoder", text)):
                 ending = "safetensors" if step == settings.steps else "so-far"
                 _save(model, folder / f"{name}.{ending}")
+
+
+def _loss(audio: Tensor, text: Tensor, tags: Tensor, directions: Tensor, settings: TowerSettings) -> Tensor:
+    """Return the contrastive loss of embeddings `[B, E]`, with the terms that make them use many directions.
+
+    Args:
+        tags: `[B, kinds]`, for each clip equal shares of the kinds of sound in it.
+        directions: `[kinds, E]`, any length.
+    """
+    scores = settings.logit_scale * audio @ text.T
+    target = torch.arange(len(scores))
+    contrastive = (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
+    different = ~torch.eye(len(scores), dtype=torch.bool)
+    spread = sum(((side @ side.T)[different] ** 2).mean().log() for side in (audio, text)) / 2
+    unit = F.normalize(directions, dim=-1)
+    tagged = sum(F.cross_entropy(settings.tag_scale * side @ unit.T, tags) for side in (audio, text)) / 2
+    apart = 1 - (audio * text).sum(1).mean()
+    return (
+        contrastive + settings.spread_weight * spread + settings.tag_weight * tagged + settings.alignment_weight * apart
+    )
 
 
 def load_towers(folder: Path, tokenizer: Tokenizer, config: ClapConfig) -> tuple[AudioEncoder, TextEncoder]:
@@ -89,6 +107,7 @@ def measure_towers(audio: AudioEncoder, text: TextEncoder, clips: Clips, seed: i
         "pair_cosine": pairs.mean().item(),
         "other_cosine": off.item(),
         "infinity_norm": (audio_embeddings - text_embeddings).abs().amax(1).mean().item(),
+        "directions": 1 / (text_embeddings @ text_embeddings.T).square().mean().item(),
         "mean_distance": (audio_embeddings.mean(0) - text_embeddings.mean(0)).norm().item(),
     }
 
@@ -114,15 +133,14 @@ def pad_captions(tokenizer: Tokenizer, captions: list[str], max_tokens: int) -> 
     return tokens, torch.tensor([len(row) for row in rows])
 
 
-def _batches(clips: Clips, settings: TowerSettings) -> Iterator[tuple[Tensor, list[str]]]:
-    """Yield log-mel spectrograms `[B, 1, F, M]`, partly masked, and a fresh caption of each."""
+def _batches(clips: Clips, settings: TowerSettings) -> Iterator[tuple[Tensor, list[str], Tensor]]:
+    """Yield log-mel spectrograms `[B, 1, F, M]`, partly masked, fresh captions, and tags `[B, kinds]`."""
     rng = np.random.default_rng(settings.seed)
     scenes: list[Scene] = clips.scenes
-    order: list[int] = []
+    with_kind = {kind: np.array([i for i, s in enumerate(scenes) if kind in s.kinds]) for kind in KINDS}
     for _ in range(settings.steps):
-        if len(order) < settings.batch_size:
-            order = rng.permutation(len(scenes)).tolist()
-        batch, order = order[: settings.batch_size], order[settings.batch_size :]
+        kinds = rng.choice(list(KINDS), settings.batch_size // settings.group_size, replace=False)
+        batch = np.concatenate([rng.choice(with_kind[kind], settings.group_size, replace=False) for kind in kinds])
         log_mel = torch.from_numpy(clips.log_mel[batch].astype(np.float32))[:, None]
         quiet = log_mel.mean()
         for row in log_mel:
@@ -132,4 +150,5 @@ def _batches(clips: Clips, settings: TowerSettings) -> Iterator[tuple[Tensor, li
             )
             row[:, :, mel : mel + rng.integers(_MASKED_MELS + 1)] = quiet
             row[:, frame : frame + rng.integers(_MASKED_FRAMES + 1)] = quiet
-        yield log_mel, [word_scene(scenes[i], rng) for i in batch]
+        tags = torch.tensor([[(kind in scenes[i].kinds) / len(scenes[i].kinds) for kind in KINDS] for i in batch])
+        yield log_mel, [word_scene(scenes[i], rng) for i in batch], tags

@@ -15,17 +15,10 @@ LEVELS = ("loud", "faint")
 DISTANCES = ("near", "distant")
 PACES = ("fast", "slow")
 
-_EVENT_COUNT_SHARES = (
-    0.15,
-    0.45,
-    0.40,
-)  # of 1, 2 and 3 events: few single ones, so that captions are distinct
+_EVENT_SHARES = (0.25, 0.50, 0.25)  # of scenes with 1, 2 and 3 events
 _LAYOUT_SHARES = {"sequence": 0.45, "together": 0.25, "background": 0.30}
-_ATTRIBUTE_SHARE = (
-    0.60,
-    0.36,
-    0.26,
-)  # by the number of events: a longer caption has less room; a third over all
+# Of events with an attribute, by the number of events: a longer caption has less room. A third over all.
+_ATTRIBUTE_SHARES = (0.60, 0.36, 0.26)
 _HELD_OUT_ONE_IN = 6
 
 
@@ -85,15 +78,18 @@ def is_held_out(a: str, b: str) -> bool:
     return a != b and number % _HELD_OUT_ONE_IN == 0
 
 
-def sample_scene(rng: np.random.Generator, *, unseen: bool) -> Scene:
+def sample_scene(
+    rng: np.random.Generator, *, unseen: bool, event_shares: tuple[float, float, float] = _EVENT_SHARES
+) -> Scene:
     """Draw a scene.
 
     Args:
         unseen: False draws from the training scenes, which have no held-out pair of kinds; True draws scenes
             with at least one.
+        event_shares: Shares of scenes with 1, 2 and 3 events; they sum to 1.
     """
     names = tuple(KINDS)
-    n_events = 1 + int(rng.choice(3, p=_EVENT_COUNT_SHARES))
+    n_events = 1 + int(rng.choice(3, p=event_shares))
     if unseen:
         n_events = max(n_events, 2)
     while True:
@@ -102,7 +98,7 @@ def sample_scene(rng: np.random.Generator, *, unseen: bool) -> Scene:
             break
     layout = _sample_layout(kinds, rng)
     behind = len(kinds) - 1 if layout == "background" else None
-    share = _ATTRIBUTE_SHARE[n_events - 1]
+    share = _ATTRIBUTE_SHARES[n_events - 1]
     events = tuple(
         _sample_event(kind, rng) if rng.random() < share and i != behind else Event(kind)
         for i, kind in enumerate(kinds)
