@@ -49,8 +49,8 @@ _WHO = (
 _WHAT = (
     "can be heard.",
     "makes noise while the wind blows through tall, dry grass",
-    "comes closer, passes by on the left and fades into the distance, followed by 10 seconds of near silence",
-    "is loud at first; it stops, starts again and stops for good as a door slams shut in the background",
+    "comes closer, passes by on the left and fades away, then 10 seconds of silence",
+    "is loud at first; it stops, starts again and stops for good as a door slams",
     "hums, rattles & clicks",
 )
 CAPTIONS = [f"{who} {what}" for who in _WHO for what in _WHAT]
