@@ -22,8 +22,7 @@ from textcap.captions import CaptionFile, CaptionSet
 from textcap.checkpoint import load_model
 from textcap.config import BridgeConfig, TrainingConfig
 from textcap.errors import CheckpointError, InputError, TextcapError
-from textcap.training import launch as launch_module
-from textcap.training import loop, train
+from textcap.training import loop, processes, train
 from textcap.training.data import Examples, epoch_batches, make_examples
 from textcap.training.events import (
     Embedded,
@@ -421,7 +420,7 @@ def fake_workers(monkeypatch: pytest.MonkeyPatch, *scripts: str) -> list[subproc
         started.append(worker)
         return worker
 
-    monkeypatch.setattr(launch_module, "_start", start)
+    monkeypatch.setattr(processes, "_start", start)
     return started
 
 
@@ -448,7 +447,7 @@ def test_failing_process_ends_the_others(
 ) -> None:
     workers = fake_workers(monkeypatch, WAITS, script)
     with pytest.raises(error, match=message):
-        launch_module.launch(TrainingJob("model"), caption_set(), 2, lambda event: None)
+        processes.launch(TrainingJob("model"), caption_set(), 2, lambda event: None)
     assert len(workers) == 2 and all(worker.poll() is not None for worker in workers)
 
 

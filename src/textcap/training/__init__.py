@@ -29,8 +29,8 @@ from textcap.errors import InputError
 from textcap.training.data import MAX_CAPTION_TOKENS, Examples, make_examples
 from textcap.training.events import Embedded, Event, Report, Started, Warned
 from textcap.training.job import TrainingJob
-from textcap.training.launch import launch
 from textcap.training.loop import MapperTraining
+from textcap.training.processes import launch
 from textcap.training.state import WorkFolder, load_state
 from textcap.weights import WEIGHT_SETS, Progress
 

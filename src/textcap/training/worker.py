@@ -1,4 +1,4 @@
-"""One of several training processes on this machine, started by `textcap.training.launch`.
+"""One of several training processes on this machine, started by `textcap.training.processes`.
 
 Knows the messages that its starter expects, and nothing of training.
 """
