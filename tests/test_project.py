@@ -42,7 +42,7 @@ MAX_FUNCTION_LINES = 80
 # Imports point up this list: a module may import from its own line and the lines above. A name stands for the
 # modules that begin with it and an underscore too.
 LAYERS = (
-    ("errors", "device", "files"),
+    ("errors", "device", "files", "text"),
     ("config",),
     ("captions", "audio", "tokenizer", "tensors"),
     ("weights",),
