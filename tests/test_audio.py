@@ -1,3 +1,6 @@
+import os
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +153,83 @@ def test_odd_and_broken_files_are_read_or_named(test_data: Path) -> None:
             n_read += 1
     assert n_read >= 70
     assert n_named >= 20
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="names are Unicode here")
+def test_name_that_is_not_utf8_is_read(tmp_path: Path) -> None:
+    written = _write(tmp_path / "a.wav", _noise(1000))
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
+    written.rename(odd)
+    [window] = read_windows(odd, AudioConfig())
+    assert window.end_s == pytest.approx(1000 / 44100)
+
+
+def test_extension_says_nothing(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.wav", _noise(1000)).rename(tmp_path / "a.raw")
+    assert len(list(read_windows(path, AudioConfig()))) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_pipe_is_read(tmp_path: Path) -> None:
+    content = _write(tmp_path / "a.wav", _noise(1000)).read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(content,), daemon=True)
+    writer.start()
+    [window] = read_windows(tmp_path / "pipe", AudioConfig())
+    writer.join(timeout=10)
+    assert window.end_s == pytest.approx(1000 / 44100)
+
+
+@pytest.mark.parametrize("name", ["n" * 5000 + ".wav", "a.wav/b.wav", "nul\0.wav", "half\ud800.wav"])
+def test_impossible_names_are_one_line(tmp_path: Path, name: str) -> None:
+    _write(tmp_path / "a.wav", _noise(10))
+    with pytest.raises(InputError, match="cannot be read: File name too long|there is no file|is no name"):
+        list(read_windows(tmp_path / name, AudioConfig()))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_folder_without_permission_is_one_line(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    _write(closed / "a.wav", _noise(10))
+    closed.chmod(0)
+    try:
+        with pytest.raises(InputError, match="cannot be read: Permission denied"):
+            list(read_windows(closed / "a.wav", AudioConfig()))
+    finally:
+        closed.chmod(0o700)
+
+
+@pytest.mark.parametrize("value", [3e38, -1e30, 1e5])
+def test_samples_far_too_loud_are_an_error(tmp_path: Path, value: float) -> None:
+    samples = _noise(1000)
+    samples[500] = value
+    with pytest.raises(InputError, match="far outside -1 to 1"):
+        list(read_windows(_write(tmp_path / "a.wav", samples), AudioConfig()))
+
+
+def test_samples_somewhat_too_loud_are_read(tmp_path: Path) -> None:
+    assert len(list(read_windows(_write(tmp_path / "a.wav", 30 * _noise(1000)), AudioConfig()))) == 1
+
+
+@pytest.mark.parametrize("rate_hz", [1, 999])
+def test_rate_of_no_sound_is_an_error(tmp_path: Path, rate_hz: int) -> None:
+    with pytest.raises(InputError, match=f"has {rate_hz} samples per second"):
+        list(read_windows(_write(tmp_path / "a.wav", _noise(100), rate_hz), AudioConfig()))
+
+
+def test_blocks_stay_small_whatever_rate_and_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    class Watched(soxr.ResampleStream):
+        def resample_chunk(self, x: np.ndarray, last: bool = False) -> np.ndarray:
+            resampled = super().resample_chunk(x, last)
+            sizes.append(len(resampled))
+            return resampled
+
+    monkeypatch.setattr(soxr, "ResampleStream", Watched)
+    slow = _write(tmp_path / "slow.wav", _noise(60_000), 1000)  # a minute
+    assert list(read_windows(slow, AudioConfig()))[-1].end_s == pytest.approx(60, abs=0.01)
+    wide = _write(tmp_path / "wide.wav", _noise(20_000, n_channels=64), 48000)
+    assert list(read_windows(wide, AudioConfig()))[-1].end_s == pytest.approx(20_000 / 48000, abs=0.001)
+    assert max(sizes) < 2**19

@@ -4,9 +4,13 @@ Knows no model beyond the rate and window length it asks for. Files are read in 
 with their length. Nothing is random: the same file gives the same windows.
 """
 
+import math
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +22,11 @@ from textcap.errors import InputError
 
 Signal = npt.NDArray[np.float32]
 
-_BLOCK_FRAMES = 1 << 18  # six seconds of CD sound; larger blocks read no faster
+# A block holds at most so many samples of all channels, and so many seconds: a header may claim any rate.
+_BLOCK_SAMPLES = 1 << 18  # larger blocks read no faster
+_BLOCK_S = 6
+_LOWEST_RATE_HZ = 1000
+_LOUDEST = 1e4  # 80 dB above full scale: no recording, and far louder ones overflow the spectrum
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,8 @@ def read_windows(path: Path, config: AudioConfig) -> Iterator[Window]:
     `hop_s`, and a last one flush with its end.
 
     Raises:
-        InputError: The file is missing, no sound that libsndfile reads, empty, or holds values that are no numbers.
+        InputError: The file is missing, no sound that libsndfile reads, empty, or holds values that are no numbers
+            or far out of range.
     """
     empty = True
     for window in cut_windows(_mono_blocks(path, config.sample_rate_hz), config):
@@ -73,28 +82,60 @@ def cut_windows(blocks: Iterator[Signal], config: AudioConfig) -> Iterator[Windo
 
 def _mono_blocks(path: Path, rate_hz: int) -> Iterator[Signal]:
     """Yield the samples of a file as mono blocks `[S]` at a rate, never all of it at once."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder", hint="give its files, for example with a * pattern")
     try:
-        with soundfile.SoundFile(path) as file:
+        # Opened here: soundfile takes no name that is not UTF-8, and takes `.raw` for sound without a header.
+        with _open(path) as opened, soundfile.SoundFile(_for_libsndfile(opened), closefd=False) as file:
+            if file.samplerate < _LOWEST_RATE_HZ:
+                message = f"{path} has {file.samplerate} samples per second, and sound needs {_LOWEST_RATE_HZ:,}"
+                raise InputError(message, hint="export it again")
             resampler = soxr.ResampleStream(file.samplerate, rate_hz, 1, dtype="float32")
-            for block in file.blocks(_BLOCK_FRAMES, dtype="float32", always_2d=True):
-                if not np.isfinite(block).all():
-                    raise InputError(f"{path} holds samples that are no numbers", hint="export it again")
+            n_frames = max(1, min(_BLOCK_SAMPLES // file.channels, _BLOCK_S * file.samplerate))
+            while len(block := file.read(n_frames, dtype="float32", always_2d=True)):
+                _check_samples(path, block)
                 yield resampler.resample_chunk(block.mean(axis=1))
             yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
     except (soundfile.LibsndfileError, OSError) as error:
         raise _unreadable(path, error) from error
 
 
+def _open(path: Path) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except ValueError as error:  # it holds a null character or half a character
+        raise InputError(f"{str(path)!r} is no name that a file can have") from error
+
+
+def _for_libsndfile(file: BinaryIO) -> BinaryIO | int:
+    return file if os.name == "nt" else file.fileno()  # a descriptor may be a pipe; on Windows it is not shared
+
+
+def _check_samples(path: Path, block: Signal) -> None:
+    loudest = float(np.abs(block).max())
+    if not math.isfinite(loudest):
+        raise InputError(f"{path} holds samples that are no numbers", hint="export it again")
+    if loudest > _LOUDEST:
+        message = f"{path} holds samples far outside -1 to 1, up to {loudest:.3g}"
+        raise InputError(message, hint="export it again, scaled to that range")
+
+
 def _unreadable(path: Path, error: Exception) -> InputError:
-    if isinstance(error, FileNotFoundError) or not path.exists():
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
         return InputError(f"there is no file {path}")
-    if isinstance(error, PermissionError):
-        return InputError(f"{path} may not be read: permission denied")
-    if path.stat().st_size == 0:
+    if isinstance(error, IsADirectoryError) or (isinstance(error, PermissionError) and os.path.isdir(path)):
+        return InputError(f"{path} is a folder", hint="give its files, for example with a * pattern")
+    if isinstance(error, OSError):
+        return InputError(f"{path} cannot be read: {error.strerror or error}")
+    if _is_empty(path):
         return InputError(f"{path} is empty")
     reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
     if "does not exist" in reason:  # what libsndfile says when it tried the file as MP3 and found none
         reason = "Format not recognised"
     return InputError(f"{path} cannot be read as sound: {reason}", hint="convert it to wav or flac")
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        status = path.stat()
+    except OSError:  # gone since it was read
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size == 0
