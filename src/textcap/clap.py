@@ -6,6 +6,7 @@ no windows. Letters: N captions, W windows, S samples, F frames, M mel bins, E e
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -245,12 +246,12 @@ def _text_tower_config(tower: TextTowerConfig) -> GPT2Config:
 
 def _stretch_on_cpu_under_mps(tower: ClapAudioModel) -> None:
     """Run the bicubic stretch of the time axis on the CPU where the device is Apple's, which long lacked it."""
-    encoder = tower.audio_encoder
-    stretch = encoder.reshape_mel2img
+    encoder: Any = tower.audio_encoder  # its methods carry no types
+    stretch: Callable[[Tensor], Tensor] = encoder.reshape_mel2img
 
     def reshape_mel2img(log_mel: Tensor) -> Tensor:
         if log_mel.device.type != "mps":
-            return stretch(log_mel)  # type: ignore[no-any-return]
-        return stretch(log_mel.cpu()).to(log_mel.device)  # type: ignore[no-any-return]
+            return stretch(log_mel)
+        return stretch(log_mel.cpu()).to(log_mel.device)
 
     encoder.reshape_mel2img = reshape_mel2img
