@@ -6,6 +6,7 @@ hash says whether two backbones are the same weights.
 
 import json
 import logging
+import stat
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from textcap.clap import AudioEncoder, TextEncoder, load_audio_encoder, load_tex
 from textcap.config import BackboneConfig, from_dict
 from textcap.errors import CheckpointError, InputError
 from textcap.language_model import LanguageModel, load_language_model
-from textcap.mapper import Mapper, load_clapcap_mapper
+from textcap.mapper import CLAPCAP_PREFIX, Mapper, load_clapcap_mapper
 from textcap.tensors import Checkpoint, Source, load_exact, read_checkpoint
 from textcap.tokenizer import Tokenizer
 from textcap.weights import WEIGHT_SETS, Progress, WeightSet, embedded_folder, ensure, folder_hash
@@ -24,6 +25,9 @@ from textcap.weights import WEIGHT_SETS, Progress, WeightSet, embedded_folder, e
 EMBEDDED = "tiny"
 CLAPCAP = "clapcap"
 CLAPCAP_END_TOKEN_ID = 220  # a space: clapcap was trained on captions that end in " <|endoftext|>"
+
+# Where the parts lie in msclap's two files.
+_MSCLAP_SECTIONS = ("audio_encoder.", "caption_encoder.", "clap.", "gpt.", CLAPCAP_PREFIX)
 
 _logger = logging.getLogger("textcap")
 
@@ -43,6 +47,7 @@ class Backbone:
         self.config = config
         self.content_hash = weights.content_hash
         self.weight_paths = weights.paths
+        self._unused: dict[Path, list[str]] = {}
 
     @classmethod
     def load(cls, name: str, *, offline: bool | None = None, progress: Progress | None = None) -> "Backbone":
@@ -62,9 +67,7 @@ class Backbone:
         if name in WEIGHT_SETS:
             return cls(name, BackboneConfig(name=name), ensure(name, offline=offline, progress=progress))
         folder = embedded_folder() if name == EMBEDDED else Path(name)
-        if not (folder / "config.json").is_file():
-            known = ", ".join([*WEIGHT_SETS, EMBEDDED])
-            raise InputError(f"there is no backbone {name!r}", hint=f"use {known}, or a folder with config.json")
+        _check_folder(name, folder)
         paths = {
             "audio_encoder": folder / "audio_encoder.safetensors",
             "text_encoder": folder / "text_encoder.safetensors",
@@ -88,13 +91,14 @@ class Backbone:
         """Return CLAP's audio side, frozen, on a device."""
         if "audio_encoder" in self.weight_paths:
             encoder = AudioEncoder(self.config.clap)
-            _load_own(encoder, self.weight_paths["audio_encoder"])
+            self._load_own(encoder, self.weight_paths["audio_encoder"])
             return encoder.to(device)
         prefix = "clap." if self.name == CLAPCAP else "audio_encoder."
         encoder = load_audio_encoder(self.config.clap, self._msclap_checkpoint, prefix)
         for name in sorted(self._msclap_checkpoint.absent):
             if "extractor" in name:
                 _logger.warning("%s lacks %s: computed as msclap does", self._msclap_checkpoint.path, name)
+        self._report_unused(self._msclap_checkpoint, prefix)
         return encoder.to(device)
 
     def text_encoder(self, device: torch.device | str = "cpu") -> TextEncoder:
@@ -107,45 +111,74 @@ class Backbone:
             raise InputError("clapcap has no text encoder, so nothing can be trained on it", hint="use msclap-2023")
         if "text_encoder" in self.weight_paths:
             encoder = TextEncoder(self.config.clap, self.tokenizer)
-            _load_own(encoder, self.weight_paths["text_encoder"])
+            self._load_own(encoder, self.weight_paths["text_encoder"])
             return encoder.to(device)
-        return load_text_encoder(self.config.clap, self._msclap_checkpoint, self.tokenizer).to(device)
+        encoder = load_text_encoder(self.config.clap, self._msclap_checkpoint, self.tokenizer)
+        self._report_unused(self._msclap_checkpoint, "caption_encoder.")
+        return encoder.to(device)
 
     def language_model(self, device: torch.device | str = "cpu") -> LanguageModel:
         """Return GPT-2, frozen, on a device."""
         if self.name == CLAPCAP:
             model = load_language_model(self.config.language_model, self._msclap_checkpoint, "gpt.transformer.")
+            self._report_unused(self._msclap_checkpoint, "gpt.")
         else:
-            model = load_language_model(
-                self.config.language_model, read_checkpoint(self.weight_paths["language_model"])
-            )
+            checkpoint = read_checkpoint(self.weight_paths["language_model"])
+            model = load_language_model(self.config.language_model, checkpoint)
+            self._report_unused(checkpoint)
         return model.to(device)
 
     def released_mapper(self, device: torch.device | str = "cpu") -> Mapper:
         """Return the mapper that clapcap carries; other weights have none, which is a ValueError."""
         if self.name != CLAPCAP:
             raise ValueError(f"{self.name} carries no mapper")
-        return load_clapcap_mapper(self.config.mapper, self._msclap_checkpoint).to(device)
+        mapper = load_clapcap_mapper(self.config.mapper, self._msclap_checkpoint)
+        self._report_unused(self._msclap_checkpoint, CLAPCAP_PREFIX)
+        return mapper.to(device)
 
     def unused_tensors(self) -> list[str]:
-        """Return what no part has asked for so far in the msclap checkpoint, once its parts are loaded."""
-        return [] if "_msclap_checkpoint" not in self.__dict__ else self._msclap_checkpoint.unused
+        """Return what no part has asked for so far in the files that were read."""
+        return [name for path in sorted(self._unused) for name in self._unused[path]]
 
     @cached_property
     def _msclap_checkpoint(self) -> Checkpoint:
         return read_checkpoint(self.weight_paths["clapcap" if self.name == CLAPCAP else "clap"])
 
+    def _load_own(self, module: nn.Module, path: Path) -> None:
+        """Load a module from a file with its own tensor names; what the module computes itself may be left out."""
+        computed = ("relative_position_index", "num_batches_tracked")
+        sources = {name: Source(name, optional=name.endswith(computed)) for name in module.state_dict()}
+        checkpoint = read_checkpoint(path)
+        load_exact(module, checkpoint, sources)
+        module.eval().requires_grad_(False)
+        self._report_unused(checkpoint)
 
-def _load_own(module: nn.Module, path: Path) -> None:
-    """Load a module from a file with its own tensor names; what the module computes itself may be left out."""
-    computed = ("relative_position_index", "num_batches_tracked")
-    sources = {name: Source(name, optional=name.endswith(computed)) for name in module.state_dict()}
-    load_exact(module, read_checkpoint(path), sources)
-    module.eval().requires_grad_(False)
+    def _report_unused(self, checkpoint: Checkpoint, section: str | None = None) -> None:
+        """Log each tensor that nobody asked for once; those of another part of the file wait until it is loaded."""
+        others = tuple(other for other in _MSCLAP_SECTIONS if other != section) if section else ()
+        reported = set(self._unused.get(checkpoint.path, []))
+        unused = [name for name in checkpoint.unused if not name.startswith(others)]
+        if new := [name for name in unused if name not in reported]:
+            _logger.info("%s: nobody asked for %s", checkpoint.path, ", ".join(new))
+        self._unused[checkpoint.path] = sorted(reported.union(unused))
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    known = ", ".join([*WEIGHT_SETS, EMBEDDED])
+    hint = f"use {known}, or a folder with config.json"
+    try:
+        found = stat.S_ISREG((folder / "config.json").stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        found = False
+    except (OSError, ValueError) as error:  # an overlong name, a folder that may not be entered, no name at all
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"there is no backbone {name!r} that can be read: {reason}", hint=hint) from error
+    if not found:
+        raise InputError(f"there is no backbone {name!r}", hint=hint)
 
 
 def _read_config(path: Path) -> BackboneConfig:
     try:
         return from_dict(BackboneConfig, json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, InputError) as error:
+    except (OSError, ValueError, InputError) as error:
         raise CheckpointError(f"{path} is no backbone configuration: {error}") from error
