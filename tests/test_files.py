@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 from textcap.errors import InputError
-from textcap.files import atomic_folder, atomic_write_bytes, atomic_write_text, sha256_of_file
+from textcap.files import (
+    atomic_folder,
+    atomic_write_bytes,
+    atomic_write_text,
+    check_folder_place,
+    follow_umask,
+    sha256_of_file,
+)
+
+
+def has_old(folder: Path) -> bool:
+    return (folder / "old").exists()
 
 
 def everything_in(folder: Path) -> list[str]:
@@ -94,7 +105,7 @@ def test_atomic_folder_force_replaces_the_whole_folder(tmp_path):
     path = tmp_path / "model"
     path.mkdir()
     (path / "old").write_text("old")
-    with atomic_folder(path, force=True) as folder:
+    with atomic_folder(path, force=True, is_ours=has_old) as folder:
         (folder / "new").write_text("new")
         assert (path / "old").exists()
     assert everything_in(tmp_path) == ["model", "model/new"]
@@ -104,9 +115,68 @@ def test_atomic_folder_force_keeps_the_old_folder_when_the_block_raises(tmp_path
     path = tmp_path / "model"
     path.mkdir()
     (path / "old").write_text("old")
-    with pytest.raises(ZeroDivisionError), atomic_folder(path, force=True):
+    with pytest.raises(ZeroDivisionError), atomic_folder(path, force=True, is_ours=has_old):
         raise ZeroDivisionError
     assert everything_in(tmp_path) == ["model", "model/old"]
+
+
+def test_atomic_folder_force_replaces_an_empty_folder_and_no_strangers(tmp_path):
+    (tmp_path / "thesis.doc").write_text("years of work")
+    with (
+        pytest.raises(InputError, match=r"is there already, and is not of textcap's making \(choose another name\)"),
+        atomic_folder(tmp_path, force=True, is_ours=has_old),
+    ):
+        pytest.fail("the block ran")
+    assert everything_in(tmp_path) == ["thesis.doc"]
+    (tmp_path / "empty").mkdir()
+    with atomic_folder(tmp_path / "empty", force=True) as folder:
+        (folder / "new").write_text("new")
+    assert everything_in(tmp_path) == ["empty", "empty/new", "thesis.doc"]
+
+
+@pytest.mark.parametrize("name", [".", "..", "../.."])
+def test_atomic_folder_never_replaces_where_one_stands(tmp_path, monkeypatch, name):
+    inside = tmp_path / "a" / "b"
+    inside.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    with (
+        pytest.raises(InputError, match="is the current folder, or holds it"),
+        atomic_folder(Path(name), force=True, is_ours=lambda folder: True),
+    ):
+        pytest.fail("the block ran")
+    assert inside.is_dir()
+
+
+def test_folder_that_holds_an_input_is_not_replaced(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "captions.txt").write_text("a dog barks")
+    (tmp_path / "link.txt").symlink_to(folder / "captions.txt")
+    for name in (folder / "captions.txt", tmp_path / "link.txt"):
+        with pytest.raises(InputError, match=f"model holds the input {name}"):
+            check_folder_place(folder, force=True, is_ours=lambda folder: True, inputs=[name])
+    check_folder_place(folder, force=True, is_ours=lambda folder: True, inputs=[tmp_path / "other.txt"])
+
+
+def test_place_with_a_name_too_long_is_left_to_the_writing(tmp_path):
+    check_folder_place(tmp_path / ("n" * 300))
+    with pytest.raises(InputError, match="cannot write .*: File name too long"), atomic_folder(tmp_path / ("n" * 300)):
+        pass
+    assert everything_in(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file modes are POSIX")
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_follow_umask_gives_the_mode_of_new_files(tmp_path, umask):
+    path = tmp_path / "a"
+    path.touch(0o600)
+    before = os.umask(umask)
+    try:
+        follow_umask(path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+    assert everything_in(tmp_path) == ["a"]
 
 
 def test_atomic_folder_never_replaces_a_file(tmp_path):

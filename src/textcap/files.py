@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,22 +58,82 @@ def atomic_write_bytes(path: Path, content: bytes) -> None:
         _remove_quietly(beside)
 
 
+def follow_umask(path: Path) -> None:
+    """Give a file the mode that new files have here, where a library has made it for its owner alone.
+
+    Raises:
+        OSError: The folder or the file's mode cannot be written.
+    """
+    beside = _name_beside(path)
+    try:
+        with open(beside, "xb") as file:  # the umask cannot be read without setting it
+            mode = os.fstat(file.fileno()).st_mode & 0o777
+        os.chmod(path, mode)
+    finally:
+        _remove_quietly(beside)
+
+
+def _is_nobodys(folder: Path) -> bool:
+    return False
+
+
+def check_folder_place(
+    path: Path,
+    *,
+    force: bool = False,
+    is_ours: Callable[[Path], bool] = _is_nobodys,
+    inputs: Iterable[str | Path] = (),
+) -> None:
+    """Make sure that a folder may be written at a path; what may not be lost is never replaced.
+
+    Args:
+        force: A folder that is there may be replaced if it is empty or ours.
+        is_ours: Whether a folder is one that would be written there.
+        inputs: Files that are read; a folder that holds one is not replaced.
+
+    Raises:
+        InputError: The path is taken and may not be replaced.
+    """
+    # The functions of os.path say no to a name that is too long or lies in a closed folder; Path's raise.
+    if not os.path.lexists(path):
+        return
+    if not os.path.isdir(path):
+        raise InputError(f"{path} is a file, and a folder was to be written there")
+    real = Path(os.path.realpath(path))
+    if Path(os.path.realpath(".")).is_relative_to(real):
+        raise InputError(f"{path} is the current folder, or holds it", hint="choose another name")
+    for name in inputs:
+        if Path(os.path.realpath(name)).is_relative_to(real):
+            raise InputError(f"{path} holds the input {name}", hint="choose another name")
+    try:
+        is_empty = not os.listdir(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    if not is_empty and not is_ours(path):
+        raise InputError(f"{path} is there already, and is not of textcap's making", hint="choose another name")
+    if not force:
+        raise InputError(f"{path} is there already", hint="choose another name, or --force to replace it")
+
+
 @contextmanager
-def atomic_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
+def atomic_folder(path: Path, *, force: bool = False, is_ours: Callable[[Path], bool] = _is_nobodys) -> Iterator[Path]:
     """Give an empty folder to fill, which takes its final name when the block ends without an error.
 
     Args:
         path: The folder's final name; the folders above it are made if they are missing.
-        force: Replace a folder that is there already. The old one is whole until the new one is.
+        force: Replace a folder that is there already, if it is empty or ours. It stays until the new one is whole,
+            then makes room by a rename; whoever is killed between that and the next rename leaves both beside
+            the path, as `.textcap-*.tmp`. Such folders are never swept: they may be all there is.
+        is_ours: Whether a folder is one that would be written there.
 
     Yields:
         The folder to write into, beside the final one. It is gone when the block raises.
 
     Raises:
-        InputError: The path is taken and `force` is not set, it is a file, or it cannot be written.
+        InputError: The path is taken and may not be replaced, or it cannot be written.
     """
     path = Path(os.path.abspath(path))
-    _check_place(path, force)
+    check_folder_place(path, force=force, is_ours=is_ours)
     beside = _name_beside(path)
     try:
         beside.mkdir(parents=True)
@@ -82,7 +142,7 @@ def atomic_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     try:
         yield beside
         _sync_files(beside)
-        _check_place(path, force)  # it may have appeared while the block ran
+        check_folder_place(path, force=force, is_ours=is_ours)  # it may have appeared while the block ran
         _swap(beside, path)
     except OSError as error:
         # The block may fail at reading, too: only what is certainly about this folder is put in its name.
@@ -165,16 +225,9 @@ def _name_beside(path: Path) -> Path:
     return path.parent / f".textcap-{secrets.token_hex(6)}.tmp"
 
 
-def _check_place(path: Path, force: bool) -> None:
-    if path.is_dir():
-        if not force:
-            raise InputError(f"{path} is there already", hint="choose another name, or --force to replace it")
-    elif path.exists():
-        raise InputError(f"{path} is a file, and a folder was to be written there")
-
-
 def _swap(beside: Path, path: Path) -> None:
-    if not path.exists():
+    """Put a folder in the place of another by two renames; between them nothing has the final name."""
+    if not os.path.lexists(path):
         os.replace(beside, path)
         return
     old = _name_beside(path)
@@ -197,7 +250,7 @@ def _sync_files(folder: Path) -> None:
 
 
 def _remove_quietly(path: Path) -> None:
-    if path.is_dir():
+    if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
         try:

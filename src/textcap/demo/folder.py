@@ -7,6 +7,7 @@ have combinations of events that stand in no caption.
 import csv
 import io
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from textcap.files import atomic_folder, atomic_write_text
 
 RATE_HZ = 16000
 N_REFERENCES = 5
+N_SEEN, N_UNSEEN, N_PAIRS = 16, 8, 120
 
 # Streams of the seed, far apart so that no clip is drawn twice.
 _CAPTION_STREAM, _HELD_OUT_STREAM, _PAIR_STREAM = 1, 10_000_000, 2
@@ -81,10 +83,10 @@ def write_demo_folder(folder: Path, *, n_captions: int, seed: int = 0, force: bo
         The held-out clips, in the order of their files.
 
     Raises:
-        InputError: The folder is there already and `force` is not set, or cannot be written.
+        InputError: The folder is there already and `force` is not set, it is not a demo's, or cannot be written.
     """
-    held_out, pairs = held_out_clips(16, 8, seed), training_pairs(120, seed)
-    with atomic_folder(folder, force=force) as new:
+    held_out, pairs = held_out_clips(N_SEEN, N_UNSEEN, seed), training_pairs(N_PAIRS, seed)
+    with atomic_folder(folder, force=force, is_ours=_is_demo_folder) as new:
         atomic_write_text(new / "captions.txt", "\n".join(training_captions(n_captions, seed)) + "\n")
         names = write_sounds(held_out, new / "sounds")
         references = {name: clip.captions for name, clip in zip(names, held_out, strict=True)}
@@ -96,6 +98,14 @@ def write_demo_folder(folder: Path, *, n_captions: int, seed: int = 0, force: bo
         writer.writerows((f"pairs/{name}", clip.captions[0]) for name, clip in zip(names, pairs, strict=True))
         atomic_write_text(new / "pairs.csv", rows.getvalue())
     return held_out
+
+
+def _is_demo_folder(folder: Path) -> bool:
+    return (
+        os.path.isfile(folder / "captions.txt")
+        and os.path.isfile(folder / "references.json")
+        and os.path.isdir(folder / "sounds")
+    )
 
 
 def _draw_clip(seed: Sequence[int], n_captions: int, *, unseen: bool) -> Clip:
