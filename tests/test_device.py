@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from textcap.device import resolve_device, seeded_generator
+from textcap.device import memory_errors, resolve_device, seeded_generator
 from textcap.errors import DeviceError
 
 
@@ -18,10 +18,55 @@ def test_device_that_is_absent_is_refused(name: str) -> None:
         resolve_device(name)
 
 
-@pytest.mark.parametrize("name", ["gpu", "", "cuda:x"])
+@pytest.mark.parametrize("name", ["gpu", "", "cuda:x", "cuda:999", "cuda:-1", "meta", "cpu:1", "xpu", "CPU"])
 def test_name_that_is_no_device_is_refused(name: str) -> None:
     with pytest.raises(DeviceError, match="no device is called"):
         resolve_device(name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_auto_goes_on_without_a_cuda_that_does_not_work(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert resolve_device("auto") == torch.device("cpu")
+    (record,) = caplog.records
+    assert record.name == "textcap" and record.message.startswith("device cuda cannot be used here: ")
+
+
+def test_reason_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("Found no driver 1.5 here. Please visit a page.\nAnd more.")
+
+    monkeypatch.setattr(torch, "zeros", fail)
+    with pytest.raises(DeviceError) as caught:
+        resolve_device("cuda:1")
+    assert caught.value.message == "device cuda:1 cannot be used here: Found no driver 1.5 here"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("tried to allocate"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_want_of_memory_is_a_device_error(error: Exception) -> None:
+    with pytest.raises(DeviceError, match=r"out of memory while testing \(less\)"):
+        with memory_errors("while testing", hint="less"):
+            raise error
+
+
+def test_cpu_allocator_is_recognised() -> None:
+    with pytest.raises(DeviceError), memory_errors("here", hint="less"):
+        torch.empty(2**55)
+
+
+def test_other_errors_keep_their_class() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), memory_errors("here", hint="less"):
+        raise RuntimeError("shapes do not match")
 
 
 def test_streams_of_a_seed_differ_and_repeat() -> None:
