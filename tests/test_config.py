@@ -1,12 +1,17 @@
 import json
+import re
 
 import pytest
 
 from textcap.config import (
     AudioConfig,
+    AudioTowerConfig,
     BackboneConfig,
+    ClapConfig,
     DecodingConfig,
+    LanguageModelConfig,
     MapperConfig,
+    TextTowerConfig,
     TrainingConfig,
     from_dict,
     to_dict,
@@ -50,11 +55,46 @@ def test_defaults_are_the_papers() -> None:
         (MapperConfig, "n_heads", 7),
         (AudioConfig, "hop_s", 8.0),
         (AudioConfig, "window_s", 0.0),
+        (AudioConfig, "window_s", float("inf")),
+        (AudioConfig, "n_fft", 0),
+        (AudioConfig, "stft_hop_samples", -1),
+        (AudioConfig, "mel_max_hz", 50.0),
+        (AudioConfig, "mel_min_hz", float("nan")),
+        (AudioTowerConfig, "depths", (2, 0, 6, 2)),
+        (AudioTowerConfig, "n_heads", (5, 8, 16, 32)),
+        (AudioTowerConfig, "patch_size", 7),
+        (TextTowerConfig, "max_tokens", 0),
+        (TextTowerConfig, "max_tokens", 1025),
+        (TextTowerConfig, "n_heads", 0),
+        (ClapConfig, "embedding_width", -24),
+        (LanguageModelConfig, "n_heads", 0),
+        (LanguageModelConfig, "n_heads", 5),
+        (LanguageModelConfig, "n_positions", 0),
+        (MapperConfig, "n_heads", 0),
+        (MapperConfig, "n_heads", -2),
+        (MapperConfig, "hidden_ratio", float("nan")),
+        (MapperConfig, "hidden_ratio", -1.0),
+        (MapperConfig, "embedding_width", 0),
+        (MapperConfig, "width", 10**30),
+        (BackboneConfig, "noise_variance", -1.0),
+        (TrainingConfig, "seed", 2**63),
     ],
 )
 def test_value_out_of_range_names_field_and_value(cls: type, field: str, value: float) -> None:
-    with pytest.raises(InputError, match=f"{field} is {value!r}"):
+    with pytest.raises(InputError, match=re.escape(f"{field} is {value!r}")):
         cls(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("mapper", "message"),
+    [
+        (MapperConfig(width=32), "mapper.width is 32, but must be 768"),
+        (MapperConfig(embedding_width=512), "mapper.embedding_width is 512, but must be 1024"),
+    ],
+)
+def test_mapper_has_to_fit_between_clap_and_the_language_model(mapper: MapperConfig, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        BackboneConfig(mapper=mapper)
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,26 @@ from textcap.errors import InputError
 
 _Config = TypeVar("_Config")
 
+MAX_SEED = 2**63 - 1
+
+_TOO_MANY = 2**31
+
 
 def _require(condition: bool, name: str, value: object, rule: str) -> None:
     if not condition:
         raise InputError(f"{name} is {value!r}, but must be {rule}")
+
+
+def _require_counts(config: object, *names: str) -> None:
+    """Require fields to be counts that torch can take; a list is looked at item by item."""
+    for name in names:
+        value = getattr(config, name)
+        for count in value if isinstance(value, tuple) else (value,):
+            _require(1 <= count < _TOO_MANY, name, value, f"at least 1 and below {_TOO_MANY:,}")
+
+
+def _require_heads(config: "TextTowerConfig | LanguageModelConfig | MapperConfig") -> None:
+    _require(config.width % config.n_heads == 0, "n_heads", config.n_heads, f"a divisor of width {config.width}")
 
 
 @dataclass(frozen=True)
@@ -37,9 +53,12 @@ class AudioConfig:
     mel_max_hz: float = 14000.0
 
     def __post_init__(self) -> None:
-        _require(self.sample_rate_hz > 0, "sample_rate_hz", self.sample_rate_hz, "above 0")
-        _require(self.window_s > 0, "window_s", self.window_s, "above 0")
+        _require_counts(self, "sample_rate_hz", "n_fft", "stft_hop_samples", "n_mels", "mel_rate_hz")
+        _require(0 < self.window_s < float("inf"), "window_s", self.window_s, "above 0")
         _require(0 < self.hop_s <= self.window_s, "hop_s", self.hop_s, "above 0 and at most window_s")
+        _require(self.hop_samples >= 1, "hop_s", self.hop_s, "at least one sample")
+        _require(0 <= self.mel_min_hz < float("inf"), "mel_min_hz", self.mel_min_hz, "0 or more")
+        _require(self.mel_min_hz < self.mel_max_hz < float("inf"), "mel_max_hz", self.mel_max_hz, "above mel_min_hz")
 
     @property
     def window_samples(self) -> int:
@@ -64,7 +83,14 @@ class AudioTowerConfig:
     attention_window: int = 8
 
     def __post_init__(self) -> None:
+        _require_counts(self, "spec_size", "patch_size", "patch_width", "depths", "n_heads", "attention_window")
+        _require(1 <= len(self.depths) <= 8, "depths", self.depths, "a list of 1 to 8 counts")
         _require(len(self.depths) == len(self.n_heads), "n_heads", self.n_heads, "as many as depths")
+        widths = [self.patch_width * 2**stage for stage in range(len(self.depths))]
+        divide = all(width % n_heads == 0 for width, n_heads in zip(widths, self.n_heads, strict=True))
+        _require(divide, "n_heads", self.n_heads, f"divisors of the widths {widths}")
+        divides = self.spec_size % self.patch_size == 0
+        _require(divides, "patch_size", self.patch_size, f"a divisor of spec_size {self.spec_size}")
 
     @property
     def width(self) -> int:
@@ -83,6 +109,12 @@ class TextTowerConfig:
     vocab_size: int = 50257
     max_tokens: int = 77  # a longer caption is cut and keeps its end token
 
+    def __post_init__(self) -> None:
+        _require_counts(self, "n_layers", "width", "n_heads", "n_positions", "vocab_size", "max_tokens")
+        _require_heads(self)
+        fits = self.max_tokens <= self.n_positions
+        _require(fits, "max_tokens", self.max_tokens, f"at most n_positions {self.n_positions}")
+
 
 @dataclass(frozen=True)
 class ClapConfig:
@@ -92,6 +124,9 @@ class ClapConfig:
     audio_tower: AudioTowerConfig = field(default_factory=AudioTowerConfig)
     text_tower: TextTowerConfig = field(default_factory=TextTowerConfig)
     embedding_width: int = 1024
+
+    def __post_init__(self) -> None:
+        _require_counts(self, "embedding_width")
 
 
 @dataclass(frozen=True)
@@ -103,6 +138,10 @@ class LanguageModelConfig:
     n_heads: int = 12
     n_positions: int = 1024
     vocab_size: int = 50257
+
+    def __post_init__(self) -> None:
+        _require_counts(self, "n_layers", "width", "n_heads", "n_positions", "vocab_size")
+        _require_heads(self)
 
 
 @dataclass(frozen=True)
@@ -117,9 +156,10 @@ class MapperConfig:
     hidden_ratio: float = 2.0
 
     def __post_init__(self) -> None:
-        _require(self.prefix_length >= 1, "prefix_length", self.prefix_length, "at least 1")
-        _require(self.n_layers >= 1, "n_layers", self.n_layers, "at least 1")
-        _require(self.width % self.n_heads == 0, "n_heads", self.n_heads, f"a divisor of width {self.width}")
+        _require_counts(self, "embedding_width", "width", "prefix_length", "n_layers", "n_heads")
+        _require_heads(self)
+        in_range = 1 <= self.width * self.hidden_ratio < _TOO_MANY
+        _require(in_range, "hidden_ratio", self.hidden_ratio, "above 0, with a hidden width of at least 1")
 
 
 @dataclass(frozen=True)
@@ -131,6 +171,13 @@ class BackboneConfig:
     language_model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     mapper: MapperConfig = field(default_factory=MapperConfig)
     noise_variance: float = 0.015
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.noise_variance < float("inf"), "noise_variance", self.noise_variance, "0 or more")
+        widths = self.mapper.embedding_width, self.mapper.width
+        wanted = self.clap.embedding_width, self.language_model.width
+        _require(widths[0] == wanted[0], "mapper.embedding_width", widths[0], f"{wanted[0]}, as wide as CLAP's")
+        _require(widths[1] == wanted[1], "mapper.width", widths[1], f"{wanted[1]}, as wide as the language model")
 
 
 @dataclass(frozen=True)
@@ -160,12 +207,11 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        _require_counts(self, "epochs", "batch_size")
         _require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "between 0 and 1")
         _require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
         _require(self.held_out_captions >= 0, "held_out_captions", self.held_out_captions, "0 or more")
-        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 or more")
+        _require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"between 0 and {MAX_SEED:,}")
 
 
 @dataclass(frozen=True)
