@@ -47,10 +47,33 @@ def test_byte_order_mark_between_joined_files_is_dropped(tmp_path: Path) -> None
     assert loaded.captions == ["a", "b"]
 
 
-@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x0b", "\x0c", "\x85", "\x1c", "\t", "\x00", "\x1b", "\r"])
+@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x0b", "\x0c", "\x85", "\x1c", "\t", "\x1b"])
 def test_control_character_inside_a_line_does_not_split_it(tmp_path: Path, inside: str) -> None:
     loaded = load_captions([write(tmp_path / "a.txt", f"a dog{inside}barks\nrain\n".encode())])
     assert loaded.captions == ["a dog barks", "rain"]
+
+
+@pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n", b"\r\r\n"])
+def test_line_ends_of_every_system_end_a_line(tmp_path: Path, end: bytes) -> None:
+    content = end.join([b"a dog barks", b"rain", b"x" * 1001, b""])
+    loaded = load_captions([write(tmp_path / "a.txt", content)])
+    assert loaded.captions == ["a dog barks", "rain", "x" * 1000]
+    assert loaded.files[0].sha256 == hashlib.sha256(content).hexdigest()
+    line = 5 if end == b"\r\r\n" else 3
+    assert loaded.warnings == (f"{tmp_path / 'a.txt'}, line {line}: cut from 1,001 to 1,000 characters",)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_nul_bytes_are_refused_with_their_line_and_a_cause(tmp_path: Path, encoding: str) -> None:
+    path = write(tmp_path / "wide.txt", b"a dog barks\n" + "rain\n".encode(encoding))
+    with pytest.raises(InputError, match=r"wide\.txt, line 2: byte 0x00 .*UTF-16, save it as UTF-8"):
+        load_captions([path])
+
+
+def test_closed_standard_input_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # what Python makes of a closed descriptor
+    with pytest.raises(InputError, match="standard input is closed"):
+        load_captions(["-"])
 
 
 def test_other_scripts_are_untouched(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ is odd but usable comes back as warnings, what cannot be used is an InputError w
 
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,13 +50,13 @@ class CaptionSet:
 def load_captions(paths: Sequence[str | Path]) -> CaptionSet:
     """Read caption files, one caption per line.
 
-    A byte order mark, Windows line ends and blank lines are fine; control characters in a line become spaces.
+    A byte order mark, line ends of any system and blank lines are fine; control characters in a line become spaces.
 
     Args:
         paths: Files in UTF-8; "-" is standard input.
 
     Raises:
-        InputError: A file is missing, holds a byte that is not UTF-8, or holds no caption.
+        InputError: A file is missing, holds a NUL or a byte that is not UTF-8, or holds no caption.
     """
     if not paths:
         raise InputError("no caption file was given")
@@ -67,8 +68,7 @@ def load_captions(paths: Sequence[str | Path]) -> CaptionSet:
     for path in paths:
         name = "standard input" if str(path) == STDIN else str(path)
         before, digest = len(captions), hashlib.sha256()
-        for number, raw in enumerate(_lines(path, name), start=1):
-            digest.update(raw)
+        for number, raw in enumerate(_lines(path, name, digest.update), start=1):
             caption = _clean(_decode(raw, name, number))
             if len(caption) > MAX_CHARACTERS:
                 warnings.append(f"{name}, line {number}: cut from {len(caption):,} to {MAX_CHARACTERS:,} characters")
@@ -81,27 +81,33 @@ def load_captions(paths: Sequence[str | Path]) -> CaptionSet:
     return CaptionSet(captions, tuple(files), tuple(warnings))
 
 
-def _lines(path: str | Path, name: str) -> Iterator[bytes]:
+def _lines(path: str | Path, name: str, see: Callable[[bytes], None]) -> Iterator[bytes]:
+    """Give the lines without their ends, after showing the bytes as they are to `see`."""
+    if str(path) == STDIN and (sys.stdin is None or sys.stdin.closed):
+        raise InputError("standard input is closed", hint="give a caption file, or captions through a pipe")
     try:
-        if str(path) == STDIN:
-            yield from sys.stdin.buffer
-        else:
-            with open(path, "rb") as file:
-                yield from file
+        with nullcontext(sys.stdin.buffer) if str(path) == STDIN else open(path, "rb") as file:
+            for raw in file:
+                see(raw)
+                # Old Macs, and some spreadsheets still, end lines with a carriage return alone.
+                yield from raw.removesuffix(b"\n").removesuffix(b"\r").split(b"\r")
     except OSError as error:
         raise InputError(f"cannot read {name}: {error.strerror or error}") from error
 
 
 def _decode(raw: bytes, name: str, number: int) -> str:
+    utf_16 = number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff")
+    if b"\0" in raw and not utf_16:
+        message = f"{name}, line {number}: byte 0x00 is in no text"
+        raise InputError(message, hint="if the file is UTF-16, save it as UTF-8")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        utf_16 = number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff")
         guess = "UTF-16" if utf_16 else "cp1252"
         message = f"{name}, line {number}: byte 0x{raw[error.start]:02x} is not UTF-8"
         raise InputError(message, hint=f"if the file is {guess}, save it as UTF-8") from error
 
 
 def _clean(line: str) -> str:
-    # Files that were joined carry a mark in the middle; translate turns the line end into a space, too.
+    # Files that were joined carry a mark in the middle.
     return line.lstrip(_BOM).translate(_CONTROLS).strip()
