@@ -1,5 +1,6 @@
 """Weight files: the formats that are read, the files that are refused, and exact loading."""
 
+import os
 import pickle
 import re
 from collections import OrderedDict
@@ -48,7 +49,7 @@ def test_file_that_is_no_weights_is_refused_in_one_line(tmp_path, suffix, conten
     path.write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
         read_checkpoint(path)
-    assert str(path) in str(caught.value) and "textcap fetch" in str(caught.value)
+    assert str(path) in str(caught.value) and "take a whole copy of its folder" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -84,8 +85,31 @@ def test_file_without_tensors_under_model_is_refused(tmp_path, content):
 
 def test_missing_file_is_named(tmp_path):
     for name in ("gone.pth", "gone.safetensors"):
-        with pytest.raises(CheckpointError, match=rf"there is no weight file .*{name} \(run textcap fetch\)"):
+        with pytest.raises(CheckpointError, match=rf"there is no weight file .*{name} \(take a whole copy"):
             read_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["gone.pth", "short.safetensors"])
+def test_fetched_file_is_to_be_fetched_again(tmp_path, name):
+    folder = tmp_path / "models--openai-community--gpt2" / "snapshots" / "0"
+    folder.mkdir(parents=True)
+    (folder / "short.safetensors").write_bytes(b"{")
+    with pytest.raises(CheckpointError, match=rf"{name}.*run textcap fetch"):
+        read_checkpoint(folder / name)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_file_that_cannot_be_opened_is_not_called_missing(tmp_path, suffix):
+    path = tmp_path / f"weights{suffix}"
+    path.mkdir()
+    with pytest.raises(CheckpointError, match="cannot be read: Is a directory"):
+        read_checkpoint(path)
+    path.rmdir()
+    path.touch(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("may read everything")
+    with pytest.raises(CheckpointError, match="cannot be read: Permission denied"):
+        read_checkpoint(path)
 
 
 def _module() -> torch.nn.Module:

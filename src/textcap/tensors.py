@@ -63,14 +63,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: The file is missing, cut short, no weight file, or holds more than tensors.
     """
-    hint = "delete it and run textcap fetch"
+    fetched = any(part.startswith("models--") for part in path.absolute().parts)  # as the hub's cache is laid out
+    hint = "delete it and run textcap fetch" if fetched else "take a whole copy of its folder"
     try:
+        with open(path, "rb"):  # safetensors calls any file that it cannot open missing
+            pass
         if path.suffix == ".safetensors":
             return Checkpoint(path, load_file(path))
         # Only torch's zip format can be mapped; files of torch before 1.6 are read whole.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except FileNotFoundError as error:
-        raise CheckpointError(f"there is no weight file {path}", hint="run textcap fetch") from error
+        missing_hint = "run textcap fetch" if fetched else hint
+        raise CheckpointError(f"there is no weight file {path}", hint=missing_hint) from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise CheckpointError(f"{path} is cut short or no weight file", hint=hint) from error
     except Exception as error:  # torch raises pickle.UnpicklingError for files that hold code

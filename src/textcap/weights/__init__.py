@@ -110,7 +110,8 @@ def ensure(
         return found
     if offline or (offline is None and is_offline()):
         message = f"the weights {name} are not all on this machine, and nothing may be fetched offline"
-        raise DownloadError(message, hint=f"with a network, run: textcap fetch {name}; or use --backbone tiny")
+        hint = f"with a network, run: textcap fetch {name}; `textcap demo` and `train --backbone tiny` need none"
+        raise DownloadError(message, hint=hint)
     fetch([name], progress=progress, hub=hub)
     found = find(name)
     if found is None:
