@@ -353,3 +353,10 @@ def test_hub_reads_the_environment_now_and_not_at_import(monkeypatch):
     assert Hub.from_environment() == Hub("https://mirror.example", "secret")
     monkeypatch.delenv("HF_ENDPOINT")
     assert Hub.from_environment().endpoint == "https://huggingface.co"
+
+
+def test_download_takes_weights_that_begin_like_a_tag(tmp_path):
+    content = b"<\x00\x00\x00\x00\x00\x00\x00" + CONTENT  # the size of a safetensors header of 60 bytes
+    with FakeHub(large={(REPO, NAME): content}) as fake:
+        fetch_to(fake, tmp_path / "p")
+    assert (tmp_path / "p").read_bytes() == content

@@ -35,6 +35,7 @@ _BLOCK_BYTES = 1 << 18
 _LOOK_UP_RETRIES = 2  # nothing is lost yet, and whoever has no network wants to hear of it soon
 # What the connections must bring before their losses are counted from zero again.
 _PROGRESS_BYTES = 1 << 20
+_WEB_PAGE = re.compile(rb"\s*<(!doctype|html)\b", re.IGNORECASE)  # a lone "<" may be the size in a safetensors file
 _LATER_HINT = "try again later, or another HF_ENDPOINT"
 
 
@@ -184,7 +185,7 @@ def _write(
     """Write the answer behind the first `offset` bytes and return how many there are then."""
     with open(partial, "ab" if offset else "wb") as file:
         while block := _read(response, remote):
-            if not offset and block.lstrip()[:1] == b"<":  # no weights and no vocabulary begin so
+            if not offset and _WEB_PAGE.match(block):
                 raise _web_page(remote)
             file.write(block)
             file.flush()  # a killed fetch keeps what came
