@@ -5,16 +5,17 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from rich.logging import RichHandler
 from typer.core import TyperGroup
 
 from textcap.cli.caption import caption
-from textcap.cli.console import err, print_error
+from textcap.cli.console import LogHandler, print_error
 from textcap.cli.demo import demo
 from textcap.cli.fetch import fetch
 from textcap.cli.train import train
 from textcap.cli.verify import verify
 from textcap.errors import TextcapError
+
+_LOG_HANDLER = LogHandler()
 
 
 class TextcapGroup(TyperGroup):
@@ -59,7 +60,7 @@ def _common(
     ] = False,
 ) -> None:
     del debug, version
-    logging.getLogger("textcap").addHandler(RichHandler(console=err, show_time=False, show_path=False, markup=False))
+    logging.getLogger("textcap").addHandler(_LOG_HANDLER)
 
 
 for command in (fetch, train, caption, demo, verify):

@@ -1,20 +1,24 @@
 """`textcap caption`: sound files in, one caption per line out."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from textcap.cli.console import err, print_error, progress_bar, set_verbosity
+from textcap.cli.console import err, print_error, print_result, progress_bar, set_verbosity
+from textcap.config import DecodingConfig
 
 if TYPE_CHECKING:
     from textcap.captioner import CaptionResult
 
 EXAMPLES = "textcap caption *.wav -m textcap-model\n\ntextcap caption recordings/*.flac --json > captions.jsonl"
 
-# A caption is one line of text, but a file name may hold anything.
-_CONTROL = {code: repr(chr(code))[1:-1] for code in [*range(32), 127, 0x85, 0x2028, 0x2029]}
+BATCH_SIZE = 8  # as Captioner.caption has it, whose module needs seconds to import
+
+# What JSON may hold as it is, but a terminal obeys or UTF-8 cannot hold.
+_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def caption(
@@ -22,12 +26,17 @@ def caption(
     model: Annotated[
         str | None,
         typer.Option(
-            "-m", "--model", help="Model folder, or clapcap.  [default: textcap-model if it is there, else clapcap]"
+            "-m",
+            "--model",
+            help="Model folder, or clapcap.",
+            show_default="textcap-model if it is there, else clapcap",
         ),
     ] = None,
-    beam_size: Annotated[int, typer.Option(min=1, help="Captions kept in the search at each step.")] = 5,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest caption, in tokens.")] = 67,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips captioned at once.")] = 8,
+    beam_size: Annotated[
+        int, typer.Option(min=1, help="Captions kept in the search at each step.")
+    ] = DecodingConfig.beam_size,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest caption, in tokens.")] = DecodingConfig.max_tokens,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips captioned at once.")] = BATCH_SIZE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines with score and duration.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
@@ -37,12 +46,12 @@ def caption(
     """Caption sound files with a trained model, or with the released clapcap.
 
     Prints path, tab, caption per line in the order given, as soon as they are ready. A file that cannot be read is
-    named on stderr and the others go on (exit code 3; 1 when none could be read).
+    named on stderr and the others go on (exit code 3; 1 when none could be read). Control characters are printed
+    as escapes; --json gives every name exactly.
     """
     set_verbosity(quiet, verbose)
     from textcap.captioner import Captioner
     from textcap.cli.fetch import download_progress
-    from textcap.config import DecodingConfig
 
     decoding = DecodingConfig(beam_size=beam_size, max_tokens=max_tokens)
     with download_progress() as progress:
@@ -57,21 +66,21 @@ def caption(
                 n_failed += 1
                 print_error(result.error)
             else:
-                print(_as_json(result) if as_json else _as_text(result), flush=True)
+                _print_result(result, as_json)
             bar.advance(task)
     if n_failed:
         raise typer.Exit(1 if n_failed == len(audio) else 3)
 
 
-def _as_text(result: "CaptionResult") -> str:
-    return f"{str(result.path).translate(_CONTROL)}\t{result.caption}"
-
-
-def _as_json(result: "CaptionResult") -> str:
+def _print_result(result: "CaptionResult", as_json: bool) -> None:
+    if not as_json:
+        print_result(str(result.path), result.caption)
+        return
     fields = {
         "path": str(result.path),
         "caption": result.caption,
         "score": result.score,
         "duration_s": result.duration_s,
     }
-    return json.dumps(fields, ensure_ascii=False)
+    line = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    print(_UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", line), flush=True)

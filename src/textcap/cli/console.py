@@ -1,26 +1,51 @@
 """The two consoles of the command line: results to stdout, everything else to stderr."""
 
 import logging
+import sys
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+from textcap.text import printable
+
+out = Console(highlight=False, emoji=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+
+
+class LogHandler(logging.Handler):
+    """Shows what the library logs as lines on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        err.print(f"textcap: {printable(record.getMessage())}", markup=False)
+
+
+def progress_display(*columns: ProgressColumn) -> Progress:
+    """Return a progress display on stderr that shows only on a terminal, and leaves results on stdout."""
+    return Progress(
+        *columns,
+        console=err,
+        transient=True,
+        disable=err.quiet or not err.is_terminal,
+        # On a terminal, lines go above the bars through stderr's console; elsewhere stdout is not to be touched.
+        redirect_stdout=sys.stdout.isatty(),
+    )
 
 
 def progress_bar() -> Progress:
-    """Return a progress display on stderr that shows only on a terminal."""
-    return Progress(
+    """Return a display of how many of how many are done."""
+    return progress_display(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[status]}"),
         TimeRemainingColumn(),
-        console=err,
-        transient=True,
-        disable=err.quiet or not err.is_terminal,
     )
+
+
+def print_result(*cells: str) -> None:
+    """Print one line of result on stdout at once: the cells with tabs between, each made safe for a terminal."""
+    print("\t".join(printable(cell) for cell in cells), flush=True)
 
 
 def set_verbosity(quiet: bool, verbose: bool) -> None:
@@ -32,5 +57,5 @@ def set_verbosity(quiet: bool, verbose: bool) -> None:
 def print_error(error: Exception) -> None:
     """Print an error as one line on stderr, whatever the verbosity."""
     quiet, err.quiet = err.quiet, False
-    err.print(f"textcap: {' '.join(str(error).split())}", markup=False, style="red")
+    err.print(f"textcap: {printable(str(error))}", markup=False, style="red")
     err.quiet = quiet

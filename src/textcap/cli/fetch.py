@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 from rich.filesize import decimal
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TransferSpeedColumn
 
-from textcap.cli.console import err, out, set_verbosity
+from textcap.cli.console import err, print_result, progress_display, set_verbosity
 
 EXAMPLES = "textcap fetch all\n\ntextcap fetch clapcap --verify"
 
@@ -30,18 +30,23 @@ def download_progress() -> Iterator[Callable[[str, int, int], None]]:
         What the library is to call with file name, bytes so far and bytes in all.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    hidden = err.quiet or not err.is_terminal
-    with Progress(*columns, console=err, transient=True, disable=hidden) as bars:
-        tasks: dict[str, TaskID] = {}
+    bars = progress_display(*columns)
+    tasks: dict[str, TaskID] = {}
 
-        def show(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bars.add_task(name, total=total or None, completed=done)
-                if hidden:
-                    err.print(f"fetching {name} ({decimal(total)})" if total else f"fetching {name}", markup=False)
-            bars.update(tasks[name], completed=done)
+    def show(name: str, done: int, total: int) -> None:
+        if not tasks:
+            bars.start()  # not before: a display that shows nothing still moves the cursor
+        if name not in tasks:
+            tasks[name] = bars.add_task(name, total=total or None, completed=done)
+            if bars.disable:
+                err.print(f"fetching {name} ({decimal(total)})" if total else f"fetching {name}", markup=False)
+        bars.update(tasks[name], completed=done)
 
+    try:
         yield show
+    finally:
+        if tasks:
+            bars.stop()
 
 
 def fetch(
@@ -80,7 +85,7 @@ def fetch(
     for one in fetched:
         size = decimal(one.path.stat().st_size)
         where = f"{one.file.repo}@{one.commit}"
-        _print_row(one.file.name, one.file.licence, size, where, str(one.path))
+        print_result(one.file.name, one.file.licence, size, where, str(one.path))
     n_new = sum(one.downloaded for one in fetched)
     err.print(f"fetched {n_new}, already here {len(fetched) - n_new}")
 
@@ -91,7 +96,7 @@ def _verify(names: list[str]) -> None:
 
     checked = verify_cache(names)
     for one in checked:
-        _print_row(one.file.name, one.state, str(one.path.resolve()) if one.path is not None else "")
+        print_result(one.file.name, one.state, str(one.path.resolve()) if one.path is not None else "")
     bad = [one for one in checked if one.state in ("damaged", "missing")]
     if not bad:
         return
@@ -108,9 +113,3 @@ def _by_repository(revisions: list[str]) -> dict[str, str]:
         repo, _, revision = text.rpartition("@")
         asked[repo or "microsoft/msclap"] = revision
     return asked
-
-
-def _print_row(*cells: str) -> None:
-    # The console would replace tabs by spaces.
-    out.file.write("\t".join(cells) + "\n")
-    out.file.flush()
