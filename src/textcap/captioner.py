@@ -12,17 +12,19 @@ import torch
 from torch import Tensor
 
 from textcap.audio import read_windows
-from textcap.backbone import CLAPCAP, CLAPCAP_END_TOKEN_ID, Backbone
+from textcap.backbone import CLAPCAP, CLAPCAP_END_TOKEN_ID, EMBEDDED, Backbone
 from textcap.bridge import Bridge
-from textcap.checkpoint import load_model
+from textcap.checkpoint import StoredModel, load_model
 from textcap.config import BridgeConfig, DecodingConfig
 from textcap.decoding import Hypothesis, beam_search
-from textcap.device import resolve_device
-from textcap.errors import CheckpointError, DeviceError, InputError
+from textcap.device import memory_errors, resolve_device
+from textcap.errors import CheckpointError, InputError
 from textcap.mapper import Mapper
-from textcap.weights import Progress
+from textcap.weights import WEIGHT_SETS, Progress
 
 DEFAULT_MODEL = Path("textcap-model")
+BATCH_SIZE = 8
+_SMALLER_HINT = "close what else uses it, or use --device cpu"
 
 
 @dataclass(frozen=True)
@@ -88,27 +90,38 @@ class Captioner:
         Raises:
             CheckpointError: The folder is no model, or was trained on other weights than those on disk.
             DownloadError: The backbone's weights are not on disk and cannot be fetched.
-            DeviceError: The device does not work here.
+            DeviceError: The device does not work here, or has too little memory.
         """
         if model is None:
             model = DEFAULT_MODEL if DEFAULT_MODEL.is_dir() else CLAPCAP
         chosen = resolve_device(device)
         if str(model) == CLAPCAP:
-            backbone = Backbone.load(CLAPCAP, offline=offline, progress=progress)
-            mapper, bridge = backbone.released_mapper(), Bridge(BridgeConfig(noise_variance=0.0))
-            return cls(backbone, mapper, bridge, CLAPCAP_END_TOKEN_ID, chosen)
+            return cls.of_clapcap(Backbone.load(CLAPCAP, offline=offline, progress=progress), chosen)
         stored = load_model(Path(model))
-        backbone = Backbone.load(stored.backbone_name, offline=offline, progress=progress)
+        backbone = _load_backbone_of(stored, offline, progress)
         if backbone.content_hash != stored.backbone_hash:
             theirs, ours = stored.backbone_hash[:12], backbone.content_hash[:12]
             raise CheckpointError(
                 f"{model} was trained on {stored.backbone_name} with weights {theirs}, but those here are {ours}",
                 hint="fetch the revision it was trained on, or train it again",
             )
-        return cls(backbone, stored.mapper, Bridge(stored.bridge), stored.end_token_id, chosen)
+        with memory_errors(f"while loading {model} on {chosen}", hint=_SMALLER_HINT):
+            return cls(backbone, stored.mapper, Bridge(stored.bridge), stored.end_token_id, chosen)
+
+    @classmethod
+    def of_clapcap(cls, backbone: Backbone, device: torch.device) -> "Captioner":
+        """Return the released captioner on its weights.
+
+        Raises:
+            CheckpointError: The weights lack a part of it.
+            DeviceError: The device's memory is too small.
+        """
+        with memory_errors(f"while loading {CLAPCAP} on {device}", hint=_SMALLER_HINT):
+            mapper, bridge = backbone.released_mapper(), Bridge(BridgeConfig(noise_variance=0.0))
+            return cls(backbone, mapper, bridge, CLAPCAP_END_TOKEN_ID, device)
 
     def caption(
-        self, paths: Iterable[str | Path], *, decoding: DecodingConfig | None = None, batch_size: int = 8
+        self, paths: Iterable[str | Path], *, decoding: DecodingConfig | None = None, batch_size: int = BATCH_SIZE
     ) -> Iterator[CaptionResult]:
         """Caption sound files of any length, lazily.
 
@@ -123,17 +136,18 @@ class Captioner:
 
         Raises:
             DeviceError: The device's memory is too small for the batch.
+            InputError: `batch_size` or the decoding's sizes are out of range.
         """
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}, but must be at least 1")
         decoding = decoding or DecodingConfig()
         remaining = iter(paths)
         while group := [Path(path) for path in itertools.islice(remaining, batch_size)]:
-            try:
-                yield from self._caption_group(group, decoding, batch_size)
-            except torch.OutOfMemoryError as error:
-                hint = f"use a --batch-size below {batch_size}"
-                raise DeviceError(f"{self.device} has too little memory for this batch", hint=hint) from error
+            with memory_errors(
+                f"on {self.device} with {batch_size} clips at once", hint=f"use a --batch-size below {batch_size}"
+            ):
+                results = self._caption_group(group, decoding, batch_size)
+            yield from results
 
     @torch.inference_mode()
     def caption_embeddings(
@@ -197,3 +211,14 @@ class Captioner:
 class _Recording:
     embedding: Tensor  # [E], unit length
     duration_s: float
+
+
+def _load_backbone_of(stored: StoredModel, offline: bool | None, progress: Progress | None) -> Backbone:
+    name = stored.backbone_name
+    try:
+        return Backbone.load(name, offline=offline, progress=progress)
+    except InputError as error:
+        if name in (*WEIGHT_SETS, EMBEDDED):
+            raise
+        message = f"{stored.path} was trained on the backbone {name}, and {error.message}"
+        raise CheckpointError(message, hint="put the folder back there, or train again") from error

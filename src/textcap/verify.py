@@ -99,7 +99,7 @@ def import_msclap() -> types.ModuleType:
     msclap silences warnings and transformers' log for the whole process; both are set back.
 
     Raises:
-        DependencyError: msclap is not installed.
+        DependencyError: msclap is not installed, or cannot be imported.
     """
     verbosity = transformers.logging.get_verbosity()
     with warnings.catch_warnings(), _torchaudio_or_placeholder():
@@ -107,6 +107,8 @@ def import_msclap() -> types.ModuleType:
         try:
             return importlib.import_module("msclap.CLAPWrapper")
         except ImportError as error:
+            if (error.name or "").partition(".")[0] != "msclap":  # it is there, and something that it needs is not
+                raise DependencyError(f"verify compares with msclap, which cannot be imported: {error}") from error
             hint = "pip install msclap"
             if sys.version_info >= (3, 13):
                 hint = "msclap cannot be installed on Python 3.13 and later: use Python 3.12"
@@ -181,7 +183,8 @@ def _make_sound(duration_s: int, seed: int) -> npt.NDArray[np.float32]:
     time_s = np.arange(duration_s * _RATE_HZ) / _RATE_HZ
     chirps = [np.sin(2 * np.pi * (start + slope * time_s) * time_s) for start, slope in rng.uniform(50, 1500, (4, 2))]
     noise = rng.standard_normal(len(time_s)) * np.abs(np.sin(2 * np.pi * 0.7 * time_s))
-    return (0.1 * sum(chirps) + 0.05 * noise).astype(np.float32)
+    signal: npt.NDArray[np.float64] = 0.1 * np.sum(chirps, axis=0) + 0.05 * noise
+    return signal.astype(np.float32)
 
 
 def _compare_embeddings(name: str, ours: torch.Tensor, theirs: torch.Tensor) -> Comparison:
@@ -191,7 +194,8 @@ def _compare_embeddings(name: str, ours: torch.Tensor, theirs: torch.Tensor) -> 
 
 def _compare_captions(backbone: Backbone, reference: Any, paths: list[Path]) -> Comparison:
     decoding = DecodingConfig(max_tokens=CAPTION_TOKENS)
-    ours = [r.caption for r in Captioner.load(CLAPCAP, device="cpu", offline=True).caption(paths, decoding=decoding)]
+    captioner = Captioner.of_clapcap(backbone, torch.device("cpu"))
+    ours = [r.caption for r in captioner.caption(paths, decoding=decoding)]
     theirs = reference.generate_caption(paths, beam_size=decoding.beam_size, entry_length=CAPTION_TOKENS)
     differing = [pair for pair in zip(ours, (" ".join(t.split()) for t in theirs), strict=True) if pair[0] != pair[1]]
     detail = "; ".join(f"{a!r} against {b!r}" for a, b in differing)

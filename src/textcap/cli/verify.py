@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from textcap.cli.console import err, set_verbosity
+from textcap.cli.console import err, print_result, set_verbosity
 
 EXAMPLES = "textcap fetch all && textcap verify\n\ntextcap verify --offline"
 
@@ -21,6 +21,7 @@ def verify(
     """
     set_verbosity(quiet, verbose)
     from textcap.backbone import CLAPCAP, Backbone
+    from textcap.cli.fetch import download_progress
     from textcap.verify import compare_with_msclap, import_msclap
     from textcap.weights import find
 
@@ -30,15 +31,13 @@ def verify(
         if name == CLAPCAP and find(CLAPCAP) is None:
             err.print("clapcap is not on disk, so captions are not compared (textcap fetch clapcap)")
             continue
-        backbone = Backbone.load(name, offline=offline or None)
+        with download_progress() as progress:
+            backbone = Backbone.load(name, offline=offline or None, progress=progress)
         for comparison in compare_with_msclap(backbone):
             agrees = agrees and comparison.agrees
             verdict = "ok" if comparison.agrees else f"DIFFERS {comparison.detail}"
             numbers = f"{comparison.difference:.2g} (at most {comparison.tolerance:.2g})"
-            print(f"{name}\t{comparison.name}\t{numbers}\t{verdict}", flush=True)
-        unused = backbone.unused_tensors()
-        if verbose and unused:
-            err.print(f"{name}: nobody asked for {', '.join(unused)}", markup=False)
+            print_result(name, comparison.name, numbers, verdict)
     if not agrees:
         err.print("textcap: these weights do not give what msclap gives", style="red")
         raise typer.Exit(1)
