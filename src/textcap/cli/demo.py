@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from textcap.cli.console import err, out, set_verbosity
+from textcap.text import printable
 
 if TYPE_CHECKING:
     from textcap.demo.folder import Clip
@@ -18,6 +19,7 @@ EXAMPLES = "textcap demo\n\ntextcap demo my-demo --seed 7 --force"
 # Enough for the tiny backbone, and done in two minutes on two cores; real backbones take train's defaults.
 N_CAPTIONS = 8000
 _TRAIN = "train captions.txt --backbone tiny --epochs 6 --learning-rate 1e-3 -o textcap-model"
+_CAPTION = "caption {} -m textcap-model"
 
 
 def demo(
@@ -28,21 +30,25 @@ def demo(
 ) -> None:
     """Train on a text file and caption sounds never heard, offline, in about two minutes.
 
-    Writes captions of a synthetic sound world, 24 sounds and 120 pairs into a folder, then runs the ordinary
-    commands there. The embedded models know this world only, not real recordings.
+    Writes captions of a synthetic sound world, sounds to caption and further pairs of both into a folder, then runs
+    the ordinary commands there. The embedded models know this world only, not real recordings.
     """
     set_verbosity(quiet, False)
-    from textcap.demo.folder import write_demo_folder
+    from textcap.demo.folder import N_PAIRS, write_demo_folder
 
     clips = write_demo_folder(folder, n_captions=N_CAPTIONS, seed=seed, force=force)
     names = sorted(path.name for path in (folder / "sounds").iterdir())
-    err.print(f"Wrote {N_CAPTIONS} captions, {len(names)} sounds and 120 pairs to {folder}", markup=False)
-    _run([*shlex.split(_TRAIN), "--seed", str(seed)], folder, shown=_TRAIN)
-    paths = [f"sounds/{name}" for name in names]
-    captioned = _run(["caption", *paths, "-m", "textcap-model"], folder, shown="caption sounds/*.wav -m textcap-model")
+    err.print(
+        f"Wrote {N_CAPTIONS} captions, {len(names)} sounds and {N_PAIRS} pairs to {printable(str(folder))}",
+        markup=False,
+    )
+    train = f"{_TRAIN} --seed {seed}" if seed else _TRAIN
+    _run(train, folder, shown=train, quiet=quiet)
+    paths = " ".join(f"sounds/{name}" for name in names)
+    captioned = _run(_CAPTION.format(paths), folder, shown=_CAPTION.format("sounds/*.wav"), quiet=quiet)
     captions = [line.split("\t", 1)[1] for line in captioned.splitlines()]
     _print_results(names, captions, clips)
-    inside = shlex.quote(str(folder))
+    inside = printable(shlex.quote(str(folder)))
     out.print(
         f"\nGo on with:\n  cd {inside}\n  textcap caption sounds/*.wav --json\n"
         "  textcap train captions.txt --backbone tiny --epochs 15 --learning-rate 1e-3 -o better-model\n"
@@ -51,10 +57,10 @@ def demo(
     )
 
 
-def _run(arguments: list[str], folder: Path, *, shown: str) -> str:
+def _run(arguments: str, folder: Path, *, shown: str, quiet: bool) -> str:
     """Run a textcap command in the folder, its progress on this terminal; return its stdout."""
     err.print(f"\n$ textcap {shown}", markup=False, style="bold")
-    command = [sys.executable, "-m", "textcap", *arguments]
+    command = [sys.executable, "-m", "textcap", *shlex.split(arguments), *["-q"] * quiet]
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, encoding="utf-8", check=False)
     if done.returncode:
         raise typer.Exit(done.returncode)

@@ -19,6 +19,7 @@ import soundfile
 from textcap.demo.grammar import word_scene
 from textcap.demo.render import render_scene
 from textcap.demo.scenes import Scene, sample_scene
+from textcap.errors import InputError
 from textcap.files import atomic_folder, atomic_write_text
 
 RATE_HZ = 16000
@@ -119,4 +120,8 @@ def _draw_clip(seed: Sequence[int], n_captions: int, *, unseen: bool) -> Clip:
 
 def _write_sound(job: tuple[Path, Clip]) -> None:
     path, clip = job
-    soundfile.write(path, render_scene(clip.scene, clip.sound_seed, RATE_HZ), RATE_HZ)
+    samples = render_scene(clip.scene, clip.sound_seed, RATE_HZ)
+    try:
+        soundfile.write(path, samples, RATE_HZ)
+    except soundfile.SoundFileRuntimeError as error:  # a full disk, among others: libsndfile does not say
+        raise InputError(f"cannot write {path}: {error}", hint="free some space, or write elsewhere") from error

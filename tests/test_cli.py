@@ -1,0 +1,195 @@
+"""What all commands share: which stream carries what, what a terminal is shown, how help ends."""
+
+import inspect
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from textcap.captioner import Captioner, CaptionResult
+from textcap.cli.app import app
+from textcap.cli.caption import BATCH_SIZE
+from textcap.cli.console import print_error, set_verbosity
+from textcap.cli.fetch import download_progress
+from textcap.errors import InputError
+
+# Captions files with no model: the command line is what is tested.
+STAND_IN = """
+import sys, types
+from textcap import captioner
+from textcap.cli.app import main
+
+class Captioner:
+    device, backbone = "cpu", types.SimpleNamespace(name="stand-in")
+
+    @classmethod
+    def load(cls, *arguments, **options):
+        return cls()
+
+    def caption(self, paths, **options):
+        for path in paths:
+            yield captioner.CaptionResult(path, "a dog\\x1b[31m barks", -0.5, 1.0)
+
+captioner.Captioner = Captioner
+sys.argv[0] = "textcap"
+main()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _usual_verbosity() -> None:
+    set_verbosity(quiet=False, verbose=False)  # a command leaves its own behind
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_results_stay_on_stdout_when_stderr_is_a_terminal() -> None:
+    terminal, stderr = os.openpty()
+    shown = bytearray()
+
+    def read() -> None:
+        try:
+            while block := os.read(terminal, 4096):
+                shown.extend(block)
+        except OSError:  # how Linux reports that the other side is closed
+            pass
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    command = [sys.executable, "-c", STAND_IN, "caption", "a.wav", "b.wav"]
+    environment = {**os.environ, "TERM": "xterm"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, env=environment, timeout=120, check=False)
+    os.close(stderr)
+    reader.join(timeout=10)
+    os.close(terminal)
+    assert done.returncode == 0, shown.decode()
+    assert done.stdout == b"a.wav\ta dog\\x1b[31m barks\nb.wav\ta dog\\x1b[31m barks\n"
+    assert b"a dog" not in shown
+    assert b"captioning" in shown  # the bar was on
+
+
+@pytest.fixture
+def captions(monkeypatch: pytest.MonkeyPatch) -> list[CaptionResult]:
+    """What the captioner is to say; the test fills it."""
+    results: list[CaptionResult] = []
+
+    class StandIn:
+        device = "cpu"
+        backbone = SimpleNamespace(name="stand-in")
+
+        def caption(self, *arguments: object, **options: object) -> list[CaptionResult]:
+            return results
+
+    monkeypatch.setattr(Captioner, "load", lambda *arguments, **options: StandIn())
+    return results
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_nothing_a_terminal_obeys_is_printed(captions: list[CaptionResult]) -> None:
+    captions += [
+        CaptionResult(Path("a\x9b31m.wav"), "loud\x1b]0;title\x07 bell\x85", -1.0, 1.0),
+        CaptionResult(Path("b\x1b[2J.wav"), error=InputError("there is no file b\x1b[2J\n.wav")),
+    ]
+    code, out, err = run("caption", "a", "b")
+    assert code == 3
+    assert out == "a\\x9b31m.wav\tloud\\x1b]0;title\\x07 bell\\x85\n"
+    assert err.splitlines()[-1] == "textcap: there is no file b\\x1b[2J\\x0a.wav"
+
+
+def test_json_is_exact_and_utf8_for_any_name(captions: list[CaptionResult]) -> None:
+    path = Path(os.fsdecode(b"caf\xe9 \xc3\xa9 \xc2\x9b.wav"))
+    captions.append(CaptionResult(path, "a\u2028b\x1b", -1.0, 1.0))
+    code, out, _ = run("caption", "a", "--json")
+    line = out.encode("utf-8").decode("utf-8")  # no lone surrogate
+    assert code == 0
+    assert out.count("\n") == 1 and len(out.splitlines()) == 1
+    assert "é" in line and "\x9b" not in line
+    assert json.loads(line) == {"path": str(path), "caption": "a\u2028b\x1b", "score": -1.0, "duration_s": 1.0}
+
+
+def test_error_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    print_error(InputError("no  file [bold]:dog:.wav"))
+    assert capsys.readouterr() == ("", "textcap: no  file [bold]:dog:.wav\n")
+
+
+def test_log_is_plain_lines_on_stderr(captions: list[CaptionResult], monkeypatch: pytest.MonkeyPatch) -> None:
+    def log(*arguments: object, **options: object) -> object:
+        logging.getLogger("textcap").info("detail [bold]\x1b")
+        logging.getLogger("textcap").warning("take care")
+        raise InputError("stop")
+
+    monkeypatch.setattr(Captioner, "load", log)
+    assert run("caption", "a")[2].splitlines() == ["textcap: take care", "textcap: stop"]
+    assert run("caption", "a", "-v")[2].splitlines()[0] == "textcap: detail [bold]\\x1b"
+    assert run("caption", "a", "-q")[2].splitlines() == ["textcap: stop"]
+
+
+def test_display_of_no_download_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with download_progress():
+        pass
+    assert capsys.readouterr() == ("", "")
+    with download_progress() as progress:
+        progress("a.bin", 1, 2_000_000)
+        progress("a.bin", 2_000_000, 2_000_000)
+    assert capsys.readouterr() == ("", "fetching a.bin (2.0 MB)\n")
+
+
+@pytest.mark.parametrize("command", ["fetch", "train", "caption", "demo", "verify"])
+def test_help_ends_with_two_examples(command: str) -> None:
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    examples = [line.strip() for line in out.splitlines() if line.strip()][-2:]
+    assert all(example.startswith("textcap ") for example in examples)
+    assert any(example.startswith(f"textcap {command}") for example in examples)
+
+
+def test_help_of_caption_shows_the_defaults() -> None:
+    _, out, _ = run("caption", "--help")
+    assert "[default: (textcap-model if it is there, else clapcap)]" in " ".join(out.replace("│", " ").split())
+    assert BATCH_SIZE == inspect.signature(Captioner.caption).parameters["batch_size"].default
+
+
+def test_demo_gives_its_switches_to_the_commands_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+
+    def record(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        ran.append(command[3:])
+        return subprocess.CompletedProcess(command, 1, "")
+
+    monkeypatch.setattr("textcap.cli.demo.N_CAPTIONS", 5)
+    monkeypatch.setattr("textcap.demo.folder.write_sounds", _write_one)
+    monkeypatch.setattr("textcap.cli.demo.subprocess.run", record)
+    code, _, err = run("demo", str(tmp_path / "a"), "--seed", "7")
+    assert code == 1
+    assert "$ textcap " + " ".join(ran[0]) in err.splitlines()
+    assert ran[0][-2:] == ["--seed", "7"]
+    code, _, err = run("demo", str(tmp_path / "b"), "-q")
+    assert (code, err) == (1, "")
+    assert ran[1][-1] == "-q"
+
+
+def _write_one(clips: list[object], folder: Path) -> list[str]:
+    folder.mkdir()
+    soundfile.write(folder / "001.wav", [0.0], 16000)
+    return ["001.wav"] * len(clips)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_demo_on_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = soundfile.write
+    monkeypatch.setattr(soundfile, "write", lambda path, *arguments: write("/dev/full", *arguments, format="WAV"))
+    monkeypatch.setattr("textcap.cli.demo.N_CAPTIONS", 5)
+    code, out, err = run("demo", str(tmp_path / "demo"))
+    assert (code, out) == (1, "")
+    assert len(err.splitlines()) == 1 and "cannot write" in err and "free some space" in err
