@@ -25,6 +25,7 @@ from full_size import (
     write_sound,
     write_tokenizer,
 )
+from test_verify import assert_verify_finds
 from textcap.audio import read_windows
 from textcap.clap import load_audio_encoder, load_text_encoder
 from textcap.errors import CheckpointError
@@ -232,3 +233,7 @@ def test_missing_front_end_is_computed_as_msclap_does(full):
     with torch.no_grad():
         expected = reference.logmel_extractor(reference.spectrogram_extractor(sound))
         torch.testing.assert_close(encoder.front_end(sound), expected, rtol=0, atol=2e-3)  # decibels
+
+
+def test_verify_agrees_and_finds_a_wrong_tensor(full, monkeypatch):
+    assert_verify_finds(full, monkeypatch, "audio_encoder", "projection.linear1.weight")

@@ -17,6 +17,7 @@ from full_size import (
     write_sound,
     write_tokenizer,
 )
+from test_verify import assert_verify_finds
 from textcap.audio import read_windows
 from textcap.backbone import CLAPCAP, CLAPCAP_END_TOKEN_ID
 from textcap.bridge import Bridge
@@ -113,3 +114,7 @@ def test_missing_tensor_of_the_language_model_is_named(full):
     without = {other: tensor for other, tensor in full.tensors.items() if other != name}
     with pytest.raises(CheckpointError, match=f"clapcap.pth lacks the tensor {name}$"):
         load_language_model(full.backbone.config.language_model, Checkpoint("clapcap.pth", without), "gpt.transformer.")
+
+
+def test_verify_agrees_and_finds_a_wrong_tensor(full, monkeypatch):
+    assert_verify_finds(full, monkeypatch, "language_model", "gpt2.transformer.h.11.mlp.c_fc.weight")
