@@ -1,6 +1,9 @@
 """Model folders: what is saved comes back, and what cannot be read is named."""
 
 import json
+import os
+import stat
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +33,9 @@ CONFIG = ModelConfig(
     caption_files=(CaptionFile("captions.txt", "cd" * 32, 1254), CaptionFile("蝉.txt", "ef" * 32, 1)),
     packages=package_versions(),
     command="textcap train captions.txt",
+    device="cuda",
+    precision="bfloat16",
+    n_processes=2,
 )
 METRICS = [
     {
@@ -75,6 +81,8 @@ def test_folder_holds_four_readable_files(folder: Path, mapper: Mapper) -> None:
     assert config["bridge"] == {"noise_variance": 0.04, "noise_std": pytest.approx(0.2)}
     assert config["caption_files"][1] == {"name": "蝉.txt", "sha256": "ef" * 32, "n_captions": 1}
     assert config["packages"]["torch"] == torch.__version__
+    assert config["packages"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert (config["device"], config["precision"], config["n_processes"]) == ("cuda", "bfloat16", 2)
     assert [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] == METRICS
     assert load_file(folder / "mapper.safetensors").keys() == mapper.state_dict().keys()
 
@@ -92,6 +100,48 @@ def test_folder_is_replaced_only_by_force(folder: Path, mapper: Mapper) -> None:
     assert load_model(folder).end_token_id == 319
     save_model(folder, other, mapper, force=True)
     assert load_model(folder).end_token_id == 7
+
+
+def test_folder_of_others_is_never_replaced(tmp_path: Path, mapper: Mapper) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(InputError, match="not of textcap's making"):
+        save_model(tmp_path, CONFIG, mapper, force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_folder_that_does_not_say_its_device_is_read(folder: Path) -> None:
+    edit(folder, lambda config: [config.pop(name) for name in ("device", "precision", "n_processes")])
+    assert load_model(folder).config == replace(CONFIG, device="unknown", precision="unknown", n_processes=1)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file modes are POSIX")
+def test_files_follow_the_umask(tmp_path: Path, mapper: Mapper) -> None:
+    before = os.umask(0o027)
+    try:
+        save_model(tmp_path / "model", CONFIG, mapper, METRICS)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "model").iterdir()} == {0o640}
+
+
+def test_names_that_are_not_utf_8_come_back(tmp_path: Path, mapper: Mapper) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    config = replace(CONFIG, backbone_name=name, caption_files=(CaptionFile(f"{name}.txt", "cd" * 32, 1),))
+    save_model(tmp_path / name, config, mapper, METRICS)
+    assert load_model(tmp_path / name).config == config
+    assert "# caf\\\\xe9\n" in (tmp_path / name / "README.md").read_text(encoding="utf-8")
+
+
+def test_mapper_that_cannot_be_opened_is_not_called_missing(folder: Path) -> None:
+    (folder / "mapper.safetensors").unlink()
+    (folder / "mapper.safetensors").mkdir()
+    with pytest.raises(CheckpointError, match=r"mapper\.safetensors cannot be read: Is a directory"):
+        load_model(folder)
+
+
+def test_name_that_is_too_long_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no model folder"):
+        load_model(tmp_path / ("n" * 300))
 
 
 def test_mapper_that_holds_no_numbers_is_not_saved(tmp_path: Path, mapper: Mapper) -> None:
@@ -147,7 +197,11 @@ def test_unknown_format_version_is_refused(folder: Path, number: object) -> None
     [
         (lambda config: config.pop("end_token_id"), "lacks 'end_token_id'"),
         (lambda config: config.update(end_token_id="319"), "end_token_id is '319'"),
+        (lambda config: config.update(end_token_id=-1), "end_token_id is -1"),
+        (lambda config: config.update(n_processes="two"), "n_processes is 'two'"),
         (lambda config: config["mapper"].update(n_layers=0), "n_layers is 0"),
+        (lambda config: config["mapper"].update(n_heads=0), "n_heads is 0"),
+        (lambda config: config["mapper"].update(hidden_ratio=float("nan")), "hidden_ratio is nan"),
         (lambda config: config["mapper"].pop("width"), "lacks width"),
         (lambda config: config["bridge"].update(noise_variance=-1), "noise_variance is -1"),
         (lambda config: config["training"].update(dropout=0.1), "no field dropout"),
@@ -179,7 +233,7 @@ def test_card_says_what_it_is_and_escapes_what_it_was_given(folder: Path) -> Non
     for fact in ("1,234 captions", "tiny", "ab" * 32, "0.04", "1.5000", "62%", "textcap train captions.txt"):
         assert fact in card, fact
     (row,) = (line for line in card.splitlines() if "a dog barks" in line)
-    assert row == r"| a dog barks | a \| \<b\>dog\</b\> \# barks \` |"
+    assert row == r"| a dog barks | a \| \<b\>dog\</b\>\\x0a\# barks \` |"
 
 
 def test_card_of_a_hostile_name_and_command_stays_whole() -> None:
@@ -193,10 +247,13 @@ def test_card_of_a_hostile_name_and_command_stays_whole() -> None:
         "backbone_name": "|x|",
         "backbone_hash": "`",
         "packages": {},
+        "device": "cpu",
+        "precision": "float32",
+        "n_processes": 1,
         "command": "textcap train '```\n# hm'",
     }
     lines = model_card('evil"\n# name', values, []).splitlines()
-    assert [line for line in lines if line.startswith("# ")] == ['# evil" \\# name']
+    assert [line for line in lines if line.startswith("# ")] == ['# evil"\\\\x0a\\# name']
     assert sum(line.startswith("````") for line in lines) == 2
     assert not any("<script>" in line for line in lines)
     assert any(r"| backbone | \|x\|, content hash `?` |" == line for line in lines)

@@ -5,6 +5,8 @@ and a folder that this version cannot read is an error that says what to do.
 """
 
 import json
+import os
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -13,14 +15,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from textcap.captions import CaptionFile
 from textcap.config import BridgeConfig, MapperConfig, TrainingConfig, from_dict, to_dict
 from textcap.errors import CheckpointError, InputError
-from textcap.files import atomic_folder, atomic_write_text
+from textcap.files import atomic_folder, atomic_write_text, follow_umask
 from textcap.mapper import Mapper
 from textcap.model_card import model_card
+from textcap.tensors import read_safetensors
+from textcap.text import escape_surrogates
 
 FORMAT_VERSION = 1
 
@@ -30,6 +34,7 @@ CARD_FILE = "README.md"
 METRICS_FILE = "metrics.jsonl"
 
 _PACKAGES = ("textcap", "torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy")
+_LATER_FIELDS = {"device": str, "precision": str, "n_processes": int}
 _FROM_A_MODEL_HINT = "choose a folder that textcap train wrote"
 _AGAIN_HINT = "train again, or take a whole copy of the folder"
 
@@ -47,8 +52,11 @@ class ModelConfig:
     n_training_captions: int
     n_held_out_captions: int
     caption_files: tuple[CaptionFile, ...]
-    packages: Mapping[str, str]  # versions by name
+    packages: Mapping[str, str]  # versions by name, Python's among them
     command: str
+    device: str = "unknown"  # that it was trained on; older folders do not say
+    precision: str = "unknown"
+    n_processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -81,8 +89,8 @@ class StoredModel:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that a run depends on."""
-    versions = {}
+    """Return the versions of Python and of the packages that a run depends on."""
+    versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
             versions[name] = version(name)
@@ -103,20 +111,23 @@ def save_model(
 
     Args:
         metrics: One record for each epoch.
-        force: Replace a folder that is there; it is whole until the new one is.
+        force: Replace a model folder that is there; it stays until the new one is whole.
 
     Raises:
-        InputError: The folder is there already and `force` is not set, or it cannot be written.
+        InputError: The folder is there already and `force` is not set, it is no model folder, or it cannot be
+            written.
     """
     if missing := [name for name, tensor in mapper.state_dict().items() if not tensor.isfinite().all()]:
         raise InputError(f"the mapper's {missing[0]} holds values that are no numbers", hint="lower --learning-rate")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in mapper.state_dict().items()}
-    with atomic_folder(folder, force=force) as beside:
-        atomic_write_text(beside / CONFIG_FILE, json.dumps(_to_json(config), indent=2, ensure_ascii=False) + "\n")
+    with atomic_folder(folder, force=force, is_ours=is_model_folder) as beside:
+        values = json.dumps(_to_json(config), indent=2, ensure_ascii=False)
+        atomic_write_text(beside / CONFIG_FILE, escape_surrogates(values) + "\n")
         atomic_write_text(beside / METRICS_FILE, metrics_lines(metrics))
         atomic_write_text(beside / CARD_FILE, model_card(folder.name, _to_json(config), metrics))
         try:
             save_file(tensors, beside / MAPPER_FILE)
+            follow_umask(beside / MAPPER_FILE)
         except SafetensorError as error:  # its way to report a full disk
             raise InputError(f"cannot write {folder}: {error}", hint="free some space, or write elsewhere") from error
 
@@ -126,13 +137,22 @@ def metrics_lines(metrics: Sequence[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in metrics)
 
 
+def is_model_folder(folder: Path) -> bool:
+    """Whether a folder is one that `save_model` wrote, be it of another format version."""
+    try:
+        values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and "format_version" in values
+
+
 def load_model(folder: Path) -> StoredModel:
     """Read a model folder.
 
     Raises:
         CheckpointError: The folder or a file in it is missing or broken, or is of an unknown format version.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path's own raises when a name is too long
         raise CheckpointError(f"there is no model folder {folder}", hint="make one with textcap train")
     config = _read_config(folder / CONFIG_FILE)
     return StoredModel(folder, config, _read_mapper(folder / MAPPER_FILE, config.mapper))
@@ -152,6 +172,9 @@ def _to_json(config: ModelConfig) -> dict[str, Any]:
         "caption_files": [to_dict(file) for file in config.caption_files],
         "packages": dict(config.packages),
         "command": config.command,
+        "device": config.device,
+        "precision": config.precision,
+        "n_processes": config.n_processes,
     }
 
 
@@ -160,7 +183,9 @@ def _read_config(path: Path) -> ModelConfig:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} has no {CONFIG_FILE}", hint=_FROM_A_MODEL_HINT) from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
         raise CheckpointError(f"{path} cannot be read: {error}", hint=_AGAIN_HINT) from error
     found = values.get("format_version") if isinstance(values, dict) else None
     if found is None:
@@ -186,9 +211,13 @@ def _from_json(values: dict[str, Any]) -> ModelConfig:
         "packages": dict,
     }
     plain |= {"n_training_captions": int, "n_held_out_captions": int}
+    # Not in the first folders that were written.
+    plain |= {name: kind for name, kind in _LATER_FIELDS.items() if name in values}
     for name, kind in plain.items():
         if not isinstance(values[name], kind) or isinstance(values[name], bool):
             raise InputError(f"{name} is {values[name]!r}")
+    if values["end_token_id"] < 0:
+        raise InputError(f"end_token_id is {values['end_token_id']}, but must be 0 or more")
     return ModelConfig(
         bridge=from_dict(BridgeConfig, bridge),
         mapper=from_dict(MapperConfig, values["mapper"]),
@@ -200,10 +229,12 @@ def _from_json(values: dict[str, Any]) -> ModelConfig:
 
 def _read_mapper(path: Path, config: MapperConfig) -> Mapper:
     try:
-        tensors = load_file(path)
+        tensors = read_safetensors(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} has no {MAPPER_FILE}", hint=_AGAIN_HINT) from error
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
         raise CheckpointError(f"{path} cannot be read: {error}", hint=_AGAIN_HINT) from error
     with torch.device("meta"):
         mapper = Mapper(config)

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from textcap.text import printable
+
 # What Markdown or the HTML in it could take for markup.
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~&<>$:@-])")
 
@@ -54,6 +56,7 @@ for result in Captioner.load({_python_string(name)}).caption(["sound.wav"]):
 | learning rate | {training["learning_rate"]:g} |
 | warm-up steps | {training["warmup_steps"]}, at most a fifth of a run of fewer than 10,000 steps |
 | seed | {training["seed"]} |
+| computed on | {_text(config["device"])}, {_text(config["precision"])}, processes: {config["n_processes"]} |
 | packages | {packages} |
 
 {_fence(config["command"])}
@@ -79,7 +82,7 @@ def _results(metrics: Sequence[Mapping[str, Any]]) -> str:
 
 def _text(text: str) -> str:
     """Return text that Markdown shows as it is, on one line."""
-    return _MARKUP.sub(r"\\\1", _one_line(text))
+    return _MARKUP.sub(r"\\\1", printable(text))
 
 
 def _code(text: str) -> str:
@@ -89,11 +92,7 @@ def _code(text: str) -> str:
 def _fence(text: str) -> str:
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}sh\n{_one_line(text)}\n{fence}"
-
-
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)
+    return f"{fence}sh\n{printable(text)}\n{fence}"
 
 
 def _python_string(text: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
 from textcap.errors import CheckpointError
@@ -55,6 +55,21 @@ class Source:
     optional: bool = False
 
 
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file by name, on the CPU.
+
+    Raises:
+        OSError: It is missing or cannot be opened.
+        SafetensorError: It is cut short, or no safetensors file.
+    """
+    with open(path, "rb") as file:  # safetensors calls any file that it cannot open missing
+        try:
+            str(path).encode("utf-8")
+        except UnicodeEncodeError:  # it maps only files whose names are UTF-8
+            return load(file.read())
+        return load_file(path)
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a `.safetensors` file, or a `.pth` file with its tensors under "model" as msclap saves them.
 
@@ -66,10 +81,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     fetched = any(part.startswith("models--") for part in path.absolute().parts)  # as the hub's cache is laid out
     hint = "delete it and run textcap fetch" if fetched else "take a whole copy of its folder"
     try:
-        with open(path, "rb"):  # safetensors calls any file that it cannot open missing
-            pass
         if path.suffix == ".safetensors":
-            return Checkpoint(path, load_file(path))
+            return Checkpoint(path, read_safetensors(path))
         # Only torch's zip format can be mapped; files of torch before 1.6 are read whole.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except FileNotFoundError as error:
