@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -16,12 +17,13 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 import tiny_random
+from textcap import clap, training
 from textcap.backbone import Backbone
 from textcap.bridge import Bridge
 from textcap.captions import CaptionFile, CaptionSet
 from textcap.checkpoint import load_model
 from textcap.config import BridgeConfig, TrainingConfig
-from textcap.errors import CheckpointError, InputError, TextcapError
+from textcap.errors import CheckpointError, DeviceError, InputError, TextcapError
 from textcap.training import loop, processes, train
 from textcap.training.data import Examples, epoch_batches, make_examples
 from textcap.training.events import (
@@ -38,10 +40,11 @@ from textcap.training.events import (
 from textcap.training.held_out import HeldOutResult
 from textcap.training.job import TrainingJob
 from textcap.training.loop import MapperTraining, new_mapper
-from textcap.training.state import STATE_FILE, WorkFolder, load_state
+from textcap.training.state import STATE_FILE, TrainingProgress, WorkFolder, has_saved, load_state
 
 # 203 captions, 20 of them held out: batches of 13 leave one caption over.
 CAPTIONS = tiny_random.tiny_captions(203)
+SETTINGS = {"captions": "", "backbone": "", "bridge": {}, "mapper": {}, "training": {"seed": 1}}
 QUICK = TrainingConfig(epochs=2, batch_size=13, learning_rate=5e-3, seed=3)
 
 
@@ -197,19 +200,20 @@ def test_noise_is_fresh_at_every_step_and_of_the_variance_asked(backbone: Backbo
     assert variance == pytest.approx(0.004 * (1 + 3 * 0.004), rel=0.06)
 
 
-def test_collapse_is_said_half_way_and_at_the_end(
-    backbone: Backbone, examples: Examples, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("epochs", "warned"), [(5, [2, 3, 4, 5]), (1, [1])])
+def test_collapse_is_said_after_every_epoch_but_the_first_of_many(
+    backbone: Backbone, examples: Examples, monkeypatch: pytest.MonkeyPatch, epochs: int, warned: list[int]
 ) -> None:
     same = HeldOutResult(1.0, ("a dog",) * 20, examples.held_out_captions)
     monkeypatch.setattr(loop, "evaluate_held_out", lambda *args: same)
     events: list[Event] = []
-    make_run(backbone, examples, replace(QUICK, epochs=5, batch_size=100), report=events.append).run()
+    make_run(backbone, examples, replace(QUICK, epochs=epochs, batch_size=100), report=events.append).run()
     warned_before = [
         next(later.epoch for later in events[place:] if isinstance(later, EpochDone))
         for place, event in enumerate(events)
         if isinstance(event, Warned) and "much the same to everything: 5% distinct" in event.message
     ]
-    assert warned_before == [3, 5]
+    assert warned_before == warned
 
 
 def test_collapse_needs_references_that_differ() -> None:
@@ -227,8 +231,38 @@ def test_out_of_memory_says_what_to_lower(backbone: Backbone, examples: Examples
         raise torch.OutOfMemoryError("tried to allocate")
 
     language_model.loss = loss
-    with pytest.raises(InputError, match="out of memory on cpu with batches of 13 .lower --batch-size, say to 6"):
+    with pytest.raises(DeviceError, match="out of memory on cpu with batches of 13 .lower --batch-size, say to 6"):
         make_run(backbone, examples, language_model=language_model).run()
+
+
+def test_out_of_memory_while_embedding_is_one_line(
+    backbone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(*args: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("tried to allocate")
+
+    monkeypatch.setattr(clap.TextEncoder, "encode", encode)
+    with pytest.raises(DeviceError, match="out of memory on cpu while embedding the captions"):
+        train(make_job(backbone_folder, tmp_path / "model"), caption_set())
+    assert not any(tmp_path.iterdir()), "nothing was saved, so nothing stays"
+
+
+def test_device_that_accelerate_does_not_take_is_refused() -> None:
+    with pytest.raises(DeviceError, match="training on meta was asked for, and accelerate chose cpu"):
+        with training._accelerator(torch.device("meta")):
+            pytest.fail("the block ran")
+
+
+def test_prefix_without_room_is_refused_before_any_work(backbone_folder: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    with pytest.raises(InputError, match="a prefix of 96 leaves no room for a caption in 96 positions"):
+        train(make_job(backbone_folder, tmp_path / "model", prefix_length=96), caption_set(), events.append)
+    assert not events and not any(tmp_path.iterdir())
+
+
+def test_clapcap_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="clapcap has no text encoder"):
+        train(TrainingJob(str(tmp_path / "model"), backbone="clapcap", offline=True), caption_set())
 
 
 def test_loss_that_is_no_number_stops_the_run(backbone: Backbone, examples: Examples) -> None:
@@ -280,11 +314,16 @@ def test_existing_output_is_kept_unless_forced(backbone_folder: Path, tmp_path: 
     output.mkdir()
     (output / "mine.txt").write_text("keep")
     quick = replace(QUICK, epochs=1, batch_size=100)
+    for force in (False, True):
+        with pytest.raises(InputError, match="is there already, and is not of textcap's making"):
+            train(make_job(backbone_folder, output, training=quick, force=force), caption_set())
+    assert [path.name for path in output.iterdir()] == ["mine.txt"]
+    (output / "mine.txt").unlink()
+    train(make_job(backbone_folder, output, training=quick, force=True), caption_set())
     with pytest.raises(InputError, match="is there already .*--force"):
         train(make_job(backbone_folder, output, training=quick), caption_set())
-    assert (output / "mine.txt").exists()
-    train(make_job(backbone_folder, output, training=quick, force=True), caption_set())
-    assert not (output / "mine.txt").exists() and load_model(output)
+    train(make_job(backbone_folder, output, training=replace(quick, seed=9), force=True), caption_set())
+    assert load_model(output).config.training.seed == 9
 
 
 @pytest.mark.parametrize("n_captions", [1, 9])
@@ -381,12 +420,114 @@ def test_state_holds_all_that_adam_needs(backbone_folder: Path, tmp_path: Path) 
 
 
 def test_one_run_at_a_time_writes_an_output(tmp_path: Path) -> None:
-    first = WorkFolder.open(tmp_path / "model", {"seed": 1})
+    first = WorkFolder.open(tmp_path / "model", SETTINGS)
     with pytest.raises(InputError, match="another training run is writing"):
-        WorkFolder.open(tmp_path / "model", {"seed": 1})
+        WorkFolder.open(tmp_path / "model", SETTINGS)
     first.close()
-    WorkFolder.open(tmp_path / "model", {"seed": 1}).remove()
+    WorkFolder.open(tmp_path / "model", SETTINGS).remove()
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["thesis.doc", "settings.json"])
+def test_work_folder_of_others_is_left_alone(tmp_path: Path, name: str) -> None:
+    path = WorkFolder.path_of(tmp_path / "model")
+    path.mkdir()
+    (path / name).write_text('{"editor": "mine"}')
+    for force in (False, True):
+        with pytest.raises(InputError, match=f"model.partial is wanted .* holds {name} of another making"):
+            WorkFolder.open(tmp_path / "model", SETTINGS, force=force)
+    WorkFolder.sweep(tmp_path / "model")
+    assert [path.name for path in path.iterdir()] == [name]
+
+
+def test_work_folder_takes_only_its_own_files_away(tmp_path: Path) -> None:
+    work = WorkFolder.open(tmp_path / "model", SETTINGS)
+    work.save(TrainingProgress(), {"a": torch.zeros(1)})
+    (work.path / "notes.txt").write_text("mine")
+    work.remove()
+    assert [path.name for path in work.path.iterdir()] == ["notes.txt"]
+
+
+def test_work_folder_stays_only_with_a_state(tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    work = WorkFolder.open(output, SETTINGS)
+    assert work.path.is_dir() and not has_saved(output)
+    WorkFolder.sweep(output)
+    assert work.path.is_dir(), "it is still being worked on"
+    work.close()
+    assert not any(tmp_path.iterdir())
+    work = WorkFolder.open(output, SETTINGS)
+    work.save(TrainingProgress(), {"a": torch.zeros(1)})
+    work.close()
+    WorkFolder.sweep(output)
+    assert has_saved(output) and load_state(work.path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file modes are POSIX")
+def test_state_follows_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        work = WorkFolder.open(tmp_path / "model", SETTINGS)
+        work.save(TrainingProgress(), {"a": torch.zeros(1)})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((work.path / STATE_FILE).stat().st_mode) == 0o644
+    work.remove()
+
+
+def test_names_that_are_not_utf_8_do_not_stop_the_run(backbone_folder: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    job = make_job(backbone_folder, tmp_path / name, training=replace(QUICK, batch_size=100))
+    captions = CaptionSet(CAPTIONS, (CaptionFile(f"{name}.txt", "0" * 64, len(CAPTIONS)),))
+    job = replace(job, command=f"textcap train {name}.txt")
+
+    def stop(event: Event) -> None:
+        if isinstance(event, EpochDone) and event.epoch == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(job, captions, stop)
+    events: list[Event] = []
+    train(job, captions, events.append)
+    assert next(event for event in events if isinstance(event, Started)).first_step == 2
+    config = load_model(tmp_path / name).config
+    assert (config.command, config.caption_files[0].name) == ("textcap train caf\\xe9.txt", "caf\\xe9.txt")
+    assert (config.device, config.precision, config.n_processes) == ("cpu", "float32", 1)
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        ({}, (0, 1)),
+        ({"RANK": "1"}, (0, 1)),
+        ({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}, (0, 1)),
+        ({"WORLD_SIZE": "3", "RANK": "2"}, (2, 3)),
+    ],
+)
+def test_place_among_processes(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], place: tuple[int, int]
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert processes.torchrun_place() == place
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"WORLD_SIZE": "x"}, "WORLD_SIZE is 'x'"),
+        ({"WORLD_SIZE": "2"}, "RANK is ''"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK is 2 and WORLD_SIZE 2"),
+        ({"LOCAL_RANK": "0"}, "LOCAL_RANK is set without WORLD_SIZE"),
+    ],
+)
+def test_environment_that_makes_no_sense_is_said(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=said):
+        processes.torchrun_place()
 
 
 def test_output_that_cannot_be_written_is_said_first(backbone_folder: Path, tmp_path: Path) -> None:

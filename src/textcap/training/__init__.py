@@ -6,7 +6,7 @@ nothing; what happens is reported as events. A run that was killed goes on when 
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -18,21 +18,25 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import InitProcessGroupKwargs
 
-from textcap.backbone import EMBEDDED, Backbone
+from textcap.backbone import CLAPCAP, EMBEDDED, Backbone
 from textcap.bridge import Bridge
-from textcap.captions import CaptionSet
-from textcap.checkpoint import ModelConfig, package_versions, save_model
+from textcap.captions import STDIN, CaptionSet
+from textcap.checkpoint import ModelConfig, is_model_folder, package_versions, save_model
 from textcap.config import BridgeConfig, MapperConfig, to_dict
-from textcap.device import resolve_device
-from textcap.embeddings import default_cache_folder, embed_captions
-from textcap.errors import InputError
-from textcap.training.data import MAX_CAPTION_TOKENS, Examples, make_examples
+from textcap.device import memory_errors, resolve_device
+from textcap.embeddings import TextEmbeddings, default_cache_folder, embed_captions
+from textcap.errors import DeviceError, InputError
+from textcap.files import check_folder_place
+from textcap.text import printable
+from textcap.training.data import MAX_CAPTION_TOKENS, MIN_CAPTION_TOKENS, Examples, make_examples
 from textcap.training.events import Embedded, Event, Report, Started, Warned
 from textcap.training.job import TrainingJob
 from textcap.training.loop import MapperTraining
-from textcap.training.processes import launch
+from textcap.training.processes import launch, torchrun_place
 from textcap.training.state import WorkFolder, load_state
 from textcap.weights import WEIGHT_SETS, Progress
+
+_MEMORY_HINT = "end what else uses its memory, or choose another --device"
 
 _logger = logging.getLogger("textcap")
 
@@ -59,29 +63,48 @@ def train(
         The model folder.
 
     Raises:
-        InputError: The output is there already, or an unfinished run with other settings is; captions or
-            settings cannot be used; memory does not suffice.
-        DeviceError: The device cannot be used.
+        InputError: The output is there already and may not be replaced, or an unfinished run with other settings
+            is; captions or settings cannot be used.
+        DeviceError: The device cannot be used, or its memory does not suffice.
         DownloadError: The backbone is not on disk and cannot be fetched.
         CheckpointError: The backbone or the state of the unfinished run is broken.
     """
     report = report or _report_nothing
     output = Path(os.path.abspath(job.output))
-    if output.exists() and not (job.force and output.is_dir()):
-        raise InputError(f"{job.output} is there already", hint="choose another -o, or --force to replace it")
+    check_output(job, [file.name for file in captions.files])
+    n_started = torchrun_place()[1]
+    if job.backbone == CLAPCAP:  # said before its weights are fetched
+        raise InputError("clapcap has no text encoder, so nothing can be trained on it", hint="use msclap-2023")
     device = resolve_device(job.device)
     backbone = Backbone.load(job.backbone, offline=job.offline, progress=download_progress)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    _max_tokens(backbone, mapper_config(job, backbone))
+    if n_started > 1:
         n_processes = 1  # torchrun, or `launch` below, has started the others
     elif n_processes is None:
         every = device.type == "cuda" and device.index is None
         n_processes = torch.cuda.device_count() if every else 1
     if n_processes > 1:
-        launch(replace(job, output=str(output)), captions, n_processes, report)
+        try:
+            launch(replace(job, output=str(output)), captions, n_processes, report)
+        finally:
+            WorkFolder.sweep(output)
     else:
         with _accelerator(device) as accelerator:
             _train_here(replace(job, output=str(output)), captions, backbone, accelerator, report)
     return output
+
+
+def check_output(job: TrainingJob, caption_paths: Iterable[str | Path] = ()) -> None:
+    """Make sure that the model folder of a job may be written, before any work is done for it.
+
+    Args:
+        caption_paths: The files that are read; a folder that holds one is never replaced.
+
+    Raises:
+        InputError: The output is there already and may not be replaced.
+    """
+    paths = [path for path in caption_paths if str(path) != STDIN]
+    check_folder_place(Path(job.output), force=job.force, is_ours=is_model_folder, inputs=paths)
 
 
 def mapper_config(job: TrainingJob, backbone: Backbone) -> MapperConfig:
@@ -105,6 +128,9 @@ def _accelerator(device: torch.device) -> Iterator[Accelerator]:
         kwargs_handlers=[patience],
     )
     try:
+        if accelerator.device.type != device.type:
+            message = f"training on {device} was asked for, and accelerate chose {accelerator.device}"
+            raise DeviceError(message, hint="unset the environment variables ACCELERATE_*")
         yield accelerator
     finally:
         if not was_initialized:
@@ -135,21 +161,23 @@ def _train_here(
     work = WorkFolder.open(output, settings, force=job.force) if is_main else None
     try:
         examples = _make_examples(job, captions, backbone, mapper, accelerator.device, report)
-        run = MapperTraining(
-            examples,
-            backbone.language_model(accelerator.device),
-            backbone.tokenizer,
-            Bridge(bridge),
-            mapper,
-            job.training,
-            accelerator,
-            report=report,
-            work=work,
-        )
+        with memory_errors(f"on {accelerator.device} while loading the models", hint=_MEMORY_HINT):
+            run = MapperTraining(
+                examples,
+                backbone.language_model(accelerator.device),
+                backbone.tokenizer,
+                Bridge(bridge),
+                mapper,
+                job.training,
+                accelerator,
+                report=report,
+                work=work,
+            )
         accelerator.wait_for_everyone()  # until the main process has sorted out what an earlier run left
         if state := load_state(WorkFolder.path_of(output)):
             run.resume(*state)
-        report(_started(job, backbone, bridge, examples, run))
+        started = _started(job, backbone, bridge, examples, run)
+        report(started)
         trained = run.run()
         if work is not None:
             config = ModelConfig(
@@ -161,9 +189,12 @@ def _train_here(
                 end_token_id=backbone.tokenizer.end_id,
                 n_training_captions=len(examples.training),
                 n_held_out_captions=len(examples.held_out),
-                caption_files=captions.files,
+                caption_files=tuple(replace(file, name=printable(file.name)) for file in captions.files),
                 packages=package_versions(),
-                command=job.command,
+                command=printable(job.command),
+                device=started.device,
+                precision=started.precision,
+                n_processes=started.n_processes,
             )
             save_model(output, config, trained.mapper, trained.metrics, force=job.force)
             work.remove()
@@ -180,29 +211,44 @@ def _make_examples(
     device: torch.device,
     report: Report,
 ) -> Examples:
-    folder = default_cache_folder()
-    _logger.info("text embeddings are kept in %s", folder)
-    embedded = embed_captions(
-        captions.captions,
-        content_hash=captions.content_hash,
-        backbone_hash=backbone.content_hash,
-        width=backbone.config.clap.embedding_width,
-        load_encoder=lambda: backbone.text_encoder(device),
-        cache_folder=folder,
-        progress=lambda n_done: report(Embedded(n_done, len(captions.captions))),
-    )
-    for warning in embedded.warnings:
-        report(Warned(warning))
-    # The end token is predicted and never read, so it needs no position.
-    room = backbone.config.language_model.n_positions - mapper.prefix_length + 1
+    embedded = _embed(captions, backbone, device, report)
     return make_examples(
         captions.captions,
         embedded.vectors,
         backbone.tokenizer,
-        max_tokens=min(MAX_CAPTION_TOKENS, room),
+        max_tokens=_max_tokens(backbone, mapper),
         held_out_captions=job.training.held_out_captions,
         seed=job.training.seed,
     )
+
+
+def _embed(captions: CaptionSet, backbone: Backbone, device: torch.device, report: Report) -> TextEmbeddings:
+    folder = default_cache_folder()
+    _logger.info("text embeddings are kept in %s", folder)
+    with memory_errors(f"on {device} while embedding the captions", hint=_MEMORY_HINT):
+        embedded = embed_captions(
+            captions.captions,
+            content_hash=captions.content_hash,
+            backbone_hash=backbone.content_hash,
+            width=backbone.config.clap.embedding_width,
+            load_encoder=lambda: backbone.text_encoder(device),
+            cache_folder=folder,
+            progress=lambda n_done: report(Embedded(n_done, len(captions.captions))),
+        )
+    for warning in embedded.warnings:
+        report(Warned(warning))
+    return embedded
+
+
+def _max_tokens(backbone: Backbone, mapper: MapperConfig) -> int:
+    """Return how many tokens of a caption fit after the prefix; one that leaves no room is an InputError."""
+    n_positions = backbone.config.language_model.n_positions
+    # The end token is predicted and never read, so it needs no position.
+    room = n_positions - mapper.prefix_length + 1
+    if room < MIN_CAPTION_TOKENS:
+        message = f"a prefix of {mapper.prefix_length} leaves no room for a caption in {n_positions} positions"
+        raise InputError(message, hint="lower --prefix-length")
+    return min(MAX_CAPTION_TOKENS, room)
 
 
 def _started(

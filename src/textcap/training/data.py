@@ -23,6 +23,7 @@ Indices = NDArray[np.int64]
 Embeddings = NDArray[np.float32]
 
 MAX_CAPTION_TOKENS = 77  # with the end token, as CLAP's text tower cuts
+MIN_CAPTION_TOKENS = 2
 
 # Names of the streams of random numbers that a seed opens; part of what makes a run repeatable.
 SPLIT_STREAM, ORDER_STREAM, NOISE_STREAM, MAPPER_STREAM, HELD_OUT_STREAM = range(5)
@@ -63,7 +64,7 @@ def tokenize_captions(captions: Sequence[str], tokenizer: Tokenizer, max_tokens:
     Raises:
         InputError: There is no room for a single word.
     """
-    if max_tokens < 2:
+    if max_tokens < MIN_CAPTION_TOKENS:
         raise InputError("the prefix leaves no room for a caption", hint="use a shorter prefix")
     flat = array("i")
     offsets = [0]

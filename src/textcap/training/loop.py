@@ -18,7 +18,7 @@ from torch import Tensor
 
 from textcap.bridge import Bridge
 from textcap.config import MapperConfig, TrainingConfig
-from textcap.device import seeded_generator
+from textcap.device import memory_errors, seeded_generator
 from textcap.errors import InputError
 from textcap.language_model import LanguageModel
 from textcap.mapper import Mapper
@@ -106,14 +106,13 @@ class MapperTraining:
         """Train to the end.
 
         Raises:
-            InputError: The loss is no longer a number, or the device has not enough memory.
+            InputError: The loss is no longer a number.
+            DeviceError: The device has not enough memory.
         """
-        try:
+        device, batch = self.accelerator.device, self.config.batch_size
+        hint = f"lower --batch-size, say to {max(1, batch // 2)}"
+        with memory_errors(f"on {device} with batches of {batch}", hint=hint):
             self._run_epochs()
-        except torch.OutOfMemoryError as error:
-            device, batch = self.accelerator.device, self.config.batch_size
-            message = f"out of memory on {device} with batches of {batch}"
-            raise InputError(message, hint=f"lower --batch-size, say to {max(1, batch // 2)}") from error
         mapper = Mapper(self.plain_mapper.config)
         mapper.load_state_dict({name: tensor.cpu() for name, tensor in self.plain_mapper.state_dict().items()})
         return TrainedMapper(mapper.eval().requires_grad_(False), self.progress.metrics)
@@ -190,8 +189,8 @@ class MapperTraining:
                     self.tokenizer,
                     config.seed,
                 )
-            # Early on every run says the same to everything: only half way and at the end is it worth a word.
-            if held_out.collapsed and epoch + 1 in ((config.epochs + 1) // 2, config.epochs):
+            # After the first epoch every run says the same to everything.
+            if held_out.collapsed and (epoch > 0 or config.epochs == 1):
                 share = held_out.distinct_share
                 self.report(Warned(f"the model says much the same to everything: {share:.0%} distinct captions"))
         return EpochDone(

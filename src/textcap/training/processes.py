@@ -20,13 +20,37 @@ from typing import Any
 from textcap import errors
 from textcap.captions import CaptionSet
 from textcap.config import to_dict
-from textcap.errors import TextcapError
+from textcap.errors import InputError, TextcapError
 from textcap.training.events import Report, event_from_dict
 from textcap.training.job import TrainingJob
 
 _STOP_S = 10.0
 
 _Message = dict[str, Any] | None  # None when a process has closed its output
+
+
+def torchrun_place() -> tuple[int, int]:
+    """Return this process's rank and how many there are, as torchrun says; 0 and 1 when it did not start this one.
+
+    Raises:
+        InputError: What the environment says of it makes no sense.
+    """
+    n_processes = _count_in("WORLD_SIZE", default=1)
+    if "WORLD_SIZE" not in os.environ and "LOCAL_RANK" in os.environ:  # enough for accelerate to wait for others
+        raise InputError("LOCAL_RANK is set without WORLD_SIZE", hint="unset it, or start with torchrun")
+    # A rank alone says nothing: schedulers set one for programs that know nothing of each other.
+    rank = _count_in("RANK", default=None) if n_processes > 1 else 0
+    if rank >= max(n_processes, 1):
+        raise InputError(f"RANK is {rank} and WORLD_SIZE {n_processes}", hint="start it with torchrun, or unset both")
+    return rank, n_processes
+
+
+def _count_in(variable: str, *, default: int | None) -> int:
+    value = os.environ.get(variable) or ("" if default is None else str(default))
+    if not (value.isascii() and value.isdigit()):
+        message = f"the environment variable {variable} is {value!r}, and no number"
+        raise InputError(message, hint="unset it, or start with torchrun")
+    return int(value)
 
 
 def launch(job: TrainingJob, captions: CaptionSet, n_processes: int, report: Report) -> None:

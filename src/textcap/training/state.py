@@ -6,26 +6,28 @@ is killed at any moment finds the last whole state.
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from textcap.checkpoint import METRICS_FILE, metrics_lines
 from textcap.errors import CheckpointError, InputError
-from textcap.files import atomic_write_text
+from textcap.files import atomic_write_text, follow_umask
+from textcap.tensors import read_safetensors
 
 STATE_FILE = "state.safetensors"
 SETTINGS_FILE = "settings.json"
 
 _METADATA_KEY = "textcap"
+_LOCK_FILE = "lock"
+_OUR_FILES = (STATE_FILE, f"{STATE_FILE}.new", SETTINGS_FILE, METRICS_FILE, _LOCK_FILE)
+_SETTINGS = {"captions", "backbone", "bridge", "mapper", "training"}  # by these our settings are known
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,13 @@ class WorkFolder:
 
         Raises:
             InputError: The unfinished run has other settings, another process works on it, or the folder
-                cannot be written.
+                cannot be written or holds what no run has put there.
         """
         path = cls.path_of(output)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path / "lock", blocking=False)
+            _refuse_foreign(path)
+            lock = FileLock(path / _LOCK_FILE, blocking=False)
             lock.acquire()
         except Timeout as error:
             hint = "wait for it, or choose another -o"
@@ -78,9 +81,23 @@ class WorkFolder:
         try:
             work._take_up(json.loads(json.dumps(settings)), force)
         except BaseException:
-            lock.release()
+            work.close()
             raise
         return work
+
+    @classmethod
+    def sweep(cls, output: Path) -> None:
+        """Remove what processes left that were ended before they saved anything."""
+        path = cls.path_of(output)
+        lock = FileLock(path / _LOCK_FILE, blocking=False)
+        try:
+            if not os.path.isdir(path) or (path / STATE_FILE).exists():
+                return
+            _refuse_foreign(path)
+            lock.acquire()
+        except (Timeout, OSError, InputError):  # someone else's
+            return
+        cls(path, lock).close()
 
     def _take_up(self, settings: dict[str, Any], force: bool) -> None:
         settings_file, state_file = self.path / SETTINGS_FILE, self.path / STATE_FILE
@@ -103,6 +120,7 @@ class WorkFolder:
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         try:
             save_file(contiguous, beside, metadata={_METADATA_KEY: json.dumps(asdict(progress))})
+            follow_umask(beside)
             os.replace(beside, self.path / STATE_FILE)
             # For whoever watches the run; the state is what counts.
             (self.path / METRICS_FILE).write_text(metrics_lines(progress.metrics), encoding="utf-8")
@@ -111,14 +129,32 @@ class WorkFolder:
             raise InputError(f"cannot save the state of the run in {self.path}: {error}", hint=hint) from error
 
     def close(self) -> None:
-        """Let others have the folder."""
-        if self._lock is not None:
+        """Let others have the folder; without a saved state there is nothing in it to go on from, and it goes."""
+        if self._lock is None or not self._lock.is_locked:
+            return
+        if (self.path / STATE_FILE).exists():
             self._lock.release()
+        else:
+            self.remove()
 
     def remove(self) -> None:
-        """Delete the folder: the run is done."""
-        self.close()
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Delete the folder, as far as it is this run's: the run is done."""
+        for name in _OUR_FILES[:-1]:
+            _unlink_quietly(self.path / name)
+        for path in self.path.glob(".textcap-*.tmp"):
+            _unlink_quietly(path)
+        if self._lock is not None:
+            self._lock.release()
+        _unlink_quietly(self.path / _LOCK_FILE)  # Windows keeps it while it is locked
+        try:
+            self.path.rmdir()
+        except OSError:  # it holds what somebody put there meanwhile
+            return
+
+
+def has_saved(output: Path) -> bool:
+    """Whether there is an unfinished run of a model folder that would go on from a saved state."""
+    return os.path.exists(WorkFolder.path_of(output) / STATE_FILE)
 
 
 def load_state(work_folder: Path) -> tuple[TrainingProgress, dict[str, Tensor]] | None:
@@ -131,13 +167,43 @@ def load_state(work_folder: Path) -> tuple[TrainingProgress, dict[str, Tensor]] 
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            values = json.loads(file.metadata()[_METADATA_KEY])
-            tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = read_safetensors(path)
+        values = json.loads(_metadata(path)[_METADATA_KEY])
         return TrainingProgress(**{**values, "metrics": tuple(values["metrics"])}), tensors
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         hint = f"delete {work_folder} to start again"
         raise CheckpointError(f"{path} cannot be read: {error}", hint=hint) from error
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """Return what a safetensors file says beside its tensors, whatever its name is."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        metadata: dict[str, str] = json.loads(file.read(size))["__metadata__"]
+        return metadata
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise an InputError if the folder holds what no run has put there."""
+    names = sorted(os.listdir(path))
+    foreign = [n for n in names if n not in _OUR_FILES and not (n.startswith(".textcap-") and n.endswith(".tmp"))]
+    if SETTINGS_FILE in names and STATE_FILE not in names:  # with a state beside them they are looked at later
+        try:
+            settings = json.loads((path / SETTINGS_FILE).read_text(encoding="utf-8"))
+        except ValueError:
+            settings = None
+        if not isinstance(settings, dict) or not settings.keys() >= _SETTINGS:
+            foreign.append(SETTINGS_FILE)
+    if foreign:
+        message = f"{path} is wanted for the unfinished run, and holds {foreign[0]} of another making"
+        raise InputError(message, hint="move it away, or choose another -o")
+
+
+def _unlink_quietly(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return
 
 
 def _differing(settings_file: Path, settings: dict[str, Any]) -> list[str]:
