@@ -1,5 +1,6 @@
 """`textcap train`: exit codes, what goes to stdout and what to stderr."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 import tiny_random
+from textcap import captions as captions_module
 from textcap.checkpoint import load_model
 from textcap.cli.app import app
 
@@ -85,7 +87,13 @@ def test_odd_captions_are_used_with_a_warning(backbone: Path, captions: Path) ->
         (["--epochs", "0"], "--epochs"),
         (["--batch-size", "many"], "--batch-size"),
         (["--noise-variance", "-1"], "--noise-variance"),
+        (["--noise-variance", "inf"], "--noise-variance is too large or no number"),
+        (["--noise-std", "1e200"], "--noise-std is too large or no number"),
+        (["--noise-std", "nan"], "--noise-std"),
+        (["--learning-rate", "2"], "--learning-rate"),
+        (["--learning-rate", "0"], "--learning-rate is 0.0, but must be between 0 and 1"),
         (["--seed", "-1"], "--seed"),
+        (["--seed", str(2**63)], "--seed"),
         (["--no-such-flag"], "--no-such-flag"),
     ],
 )
@@ -97,8 +105,6 @@ def test_misuse_exits_2(flags: list[str], said: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--learning-rate", "2"], "learning_rate is 2.0, but must be between 0 and 1"),
-        (["--noise-variance", "inf"], "noise_variance is inf"),
         (["--backbone", "no-such-backbone"], "no backbone 'no-such-backbone'"),
         (["--device", "warp"], "no device is called 'warp'"),
         (["more.txt"], "cannot read more.txt: No such file"),
@@ -153,9 +159,73 @@ def test_captions_with_control_characters_do_not_reach_the_terminal() -> None:
     from textcap.cli.training_view import TrainingView
     from textcap.training.events import Warned
 
-    with CliRunner().isolation() as streams, TrainingView() as view:
+    with CliRunner().isolation() as streams, TrainingView(Path("model")) as view:
         view(Warned("red \x1b[31m [bold]"))
-        assert streams[1].getvalue().decode().rstrip() == "warning: red  [31m [bold]"
+        assert streams[1].getvalue().decode().rstrip() == "warning: red \\x1b[31m [bold]"
+
+
+@pytest.mark.parametrize(("saved", "said"), [(True, "goes on from what was saved last"), (False, "starts again")])
+def test_what_is_said_after_an_interruption_is_true(saved: bool, said: str) -> None:
+    from textcap.cli.training_view import TrainingView
+    from textcap.training.events import Started
+    from textcap.training.state import STATE_FILE
+
+    if saved:
+        Path("model.partial").mkdir()
+        Path("model.partial", STATE_FILE).touch()
+    with CliRunner().isolation() as streams:
+        with contextlib.suppress(KeyboardInterrupt), TrainingView(Path("model")) as view:
+            view(Started("tiny", "cpu", "float32", 1, 2, 0, 0.01, 0.1, 3, 4, 0, 1, 1))
+            raise KeyboardInterrupt
+        assert said in streams[1].getvalue().decode().splitlines()[-1]
+
+
+def test_bar_shows_the_time_left_that_the_run_reckons() -> None:
+    from textcap.cli.training_view import TrainingView
+    from textcap.training.events import Started, Stepped
+
+    view = TrainingView(Path("model"))
+    view(Started("tiny", "cpu", "float32", 1, 2, 0, 0.01, 0.1, 3, 40, 0, 8, 8))
+    view(Stepped(1, 2, 40, 1.5, 1e-4, 10.0, left_s=3723.4))
+    (task,) = view._bar.tasks
+    shown = [column(task) for column in view._bar.columns if not isinstance(column, str)]
+    assert "1:02:03" in [str(cell) for cell in shown]
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_force_never_erases_where_one_works(tmp_path: Path, name: str) -> None:
+    Path("thesis.doc").write_text("years of work")
+    result = run("captions.txt", "-o", name, "--force", "--backbone", "tiny", *QUICK)
+    assert result.exit_code == 1 and "is the current folder, or holds it" in result.stderr
+    assert sorted(path.name for path in Path().iterdir()) == ["captions.txt", "thesis.doc"]
+
+
+def test_model_folder_that_holds_the_captions_is_not_replaced(captions: Path) -> None:
+    model = Path("model")
+    model.mkdir()
+    (model / "config.json").write_text('{"format_version": 1}')
+    captions.rename(model / "captions.txt")
+    result = run(model / "captions.txt", "-o", model, "--force")
+    assert result.exit_code == 1 and "model holds the input model/captions.txt" in result.stderr
+    assert (model / "captions.txt").exists()
+
+
+def test_output_is_looked_at_before_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("model").write_text("a file")
+    monkeypatch.setattr(captions_module, "load_captions", lambda paths: pytest.fail("read"))
+    result = run("-", "-o", "model")
+    assert result.exit_code == 1 and "model is a file" in result.stderr
+
+
+def test_help_names_the_backbones_defaults() -> None:
+    shown = " ".join(run("--help").stdout.split())
+    assert shown.count("the backbone's") == 3
+
+
+def test_rank_without_torchrun_silences_nothing(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    result = run("captions.txt", "--backbone", backbone, *QUICK)
+    assert (result.exit_code, result.stdout) == (0, "textcap-model\n") and "epoch 2/2" in result.stderr
 
 
 def test_help_ends_with_two_commands_and_loads_no_torch() -> None:

@@ -1,6 +1,6 @@
 """`textcap train`: a text file in, a model folder out."""
 
-import os
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from textcap.cli.console import err, set_verbosity
-from textcap.config import TrainingConfig
+from textcap.config import MAX_SEED, BridgeConfig, TrainingConfig
+from textcap.errors import InputError
 
 EXAMPLES = (
     "textcap train captions.txt -o textcap-model\n\n"
@@ -25,7 +26,7 @@ def train(
     output: Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")] = Path("textcap-model"),
     backbone: Annotated[str, typer.Option(help="msclap-2023, tiny, or a folder.")] = "msclap-2023",
     noise_variance: Annotated[
-        float | None, typer.Option(min=0, help="Of the noise on text embeddings; by default the backbone's.")
+        float | None, typer.Option(min=0, help="Of the noise on text embeddings.", show_default="the backbone's")
     ] = None,
     noise_std: Annotated[
         float | None, typer.Option(min=0, help="The same as a standard deviation: the square root.")
@@ -34,7 +35,9 @@ def train(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Captions in a step, over all devices.")
     ] = TrainingConfig.batch_size,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = TrainingConfig.learning_rate,
+    learning_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="Of Adam, above 0 and below 1.")
+    ] = TrainingConfig.learning_rate,
     warmup_steps: Annotated[
         int, typer.Option(min=0, help="At most a fifth of a run of fewer than 10,000 steps.")
     ] = TrainingConfig.warmup_steps,
@@ -42,12 +45,14 @@ def train(
         int, typer.Option(min=0, help="Captions to measure on, at most a tenth of all.")
     ] = TrainingConfig.held_out_captions,
     prefix_length: Annotated[
-        int | None, typer.Option(min=1, help="Vectors that GPT-2 continues; by default the backbone's.")
+        int | None, typer.Option(min=1, help="Vectors that GPT-2 continues.", show_default="the backbone's")
     ] = None,
     mapper_layers: Annotated[
-        int | None, typer.Option(min=1, help="Layers of the mapper; by default the backbone's.")
+        int | None, typer.Option(min=1, help="Layers of the mapper.", show_default="the backbone's")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed gives another model.")] = TrainingConfig.seed,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Another seed gives another model.")
+    ] = TrainingConfig.seed,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda (all of them), cuda:1 or mps.")] = "auto",
     force: Annotated[
         bool, typer.Option("--force", help="Replace the output, and unfinished runs with other settings.")
@@ -62,31 +67,36 @@ def train(
     stopped goes on when the same command is given again. The defaults are the
     paper's.
     """
-    if noise_variance is not None and noise_std is not None:
-        raise typer.BadParameter("give --noise-variance or --noise-std, not both")
-    is_main = os.environ.get("RANK", "0") == "0"  # torchrun sets it for every process that it starts
-    set_verbosity(quiet or not is_main, verbose)
+    bridge = _bridge(noise_variance, noise_std)
+    try:
+        settings = TrainingConfig(epochs, batch_size, learning_rate, warmup_steps, held_out, seed)
+    except InputError as error:
+        raise typer.BadParameter(error.message.replace("learning_rate", "--learning-rate")) from error
+    set_verbosity(quiet, verbose)
     from textcap.captions import load_captions
     from textcap.cli.training_view import TrainingView
-    from textcap.config import BridgeConfig
+    from textcap.training import check_output
     from textcap.training import train as train_model
     from textcap.training.events import Warned
     from textcap.training.job import TrainingJob
+    from textcap.training.processes import torchrun_place
 
-    variance = noise_std**2 if noise_std is not None else noise_variance
+    is_main = torchrun_place()[0] == 0
+    set_verbosity(quiet or not is_main, verbose)
     job = TrainingJob(
         output=str(output),
         backbone=backbone,
-        bridge=None if variance is None else BridgeConfig(noise_variance=variance),
+        bridge=bridge,
         prefix_length=prefix_length,
         mapper_layers=mapper_layers,
-        training=TrainingConfig(epochs, batch_size, learning_rate, warmup_steps, held_out, seed),
+        training=settings,
         device=device,
         force=force,
         offline=offline or None,
         command=shlex.join(["textcap", *sys.argv[1:]]),
     )
-    with TrainingView() as view:
+    check_output(job, captions)  # before standard input is waited for
+    with TrainingView(output) as view:
         loaded = load_captions(captions)
         for warning in loaded.warnings:
             view(Warned(warning))
@@ -94,3 +104,15 @@ def train(
     if is_main:
         print(output, flush=True)
         err.print(f"caption with: textcap caption *.wav -m {shlex.quote(str(output))}", markup=False)
+
+
+def _bridge(noise_variance: float | None, noise_std: float | None) -> BridgeConfig | None:
+    if noise_variance is not None and noise_std is not None:
+        raise typer.BadParameter("give --noise-variance or --noise-std, not both")
+    variance = noise_variance if noise_std is None else noise_std * noise_std  # a power would overflow
+    if variance is None:
+        return None
+    if not math.isfinite(variance):
+        name = "--noise-variance" if noise_std is None else "--noise-std"
+        raise typer.BadParameter(f"{name} is too large or no number")
+    return BridgeConfig(noise_variance=variance)

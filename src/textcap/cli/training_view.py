@@ -1,20 +1,42 @@
 """Shows a training run on stderr: a few lines at the start, a bar on a terminal, a line for every epoch."""
 
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.progress import TaskID
+from rich.progress import Task, TaskID, TimeRemainingColumn
+from rich.text import Text
 
 from textcap.cli.console import err, progress_bar
+from textcap.text import printable
 
 if TYPE_CHECKING:
     from textcap.training.events import EpochDone, Event, Started, Stepped
 
 
-class TrainingView:
-    """What a run is to be given as its report; a context manager."""
+class _TimeLeft(TimeRemainingColumn):
+    """The time left as the run itself reckons it, where it does."""
 
-    def __init__(self) -> None:
+    def render(self, task: Task) -> Text:
+        left_s = task.fields.get("left_s")
+        if left_s is None:
+            return super().render(task)
+        return Text(str(timedelta(seconds=round(left_s))), style="progress.remaining")
+
+
+class TrainingView:
+    """What a run is to be given as its report; a context manager.
+
+    Args:
+        output: The model folder that the run writes.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self._output = output
         self._bar = progress_bar()
+        self._bar.columns = tuple(
+            _TimeLeft() if isinstance(column, TimeRemainingColumn) else column for column in self._bar.columns
+        )
         self._embedding: TaskID | None = None
         self._training: TaskID | None = None
         self._downloads: dict[str, TaskID] = {}
@@ -26,7 +48,12 @@ class TrainingView:
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self._bar.stop()
         if kind is KeyboardInterrupt and self._training is not None:
-            err.print("stopped; the same command goes on from the last epoch or the last few minutes")
+            from textcap.training.state import has_saved
+
+            if has_saved(self._output):
+                err.print("stopped; the same command goes on from what was saved last")
+            else:
+                err.print("stopped before anything was saved; the same command starts again")
 
     def __call__(self, event: "Event") -> None:
         """Show an event."""
@@ -34,7 +61,7 @@ class TrainingView:
 
         match event:
             case Warned(message):
-                err.print(f"warning: {_plain(message)}", markup=False, style="yellow")
+                err.print(f"warning: {printable(message)}", markup=False, style="yellow")
             case Embedded(n_done, n_captions):
                 self._show_embedded(n_done, n_captions)
             case Started():
@@ -85,7 +112,7 @@ class TrainingView:
     def _show_step(self, stepped: "Stepped") -> None:
         if self._training is not None:
             status = f"loss {stepped.loss:.3f}, {stepped.captions_per_s:.3g} captions/s"
-            self._bar.update(self._training, completed=stepped.step, status=status)
+            self._bar.update(self._training, completed=stepped.step, status=status, left_s=stepped.left_s)
 
 
 def _show_epoch(done: "EpochDone") -> None:
@@ -96,10 +123,5 @@ def _show_epoch(done: "EpochDone") -> None:
         parts.append(f"{done.distinct_share:.0%} distinct")
     parts.append(f"{done.captions_per_s:.3g} captions/s")
     err.print(", ".join(parts), markup=False)
-    for sample in done.samples:
-        err.print(f"  {_plain(sample.reference)} -> {_plain(sample.caption)}", markup=False)
-
-
-def _plain(text: str) -> str:
-    """Return text without what a terminal would obey: an untrained model says anything."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    for sample in done.samples:  # an untrained model says anything
+        err.print(f"  {printable(sample.reference)} -> {printable(sample.caption)}", markup=False)
