@@ -4,13 +4,16 @@ import math
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from textcap.cli.console import err, set_verbosity
 from textcap.config import MAX_SEED, BridgeConfig, TrainingConfig
 from textcap.errors import InputError
+
+if TYPE_CHECKING:
+    from textcap.training.job import TrainingJob
 
 EXAMPLES = (
     "textcap train captions.txt -o textcap-model\n\n"
@@ -72,17 +75,8 @@ def train(
         settings = TrainingConfig(epochs, batch_size, learning_rate, warmup_steps, held_out, seed)
     except InputError as error:
         raise typer.BadParameter(error.message.replace("learning_rate", "--learning-rate")) from error
-    set_verbosity(quiet, verbose)
-    from textcap.captions import load_captions
-    from textcap.cli.training_view import TrainingView
-    from textcap.training import check_output
-    from textcap.training import train as train_model
-    from textcap.training.events import Warned
     from textcap.training.job import TrainingJob
-    from textcap.training.processes import torchrun_place
 
-    is_main = torchrun_place()[0] == 0
-    set_verbosity(quiet or not is_main, verbose)
     job = TrainingJob(
         output=str(output),
         backbone=backbone,
@@ -95,6 +89,21 @@ def train(
         offline=offline or None,
         command=shlex.join(["textcap", *sys.argv[1:]]),
     )
+    _run(job, captions, quiet, verbose)
+
+
+def _run(job: "TrainingJob", captions: list[str], quiet: bool, verbose: bool) -> None:
+    set_verbosity(quiet, verbose)
+    from textcap.captions import load_captions
+    from textcap.cli.training_view import TrainingView
+    from textcap.training import check_output
+    from textcap.training import train as train_model
+    from textcap.training.events import Warned
+    from textcap.training.processes import torchrun_place
+
+    is_main = torchrun_place()[0] == 0
+    set_verbosity(quiet or not is_main, verbose)
+    output = Path(job.output)
     check_output(job, captions)  # before standard input is waited for
     with TrainingView(output) as view:
         loaded = load_captions(captions)
