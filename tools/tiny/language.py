@@ -15,11 +15,11 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from textcap.config import LanguageModelConfig
-from textcap.demo.grammar import word_scene
-from textcap.demo.scenes import Event, Scene, sample_scene
 from textcap.tokenizer import END_OF_TEXT, Tokenizer
+from tiny.blends import draw_blends
 from tiny.log import Log
-from tiny.settings import EVENT_SHARES, LanguageSettings, Round
+from tiny.settings import LanguageSettings, Round
+from tiny.words import draw_text
 
 _PAD = -100
 
@@ -40,29 +40,6 @@ def train_tokenizer(folder: Path, vocab_size: int, n_captions: int, seed: int) -
         raise SystemExit(f"the text has only {len(vocab) + 1} tokens, not {vocab_size}")
     vocab[END_OF_TEXT] = len(vocab)
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def list_events(scene: Scene, rng: np.random.Generator) -> str:
-    """Return the sounds of a scene as a plain list, shuffled where they sound at once."""
-    order = rng.permutation(len(scene.events)) if scene.layout == "together" else range(len(scene.events))
-    return f"{scene.layout}: " + ", ".join(_list_event(scene.events[i]) for i in order)
-
-
-def _list_event(event: Event) -> str:
-    values = [v for v in (event.level, event.distance, event.pace, "repeated" if event.repeated else None) if v]
-    return " ".join([event.kind.replace("_", " "), *values])
-
-
-def draw_text(rng: np.random.Generator, settings: LanguageSettings) -> tuple[str, str]:
-    """Return a caption and what stands before it: a list, another wording or nothing."""
-    scene = sample_scene(rng, unseen=False, event_shares=EVENT_SHARES)
-    caption = word_scene(scene, rng)
-    choice = rng.random()
-    if choice < settings.list_share:
-        return f"list: {list_events(scene, rng)}. caption: ", caption
-    if choice < settings.list_share + settings.rewrite_share:
-        return f"rewrite: {word_scene(scene, rng)}. caption: ", caption
-    return "", caption
 
 
 def train_language_model(
@@ -100,9 +77,10 @@ def _train_round(
     rng = np.random.default_rng(settings.seed + 1000 * number)
     start, losses = time.monotonic(), []
     for step in range(1, plan.steps + 1):
-        tokens, labels = _draw_batch(rng, tokenizer, settings, captions_only=number > 0)
-        logits = model(input_ids=tokens).logits
-        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=_PAD)
+        if plan.blends and step % 2:
+            loss = _loss_on_blends(model, tokenizer, settings, rng)
+        else:
+            loss = _loss_on_texts(model, tokenizer, settings, rng, captions_only=number > 0)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -130,10 +108,14 @@ def gpt2_config(config: LanguageModelConfig) -> GPT2Config:
     )
 
 
-def _draw_batch(
-    rng: np.random.Generator, tokenizer: Tokenizer, settings: LanguageSettings, *, captions_only: bool
-) -> tuple[Tensor, Tensor]:
-    """Return tokens and labels `[B, T]` of fresh texts."""
+def _loss_on_texts(
+    model: GPT2LMHeadModel,
+    tokenizer: Tokenizer,
+    settings: LanguageSettings,
+    rng: np.random.Generator,
+    *,
+    captions_only: bool,
+) -> Tensor:
     befores, captions = zip(*(draw_text(rng, settings) for _ in range(settings.batch_size)), strict=True)
     # Apart, so that a caption has the tokens that it has behind a prefix, with no space before it.
     rows, counted = [], []
@@ -141,7 +123,23 @@ def _draw_batch(
         caption = [*said, tokenizer.end_id]
         rows.append([*before, *caption])
         counted.append([*([_PAD] * len(before) if captions_only else before), *caption])
+    labels = _pad(counted, _PAD)
+    logits = model(input_ids=_pad(rows, tokenizer.end_id)).logits
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=_PAD)
+
+
+def _loss_on_blends(
+    model: GPT2LMHeadModel, tokenizer: Tokenizer, settings: LanguageSettings, rng: np.random.Generator
+) -> Tensor:
+    vectors = model.transformer.wte.weight
+    n_prefix = settings.prefix_length
+    prefixes, captions = draw_blends(rng, tokenizer, vectors, settings.batch_size, n_prefix)
+    rows = [[*ids, tokenizer.end_id] for ids in tokenizer.encode(captions)]
+    said = vectors[_pad(rows, tokenizer.end_id)[:, :-1]]
+    logits = model(inputs_embeds=torch.cat((prefixes, said), dim=1)).logits[:, n_prefix - 1 :]
+    return F.cross_entropy(logits.flatten(0, 1), _pad(rows, _PAD).flatten(), ignore_index=_PAD)
+
+
+def _pad(rows: list[list[int]], filler: int) -> Tensor:
     width = max(map(len, rows))
-    tokens = torch.tensor([row + [tokenizer.end_id] * (width - len(row)) for row in rows])
-    labels = torch.tensor([row + [_PAD] * (width - len(row)) for row in counted])
-    return tokens, labels
+    return torch.tensor([row + [filler] * (width - len(row)) for row in rows])

@@ -55,18 +55,20 @@ class Round:
 
     steps: int
     learning_rate: float  # at its peak
+    blends: bool = False  # every other step reads blended vectors instead of text
 
 
 @dataclass(frozen=True)
 class LanguageSettings:
     """How the language model is trained."""
 
-    # After one round one caption in ten named a wrong sound. The second round counts the captions alone.
-    rounds: tuple[Round, Round] = (Round(1800, 2e-3), Round(1200, 1.5e-3))
+    # After one round one sound in ten was named wrong. From the second on the captions alone are counted.
+    rounds: tuple[Round, ...] = (Round(1800, 2e-3), Round(1200, 1.5e-3), Round(450, 1.2e-3, blends=True))
     batch_size: int = 96
     # Pretrained on captions alone, a language model ignores the prefix: it has to have learned to listen.
     list_share: float = 0.45
     rewrite_share: float = 0.40
+    prefix_length: int = 10
     seed: int = 11
 
 
@@ -76,7 +78,7 @@ class TowerSettings:
 
     n_clips: int = 18000
     n_validation_clips: int = 600  # half of them with held-out pairs of kinds
-    steps: int = 1000
+    steps: int = 1300
     batch_size: int = 128
     learning_rate: float = 1e-3
     # Fixed: learned, it closes the modality gap (mean cosine 0.93 to 0.96); at 100 noise cannot bridge it.
@@ -85,10 +87,25 @@ class TowerSettings:
     group_size: int = 8
     # Of the logarithm of the mean squared cosine of different clips (and of different captions). Without it
     # the embeddings used about nine directions, and small noise hid which sounds were named.
-    spread_weight: float = 0.5
+    spread_weight: float = 0.75
     # Of naming the kinds of sound by their cosine with one direction each, the same for sounds and captions.
     tag_weight: float = 1.0
     tag_scale: float = 16.0
     # Of one less the mean cosine of pairs: what is left of the modality gap.
-    alignment_weight: float = 4.0
+    alignment_weight: float = 1.0
     seed: int = 12
+
+
+@dataclass(frozen=True)
+class ProjectionSettings:
+    """How the projections are fitted once the towers are done."""
+
+    steps: int = 1500
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    logit_scale: float = 40.0
+    # Of one less the cosine of an embedding with the sum of its kinds' directions.
+    target_weight: float = 3.0
+    jitter: float = 0.05  # of the pooled sounds, in standard deviations
+    n_wordings: int = 5  # of each clip
+    seed: int = 0

@@ -33,7 +33,7 @@ def train_towers(
     validation: Clips,
     log: Log,
 ) -> None:
-    """Train both towers and write `audio_encoder.safetensors` and `text_encoder.safetensors`."""
+    """Train both towers and write `audio_encoder.towers` and `text_encoder.towers`."""
     torch.manual_seed(settings.seed)
     audio, text = AudioEncoder(config), TextEncoder(config, tokenizer)
     directions = torch.nn.Parameter(torch.randn(len(KINDS), config.embedding_width))  # one for each kind
@@ -56,9 +56,14 @@ def train_towers(
         if step % 50 == 0 or step == settings.steps:
             figures = measure_towers(audio, text, validation, settings.seed)
             log.write("towers", step=step, loss=np.mean(losses[-50:]), seconds=time.monotonic() - start, **figures)
-            for name, model in (("audio_encoder", audio), ("text_encoder", text)):
-                ending = "safetensors" if step == settings.steps else "so-far"
-                _save(model, folder / f"{name}.{ending}")
+            save_towers(folder, "towers" if step == settings.steps else "so-far", audio, text)
+
+
+def contrastive_loss(audio: Tensor, text: Tensor, logit_scale: float) -> Tensor:
+    """Return CLIP's symmetric cross-entropy of unit-length embeddings `[B, E]` of the same clips."""
+    scores = logit_scale * audio @ text.T
+    target = torch.arange(len(scores))
+    return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
 
 
 def _loss(audio: Tensor, text: Tensor, tags: Tensor, directions: Tensor, settings: TowerSettings) -> Tensor:
@@ -68,25 +73,35 @@ def _loss(audio: Tensor, text: Tensor, tags: Tensor, directions: Tensor, setting
         tags: `[B, kinds]`, for each clip equal shares of the kinds of sound in it.
         directions: `[kinds, E]`, any length.
     """
-    scores = settings.logit_scale * audio @ text.T
-    target = torch.arange(len(scores))
-    contrastive = (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
-    different = ~torch.eye(len(scores), dtype=torch.bool)
+    different = ~torch.eye(len(audio), dtype=torch.bool)
     spread = sum(((side @ side.T)[different] ** 2).mean().log() for side in (audio, text)) / 2
     unit = F.normalize(directions, dim=-1)
     tagged = sum(F.cross_entropy(settings.tag_scale * side @ unit.T, tags) for side in (audio, text)) / 2
     apart = 1 - (audio * text).sum(1).mean()
     return (
-        contrastive + settings.spread_weight * spread + settings.tag_weight * tagged + settings.alignment_weight * apart
+        contrastive_loss(audio, text, settings.logit_scale)
+        + settings.spread_weight * spread
+        + settings.tag_weight * tagged
+        + settings.alignment_weight * apart
     )
 
 
-def load_towers(folder: Path, tokenizer: Tokenizer, config: ClapConfig) -> tuple[AudioEncoder, TextEncoder]:
-    """Return the towers that `train_towers` wrote."""
+def load_towers(
+    folder: Path, ending: str, tokenizer: Tokenizer, config: ClapConfig
+) -> tuple[AudioEncoder, TextEncoder]:
+    """Return the encoders that `save_towers` wrote."""
     audio, text = AudioEncoder(config), TextEncoder(config, tokenizer)
-    audio.load_state_dict(load_file(folder / "audio_encoder.safetensors"))
-    text.load_state_dict(load_file(folder / "text_encoder.safetensors"))
+    audio.load_state_dict(load_file(folder / f"audio_encoder.{ending}"))
+    text.load_state_dict(load_file(folder / f"text_encoder.{ending}"))
     return audio, text
+
+
+def save_towers(folder: Path, ending: str, audio: AudioEncoder, text: TextEncoder) -> None:
+    """Write the state of both encoders; the ending of the file names says how far they are."""
+    for name, model in (("text_encoder", text), ("audio_encoder", audio)):
+        partial = folder / f"{name}.partial"
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, partial)
+        os.replace(partial, folder / f"{name}.{ending}")
 
 
 @torch.inference_mode()
@@ -110,12 +125,6 @@ def measure_towers(audio: AudioEncoder, text: TextEncoder, clips: Clips, seed: i
         "directions": 1 / (text_embeddings @ text_embeddings.T).square().mean().item(),
         "mean_distance": (audio_embeddings.mean(0) - text_embeddings.mean(0)).norm().item(),
     }
-
-
-def _save(model: torch.nn.Module, path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, partial)
-    os.replace(partial, path)
 
 
 @torch.inference_mode()

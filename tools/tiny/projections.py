@@ -1,0 +1,85 @@
+"""The last stage of the towers: both projections are fitted anew, on pooled outputs that are computed once.
+
+It gives every kind of sound a direction of its own at a right angle to all others, shared by sounds and captions.
+That is what a small mapper can learn to read in a few hundred steps.
+"""
+
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from textcap.clap import AudioEncoder, TextEncoder
+from textcap.demo.grammar import word_scene
+from textcap.demo.scenes import Scene
+from textcap.demo.sounds import KINDS
+from tiny.log import Log
+from tiny.settings import ProjectionSettings
+from tiny.sound import Clips
+from tiny.towers import contrastive_loss, pad_captions
+
+_KINDS = {kind: number for number, kind in enumerate(KINDS)}
+
+
+def fit_projections(
+    audio: AudioEncoder, text: TextEncoder, clips: Clips, settings: ProjectionSettings, log: Log
+) -> None:
+    """Train the projections of both encoders in place; their towers stay as they are."""
+    audio.eval(), text.eval()
+    generator = torch.Generator().manual_seed(settings.seed)
+    rng = np.random.default_rng(settings.seed)
+    heard = _pool_sounds(audio, clips)
+    said = torch.stack([_pool_captions(text, clips.scenes, rng) for _ in range(settings.n_wordings)])
+    targets = _targets(clips.scenes, audio.config.embedding_width, generator)
+    jitter = settings.jitter * heard.std(0)
+    parameters = [*audio.projection.parameters(), *text.projection.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.1
+    )
+    start = time.monotonic()
+    for step in range(1, settings.steps + 1):
+        pick = torch.randint(len(heard), (settings.batch_size,), generator=generator)
+        wording = torch.randint(len(said), (settings.batch_size,), generator=generator)
+        noise = jitter * torch.randn(settings.batch_size, heard.shape[1], generator=generator)
+        sounds = F.normalize(audio.projection(heard[pick] + noise), dim=-1)
+        captions = F.normalize(text.projection(said[wording, pick]), dim=-1)
+        away = sum((1 - (side * targets[pick]).sum(1)).mean() for side in (sounds, captions))
+        loss = contrastive_loss(sounds, captions, settings.logit_scale) + settings.target_weight * away
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        if step % 300 == 0:
+            log.write("projections", step=step, loss=loss.item(), seconds=time.monotonic() - start)
+
+
+def _targets(scenes: list[Scene], width: int, generator: torch.Generator) -> Tensor:
+    """Return for each scene the unit-length sum of its kinds' directions, `[N, E]`."""
+    directions = torch.linalg.qr(torch.randn(width, len(_KINDS), generator=generator))[0].T
+    present = torch.zeros(len(scenes), len(_KINDS))
+    for row, scene in enumerate(scenes):
+        present[row, [_KINDS[kind] for kind in scene.kinds]] = 1
+    return F.normalize(present @ directions, dim=-1)
+
+
+@torch.no_grad()
+def _pool_sounds(audio: AudioEncoder, clips: Clips, batch_size: int = 64) -> Tensor:
+    batches = torch.from_numpy(clips.log_mel).split(batch_size)
+    return torch.cat([audio.tower(input_features=batch[:, None].float()).pooler_output for batch in batches])
+
+
+@torch.no_grad()
+def _pool_captions(text: TextEncoder, scenes: list[Scene], rng: np.random.Generator, batch_size: int = 256) -> Tensor:
+    captions = [word_scene(scene, rng) for scene in scenes]
+    order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
+    pooled = torch.empty(len(captions), text.config.text_tower.width)
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        max_tokens = text.config.text_tower.max_tokens
+        tokens, lengths = pad_captions(text.tokenizer, [captions[i] for i in batch], max_tokens)
+        hidden = text.tower(input_ids=tokens).last_hidden_state
+        pooled[batch] = hidden[torch.arange(len(batch)), lengths - 1]
+    return pooled

@@ -1,0 +1,31 @@
+"""What the language model reads before a caption: lists of the sounds of a scene, and other wordings of it."""
+
+import numpy as np
+
+from textcap.demo.grammar import word_scene
+from textcap.demo.scenes import Event, Scene, sample_scene
+from tiny.settings import EVENT_SHARES, LanguageSettings
+
+
+def draw_text(rng: np.random.Generator, settings: LanguageSettings) -> tuple[str, str]:
+    """Return what stands before a caption (a list, another wording or nothing), and the caption."""
+    scene = sample_scene(rng, unseen=False, event_shares=EVENT_SHARES)
+    caption = word_scene(scene, rng)
+    choice = rng.random()
+    if choice < settings.list_share:
+        return f"list: {list_events(scene, rng)}. caption: ", caption
+    if choice < settings.list_share + settings.rewrite_share:
+        return f"rewrite: {word_scene(scene, rng)}. caption: ", caption
+    return "", caption
+
+
+def list_events(scene: Scene, rng: np.random.Generator) -> str:
+    """Return the sounds of a scene as a plain list, shuffled where they sound at once."""
+    order = rng.permutation(len(scene.events)) if scene.layout == "together" else range(len(scene.events))
+    return f"{scene.layout}: " + ", ".join(list_event(scene.events[i]) for i in order)
+
+
+def list_event(event: Event) -> str:
+    """Return a sound and its attributes as plain words."""
+    values = [v for v in (event.level, event.distance, event.pace, "repeated" if event.repeated else None) if v]
+    return " ".join([event.kind.replace("_", " "), *values])
