@@ -31,7 +31,7 @@ from textcap.training.loop import MapperTraining
 
 N_PAIRS, N_SEEN, N_UNSEEN = 9000, 200, 100
 WORLD_SEED = 1000  # no clip or caption of the demo, and none that the embedded models were built on
-TRAINING = TrainingConfig(epochs=10, batch_size=128, learning_rate=2e-3, held_out_captions=0)
+TRAINING = TrainingConfig(epochs=6, batch_size=128, learning_rate=2e-3, held_out_captions=0)
 CONDITIONS = ("text, noise", "text, no noise", "audio pairs")
 
 
