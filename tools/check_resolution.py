@@ -18,7 +18,7 @@ VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 CAPPED = {"msclap": (3, 13), "aac-metrics": (3, 13)}
 # pip resolves for another Python from wheels only, and this one publishes none; it is pure Python.
 SOURCE_ONLY = ("aac-metrics",)
-TIMEOUT_S = 600
+TIMEOUT_S = 1200
 
 RUN_PIP_AS = """
 import sys
