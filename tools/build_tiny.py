@@ -39,7 +39,7 @@ def main() -> None:
     language, towers, projections = LanguageSettings(), TowerSettings(), ProjectionSettings()
     if arguments.quick:
         language = dataclasses.replace(language, rounds=(Round(8, 2e-3), Round(8, 1e-3), Round(8, 1e-3, blends=True)))
-        towers = dataclasses.replace(towers, n_clips=256, n_validation_clips=64, steps=8)
+        towers = dataclasses.replace(towers, n_clips=512, n_validation_clips=64, steps=4)
         projections = dataclasses.replace(projections, steps=300, n_wordings=1)
     build(work, arguments.out, language, towers, projections, Log(work / "log.jsonl"))
 
