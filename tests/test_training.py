@@ -368,6 +368,20 @@ def test_killed_run_goes_on_and_ends_the_same(backbone_folder: Path, tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
 
 
+@pytest.mark.slow
+def test_run_killed_after_every_few_steps_ends_the_same(backbone_folder: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(make_job(backbone_folder, whole), caption_set())
+    where = [str(Path(__file__).parent), str(backbone_folder), str(killed)]
+    for step in range(3, 30, 3):
+        command = [sys.executable, "-c", KILLED, *where, "Stepped", str(step)]
+        done = subprocess.run(command, timeout=300, capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    train(make_job(backbone_folder, killed), caption_set())
+    assert (killed / "mapper.safetensors").read_bytes() == (whole / "mapper.safetensors").read_bytes()
+    assert without_speed(killed / "metrics.jsonl") == without_speed(whole / "metrics.jsonl")
+
+
 class Stop(Exception):
     """Raised by a test out of its report."""
 
