@@ -131,7 +131,7 @@ def test_loss_falls_and_the_language_model_stays(backbone: Backbone, examples: E
     language_model = backbone.language_model()
     before = {name: tensor.clone() for name, tensor in language_model.state_dict().items()}
     events: list[Event] = []
-    config = replace(QUICK, epochs=4, learning_rate=1e-2)
+    config = replace(QUICK, epochs=10, learning_rate=1e-2)
     trained = make_run(backbone, examples, config, language_model=language_model, report=events.append).run()
     losses = [record["loss"] for record in trained.metrics]
     held_out = [record["held_out_loss"] for record in trained.metrics]
