@@ -47,7 +47,9 @@ def fit_projections(
         sounds = F.normalize(audio.projection(heard[pick] + noise), dim=-1)
         captions = F.normalize(text.projection(said[wording, pick]), dim=-1)
         away = sum((1 - (side * targets[pick]).sum(1)).mean() for side in (sounds, captions))
-        loss = contrastive_loss(sounds, captions, settings.logit_scale) + settings.target_weight * away
+        apart = 1 - (sounds * captions).sum(1).mean()
+        loss = contrastive_loss(sounds, captions, settings.logit_scale)
+        loss = loss + settings.target_weight * away + settings.alignment_weight * apart
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -105,7 +105,8 @@ class ProjectionSettings:
     learning_rate: float = 2e-3
     logit_scale: float = 40.0
     # Of one less the cosine of an embedding with the sum of its kinds' directions.
-    target_weight: float = 3.0
+    target_weight: float = 12.0
+    alignment_weight: float = 2.0  # of one less the mean cosine of pairs
     jitter: float = 0.05  # of the pooled sounds, in standard deviations
     n_wordings: int = 5  # of each clip
     seed: int = 0

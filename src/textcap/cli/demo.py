@@ -18,7 +18,7 @@ EXAMPLES = "textcap demo\n\ntextcap demo my-demo --seed 7 --force"
 
 # Enough for the tiny backbone, and done in two minutes on two cores; real backbones take train's defaults.
 N_CAPTIONS = 8000
-_TRAIN = "train captions.txt --backbone tiny --epochs 6 --learning-rate 2e-3 -o textcap-model"
+_TRAIN = "train captions.txt --backbone tiny --epochs 10 --learning-rate 2e-3 -o textcap-model"
 _CAPTION = "caption {} -m textcap-model"
 
 
@@ -51,7 +51,7 @@ def demo(
     inside = printable(shlex.quote(str(folder)))
     out.print(
         f"\nGo on with:\n  cd {inside}\n  textcap caption sounds/*.wav --json\n"
-        "  textcap train captions.txt --backbone tiny --epochs 15 --learning-rate 2e-3 -o better-model\n"
+        "  textcap train captions.txt --backbone tiny --epochs 30 --learning-rate 2e-3 -o better-model\n"
         "  textcap train your-captions.txt      # the real thing, after: textcap fetch",
         markup=False,
     )
