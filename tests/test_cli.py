@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from textcap.captioner import Captioner, CaptionResult
 from textcap.cli.app import app
-from textcap.cli.caption import BATCH_SIZE
+from textcap.cli.caption import caption
 from textcap.cli.console import print_error, set_verbosity
 from textcap.cli.fetch import download_progress
 from textcap.errors import InputError
@@ -157,7 +157,8 @@ def test_help_ends_with_two_examples(command: str) -> None:
 def test_help_of_caption_shows_the_defaults() -> None:
     _, out, _ = run("caption", "--help")
     assert "[default: (textcap-model if it is there, else clapcap)]" in " ".join(out.replace("│", " ").split())
-    assert BATCH_SIZE == inspect.signature(Captioner.caption).parameters["batch_size"].default
+    batch_size = inspect.signature(caption).parameters["batch_size"].default
+    assert batch_size == inspect.signature(Captioner.caption).parameters["batch_size"].default
 
 
 def test_demo_gives_its_switches_to_the_commands_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

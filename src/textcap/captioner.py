@@ -15,7 +15,7 @@ from textcap.audio import read_windows
 from textcap.backbone import CLAPCAP, CLAPCAP_END_TOKEN_ID, EMBEDDED, Backbone
 from textcap.bridge import Bridge
 from textcap.checkpoint import StoredModel, load_model
-from textcap.config import BridgeConfig, DecodingConfig
+from textcap.config import CAPTION_BATCH_SIZE, BridgeConfig, DecodingConfig
 from textcap.decoding import Hypothesis, beam_search
 from textcap.device import memory_errors, resolve_device
 from textcap.errors import CheckpointError, InputError
@@ -23,7 +23,6 @@ from textcap.mapper import Mapper
 from textcap.weights import WEIGHT_SETS, Progress
 
 DEFAULT_MODEL = Path("textcap-model")
-BATCH_SIZE = 8
 _SMALLER_HINT = "close what else uses it, or use --device cpu"
 
 
@@ -121,7 +120,11 @@ class Captioner:
             return cls(backbone, mapper, bridge, CLAPCAP_END_TOKEN_ID, device)
 
     def caption(
-        self, paths: Iterable[str | Path], *, decoding: DecodingConfig | None = None, batch_size: int = BATCH_SIZE
+        self,
+        paths: Iterable[str | Path],
+        *,
+        decoding: DecodingConfig | None = None,
+        batch_size: int = CAPTION_BATCH_SIZE,
     ) -> Iterator[CaptionResult]:
         """Caption sound files of any length, lazily.
 

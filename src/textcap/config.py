@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 from textcap.errors import InputError
 
+CAPTION_BATCH_SIZE = 8  # clips captioned at once where nobody says otherwise
+
 _Config = TypeVar("_Config")
 
 MAX_SEED = 2**63 - 1

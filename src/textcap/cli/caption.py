@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from textcap.cli.console import err, print_error, print_result, progress_bar, set_verbosity
-from textcap.config import DecodingConfig
+from textcap.config import CAPTION_BATCH_SIZE, DecodingConfig
 
 if TYPE_CHECKING:
     from textcap.captioner import CaptionResult
 
 EXAMPLES = "textcap caption *.wav -m textcap-model\n\ntextcap caption recordings/*.flac --json > captions.jsonl"
-
-BATCH_SIZE = 8  # as Captioner.caption has it, whose module needs seconds to import
 
 # What JSON may hold as it is, but a terminal obeys or UTF-8 cannot hold.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -36,7 +34,7 @@ def caption(
         int, typer.Option(min=1, help="Captions kept in the search at each step.")
     ] = DecodingConfig.beam_size,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest caption, in tokens.")] = DecodingConfig.max_tokens,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips captioned at once.")] = BATCH_SIZE,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips captioned at once.")] = CAPTION_BATCH_SIZE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines with score and duration.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
