@@ -4,13 +4,15 @@
 
 Trains the same mapper on text with noise, on text without noise, and on the audio embeddings of as many
 pairs; gives each clip its nearest training caption as well. Each part is kept in the work folder, so a killed
-run goes on. Prints a table with the mean and the spread over seeds.
+run goes on. Prints a table with the mean and the spread over seeds. What is tuned is tuned with another
+--world-seed, whose clips, captions and pairs are others.
 """
 
 import argparse
 import json
 import statistics
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -29,16 +31,40 @@ from textcap.files import atomic_write_text
 from textcap.training.data import make_examples
 from textcap.training.loop import MapperTraining
 
-N_PAIRS, N_SEEN, N_UNSEEN = 9000, 200, 100
+N_SEEN, N_UNSEEN = 200, 100
 WORLD_SEED = 1000  # no clip or caption of the demo, and none that the embedded models were built on
-TRAINING = TrainingConfig(epochs=6, batch_size=128, learning_rate=2e-3, held_out_captions=0)
 CONDITIONS = ("text, noise", "text, no noise", "audio pairs")
 
 
-def embed_sounds(clips: list[Clip], path: Path, n_jobs: int) -> np.ndarray:
-    """Return the audio embeddings `[N, E]` of clips, kept at `path`."""
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, and where its parts are kept."""
+
+    work: Path
+    backbone: str
+    world_seed: int
+    n_pairs: int
+    noise_std: float | None  # None: the backbone's own
+    training: TrainingConfig
+
+    @property
+    def pairs(self) -> list[Clip]:
+        return training_pairs(self.n_pairs, self.world_seed)
+
+    @property
+    def held_out(self) -> list[Clip]:
+        return held_out_clips(N_SEEN, N_UNSEEN, self.world_seed)
+
+    def part_path(self, condition: str, seed: int) -> Path:
+        """Return where the captions of one part are kept."""
+        return self.work / f"{condition.replace(', ', '-').replace(' ', '-')}-{seed}.json"
+
+
+def embed_sounds(plan: Plan, clips: list[Clip], name: str, n_jobs: int) -> np.ndarray:
+    """Return the audio embeddings `[N, E]` of clips, kept in the work folder."""
+    path = plan.work / name
     if not path.exists():
-        encoder = Backbone.load("tiny").audio_encoder()
+        encoder = Backbone.load(plan.backbone).audio_encoder()
         parts = []
         with ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn")) as pool:
             for start in range(0, len(clips), 512):
@@ -60,44 +86,40 @@ def render(clip: Clip) -> np.ndarray:
     return render_scene(clip.scene, clip.sound_seed, RATE_HZ)
 
 
-def run_part(work: Path, condition: str, seed: int, n_threads: int) -> None:
+def run_part(plan: Plan, condition: str, seed: int) -> None:
     """Train one mapper and caption the held-out clips with it."""
-    path = part_path(work, condition, seed)
+    path = plan.part_path(condition, seed)
     if path.exists():
         return
-    torch.set_num_threads(n_threads)
-    backbone = Backbone.load("tiny")
-    captions = [clip.captions[0] for clip in training_pairs(N_PAIRS, WORLD_SEED)]
-    on_audio = condition == "audio pairs"
-    embeddings = np.load(work / ("pairs.npy" if on_audio else "text.npy"))
-    bridge = Bridge(BridgeConfig(backbone.config.noise_variance if condition == "text, noise" else 0.0))
-    config = TrainingConfig(**{**vars(TRAINING), "seed": seed})
-    language_model = backbone.language_model()
-    examples = make_examples(captions, embeddings, backbone.tokenizer)
+    torch.set_num_threads(1)
+    backbone = Backbone.load(plan.backbone)
+    embeddings = np.load(plan.work / ("pairs.npy" if condition == "audio pairs" else "text.npy"))
+    variance = backbone.config.noise_variance if plan.noise_std is None else plan.noise_std**2
+    bridge = Bridge(BridgeConfig(variance if condition == "text, noise" else 0.0))
     training = MapperTraining(
-        examples,
-        language_model,
+        make_examples([clip.captions[0] for clip in plan.pairs], embeddings, backbone.tokenizer),
+        backbone.language_model(),
         backbone.tokenizer,
         bridge,
         backbone.config.mapper,
-        config,
+        TrainingConfig(**{**vars(plan.training), "seed": seed}),
         Accelerator(cpu=True),
     )
     mapper = training.run().mapper
     captioner = Captioner(backbone, mapper, bridge, backbone.tokenizer.end_id, torch.device("cpu"))
-    heard = torch.from_numpy(np.load(work / "held_out.npy"))
+    heard = torch.from_numpy(np.load(plan.work / "held_out.npy"))
     said = [
         found.caption
         for start in range(0, len(heard), 50)
         for found in captioner.caption_embeddings(heard[start : start + 50])
     ]
     atomic_write_text(path, json.dumps(said, indent=1))
-    print(f"{condition}, seed {seed}: {figures(said)}", flush=True)
+    print(f"{condition}, seed {seed}: {figures(plan, said)}", flush=True)
 
 
-def figures(said: list[str]) -> dict[str, float]:
+def figures(plan: Plan, said: list[str]) -> dict[str, float]:
     """Return event F1 over all clips, the seen and the unseen combinations, and the share of distinct captions."""
-    scenes = [clip.scene for clip in held_out_clips(N_SEEN, N_UNSEEN, WORLD_SEED)]
+    scenes = [clip.scene for clip in plan.held_out]
     return {
         "all": event_f1(said, scenes).f1,
         "seen": event_f1(said[:N_SEEN], scenes[:N_SEEN]).f1,
@@ -106,26 +128,28 @@ def figures(said: list[str]) -> dict[str, float]:
     }
 
 
-def nearest_captions(work: Path) -> list[str]:
+def nearest_captions(plan: Plan) -> list[str]:
     """Give each held-out clip the training caption whose text embedding is nearest to its audio embedding."""
-    similarity = np.load(work / "held_out.npy") @ np.load(work / "text.npy").T
-    pairs = training_pairs(N_PAIRS, WORLD_SEED)
+    similarity = np.load(plan.work / "held_out.npy") @ np.load(plan.work / "text.npy").T
+    pairs = plan.pairs
     return [pairs[i].captions[0] for i in similarity.argmax(axis=1)]
 
 
-def prepare(work: Path, n_jobs: int) -> None:
+def prepare(plan: Plan, n_jobs: int, *, with_audio: bool) -> None:
     """Write the embeddings that every part needs."""
-    pairs, held_out = training_pairs(N_PAIRS, WORLD_SEED), held_out_clips(N_SEEN, N_UNSEEN, WORLD_SEED)
-    heard = embed_sounds(held_out, work / "held_out.npy", n_jobs)
-    embed_sounds(pairs, work / "pairs.npy", n_jobs)
-    encoder = Backbone.load("tiny").text_encoder()
-    np.save(work / "text.npy", encoder.encode([clip.captions[0] for clip in pairs]).numpy())
+    pairs, held_out = plan.pairs, plan.held_out
+    heard = embed_sounds(plan, held_out, "held_out.npy", n_jobs)
+    if with_audio:
+        embed_sounds(plan, pairs, "pairs.npy", n_jobs)
+    encoder = Backbone.load(plan.backbone).text_encoder()
+    np.save(plan.work / "text.npy", encoder.encode([clip.captions[0] for clip in pairs]).numpy())
     said = encoder.encode([clip.captions[0] for clip in held_out]).numpy()
     similarity = heard @ said.T
     rank = (similarity > similarity.diagonal()[:, None]).sum(axis=1)
+    norm = np.abs(heard - said).max(axis=1).mean()
     print(
         f"held-out pairs: mean cosine {similarity.diagonal().mean():.3f}, recall@1 {(rank < 1).mean():.3f}, "
-        f"recall@10 {(rank < 10).mean():.3f} among {len(held_out)}"
+        f"recall@10 {(rank < 10).mean():.3f} among {len(held_out)}, mean infinity norm {norm:.3f}"
     )
 
 
@@ -135,26 +159,44 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("sound-world-benchmark"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="mappers trained at once, one thread each")
+    parser.add_argument("--backbone", default="tiny", help="or the folder of one")
+    parser.add_argument("--world-seed", type=int, default=WORLD_SEED)
+    parser.add_argument("--pairs", type=int, default=9000, help="captions, and clips, to train on")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--noise-std", type=float, help="instead of the backbone's own")
+    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=CONDITIONS)
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    prepare(options.work, options.jobs)
+    training = TrainingConfig(epochs=options.epochs, batch_size=128, learning_rate=2e-3, held_out_captions=0)
+    plan = Plan(options.work, options.backbone, options.world_seed, options.pairs, options.noise_std, training)
+    plan.work.mkdir(parents=True, exist_ok=True)
+    refuse_other_plan(plan)
+    prepare(plan, options.jobs, with_audio="audio pairs" in options.conditions)
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        parts = [(c, s) for s in range(options.seeds) for c in CONDITIONS]
-        for done in [pool.submit(run_part, options.work, c, s, 1) for c, s in parts]:
+        parts = [(condition, seed) for seed in range(options.seeds) for condition in options.conditions]
+        for done in [pool.submit(run_part, plan, condition, seed) for condition, seed in parts]:
             done.result()
-    print_table(options.work, options.seeds)
+    print_table(plan, options.conditions, options.seeds)
 
 
-def print_table(work: Path, n_seeds: int) -> None:
+def refuse_other_plan(plan: Plan) -> None:
+    """Stop where the work folder holds parts of another plan."""
+    path, text = plan.work / "plan.json", json.dumps(asdict(plan), default=str, indent=1)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise SystemExit(f"{plan.work} holds another measurement: choose another --work")
+    atomic_write_text(path, text)
+
+
+def print_table(plan: Plan, conditions: list[str], n_seeds: int) -> None:
     """Print mean and standard deviation of every figure."""
     columns = ("all", "seen", "unseen", "distinct")
     rows = {
         condition: [
-            figures(json.loads(part_path(work, condition, seed).read_text(encoding="utf-8"))) for seed in range(n_seeds)
+            figures(plan, json.loads(plan.part_path(condition, seed).read_text(encoding="utf-8")))
+            for seed in range(n_seeds)
         ]
-        for condition in CONDITIONS
+        for condition in conditions
     }
-    rows["nearest training caption"] = [figures(nearest_captions(work))]
+    rows["nearest training caption"] = [figures(plan, nearest_captions(plan))]
     print(f"| trained on | {' | '.join(columns)} |")
     print("|---" * (len(columns) + 1) + "|")
     for name, found in rows.items():
@@ -166,11 +208,6 @@ def show(values: list[float]) -> str:
     """Return the mean, with the standard deviation where there are several values."""
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.3f}{spread}"
-
-
-def part_path(work: Path, condition: str, seed: int) -> Path:
-    """Return where the captions of one part are kept."""
-    return work / f"{condition.replace(', ', '-').replace(' ', '-')}-{seed}.json"
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from tiny.words import list_event
 _LONGEST = 16.0
 _SHARPEST = 6.0  # from slots that all hold the same blend to slots with one sound each
 _NOISIEST = 0.8  # of the length of the vector
+_WITHOUT_LAYOUT = 0.25  # of the prefixes: then the sounds themselves have to say how many they are
 
 
 def draw_blends(
@@ -55,6 +56,8 @@ def _shares(
     place = np.arange(prefix_length) * n_events // prefix_length  # the event that a slot is nearest to
     scores = rng.standard_normal((n_events + 1, prefix_length)) * 0.7
     scores[:n_events] += rng.uniform(0, _SHARPEST) * (place == np.arange(n_events)[:, None])
+    if rng.random() < _WITHOUT_LAYOUT:
+        scores[n_events] = -np.inf
     shares = np.exp(scores) / np.exp(scores).sum(0)
     texts = [" " + list_event(event) for event in scene.events] + [" " + scene.layout]
     return list(zip(tokenizer.encode(texts), shares, strict=True))

@@ -50,6 +50,14 @@ training scene):
 {figures}
 
 Default noise variance: {noise_variance:g}.
+
+## How they were made
+
+By `python tools/build_tiny.py`, from nothing. The audio tower first learned to name the kinds of sound in a clip, as
+the audio encoders of real CLAPs did; then both towers learned contrastively from pairs of clip and caption, and were
+told the kinds of sound besides. The projections were fitted last, and drawn weakly towards directions for each kind of
+sound, each layout and each number of sounds. The language model has read captions only, each behind a list of sounds,
+another wording or a blend of token vectors; no sound and no embedding took part.
 """
 
 _FIGURES = {

@@ -77,10 +77,11 @@ def _train_round(
     rng = np.random.default_rng(settings.seed + 1000 * number)
     start, losses = time.monotonic(), []
     for step in range(1, plan.steps + 1):
-        if plan.blends and step % 2:
-            loss = _loss_on_blends(model, tokenizer, settings, rng)
-        else:
-            loss = _loss_on_texts(model, tokenizer, settings, rng, captions_only=number > 0)
+        with torch.autocast("cpu", torch.bfloat16):
+            if plan.blends and step % 3:
+                loss = _loss_on_blends(model, tokenizer, settings, rng)
+            else:
+                loss = _loss_on_texts(model, tokenizer, settings, rng, captions_only=number > 0)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,6 +1,7 @@
 """The last stage of the towers: both projections are fitted anew, on pooled outputs that are computed once.
 
-It gives every kind of sound a direction of its own at a right angle to all others, shared by sounds and captions.
+It gives every kind of sound, every layout and every number of sounds a direction of its own at a right angle to all
+others, shared by sounds and captions.
 That is what a small mapper can learn to read in a few hundred steps.
 """
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from textcap.clap import AudioEncoder, TextEncoder
 from textcap.demo.grammar import word_scene
-from textcap.demo.scenes import Scene
+from textcap.demo.scenes import LAYOUTS, Scene
 from textcap.demo.sounds import KINDS
 from tiny.log import Log
 from tiny.settings import ProjectionSettings
@@ -32,7 +33,7 @@ def fit_projections(
     rng = np.random.default_rng(settings.seed)
     heard = _pool_sounds(audio, clips)
     said = torch.stack([_pool_captions(text, clips.scenes, rng) for _ in range(settings.n_wordings)])
-    targets = _targets(clips.scenes, audio.config.embedding_width, generator)
+    targets = _targets(clips.scenes, audio.config.embedding_width, settings.structure_weight, generator)
     jitter = settings.jitter * heard.std(0)
     parameters = [*audio.projection.parameters(), *text.projection.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.01)
@@ -47,9 +48,8 @@ def fit_projections(
         sounds = F.normalize(audio.projection(heard[pick] + noise), dim=-1)
         captions = F.normalize(text.projection(said[wording, pick]), dim=-1)
         away = sum((1 - (side * targets[pick]).sum(1)).mean() for side in (sounds, captions))
-        apart = 1 - (sounds * captions).sum(1).mean()
         loss = contrastive_loss(sounds, captions, settings.logit_scale)
-        loss = loss + settings.target_weight * away + settings.alignment_weight * apart
+        loss = loss + settings.target_weight * away
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -58,12 +58,15 @@ def fit_projections(
             log.write("projections", step=step, loss=loss.item(), seconds=time.monotonic() - start)
 
 
-def _targets(scenes: list[Scene], width: int, generator: torch.Generator) -> Tensor:
-    """Return for each scene the unit-length sum of its kinds' directions, `[N, E]`."""
-    directions = torch.linalg.qr(torch.randn(width, len(_KINDS), generator=generator))[0].T
-    present = torch.zeros(len(scenes), len(_KINDS))
+def _targets(scenes: list[Scene], width: int, structure_weight: float, generator: torch.Generator) -> Tensor:
+    """Return for each scene the unit-length sum of the directions of its kinds, its layout and its length, `[N, E]`."""
+    n_kinds, n_layouts, n_lengths = len(_KINDS), len(LAYOUTS), 3
+    directions = torch.linalg.qr(torch.randn(width, n_kinds + n_layouts + n_lengths, generator=generator))[0].T
+    present = torch.zeros(len(scenes), len(directions))
     for row, scene in enumerate(scenes):
         present[row, [_KINDS[kind] for kind in scene.kinds]] = 1
+        present[row, n_kinds + LAYOUTS.index(scene.layout)] = structure_weight
+        present[row, n_kinds + n_layouts + len(scene.events) - 1] = structure_weight
     return F.normalize(present @ directions, dim=-1)
 
 

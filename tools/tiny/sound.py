@@ -31,6 +31,10 @@ class Clips:
     scenes: list[Scene]
     log_mel: NDArray[np.float16]  # [W, F, M] in dB
 
+    def split(self, n: int) -> tuple["Clips", "Clips"]:
+        """Return the first n clips and the others."""
+        return Clips(self.scenes[:n], self.log_mel[:n]), Clips(self.scenes[n:], self.log_mel[n:])
+
 
 def scene_of_seed(seed: int, *, unseen: bool) -> Scene:
     """Return the scene that belongs to a seed; its sound is rendered from the same seed."""

@@ -17,11 +17,10 @@ from textcap.demo.grammar import word_scene
 from textcap.demo.scenes import Scene
 from textcap.demo.sounds import KINDS
 from textcap.tokenizer import Tokenizer
+from tiny.hearing import kinds_present, load_listener, mask
 from tiny.log import Log
 from tiny.settings import TowerSettings
 from tiny.sound import Clips
-
-_MASKED_MELS, _MASKED_FRAMES = 4, 10
 
 
 def train_towers(
@@ -33,20 +32,27 @@ def train_towers(
     validation: Clips,
     log: Log,
 ) -> None:
-    """Train both towers and write `audio_encoder.towers` and `text_encoder.towers`."""
+    """Train both towers, the audio one from what `train_hearing` wrote, and write them with the ending "towers"."""
     torch.manual_seed(settings.seed)
-    audio, text = AudioEncoder(config), TextEncoder(config, tokenizer)
+    listener = load_listener(folder, config)
+    audio, text = listener.encoder, TextEncoder(config, tokenizer)
     directions = torch.nn.Parameter(torch.randn(len(KINDS), config.embedding_width))  # one for each kind
-    parameters = [directions, *audio.parameters(), *text.parameters()]
+    parameters = [directions, *listener.parameters(), *text.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.1
     )
     start, losses = time.monotonic(), []
-    for step, (log_mel, captions, tags) in enumerate(_batches(clips, settings), start=1):
-        audio.train(), text.train()
+    for step, (log_mel, captions, present) in enumerate(_batches(clips, settings), start=1):
+        listener.train(), text.train()
         tokens, lengths = pad_captions(tokenizer, captions, config.text_tower.max_tokens)
-        loss = _loss(audio.embed_log_mel(log_mel), text(tokens, lengths), tags, directions, settings)
+        with torch.autocast("cpu", torch.bfloat16):
+            pooled = audio.tower(input_features=log_mel).pooler_output
+            scores = listener.labels(pooled)
+            heard, said = audio.projection(pooled), text(tokens, lengths)
+        heard, said = F.normalize(heard.float(), dim=-1), F.normalize(said.float(), dim=-1)
+        loss = _loss(heard, said, present / present.sum(1, keepdim=True), directions, settings)
+        loss = loss + settings.label_weight * F.binary_cross_entropy_with_logits(scores.float(), present)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -143,21 +149,14 @@ def pad_captions(tokenizer: Tokenizer, captions: list[str], max_tokens: int) -> 
 
 
 def _batches(clips: Clips, settings: TowerSettings) -> Iterator[tuple[Tensor, list[str], Tensor]]:
-    """Yield log-mel spectrograms `[B, 1, F, M]`, partly masked, fresh captions, and tags `[B, kinds]`."""
+    """Yield log-mel spectrograms `[B, 1, F, M]`, partly masked, fresh captions, and the kinds `[B, kinds]`."""
     rng = np.random.default_rng(settings.seed)
     scenes: list[Scene] = clips.scenes
     with_kind = {kind: np.array([i for i, s in enumerate(scenes) if kind in s.kinds]) for kind in KINDS}
+    present = kinds_present(scenes)
     for _ in range(settings.steps):
         kinds = rng.choice(list(KINDS), settings.batch_size // settings.group_size, replace=False)
         batch = np.concatenate([rng.choice(with_kind[kind], settings.group_size, replace=False) for kind in kinds])
         log_mel = torch.from_numpy(clips.log_mel[batch].astype(np.float32))[:, None]
-        quiet = log_mel.mean()
-        for row in log_mel:
-            mel, frame = (
-                rng.integers(row.shape[2] - _MASKED_MELS),
-                rng.integers(row.shape[1] - _MASKED_FRAMES),
-            )
-            row[:, :, mel : mel + rng.integers(_MASKED_MELS + 1)] = quiet
-            row[:, frame : frame + rng.integers(_MASKED_FRAMES + 1)] = quiet
-        tags = torch.tensor([[(kind in scenes[i].kinds) / len(scenes[i].kinds) for kind in KINDS] for i in batch])
-        yield log_mel, [word_scene(scenes[i], rng) for i in batch], tags
+        mask(log_mel, rng)
+        yield log_mel, [word_scene(scenes[i], rng) for i in batch], present[batch]

@@ -1,0 +1,130 @@
+"""First lesson of the audio tower: naming the kinds of sound in a clip, as the audio encoders of real CLAPs learned.
+
+Contrastive batches say little of a faint sound beside a loud one; a label for each kind says it every time.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from textcap.clap import AudioEncoder
+from textcap.config import ClapConfig
+from textcap.demo.scenes import Scene
+from textcap.demo.sounds import KINDS
+from tiny.log import Log
+from tiny.settings import HearingSettings
+from tiny.sound import Clips
+
+_KINDS = {kind: number for number, kind in enumerate(KINDS)}
+_MASKED_MELS, _MASKED_FRAMES = 4, 10
+
+
+class Listener(nn.Module):
+    """The audio tower with a label for each kind of sound."""
+
+    def __init__(self, config: ClapConfig) -> None:
+        super().__init__()
+        self.encoder = AudioEncoder(config)
+        self.labels = nn.Linear(config.audio_tower.width, len(KINDS))
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Return a score `[B, kinds]` for each kind, positive where it is heard, of `[B, 1, F, M]` in dB."""
+        return self.labels(self.encoder.tower(input_features=log_mel).pooler_output)  # type: ignore[no-any-return]
+
+
+def train_hearing(
+    folder: Path, config: ClapConfig, settings: HearingSettings, clips: Clips, validation: Clips, log: Log
+) -> None:
+    """Train a listener and write it to `listener.safetensors`."""
+    torch.manual_seed(settings.seed)
+    listener = Listener(config)
+    optimiser = torch.optim.AdamW(
+        listener.parameters(), lr=settings.learning_rate, weight_decay=0.02, betas=(0.9, 0.98)
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.1
+    )
+    start, losses = time.monotonic(), []
+    for step, (log_mel, present) in enumerate(_batches(clips, settings), start=1):
+        listener.train()
+        with torch.autocast("cpu", torch.bfloat16):
+            scores = listener(log_mel)
+        loss = F.binary_cross_entropy_with_logits(scores.float(), present)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(listener.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        losses.append(loss.item())
+        if step % 100 == 0 or step == settings.steps:
+            f1 = measure_hearing(listener, validation)
+            log.write("hearing", step=step, loss=np.mean(losses[-100:]), f1=f1, seconds=time.monotonic() - start)
+    partial = folder / "listener.partial"
+    save_file({k: v.contiguous() for k, v in listener.state_dict().items()}, partial)
+    os.replace(partial, folder / "listener.safetensors")
+
+
+def load_listener(folder: Path, config: ClapConfig) -> Listener:
+    """Return the listener that `train_hearing` wrote."""
+    listener = Listener(config)
+    listener.load_state_dict(load_file(folder / "listener.safetensors"))
+    return listener
+
+
+@torch.inference_mode()
+def measure_hearing(listener: Listener, clips: Clips, batch_size: int = 128) -> float:
+    """Return F1 over all labels of clips at the threshold that training aims at."""
+    listener.eval()
+    heard = torch.cat(
+        [listener(part[:, None].float()) > 0 for part in torch.from_numpy(clips.log_mel).split(batch_size)]
+    )
+    present = kinds_present(clips.scenes) > 0
+    return 2 * (heard & present).sum().item() / (heard.sum() + present.sum()).item()
+
+
+def kinds_present(scenes: list[Scene]) -> Tensor:
+    """Return 1 for each kind of sound that is in a scene, else 0, `[N, kinds]`."""
+    present = torch.zeros(len(scenes), len(_KINDS))
+    for row, scene in enumerate(scenes):
+        present[row, [_KINDS[kind] for kind in scene.kinds]] = 1
+    return present
+
+
+def mask(log_mel: Tensor, rng: np.random.Generator) -> None:
+    """Silence a random band and a random moment of each log-mel spectrogram `[B, 1, F, M]`, in place."""
+    quiet = log_mel.mean()
+    for row in log_mel:
+        mel = rng.integers(row.shape[2] - _MASKED_MELS)
+        frame = rng.integers(row.shape[1] - _MASKED_FRAMES)
+        row[:, :, mel : mel + rng.integers(_MASKED_MELS + 1)] = quiet
+        row[:, frame : frame + rng.integers(_MASKED_FRAMES + 1)] = quiet
+
+
+def _batches(clips: Clips, settings: HearingSettings) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield log-mel spectrograms `[B, 1, F, M]`, some of them of two clips at once, and their kinds `[B, kinds]`."""
+    rng = np.random.default_rng(settings.seed)
+    present = kinds_present(clips.scenes)
+    order: list[int] = []
+    for _ in range(settings.steps):
+        if len(order) < settings.batch_size:
+            order = [int(i) for i in rng.permutation(len(clips.scenes))]
+        batch, order = order[: settings.batch_size], order[settings.batch_size :]
+        log_mel = torch.from_numpy(clips.log_mel[batch].astype(np.float32))[:, None]
+        for row in range(len(batch)):  # a clip has no beginning
+            log_mel[row] = log_mel[row].roll(int(rng.integers(log_mel.shape[2])), dims=1)
+        other = torch.from_numpy(rng.permutation(len(batch)))
+        few = (present[batch] + present[batch][other]).clamp(max=1).sum(1) <= settings.most_events
+        mixed = few & torch.from_numpy(rng.random(len(batch)) < settings.mixed_share)
+        gain_db = torch.from_numpy(rng.uniform(*settings.mixed_gain_db, (len(batch), 1, 1, 1))).float()
+        both = 10 * torch.log10(10 ** (log_mel / 10) + 10 ** ((log_mel[other] + gain_db) / 10))
+        log_mel = torch.where(mixed[:, None, None, None], both, log_mel)
+        labels = torch.where(mixed[:, None], (present[batch] + present[batch][other]).clamp(max=1), present[batch])
+        mask(log_mel, rng)
+        yield log_mel, labels
