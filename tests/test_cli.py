@@ -107,6 +107,13 @@ def test_nothing_a_terminal_obeys_is_printed(captions: list[CaptionResult]) -> N
     assert err.splitlines()[-1] == "textcap: there is no file b\\x1b[2J\\x0a.wav"
 
 
+def test_csv_has_a_header_and_quotes_what_needs_it(captions: list[CaptionResult]) -> None:
+    captions.append(CaptionResult(Path('a,"b".wav'), "a dog barks,\x1b rain", -1.0, 1.0))
+    code, out, _ = run("caption", "a", "--csv")
+    assert (code, out) == (0, 'file_name,caption_predicted\n"a,""b"".wav","a dog barks,\\x1b rain"\n')
+    assert run("caption", "a", "--csv", "--json")[0] == 2
+
+
 def test_json_is_exact_and_utf8_for_any_name(captions: list[CaptionResult]) -> None:
     path = Path(os.fsdecode(b"caf\xe9 \xc3\xa9 \xc2\x9b.wav"))
     captions.append(CaptionResult(path, "a\u2028b\x1b", -1.0, 1.0))

@@ -57,7 +57,7 @@ LAYERS = (
 )
 # `--help` has to answer before any of these could be loaded.
 HEAVY = ("torch", "transformers", "accelerate", "tokenizers", "msclap", "aac_metrics", "soundfile", "numpy")
-REFERENCES = {"msclap": {"textcap.verify"}, "aac_metrics": {"textcap.scoring"}}
+REFERENCES = {"msclap": {"textcap.verify"}, "aac_metrics": {"textcap.scoring.aac"}}
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")

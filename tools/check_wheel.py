@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src" / "textcap"
+ENGINE = ("textcap/scoring/engine/TextEngine.java", "textcap/scoring/engine/textcap-engine.jar")
 MAX_EMBEDDED_BYTES = 10 * 2**20
 TIMEOUT_S = 300
 
@@ -22,6 +23,7 @@ def find_faults(wheel: Path) -> list[str]:
     package = [path for path in SOURCE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     wanted = [path.relative_to(SOURCE.parent).as_posix() for path in package]
     faults = [f"{name} is missing" for name in wanted if name not in sizes]
+    faults += [f"{name} is missing" for name in ENGINE if name not in wanted and name not in sizes]
     embedded = {name: size for name, size in sizes.items() if name.startswith("textcap/demo/embedded/")}
     if not any(name.endswith(".safetensors") for name in embedded):
         faults.append("there are no embedded weights")

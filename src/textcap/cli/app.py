@@ -11,6 +11,7 @@ from textcap.cli.caption import caption
 from textcap.cli.console import LogHandler, print_error
 from textcap.cli.demo import demo
 from textcap.cli.fetch import fetch
+from textcap.cli.score import score
 from textcap.cli.train import train
 from textcap.cli.verify import verify
 from textcap.errors import TextcapError
@@ -63,7 +64,7 @@ def _common(
     logging.getLogger("textcap").addHandler(_LOG_HANDLER)
 
 
-for command in (fetch, train, caption, demo, verify):
+for command in (fetch, train, caption, score, demo, verify):
     # Every command's help ends with two commands that can be pasted.
     app.command(epilog=getattr(sys.modules[command.__module__], "EXAMPLES", None))(command)
 

@@ -1,5 +1,7 @@
 """`textcap caption`: sound files in, one caption per line out."""
 
+import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -9,6 +11,7 @@ import typer
 
 from textcap.cli.console import err, print_error, print_result, progress_bar, set_verbosity
 from textcap.config import CAPTION_BATCH_SIZE, DecodingConfig
+from textcap.text import printable
 
 if TYPE_CHECKING:
     from textcap.captioner import CaptionResult
@@ -36,6 +39,7 @@ def caption(
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest caption, in tokens.")] = DecodingConfig.max_tokens,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips captioned at once.")] = CAPTION_BATCH_SIZE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines with score and duration.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: file_name,caption_predicted.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
@@ -45,8 +49,11 @@ def caption(
 
     Prints path, tab, caption per line in the order given, as soon as they are ready. A file that cannot be read is
     named on stderr and the others go on (exit code 3; 1 when none could be read). Control characters are printed
-    as escapes; --json gives every name exactly.
+    as escapes; --json gives every name exactly. textcap score reads all three forms.
     """
+    if as_json and as_csv:
+        raise typer.BadParameter("give --json or --csv, not both")
+    show = _print_json if as_json else _print_csv if as_csv else _print_text
     set_verbosity(quiet, verbose)
     from textcap.captioner import Captioner
     from textcap.cli.fetch import download_progress
@@ -56,6 +63,8 @@ def caption(
         captioner = Captioner.load(model, device=device, offline=offline or None, progress=progress)
     if not quiet:
         err.print(f"{captioner.backbone.name} on {captioner.device}, float32, {len(audio)} files", markup=False)
+    if as_csv:
+        print("file_name,caption_predicted", flush=True)
     n_failed = 0
     with progress_bar() as bar:
         task = bar.add_task("captioning", total=len(audio), status="")
@@ -64,16 +73,23 @@ def caption(
                 n_failed += 1
                 print_error(result.error)
             else:
-                _print_result(result, as_json)
+                show(result)
             bar.advance(task)
     if n_failed:
         raise typer.Exit(1 if n_failed == len(audio) else 3)
 
 
-def _print_result(result: "CaptionResult", as_json: bool) -> None:
-    if not as_json:
-        print_result(str(result.path), result.caption)
-        return
+def _print_text(result: "CaptionResult") -> None:
+    print_result(str(result.path), result.caption)
+
+
+def _print_csv(result: "CaptionResult") -> None:
+    row = io.StringIO()
+    csv.writer(row, lineterminator="").writerow([printable(str(result.path)), printable(result.caption)])
+    print(row.getvalue(), flush=True)
+
+
+def _print_json(result: "CaptionResult") -> None:
     fields = {
         "path": str(result.path),
         "caption": result.caption,

@@ -50,7 +50,8 @@ def demo(
     _print_results(names, captions, clips)
     inside = printable(shlex.quote(str(folder)))
     out.print(
-        f"\nGo on with:\n  cd {inside}\n  textcap caption sounds/*.wav --json\n"
+        f"\nGo on with:\n  cd {inside}\n  textcap caption sounds/*.wav > predictions.txt\n"
+        "  textcap score references.json predictions.txt   # after: textcap fetch metrics\n"
         "  textcap train captions.txt --backbone tiny --epochs 30 --learning-rate 2e-3 -o better-model\n"
         "  textcap train your-captions.txt      # the real thing, after: textcap fetch",
         markup=False,

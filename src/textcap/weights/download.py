@@ -91,7 +91,7 @@ def download(hub: Hub, remote: RemoteFile, partial: Path, progress: Progress | N
     # A crash can leave blocks that were never written in what is taken up; that is worth one fresh start.
     fresh_starts = 1 if _size(partial) else 0
     while True:
-        _fetch_all(hub, remote, partial, progress)
+        download_unchecked(hub, remote, partial, progress)
         if has_hash(partial, remote.hub_hash):
             return
         partial.unlink()
@@ -126,7 +126,11 @@ def _look_up_once(hub: Hub, repo: str, name: str, revision: str) -> RemoteFile:
     return RemoteFile(repo, name, commit, hub_hash, int(size) if size.isdecimal() else None, address)
 
 
-def _fetch_all(hub: Hub, remote: RemoteFile, partial: Path, progress: Progress | None) -> None:
+def download_unchecked(hub: Hub, remote: RemoteFile, partial: Path, progress: Progress | None = None) -> None:
+    """Complete a partial file whose hash nobody has told: the caller has to make sure of what is in it.
+
+    Args and Raises are those of `download`; nothing is deleted for its hash.
+    """
     failures, mark = 0, _size(partial)
     while True:
         try:

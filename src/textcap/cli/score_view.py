@@ -1,0 +1,138 @@
+"""What `textcap score` shows of a report: tables on a terminal, lines with tabs elsewhere, notes on stderr."""
+
+import logging
+from typing import TYPE_CHECKING
+
+from textcap.cli.console import err, out, print_result
+from textcap.text import printable
+
+if TYPE_CHECKING:
+    from textcap.scoring.bootstrap import Difference
+    from textcap.scoring.report import Report
+
+_logger = logging.getLogger("textcap")
+
+
+def print_tables(report: "Report") -> None:
+    """Print a table with a row for each metric and a column for each file of predictions."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from textcap.scoring.metric_names import TITLES
+
+    several = report.comparison is not None
+    table = Table("metric")
+    for name in report.names:
+        table.add_column(Text(printable(name)), justify="right")
+    if several:
+        table.add_column("best two apart")
+    for metric in report.metrics:
+        row = [_value(report, place, metric) for place in range(len(report.names))]
+        table.add_row(TITLES[metric], *row, *([_apart(_difference(report, metric))] if several else []))
+    out.print(table)
+    for line in (*_reasons(report), *_closing_lines(report)):
+        out.print(printable(line), markup=False)
+    if report.published:
+        _print_published(report)
+
+
+def print_lines(report: "Report") -> None:
+    """Print a line for each metric with tabs: its name, a value for each file, how far the two best are apart."""
+    several = report.comparison is not None
+    if len(report.names) > 1:
+        print_result("metric", *report.names, *(["best two apart"] if several else []))
+    for metric in report.metrics:
+        cells = [_value(report, place, metric) for place in range(len(report.names))]
+        problem = _problem(report, metric)
+        print_result(metric, *cells, *([_apart(_difference(report, metric))] if several else []), *problem)
+    for row in report.published:
+        scores = " ".join(f"{metric} {row.scores[metric]:.3f}" for metric in report.metrics if metric in row.scores)
+        print_result(f"published: {row.system}", scores, row.source)
+
+
+def print_notes(report: "Report") -> None:
+    """Say on stderr what a reader of the scores has to know."""
+    matched, scoring = report.matched, report.scoring
+    for line in (*matched.notes, *matched.problems):
+        _note(line)
+    for what, n_cleaned in (
+        ("predictions", scoring.n_cleaned_predictions),
+        ("references", scoring.n_cleaned_references),
+    ):
+        if n_cleaned:
+            _note(f"{n_cleaned:,} {what} held a line end, a control character or |||, which became spaces")
+    for name in scoring.unknown_jars:
+        _note(f"{name} is not the known file: scores may differ from published ones")
+    if scoring.java is not None:
+        java = scoring.java
+        _logger.info("Java %s, %s, from %s", scoring.java_version or "of unknown version", java.path, java.where)
+    for place, name in enumerate(report.names):
+        for score in scoring.systems[place].scores.values():
+            if score.n_nan:
+                _note(f"{name}: SPICE has no value for {score.n_nan:,} clips, which count as 0")
+            if score.n_too_long:
+                _note(f"{name}: {score.n_too_long:,} captions are too long for SPICE and were left out")
+
+
+def _note(line: str) -> None:
+    err.print(f"textcap: {printable(line)}", markup=False)
+
+
+def _value(report: "Report", place: int, metric: str) -> str:
+    score = report.scoring.systems[place].scores[metric]
+    if score.value is None:
+        return "undefined" if score.is_undefined else "failed"
+    # The vocabulary counts words; everything else is a fraction.
+    return f"{score.value:.3f}" if score.value < 10 or score.value % 1 else f"{score.value:.0f}"
+
+
+def _difference(report: "Report", metric: str) -> "Difference | None":
+    return report.comparison.differences.get(metric) if report.comparison is not None else None
+
+
+def _apart(difference: "Difference | None") -> str:
+    if difference is None:
+        return ""
+    verdict = "more than noise" if difference.is_more_than_noise else "may be noise"
+    return f"{difference.difference:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] {verdict}"
+
+
+def _problem(report: "Report", metric: str) -> list[str]:
+    """Return why a metric has no value, once for all files that it has none of."""
+    found = (one.scores[metric].problem for one in report.scoring.systems)
+    return list(dict.fromkeys(problem for problem in found if problem is not None))
+
+
+def _reasons(report: "Report") -> list[str]:
+    from textcap.scoring.metric_names import TITLES
+
+    return [f"no {TITLES[metric]}: {problem}" for metric in report.metrics for problem in _problem(report, metric)]
+
+
+def _closing_lines(report: "Report") -> list[str]:
+    n_clips, n_references = report.scoring.n_clips, report.matched.n_references
+    of_all = "" if n_clips == n_references else f" of {n_references:,}"
+    lines = [f"{n_clips:,}{of_all} clips"]
+    if report.comparison is not None:
+        first, second = (
+            printable(report.names[place]) for place in (report.comparison.first, report.comparison.second)
+        )
+        lines.append(f"best two: {first} less {second}, with 95 % intervals from resampled clips")
+    return lines
+
+
+def _print_published(report: "Report") -> None:
+    """Print the files and the paper's rows the way the paper does: a row for each system."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from textcap.scoring.metric_names import TITLES
+
+    columns = [metric for metric in report.metrics if any(metric in row.scores for row in report.published)]
+    table = Table("system", *(TITLES[metric] for metric in columns), "source")
+    for place, name in enumerate(report.names):
+        table.add_row(Text(printable(name)), *(_value(report, place, metric) for metric in columns), "these files")
+    for row in report.published:
+        cells = (f"{row.scores[metric]:.3f}" if metric in row.scores else "" for metric in columns)
+        table.add_row(row.system, *cells, f"published: {row.source}")
+    out.print(table)

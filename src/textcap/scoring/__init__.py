@@ -1,0 +1,21 @@
+"""Score captions with the metrics of the field: files of references and predictions in, a report out.
+
+from textcap.scoring import score_files
+
+report = score_files("refs.json", ["predictions.json"], metrics="cider_d,spice,spider")
+"""
+
+from textcap.scoring.metrics import ScoreSettings
+from textcap.scoring.report import Comparison, Report, report_to_dict, score_files, write_scores
+from textcap.scoring.results import MetricScore, SystemScores
+
+__all__ = [
+    "Comparison",
+    "MetricScore",
+    "Report",
+    "ScoreSettings",
+    "SystemScores",
+    "report_to_dict",
+    "score_files",
+    "write_scores",
+]

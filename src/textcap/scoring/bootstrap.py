@@ -1,0 +1,87 @@
+"""Say whether one set of predictions is better than another, or only luckier in its clips.
+
+Knows numbers per clip and no metric's name. Draws clips with replacement, the same ones for both sides, from a
+seeded generator. Returns the difference with its interval.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Numbers = npt.NDArray[np.float64]
+
+_CHUNK = 64  # resamples held in memory at once
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two sets of predictions for the same clips are apart.
+
+    Attributes:
+        difference: The first one's score less the second's.
+        low: Lower end of the 95 % interval.
+        high: Upper end of the 95 % interval.
+        p_value: Two-sided: how often a difference of the other sign, or none, is drawn.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+    @property
+    def is_more_than_noise(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+def mean_of_sums(sums: Numbers, n_clips: int) -> Numbers:
+    """Return the mean over clips `[R]` of what is one number per clip, from its sums `[R, 1]`."""
+    means: Numbers = sums[:, 0] / n_clips
+    return means
+
+
+def paired_bootstrap(
+    first: Numbers,
+    second: Numbers,
+    *,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    score_of_sums: Callable[[Numbers, int], Numbers] = mean_of_sums,
+) -> Difference:
+    """Compare two sets of predictions for the same clips by resampling the clips (Koehn 2004, percentile interval).
+
+    Args:
+        first: One number per clip `[N]`, or the counts `[N, K]` that a corpus score is made of.
+        second: The same for the other predictions, in the same order.
+        n_resamples: How many sets of N clips are drawn.
+        seed: Where the draws start.
+        score_of_sums: Turns sums over clips `[R, K]` and the number of clips into scores `[R]`.
+
+    Raises:
+        ValueError: The two do not fit together, are empty, or hold what is no number.
+    """
+    sides = [np.asarray(side, dtype=np.float64) for side in (first, second)]
+    sides = [side[:, None] if side.ndim == 1 else side for side in sides]
+    if sides[0].shape != sides[1].shape or not sides[0].size:
+        raise ValueError(f"cannot pair {sides[0].shape} with {sides[1].shape}")
+    if not all(np.isfinite(side).all() for side in sides):
+        raise ValueError("every clip needs a number on both sides")
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples is {n_resamples}, and has to be 1 or more")
+    n_clips = len(sides[0])
+    rng = np.random.default_rng(seed)
+    drawn = np.empty(n_resamples)
+    for start in range(0, n_resamples, _CHUNK):
+        n_rows = min(_CHUNK, n_resamples - start)
+        # How often each clip is drawn says all about a resample, and turns its sums into one product.
+        times = rng.multinomial(n_clips, np.full(n_clips, 1 / n_clips), size=n_rows).astype(np.float64)
+        scores = [score_of_sums(times @ side, n_clips) for side in sides]
+        drawn[start : start + n_rows] = scores[0] - scores[1]
+    whole = [float(score_of_sums(side.sum(axis=0, keepdims=True), n_clips)[0]) for side in sides]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    p_value = min(1.0, 2 * (tail + 1) / (n_resamples + 1))
+    return Difference(whole[0] - whole[1], float(low), float(high), p_value)

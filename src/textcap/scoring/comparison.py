@@ -1,0 +1,84 @@
+"""Compare two sets of predictions metric by metric: which are the two best, and is their difference more than noise.
+
+Knows how each corpus score follows from its clips. Returns a difference for each metric that has one.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from textcap.scoring.bootstrap import Difference, paired_bootstrap
+from textcap.scoring.counts import bleu_of_counts, meteor_of_counts
+from textcap.scoring.metric_names import BLEU, VOCAB
+from textcap.scoring.results import SystemScores
+
+Numbers = npt.NDArray[np.float64]
+
+# What the best are chosen by: the first of these that all have, else the first metric that all have.
+_DECISIVE = ("spider_fl", "spider", "cider_d")
+LOWER_IS_BETTER = frozenset({"fer"})
+
+
+def compare_systems(
+    first: SystemScores, second: SystemScores, *, n_resamples: int = 1000, seed: int = 0
+) -> dict[str, Difference]:
+    """Compare two sets of predictions for the same clips by a paired bootstrap over the clips.
+
+    BLEU and METEOR are computed anew from the counts of each resample. The others are means over clips;
+    CIDEr-D's word weights stay those of all the references. The words used are no such score and are left out.
+
+    Args:
+        first: One set of scores.
+        second: Another, for the same clips in the same order.
+        n_resamples: How many sets of clips are drawn, the same ones for all metrics.
+        seed: Where the draws start.
+
+    Returns:
+        By metric, the first one's score less the second's, for all metrics that both have.
+    """
+    found = {}
+    for name, score in first.scores.items():
+        other = second.scores.get(name)
+        if other is None or score.per_clip is None or other.per_clip is None or name in VOCAB:
+            continue
+        if name in BLEU:
+            sides = (first.counts["bleu"], second.counts["bleu"])
+            whole = partial(_bleu_of_sums, n=int(name[-1]))
+            found[name] = paired_bootstrap(*sides, n_resamples=n_resamples, seed=seed, score_of_sums=whole)
+        elif name == "meteor":
+            sides = (first.counts["meteor"], second.counts["meteor"])
+            found[name] = paired_bootstrap(*sides, n_resamples=n_resamples, seed=seed, score_of_sums=_meteor_of_sums)
+        else:
+            found[name] = paired_bootstrap(score.per_clip, other.per_clip, n_resamples=n_resamples, seed=seed)
+    return found
+
+
+def best_two(systems: Sequence[SystemScores]) -> tuple[int, int] | None:
+    """Return the places of the best set of predictions and the second best, or None where that cannot be said.
+
+    They are chosen by SPIDEr-FL, SPIDEr or CIDEr-D, whichever is the first that all have, else by the first metric
+    that all have.
+    """
+    if len(systems) < 2:
+        return None
+    shared = [
+        name
+        for name in systems[0].scores
+        if name not in VOCAB and all(name in one.scores and one.scores[name].value is not None for one in systems)
+    ]
+    if not shared:
+        return None
+    by = next((name for name in _DECISIVE if name in shared), shared[0])
+    values = [one.scores[by].value or 0.0 for one in systems]
+    order = sorted(range(len(systems)), key=lambda i: values[i], reverse=by not in LOWER_IS_BETTER)
+    return order[0], order[1]
+
+
+def _bleu_of_sums(sums: Numbers, n_clips: int, n: int) -> Numbers:
+    return bleu_of_counts(sums, n)
+
+
+def _meteor_of_sums(sums: Numbers, n_clips: int) -> Numbers:
+    return meteor_of_counts(sums)

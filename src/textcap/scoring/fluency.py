@@ -1,0 +1,114 @@
+"""The two metrics that need models of their own: Sentence-BERT similarity and the fluency error detector of FENSE.
+
+Knows where these models lie on disk, loads them once for all predictions, and never asks the network. Returns
+numbers per clip.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from textcap.errors import DependencyError, InputError
+from textcap.files import sha256_of_file
+from textcap.scoring.aac import load_fer, load_sbert_sim
+from textcap.weights.cache import search_folders
+
+Numbers = npt.NDArray[np.float64]
+
+_SENTENCE_MODEL = "sentence-transformers/paraphrase-TinyBERT-L6-v2"
+_DETECTOR = "echecker_clotho_audiocaps_base.ckpt"
+_DETECTOR_URL = f"https://github.com/blmoistawinde/fense/releases/download/V0.1/{_DETECTOR}"
+_DETECTOR_SHA256 = "1a719f090af70614bbdb9f9437530b7e133c48cfa4a58d964de0d47fc974a2fa"
+# What a broken or unexpected model file makes its loader raise.
+_LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError)
+
+
+def sentence_similarities(systems: list[list[str]], references: list[list[str]], device: str) -> list[Numbers]:
+    """Return the mean cosine similarity of each prediction to its references, `[N]` for each system.
+
+    Raises:
+        DependencyError: The model is not on disk or cannot be loaded.
+    """
+    folder = _find_model(_SENTENCE_MODEL)
+    module = load_sbert_sim()
+
+    def load() -> Any:
+        return module.SentenceTransformer(str(folder), device=device, local_files_only=True)
+
+    model = _load(f"the sentence model in {folder}", load)
+    outcomes = [module.sbert_sim(one, references, sbert_model=model, device=device)[1] for one in systems]
+    return [np.asarray(clips["sbert_sim"], dtype=np.float64) for clips in outcomes]
+
+
+def fluency_errors(systems: list[list[str]], device: str) -> list[Numbers]:
+    """Return 1 for each prediction that the detector finds not fluent and 0 for the others, `[N]` for each system.
+
+    Raises:
+        DependencyError: The model is not on disk or cannot be loaded.
+    """
+    path = _find_detector()
+    module = load_fer()
+
+    def load() -> tuple[Any, Any]:
+        import torch
+
+        states = torch.load(path, map_location="cpu", weights_only=True)
+        folder = str(_find_model(states["model_type"]))
+        verbosity = module.tfmers_logging.get_verbosity()
+        module.tfmers_logging.set_verbosity_error()
+        try:
+            model = module.BERTFlatClassifier(model_type=folder, num_classes=states["num_classes"])
+            tokenizer = module.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        finally:
+            module.tfmers_logging.set_verbosity(verbosity)
+        weights = states["state_dict"]
+        weights.pop("encoder.embeddings.position_ids", None)  # transformers keeps it no longer
+        model.load_state_dict(weights)
+        return model.eval().to(device), tokenizer
+
+    model, tokenizer = _load(f"the fluency error detector {path}", load)
+    outcomes = [module.fer(one, echecker=model, echecker_tokenizer=tokenizer, device=device)[1] for one in systems]
+    return [np.asarray(clips["fer"], dtype=np.float64) for clips in outcomes]
+
+
+def _load(what: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except _LOAD_ERRORS as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DependencyError(f"{what} cannot be loaded: {reason[0]}", hint="fetch it again") from error
+
+
+def _find_model(name: str) -> Path:
+    """Return the folder of a model of the Hugging Face hub in one of the caches."""
+    from huggingface_hub import snapshot_download
+
+    # The first models of the hub had no owner, and got one later.
+    for repo_id in dict.fromkeys([name, name if "/" in name else f"google-bert/{name}"]):
+        for cache in search_folders():
+            try:
+                return Path(snapshot_download(repo_id, cache_dir=cache, local_files_only=True))
+            except (OSError, ValueError):
+                continue
+    raise DependencyError(f"the model {name} is not on this machine", hint=f"hf download {name}")
+
+
+def _find_detector() -> Path:
+    import torch
+
+    folder = os.environ.get("FENSE_DATA") or os.path.join(torch.hub.get_dir(), "fense_data")
+    path = Path(os.path.expanduser(folder)) / _DETECTOR
+    hint = f"download {_DETECTOR_URL} to {path}"
+    if not path.is_file():
+        raise DependencyError(f"the fluency error detector is not on this machine: there is no {path}", hint=hint)
+    try:
+        is_right = sha256_of_file(path) == _DETECTOR_SHA256
+    except InputError as error:
+        raise DependencyError(error.message, hint=hint) from error
+    if not is_right:
+        raise DependencyError(f"{path} is not the fluency error detector, or not all of it", hint=hint)
+    return path

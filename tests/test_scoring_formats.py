@@ -1,0 +1,388 @@
+"""Reading references and predictions: every form by its content, and what is said of files that are none."""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from textcap.captioner import Captioner, CaptionResult
+from textcap.cli.app import app
+from textcap.errors import InputError
+from textcap.scoring.formats import FORMS, CaptionFile, read_predictions, read_references
+
+TWO = {" dog.wav": ["a dog barks", "a dog"], "rain.wav": ["rain falls", "it rains"]}
+ONE = {" dog.wav": ["a dog barks"], "rain.wav": ["rain falls"]}
+
+CLOTHO = "file_name,caption_1,caption_2\n dog.wav,a dog barks,a dog\nrain.wav,rain falls,it rains\n"
+DCASE = (
+    "file_name,caption_reference_01,caption_reference_02\n dog.wav,a dog barks,a dog\nrain.wav,rain falls,it rains\n"
+)
+AUDIOCAPS = """audiocap_id,youtube_id,start_time,caption
+7,abc,30,a dog barks
+9,-x_,0,rain falls
+8,abc,30,a dog
+"""
+COCO = {
+    "images": [{"id": 1}, {"id": 2}],
+    "annotations": [
+        {"id": 5, "image_id": 1, "caption": "a dog barks"},
+        {"id": 6, "image_id": 2, "caption": "rain falls"},
+        {"id": 7, "image_id": 1, "caption": "a dog"},
+    ],
+}
+NAME = st.text(min_size=1).filter(str.strip)
+CAPTIONS = st.dictionaries(NAME, st.text(), min_size=1)
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def references(path: Path, content: str | bytes, form: str | None = None) -> CaptionFile:
+    return read_references(write(path / "refs", content), form)
+
+
+def predictions(path: Path, content: str | bytes, form: str | None = None) -> CaptionFile:
+    return read_predictions(write(path / "preds", content), form)
+
+
+def as_csv(rows: list[list[str]], delimiter: str = ",") -> str:
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows(rows)
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_plain_references_are_recognised(tmp_path: Path, indent: int | None) -> None:
+    read = references(tmp_path, json.dumps(TWO, indent=indent))
+    assert (read.form, read.captions, read.repeated) == ("plain", TWO, {})
+    assert read.path == str(tmp_path / "refs")
+    single = references(tmp_path, json.dumps({"a": "one caption", "b": ["b"]}))
+    assert single.captions == {"a": ["one caption"], "b": ["b"]}
+
+
+def test_coco_references_keep_images_without_annotation_and_their_file_names(tmp_path: Path) -> None:
+    images = [{"id": 1, "file_name": "dog.wav"}, {"id": 2, "file_name": "rain.wav"}, {"id": 3, "file_name": "rain.wav"}]
+    read = references(tmp_path, json.dumps({**COCO, "images": images}))
+    assert (read.form, read.captions) == ("coco", {"1": ["a dog barks", "a dog"], "2": ["rain falls"], "3": []})
+    assert read.names == {"file_name": {"dog.wav": "1"}}  # "rain.wav" stands for two
+
+
+def test_json_lines_references_come_as_lists_or_one_by_one(tmp_path: Path) -> None:
+    lists = "\n".join(json.dumps({"file_name": name, "captions": texts}) for name, texts in TWO.items())
+    assert references(tmp_path, lists).captions == TWO
+    singly = [json.dumps({"id": name, "caption": text}) for name, texts in TWO.items() for text in texts]
+    read = references(tmp_path, "\n\n".join(singly) + "\r\n")
+    assert (read.form, read.captions, read.repeated) == ("jsonl", TWO, {})
+
+
+@pytest.mark.parametrize(("form", "content"), [("clotho", CLOTHO), ("dcase", DCASE)])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_tables_keep_leading_spaces(tmp_path: Path, form: str, content: str, delimiter: str, end: str) -> None:
+    read = references(tmp_path, content.replace(",", delimiter).replace("\n", end))
+    assert (read.form, read.captions, read.repeated) == (form, TWO, {})
+
+
+def test_audiocaps_rows_of_a_clip_come_together_under_its_three_names(tmp_path: Path) -> None:
+    read = references(tmp_path, AUDIOCAPS)
+    assert (read.form, read.captions) == ("audiocaps", {"abc_30": ["a dog barks", "a dog"], "-x__0": ["rain falls"]})
+    assert read.names == {
+        "youtube_id": {"abc": "abc_30", "-x_": "-x__0"},
+        "audiocap_id": {"7": "abc_30", "8": "abc_30", "9": "-x__0"},
+    }
+    assert references(tmp_path, AUDIOCAPS.replace(",30,", ",30.0,")).captions == read.captions
+
+
+def test_youtube_id_with_two_start_times_is_no_name(tmp_path: Path) -> None:
+    read = references(tmp_path, AUDIOCAPS + "10,abc,60,a cat\n11,abc,30,a hound\n")
+    assert list(read.captions) == ["abc_30", "-x__0", "abc_60"]
+    assert read.names["youtube_id"] == {"-x_": "-x__0"}
+
+
+@pytest.mark.parametrize(
+    ("form", "content"),
+    [
+        ("plain", '{" dog.wav": "a dog barks", "rain.wav": ["rain falls"]}'),
+        ("coco", '[{"image_id": " dog.wav", "caption": "a dog barks"},{"image_id":"rain.wav","caption":"rain falls"}]'),
+        ("jsonl", '{"path": " dog.wav", "caption": "a dog barks"}\n{"id": "rain.wav", "caption": "rain falls"}'),
+        ("dcase", "file_name,caption_predicted\n dog.wav,a dog barks\nrain.wav,rain falls"),
+        ("dcase", "caption,file_name\na dog barks, dog.wav\nrain falls,rain.wav\n,\n"),
+        ("text", " dog.wav\ta dog barks\n\nrain.wav\train falls\n"),
+    ],
+)
+@pytest.mark.parametrize("forced", [False, True])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_predictions_are_recognised(tmp_path: Path, form: str, content: str, forced: bool, mark: str) -> None:
+    read = predictions(tmp_path, mark + content, form if forced else None)
+    assert (read.form, read.captions, read.repeated) == (form, ONE, {})
+
+
+def test_coco_ids_that_are_numbers_become_text(tmp_path: Path) -> None:
+    content = '[{"image_id": 12, "id": 1, "caption": "a"}, {"image_id": -3, "id": 2, "caption": "b"}]'
+    assert predictions(tmp_path, content).captions == {"12": ["a"], "-3": ["b"]}
+    assert references(tmp_path, json.dumps(COCO)).captions["1"] == ["a dog barks", "a dog"]
+
+
+def test_table_with_predictions_and_references_serves_as_both(tmp_path: Path) -> None:
+    content = "file_name,caption_predicted,caption_reference_01\na.wav,guess,truth\n"
+    assert predictions(tmp_path, content).captions == {"a.wav": ["guess"]}
+    assert references(tmp_path, content).captions == {"a.wav": ["truth"]}
+
+
+@pytest.mark.parametrize(("flag", "form"), [("--json", "jsonl"), ("--csv", "dcase"), ("-q", "text")])
+@pytest.mark.parametrize("names", [["clips/a b.wav"], ["[1] a.wav", "{é}\u2028.wav", " c,d;e.wav"]])
+def test_output_of_caption_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], flag: str, form: str
+) -> None:
+    results = [CaptionResult(Path(name), f"a dog, “barks” {i}", -0.5, 3.25) for i, name in enumerate(names)]
+    fake = SimpleNamespace(
+        backbone=SimpleNamespace(name="fake"), device="cpu", caption=lambda *_args, **_settings: iter(results)
+    )
+    monkeypatch.setattr(Captioner, "load", lambda *_args, **_settings: fake)
+    done = CliRunner().invoke(app, ["caption", *names, flag], catch_exceptions=False)
+    assert done.exit_code == 0
+    read = predictions(tmp_path, done.stdout_bytes)
+    assert read.form == form
+    wanted = names if flag == "--json" else [name.replace("\u2028", "\\u2028") for name in names]
+    assert read.captions == {name: [result.caption] for name, result in zip(wanted, results, strict=True)}
+
+
+@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x0b", "\x0c", "\x85", "\x1c", "\t", '"', ","])
+def test_only_line_ends_end_a_line(tmp_path: Path, inside: str) -> None:
+    wanted = {"a.wav": [f"a dog{inside}barks"], "b.wav": ["rain"]}
+    assert predictions(tmp_path, f"a.wav\ta dog{inside}barks\nb.wav\train\n").captions == wanted
+    lines = [json.dumps({"id": name, "caption": texts[0]}, ensure_ascii=False) for name, texts in wanted.items()]
+    assert predictions(tmp_path, "\n".join(lines)).captions == wanted
+
+
+def test_single_record_is_json_lines_even_over_several_lines(tmp_path: Path) -> None:
+    record = {"path": "a.wav", "caption": "a dog", "score": -0.5}
+    for indent in (None, 2):
+        read = predictions(tmp_path, json.dumps(record, indent=indent))
+        assert (read.form, read.captions) == ("jsonl", {"a.wav": ["a dog"]})
+    forced = predictions(tmp_path, '{"path": "a.wav", "caption": "a dog"}', "plain")
+    assert forced.captions == {"path": ["a.wav"], "caption": ["a dog"]}
+
+
+def test_clip_called_annotations_is_a_clip(tmp_path: Path) -> None:
+    assert references(tmp_path, '{"annotations": ["a pen scratches"]}').form == "plain"
+
+
+def test_dash_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("a.wav\tthe café\n".encode()), encoding="ascii"))
+    read = read_predictions(Path("-"))
+    assert (read.path, read.captions) == ("standard input", {"a.wav": ["the café"]})
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(InputError, match="standard input is closed"):
+        read_predictions(Path("-"))
+
+
+@pytest.mark.parametrize(
+    ("content", "captions", "line"),
+    [
+        ('{"a": "first",\n "b": "other",\n "a": "second"}', {"a": ["first"], "b": ["other"]}, 3),
+        ('{"id": "a", "caption": "first"}\n{"id": "a", "caption": "first"}', {"a": ["first"]}, 2),
+        ('[{"image_id": 1, "caption": "x"},\n\n{"image_id": 1, "caption": "y"}]', {"1": ["x"]}, 3),
+        (
+            'file_name,caption_predicted\na,"first\nline"\n\nb,x\na,second\na,third',
+            {"a": ["first\nline"], "b": ["x"]},
+            6,
+        ),
+        ("a\tfirst\n\na\tsecond\n", {"a": ["first"]}, 3),
+    ],
+)
+def test_repeated_prediction_is_told_with_its_line(
+    tmp_path: Path, content: str, captions: dict[str, list[str]], line: int
+) -> None:
+    read = predictions(tmp_path, content)
+    assert read.captions == captions
+    assert list(read.repeated.values()) == [line]
+    assert set(read.repeated) <= set(captions)
+
+
+@pytest.mark.parametrize(
+    ("content", "captions", "repeated"),
+    [
+        ('{"a": ["x"], "b": ["y"],\n"a": ["z"]}', {"a": ["x"], "b": ["y"]}, {"a": 2}),
+        ('{"id": "a", "captions": ["x"]}\n{"id": "a", "captions": ["x"]}', {"a": ["x"]}, {"a": 2}),
+        ("file_name,caption_1\na,x\nb,y\na,z\n", {"a": ["x"], "b": ["y"]}, {"a": 4}),
+        # The same caption of two people counts twice, the same row does not.
+        ("audiocap_id,youtube_id,start_time,caption\n1,a,0,x\n2,a,0,x\n1,a,0,x\n", {"a_0": ["x", "x"]}, {"a_0": 4}),
+    ],
+)
+def test_repeated_reference_does_not_count_twice(
+    tmp_path: Path, content: str, captions: dict[str, list[str]], repeated: dict[str, int]
+) -> None:
+    read = references(tmp_path, content)
+    assert (read.captions, read.repeated) == (captions, repeated)
+
+
+def test_empty_captions_are_kept(tmp_path: Path) -> None:
+    assert references(tmp_path, "file_name,caption_1,caption_2\na,x,\n").captions == {"a": ["x", ""]}
+    assert references(tmp_path, '{"a": [], "b": ["x"]}').captions == {"a": [], "b": ["x"]}
+    assert predictions(tmp_path, "a\t\nb\t \n").captions == {"a": [""], "b": [" "]}
+    assert predictions(tmp_path, '{"a": [], "b": "x"}').captions == {"b": ["x"]}
+
+
+BAD = [
+    (b"", r"refs is empty"),
+    (b"\xef\xbb\xbf \r\n", r"refs is empty"),
+    ("a dog".encode("utf-16"), r"refs, line 1: this is UTF-16 \(save it as UTF-8\)"),
+    ('{"a": "x"}'.encode("utf-16-le"), r"refs, line 1: byte 0x00 is in no text"),
+    (b'{"a": "x",\n"b": "caf\xe9"}', r"refs, line 2: byte 0xe9 is not UTF-8 \(if the file is cp1252"),
+    (b'{"a": "x",\n "b" "y"}', r"refs, line 2: not JSON from column 6 on: expecting ':'"),
+    (b'{"a": ["x"],\n"b": ["y"', r"refs, line 2: not JSON from column 10"),
+    (b'{"id": "a", "caption": "x"}\n{"id": "b", "caption": }', r"refs, line 2: not JSON from column 24"),
+    (
+        b'{"id": "a", "caption": "x"}\n{"id": "b", "text": "x"}',
+        r"refs, line 2: expected an object .* found 'id', 'text'",
+    ),
+    (b'{"id": "a", "caption": "x"}\n["b"]', r"refs, line 2: expected an object .* found a list"),
+    (
+        b'{"id": "a", "caption": "x"}\n{"id": null, "caption": "x"}',
+        r"line 2: expected a text .* for \"id\", found null",
+    ),
+    (b'{"a": ["x"],\n\n "b": [3]}', r"refs, line 3: expected a caption or a list of captions for 'b', found a number"),
+    (b'{"a": {"caption": "x"}}', r"refs, line 1: expected a caption .* for 'a', found an object"),
+    (b'[{"image_id": 1, "caption": "x"},\n{"image_id": true, "caption": "x"}]', r"line 2: .*\"image_id\", found true"),
+    (b'["a dog barks"]', r"refs, line 1: expected an object .* found a text"),
+    (b'{"images": [{"id": 1}],\n"annotations": [{"image_id": 2, "caption": "x"}]}', r"line 2: '2' is not among the"),
+    (b'{"images": [\n{"id": 1.5}], "annotations": []}', r"refs, line 2: .*for \"id\", found a number"),
+    (b'{"images": 5, "annotations": []}', r"refs, line 1: expected a list for \"images\""),
+    (b'{"images": [7], "annotations": []}', r"refs, line 1: expected an object with \"id\", found a number"),
+    (b"[" * 100_000, r"refs, line 1: lists within lists"),
+    (b'{"a": ' + b"9" * 5000 + b"}", r"refs.*(digits|found a number)"),
+    (b"[]", r"refs holds no caption"),
+    (b'{"a": []}', r"refs holds no caption"),
+    (b"file_name,caption_1\n", r"refs holds no caption"),
+    (b"file_name,caption_1\na.wav,a dog, barking\n", r"refs, line 2: expected 2 cells, found 3 \(a cell that holds"),
+    (b'file_name,caption_1\na.wav,"x\ny"\nb.wav\n', r"refs, line 4: expected 2 cells, found 1$"),
+    (b'file_name,caption_1\na.wav,x\nb.wav,"a dog\nc.wav,y\n', r"refs, line 3: not a row of a table: .*\(a quote that"),
+    (b"file_name,caption_1\n,x\n", r"refs, line 2: expected the name of a clip, found none"),
+    (b"audiocap_id,youtube_id,start_time,caption\n1,,0,x\n", r"refs, line 2: expected a youtube_id, found none"),
+    (b"file_name,caption_1\na," + b"x" * 200_000, r"refs, line 2: not a row of a table: field larger"),
+    (b"<html><body>404</body></html>", r"refs, line 1: this is no form of references .*\(expected JSON"),
+    (b"a dog barks\na cat\n", r"refs, line 1: this is no form of references"),
+    (b"file_name,caption_predicted\na,x\n", r"no form of references .*\(references come first, then predictions\)"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), BAD)
+def test_bad_references_are_one_line_that_says_where_and_what(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message) as raised:
+        references(tmp_path, content)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a.wav\tx\nno tab here\n", r"preds, line 2: expected path, tab, caption, found no tab"),
+        (b"\tx\n", r"preds, line 1: expected the name of a clip"),
+        (
+            b'{"a": "x",\n"b": ["y", "z"]}',
+            r"preds, line 2: expected one caption for 'b', found 2 \(references come first",
+        ),
+        (CLOTHO.encode(), r"preds, line 1: this is no form of predictions .*\(references come first"),
+        (b"a dog barks\n", r"preds, line 1: this is no form of predictions .*path, tab, caption"),
+        (b"file_name;caption_predicted\na;b;c\n", r"preds, line 2: expected 2 cells, found 3"),
+    ],
+)
+def test_bad_predictions_are_one_line_that_says_where_and_what(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message) as raised:
+        predictions(tmp_path, content)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("form", "content", "message"),
+    [
+        (
+            "clotho",
+            DCASE,
+            r"line 1: expected columns file_name and caption_1.*found 'file_name', 'caption_reference_01'",
+        ),
+        ("audiocaps", CLOTHO, r"line 1: expected columns youtube_id, start_time and caption, found"),
+        ("plain", "[]", r"line 1: expected an object of captions"),
+        ("coco", '{"a": "x"}', r"line 1: expected a list, or an object with \"annotations\""),
+        ("jsonl", '{"a": "x"}', r"line 1: expected an object with \"id\""),
+        ("plain", CLOTHO, r"line 1: not JSON"),
+        ("text", CLOTHO, r"no form of references is called 'text' \(one of plain, coco, jsonl, clotho"),
+    ],
+)
+def test_forced_form_is_held_to(tmp_path: Path, form: str, content: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        references(tmp_path, content, form)
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot read .*nowhere\.json: No such file"):
+        read_references(tmp_path / "nowhere.json")
+    with pytest.raises(InputError, match="cannot read"):
+        read_references(tmp_path)
+    with pytest.raises(InputError, match="cannot read"):
+        read_references(Path("a\0b"))
+
+
+@pytest.mark.parametrize("name", ["audiocaps_test", "audiocaps_val", "clotho_eval", "clotho_val"])
+def test_references_of_the_field_are_read_whole(test_data: Path, tmp_path: Path, name: str) -> None:
+    path = test_data / "references" / f"{name}_refs.json"
+    wanted = json.loads(path.read_text(encoding="utf-8"))
+    assert read_references(path).captions == wanted
+    rows = [["file_name", *(f"caption_{i}" for i in range(1, 6))], *([clip, *texts] for clip, texts in wanted.items())]
+    assert references(tmp_path, as_csv(rows)).captions == wanted
+
+
+@given(captions=CAPTIONS, form=st.sampled_from([form for form in FORMS["predictions"] if form != "text"]))
+def test_predictions_of_any_unicode_come_back(
+    tmp_path_factory: pytest.TempPathFactory, captions: dict[str, str], form: str
+) -> None:
+    if form == "plain":
+        content = json.dumps(captions, ensure_ascii=False, indent=1)
+    elif form == "coco":
+        items = [{"image_id": name, "caption": text} for name, text in captions.items()]
+        content = json.dumps(items, ensure_ascii=False)
+    elif form == "jsonl":
+        lines = [json.dumps({"id": name, "caption": text}, ensure_ascii=False) for name, text in captions.items()]
+        content = "\n".join(lines)
+    else:
+        captions = {name.replace("\0", "0"): text.replace("\0", "0") for name, text in captions.items()}
+        content = as_csv([["file_name", "caption_predicted"], *([name, text] for name, text in captions.items())])
+    read = predictions(tmp_path_factory.mktemp("any"), content, form)
+    assert read.captions == {name: [text] for name, text in captions.items()}
+    if not {"path", "id", "image_id", "file_name", "annotations"} & set(captions):
+        assert predictions(tmp_path_factory.mktemp("any"), content).form == form
+
+
+@given(captions=st.dictionaries(NAME, st.lists(st.text(), min_size=1), min_size=1))
+def test_references_of_any_unicode_come_back(
+    tmp_path_factory: pytest.TempPathFactory, captions: dict[str, list[str]]
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    assert references(folder, json.dumps(captions, ensure_ascii=False), "plain").captions == captions
+    singly = [{"id": name, "caption": text} for name, texts in captions.items() for text in texts]
+    lines = "\n".join(json.dumps(record, ensure_ascii=False) for record in singly)
+    assert references(folder, lines).captions == captions
+    document = {"images": [{"id": name} for name in captions], "annotations": singly}
+    assert references(folder, json.dumps(document, ensure_ascii=False)).captions == captions
+
+
+@given(content=st.one_of(st.binary(), st.text().map(str.encode), st.text('{}[]",:\\\t\n\rab0').map(str.encode)))
+def test_any_bytes_are_read_or_refused_in_one_line(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    for role in (references, predictions):
+        for form in (None, *FORMS[role.__name__]):
+            try:
+                read = role(tmp_path_factory.mktemp("any"), content, form)
+            except InputError as error:
+                assert len(str(error).splitlines()) == 1
+            else:
+                assert read.captions

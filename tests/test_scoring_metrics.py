@@ -1,0 +1,533 @@
+"""The metrics: equal to published values and to aac-metrics' own programs, each on its own, a score for every clip."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from java_stand_in import count_starts, write_java
+from textcap.errors import DependencyError, InputError
+from textcap.scoring import aac, fluency
+from textcap.scoring.cleaning import clean, clean_all
+from textcap.scoring.counts import bleu_counts, bleu_of_counts, meteor_of_counts
+from textcap.scoring.jars import find_jars
+from textcap.scoring.java import find_java
+from textcap.scoring.metric_names import GROUPS, METRICS, TITLES, VOCAB, parse_metrics, with_parts
+from textcap.scoring.metrics import ScoreSettings, Scoring, score_systems
+from textcap.scoring.programs import meteor_counts, tokenize
+from textcap.scoring.results import MetricScore, add_combined, score_of_clips
+
+CLIPS = json.loads((Path(__file__).parent / "scored_clips.json").read_text(encoding="utf-8"))
+PREDICTIONS = [clip["prediction"] for clip in CLIPS["clips"]]
+REFERENCES = [clip["references"] for clip in CLIPS["clips"]]
+WITHOUT_SPICE = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider_d"]
+
+needs_aac = pytest.mark.skipif(importlib.util.find_spec("aac_metrics") is None, reason="needs aac-metrics")
+
+
+@pytest.fixture
+def jars(metric_jars: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The jars of the tokenizer and METEOR, in the cache that is looked at."""
+    monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(metric_jars))
+    return metric_jars
+
+
+@pytest.fixture
+def aac_metrics(jars: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The whole of aac-metrics, willing to start any Java."""
+    if importlib.util.find_spec("aac_metrics") is None:
+        pytest.skip("needs aac-metrics")
+    from textcap.verify import import_msclap
+
+    import_msclap()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        package = importlib.import_module("aac_metrics")
+    checks = importlib.import_module("aac_metrics.utils.checks")
+    monkeypatch.setattr(checks, "MAX_JAVA_MAJOR_VERSION", 99)
+    return package
+
+
+def assert_scores(scoring: Scoring, recorded: dict[str, Any], system: int = 0) -> None:
+    for name, score in scoring.systems[system].scores.items():
+        assert score.problem is None, score.problem
+        assert score.per_clip is not None
+        assert score.value == pytest.approx(recorded[name]["value"], abs=1e-9), name
+        assert score.per_clip.tolist() == pytest.approx(recorded[name]["per_clip"], abs=1e-9), name
+
+
+# Names
+
+
+def test_names_and_groups_are_understood() -> None:
+    assert parse_metrics("meteor,bleu") == ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor"]
+    assert parse_metrics(" SPIDEr , cider-d,cider_d,") == ["cider_d", "spider"]
+    assert parse_metrics("all") == list(METRICS)
+    assert set(GROUPS["dcase"]) >= {"meteor", "spider_fl", "fense", "vocab"}
+    assert with_parts(["spider_fl"]) == ["cider_d", "spice", "spider", "spider_fl", "fer"]
+    assert set(TITLES) == {*METRICS, *VOCAB}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bleu,metoer", "no metric is called 'metoer' (did you mean meteor?)"),
+        ("spyder", "no metric is called 'spyder' (did you mean spider?)"),
+        ("qqq", "no metric is called 'qqq' (there are bleu_1, "),
+        (" , ", "no metric is named (name some of bleu_1, "),
+    ],
+)
+def test_unknown_name_is_refused_with_the_nearest(text: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_metrics(text)
+    assert str(caught.value).startswith(message)
+
+
+# Cleaning
+
+
+def test_captions_are_one_line_without_signs() -> None:
+    dirty = [
+        "a\nb",
+        "a\r\nb",
+        "a\u2028b",
+        "a\x85b",
+        "a\x1cb",
+        "a ||| b",
+        "a||||b",
+        "a\x00b",
+        "a\ud800b",
+        "a b\n",
+        "a\tb",
+    ]
+    cleaned, n_changed = clean_all(dirty)
+    assert cleaned[:8] == ["a b", "a b", "a b", "a b", "a b", "a   b", "a b", "a b"]
+    assert cleaned[8:] == ["a\ufffdb", "a b ", "a\tb"]
+    assert n_changed == 9  # neither a line end after the last word nor a tab
+
+
+@given(st.text())
+def test_cleaned_text_is_one_line_of_utf8_and_stays_so(text: str) -> None:
+    cleaned = clean(text)
+    assert len(cleaned.splitlines()) <= 1
+    assert "|||" not in cleaned
+    assert clean(cleaned) == cleaned
+    cleaned.encode("utf-8")
+
+
+# Counts
+
+
+@needs_aac
+@settings(max_examples=200)
+@given(st.lists(st.tuples(*[st.text("abc ", max_size=14)] * 3), min_size=1, max_size=6))
+def test_bleu_from_counts_is_aac_metrics_own(rows: list[tuple[str, str, str]]) -> None:
+    predictions, references = [row[0] for row in rows], [list(row[1:]) for row in rows]
+    values, per_clip = aac.compute_bleu(predictions, references)
+    counts = bleu_counts(predictions, references)
+    for n in range(1, 5):
+        assert float(bleu_of_counts(counts.sum(axis=0), n)) == pytest.approx(values[f"bleu_{n}"], rel=1e-9, abs=1e-15)
+        assert bleu_of_counts(counts, n) == pytest.approx(per_clip[f"bleu_{n}"], rel=1e-9, abs=1e-15)
+
+
+def test_meteor_of_nothing_is_nothing() -> None:
+    assert meteor_of_counts(np.zeros((3, 23))).tolist() == [0, 0, 0]
+
+
+# The programs, beside aac-metrics' own starts of them
+
+ODD = [
+    "A dog (large) barks, doesn't it?",
+    "It's 3.5 m away; the U.S. fig. ...",
+    "",
+    "caf\u00e9 na\u00efve \u201cquoted\u201d \u2014 dash",
+    "\u3053\u3093\u306b\u3061\u306f \U0001f600",
+    "call 1 800-555-1234 - now",
+    "...",
+    "-- [x] {y} <z> & a/b 50% $5",
+    "A   lot  of    space \u00a0 here\t.",
+    "the end.",
+]
+
+
+@pytest.mark.java
+def test_tokenizer_gives_what_aac_metrics_gives(aac_metrics: ModuleType) -> None:
+    own = importlib.import_module("aac_metrics.utils.tokenization").preprocess_mono_sents
+    java = find_java()
+    tokens = tokenize([*ODD, *PREDICTIONS], java, find_jars("ptb").class_path)
+    assert tokens.captions == own([*ODD, *PREDICTIONS])
+    assert tokens.captions[-len(PREDICTIONS) :] == CLIPS["tokens"]
+    assert tokens.java_version == java.version
+
+
+@pytest.mark.java
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its pipes are never closed
+def test_meteor_gives_what_aac_metrics_gives(aac_metrics: ModuleType) -> None:
+    own = importlib.import_module("aac_metrics.functional").meteor
+    predictions = [*CLIPS["tokens"], "a dog barks", "", "the", "x 3.5 times"]
+    references = [[r.lower() for r in rs] for rs in REFERENCES]
+    references += [["a dog barks", "the cat"], ["a dog"], ["the"], ["3.5 times", "a b c d", "x"]]
+    corpus, clips = own(predictions, references)
+    counts = meteor_counts(predictions, references, find_java(), find_jars("meteor").class_path)
+    assert meteor_of_counts(counts).tolist() == pytest.approx(clips["meteor"].tolist(), abs=1e-12)
+    assert float(meteor_of_counts(counts.sum(axis=0))) == pytest.approx(float(corpus["meteor"]), abs=1e-12)
+
+
+@pytest.mark.java
+def test_every_caption_gets_its_tokens_wherever_the_empty_ones_are(jars: Path) -> None:
+    java, class_path = find_java(), find_jars("ptb").class_path
+    captions = ["", "A dog.\nA cat.", "\u2028", "a|||b", "!", "Rain", "", "\n"]
+    assert tokenize(captions, java, class_path).captions == ["", "a dog a cat", "", "a b", "", "rain", "", ""]
+    assert tokenize(["", " "], java, class_path).captions == ["", ""]
+    assert tokenize([], java, class_path).captions == []
+
+
+@pytest.mark.java
+@settings(max_examples=12, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.text(max_size=60), max_size=60))
+def test_any_unicode_is_tokenised(jars: Path, captions: list[str]) -> None:
+    assert len(tokenize(captions, find_java(), find_jars("ptb").class_path).captions) == len(captions)
+
+
+@needs_aac
+@pytest.mark.java
+@settings(max_examples=2, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(st.text(max_size=60), st.lists(st.text(max_size=60), min_size=1, max_size=3)), min_size=2))
+def test_any_unicode_gets_as_many_scores_as_clips(jars: Path, clips: list[tuple[str, list[str]]]) -> None:
+    predictions, references = [clip[0] for clip in clips], [clip[1] for clip in clips]
+    for name, score in score_systems(references, [predictions], [*WITHOUT_SPICE, "vocab"]).systems[0].scores.items():
+        if score.problem is not None:
+            assert score.is_undefined and name in ("cider_d", *VOCAB), score.problem
+        elif name == "vocab.cands" or name not in VOCAB:
+            assert score.per_clip is not None
+            assert score.per_clip.shape == (len(clips),)
+            assert np.isfinite(score.per_clip).all()
+
+
+# Scores
+
+
+@needs_aac
+@pytest.mark.java
+def test_clips_of_our_own_score_as_recorded_whatever_is_scored_with_them(jars: Path) -> None:
+    other = [references[1] for references in REFERENCES]
+    other[3] = "crickets |||\nchirp"
+    done: list[str] = []
+    scoring = score_systems(REFERENCES, [other, PREDICTIONS], WITHOUT_SPICE, progress=done.append)
+    assert_scores(scoring, CLIPS["scores"], system=1)
+    assert sorted(done) == sorted(WITHOUT_SPICE)
+    assert [list(one.scores) for one in scoring.systems] == [WITHOUT_SPICE] * 2
+    assert (scoring.systems[0].scores["meteor"].value or 0) > 0.9
+    assert scoring.n_clips == 10
+    assert (scoring.n_cleaned_predictions, scoring.n_cleaned_references) == (1, 0)
+    assert scoring.aac_version is not None and scoring.java_version is not None
+    assert {"stanford_nlp/stanford-corenlp-3.4.1.jar", "meteor/meteor-1.5.jar"} <= set(scoring.jars)
+    assert scoring.unknown_jars == []
+    alone = score_systems(REFERENCES, [other], ["bleu_4", "rouge_l", "cider_d"]).systems[0].scores
+    assert {name: score.value for name, score in alone.items()} == {
+        name: scoring.systems[0].scores[name].value for name in alone
+    }
+
+
+@needs_aac
+@pytest.mark.java
+@pytest.mark.parametrize("name", ["conette_audiocaps_test", "timkonr_clapcap_audiocaps_inference"])
+def test_published_values_are_met(jars: Path, test_data: Path, name: str) -> None:
+    oracle = json.loads((test_data / "oracle" / f"{name}.json").read_text(encoding="utf-8"))
+    items, published = oracle["items"], oracle["published"]
+    references, predictions = [item["references"] for item in items], [item["candidate"] for item in items]
+    scores = score_systems(references, [predictions], WITHOUT_SPICE).systems[0].scores
+    compared = [metric for metric in WITHOUT_SPICE if metric in published]
+    assert {"meteor", "cider_d"} <= set(compared)
+    for metric in compared:
+        tolerance = 5e-5 if metric == "cider_d" else 1e-6
+        assert scores[metric].value == pytest.approx(published[metric], abs=tolerance), metric
+        per_clip = scores[metric].per_clip
+        assert per_clip is not None and len(per_clip) == len(items)
+        if "scores" in items[0] and metric != "cider_d":  # its weights were rounded when they were published
+            assert per_clip.tolist() == pytest.approx([item["scores"][metric] for item in items], abs=1e-9), metric
+
+
+@needs_aac
+@pytest.mark.java
+def test_one_clip_has_no_cider_d(jars: Path) -> None:
+    scores = score_systems([["a dog barks"]], [["a dog"]], ["rouge_l", "cider_d"]).systems[0].scores
+    assert scores["rouge_l"].value is not None
+    assert scores["cider_d"].value is None and scores["cider_d"].per_clip is None
+    assert scores["cider_d"].is_undefined
+    assert "undefined for a single clip" in (scores["cider_d"].problem or "")
+
+
+def test_combined_metrics_follow_from_their_parts_clip_by_clip() -> None:
+    cider_d, spice, fer, sbert = (np.array(v) for v in ([0.5, 1.5], [0.25, 0.0], [0.0, 1.0], [0.5, 0.25]))
+    parts = {"cider_d": cider_d, "spice": spice, "fer": fer, "sbert_sim": sbert}
+    scores = {name: score_of_clips(name, values) for name, values in parts.items()}
+    add_combined(scores, ["spider", "spider_fl", "fense"])
+    found = {name: score.per_clip.tolist() for name, score in scores.items() if score.per_clip is not None}
+    assert found["spider"] == [0.375, 0.75]
+    assert found["spider_fl"] == pytest.approx([0.375, 0.075])
+    assert found["fense"] == pytest.approx([0.5, 0.025])
+    assert scores["spider_fl"].value == pytest.approx(0.225)
+
+
+@pytest.mark.parametrize("spice_too", [False, True])
+def test_a_combined_metric_says_what_it_lacks(spice_too: bool) -> None:
+    scores = {"cider_d": MetricScore("cider_d", problem="undefined for x", is_undefined=True)}
+    scores["spice"] = MetricScore("spice", problem="no jar") if spice_too else score_of_clips("spice", np.ones(1))
+    add_combined(scores, ["spider"])
+    lacking = "CIDEr-D, which is undefined" + (" and SPICE, which failed" if spice_too else "")
+    assert scores["spider"].problem == f"follows from {lacking}"
+    assert scores["spider"].is_undefined is not spice_too
+
+
+@needs_aac
+@pytest.mark.java
+def test_clips_without_words_are_scored_or_said_to_be_undefined(jars: Path) -> None:
+    scores = score_systems([["..."], [""]], [["a dog", ""]], [*WITHOUT_SPICE, "vocab"]).systems[0].scores
+    for name in ("bleu_1", "meteor", "rouge_l"):
+        assert scores[name].per_clip is not None and scores[name].per_clip.tolist() == pytest.approx([0, 0], abs=1e-9)
+    assert scores["cider_d"].problem == "undefined: no reference has a word"
+    assert scores["vocab.cands"].value == 2
+    assert scores["vocab.f1"].is_undefined
+
+
+@pytest.mark.parametrize(
+    ("references", "systems"), [([], [[]]), ([["a"], []], [["a", "b"]]), ([["a"], ["b"]], [["a"]])]
+)
+def test_numbers_that_do_not_fit_are_refused(references: list[list[str]], systems: list[list[str]]) -> None:
+    with pytest.raises(ValueError, match="needs a reference"):
+        score_systems(references, systems, ["rouge_l"])
+
+
+# Each on its own
+
+
+def test_without_java_every_metric_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings_ = ScoreSettings(java=str(tmp_path / "no-java"))
+    scores = score_systems(REFERENCES, [PREDICTIONS], ["meteor", "spider"], settings_).systems[0].scores
+    assert list(scores) == ["meteor", "cider_d", "spice", "spider"]
+    for score in scores.values():
+        assert score.value is None
+        assert (score.problem or "").startswith("captions cannot be tokenised: --java is")
+        assert "pip install" in (score.problem or "")
+
+
+@needs_aac
+@pytest.mark.java
+def test_missing_jars_cost_their_own_metrics_only(jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(jars / "aac-metrics" / "stanford_nlp", tmp_path / "aac-metrics" / "stanford_nlp", symlinks=True)
+    monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(tmp_path))
+    names = [*WITHOUT_SPICE, "spice", "spider"]
+    scores = score_systems(REFERENCES, [PREDICTIONS], names).systems[0].scores
+    assert {name for name, score in scores.items() if score.problem} == {"meteor", "spice", "spider"}
+    assert "textcap fetch metrics" in (scores["meteor"].problem or "")
+    assert (scores["spider"].problem or "").startswith("follows from SPICE: SPICE lacks ")
+    assert scores["rouge_l"].value == pytest.approx(CLIPS["scores"]["rouge_l"]["value"], abs=1e-9)
+
+
+@needs_aac
+@pytest.mark.java
+@pytest.mark.parametrize(
+    ("misdeed", "message"),
+    [
+        ("sys.exit('no such thing')", "died (exit code 1): no such thing"),
+        ("print('a b c')", "METEOR printed something else than numbers"),
+        ("print('1.0 2.0')", "METEOR gave 1 lines for 10 captions"),
+        ("print('nan ' * 23 + '\\n', end='')", "METEOR gave 1 lines for 10 captions"),
+        ("sys.stdout.buffer.write(b'\\xff')", "METEOR printed what is not UTF-8"),
+        ("os.kill(os.getpid(), 11)", "died (signal SIGSEGV)"),
+    ],
+)
+def test_a_java_that_fails_at_meteor_leaves_the_others(
+    jars: Path, tmp_path: Path, misdeed: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    java = write_java(tmp_path / "java", f"run_real() if program == 'PTBTokenizer' else {misdeed}")
+    scores = score_systems(REFERENCES, [PREDICTIONS], WITHOUT_SPICE, ScoreSettings(java=str(java))).systems[0].scores
+    assert {name for name, score in scores.items() if score.problem} == {"meteor"}
+    assert message in (scores["meteor"].problem or "")
+    assert len((scores["meteor"].problem or "").splitlines()) == 1
+    assert not list(scratch.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("print('one line too few')", "the tokenizer gave 1 lines for 40 captions"),
+        ("sys.stdout.buffer.write(b'\\xff\\n' * 40)", "the tokenizer printed what is not UTF-8"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_trusted_stops_all(jars: Path, tmp_path: Path, body: str, message: str) -> None:
+    java = write_java(tmp_path / "java", body)
+    scores = score_systems(REFERENCES, [PREDICTIONS], WITHOUT_SPICE, ScoreSettings(java=str(java))).systems[0].scores
+    assert all(message in (score.problem or "") for score in scores.values())
+
+
+@needs_aac
+@pytest.mark.java
+def test_bleu_rouge_and_cider_start_one_java(jars: Path, tmp_path: Path) -> None:
+    java = write_java(tmp_path / "java", "run_real()")
+    names = parse_metrics("bleu,rouge_l,cider_d")
+    systems = [PREDICTIONS, [references[0] for references in REFERENCES]]
+    scoring = score_systems(REFERENCES, systems, names, ScoreSettings(java=str(java)))
+    assert_scores(scoring, CLIPS["scores"])
+    assert count_starts(java) == 1
+
+
+@needs_aac
+@pytest.mark.java
+def test_ctrl_c_ends_what_runs_beside(jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    pid_file = tmp_path / "pid"
+    hang = f"[open({str(pid_file)!r}, 'w').write(str(os.getpid())), time.sleep(600)]"
+    java = write_java(tmp_path / "java", f"run_real() if program == 'PTBTokenizer' else {hang}")
+
+    def interrupt(name: str) -> None:
+        until = time.monotonic() + 60
+        while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < until:
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    before, start = threading.active_count(), time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        score_systems(REFERENCES, [PREDICTIONS], WITHOUT_SPICE, ScoreSettings(java=str(java)), interrupt)
+    assert time.monotonic() - start < 120
+    assert threading.active_count() == before
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
+    assert not list(scratch.iterdir())
+
+
+@pytest.mark.java
+def test_without_aac_metrics_what_needs_it_says_so(jars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "aac_metrics" else find_spec(name, *rest)
+    )
+    for name in [name for name in sys.modules if name.startswith("aac_metrics")]:
+        monkeypatch.delitem(sys.modules, name)
+    scores = score_systems(REFERENCES, [PREDICTIONS], ["bleu_1", "meteor"]).systems[0].scores
+    assert scores["meteor"].value == pytest.approx(CLIPS["scores"]["meteor"]["value"], abs=1e-9)
+    assert (scores["bleu_1"].problem or "").startswith("aac-metrics, which computes this, is not installed (")
+
+
+@needs_aac
+def test_bleu_loads_none_of_what_aac_metrics_loads_with_it() -> None:
+    code = """
+import sys
+from textcap.scoring.aac import compute_bleu, compute_cider_d, compute_rouge_l, compute_vocab
+for compute in (compute_bleu, compute_cider_d, compute_rouge_l, compute_vocab):
+    compute(["a dog", "rain"], [["a dog"], ["wind"]])
+print(*sorted({name.split(".")[0] for name in sys.modules}), "aac_metrics" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    *loaded, has_front = done.stdout.split()
+    assert "aac_metrics" in loaded and has_front == "False"
+    assert {"msclap", "transformers", "sentence_transformers", "torchaudio"}.isdisjoint(loaded)
+
+
+# Models
+
+
+@pytest.fixture
+def no_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FENSE_DATA", str(tmp_path / "fense"))
+
+
+@needs_aac
+@pytest.mark.java
+@pytest.mark.usefixtures("no_models")
+def test_missing_models_are_named_with_the_way_to_get_them(jars: Path, tmp_path: Path) -> None:
+    scores = score_systems(REFERENCES, [PREDICTIONS], ["rouge_l", "fense"]).systems[0].scores
+    assert list(scores) == ["rouge_l", "sbert_sim", "fer", "fense"]
+    assert scores["rouge_l"].value is not None
+    assert "hf download sentence-transformers/paraphrase-TinyBERT-L6-v2" in (scores["sbert_sim"].problem or "")
+    assert f"to {tmp_path / 'fense'}" in (scores["fer"].problem or "")
+    assert (scores["fense"].problem or "").startswith("follows from SBERT: ")
+
+
+@needs_aac
+@pytest.mark.usefixtures("no_models")
+def test_a_detector_that_was_cut_off_is_not_loaded(tmp_path: Path) -> None:
+    (tmp_path / "fense").mkdir()
+    (tmp_path / "fense" / "echecker_clotho_audiocaps_base.ckpt").write_bytes(b"PK\x03\x04 half of it")
+    with pytest.raises(DependencyError, match="is not the fluency error detector, or not all of it"):
+        fluency.fluency_errors([["a dog"]], "cpu")
+
+
+@needs_aac
+@pytest.mark.usefixtures("no_models")
+def test_fense_of_tiny_models_is_aac_metrics_own(
+    aac_metrics: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models of a few thousand weights, laid where the real ones would be."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    cache = Path(os.environ["HF_HOME"]) / "hub"
+    hub = {name: cache / f"models--{name.replace('/', '--')}" for name in ("bert-tiny", fluency._SENTENCE_MODEL)}
+    for folder in hub.values():
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs" / "main").write_text("0" * 40)
+    words = sorted({word for tokens in CLIPS["tokens"] for word in tokens.split()})
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words) + 5,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+    )
+    plain = hub["bert-tiny"] / "snapshots" / ("0" * 40)
+    BertModel(config).save_pretrained(plain)
+    BertTokenizerFast(str(vocabulary)).save_pretrained(plain)
+    sentence = hub[fluency._SENTENCE_MODEL] / "snapshots" / ("0" * 40)
+    SentenceTransformer(str(plain), device="cpu").save(str(sentence), create_model_card=False)
+
+    module = aac.load_fer()
+    detector = module.BERTFlatClassifier(str(plain), num_classes=6)
+    states = {"model_type": "bert-tiny", "num_classes": 6, "state_dict": detector.state_dict()}
+    (tmp_path / "fense").mkdir()
+    path = tmp_path / "fense" / "echecker_clotho_audiocaps_base.ckpt"
+    torch.save(states, path)
+    monkeypatch.setattr(fluency, "_DETECTOR_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+
+    own = importlib.import_module("aac_metrics.functional").fense
+    tokenizer = BertTokenizerFast.from_pretrained(plain)
+    corpus, clips = own(
+        CLIPS["tokens"],
+        REFERENCES,
+        sbert_model=SentenceTransformer(str(sentence), device="cpu"),
+        echecker=detector,
+        echecker_tokenizer=tokenizer,
+        device="cpu",
+    )
+    errors = fluency.fluency_errors([CLIPS["tokens"]], "cpu")[0]
+    similarities = fluency.sentence_similarities([CLIPS["tokens"]], REFERENCES, "cpu")[0]
+    assert errors.tolist() == clips["fer"].tolist()
+    assert similarities.tolist() == pytest.approx(clips["sbert_sim"].tolist(), abs=1e-6)
+    assert float((similarities * (1 - 0.9 * errors)).mean()) == pytest.approx(float(corpus["fense"]), abs=1e-6)

@@ -1,0 +1,259 @@
+"""SPICE: equal to published values, sure of its clips, with a cache that is never trusted blindly."""
+
+import csv
+import importlib.util
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from java_stand_in import count_starts, write_java
+from textcap.cli.app import app
+from textcap.scoring.jars import Program, find_jars
+from textcap.scoring.java import Java, find_java
+from textcap.scoring.java_errors import JavaError
+from textcap.scoring.metrics import ScoreSettings, score_systems
+from textcap.scoring.spice import MAX_WORDS, spice
+from textcap.scoring.spice_cache import SpiceCache
+
+CLIPS = json.loads((Path(__file__).parent / "scored_clips.json").read_text(encoding="utf-8"))
+PREDICTIONS = [clip["prediction"] for clip in CLIPS["clips"]]
+REFERENCES = [clip["references"] for clip in CLIPS["clips"]]
+
+needs_aac = pytest.mark.skipif(importlib.util.find_spec("aac_metrics") is None, reason="needs aac-metrics")
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files, of which none may be left."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """Jars that only a stand-in for Java would run."""
+    return Program("spice", (tmp_path / "spice" / "spice-1.0.jar",), {"spice/spice-1.0.jar": "0" * 64}, [])
+
+
+def run_stand_in(folder: Path, body: str, program: Program, n_clips: int = 3, **how: Any) -> Any:
+    java = Java(str(write_java(folder, body)), "a test")
+    return spice(["a dog"] * n_clips, [["a cat"]] * n_clips, java, program, **how)
+
+
+def test_results_are_put_in_the_order_of_the_clips(tmp_path: Path, program: Program, scratch: Path) -> None:
+    found = run_stand_in(tmp_path / "java", "answer([(2, 0.3), (0, 0.1), (1, None)])", program)
+    assert found.per_clip[[0, 2]].tolist() == [0.1, 0.3]
+    assert math.isnan(found.per_clip[1])
+    assert not list(scratch.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("answer([(0, 0.1), (1, 0.1)])", "SPICE gave 2 results for 3 clips"),
+        ("answer([(0, 0.1), (1, 0.1), (1, 0.1)])", "SPICE gave 3 results for 3 clips, or for others"),
+        ("answer([(0, 0.1), (1, 0.1), (7, 0.1)])", "SPICE gave 3 results for 3 clips, or for others"),
+        ("open(arguments[arguments.index('-out') + 1], 'wb').write(b'\\xff[[')", "SPICE's result cannot be read"),
+        ("open(arguments[arguments.index('-out') + 1], 'w')", "SPICE's result cannot be read"),
+        ("pass", "SPICE's result cannot be read"),
+        ("print('x', file=sys.stderr); sys.exit(3)", r"died \(exit code 3\): x"),
+        ("time.sleep(600)", "was not done after 1 s"),
+    ],
+)
+def test_what_is_no_result_is_one_line(
+    tmp_path: Path, program: Program, scratch: Path, body: str, message: str
+) -> None:
+    with pytest.raises(JavaError, match=message) as caught:
+        run_stand_in(tmp_path / "java", body, program, timeout_s=1 if "sleep" in body else 60)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not list(scratch.iterdir())
+
+
+def test_captions_too_long_to_parse_are_left_out(tmp_path: Path, program: Program) -> None:
+    body = "answer([(i['image_id'], len(i['refs'])) for i in asked()])"
+    java = Java(str(write_java(tmp_path / "java", body)), "a test")
+    long, most = " ".join(["dog"] * (MAX_WORDS + 1)), " ".join(["dog"] * MAX_WORDS)
+    references = [["a cat", long, "a dog"], ["a cat"], [long], [most]]
+    found = spice(["a", long, "c", most], references, java, program)
+    assert found.per_clip.tolist()[::2] == [2, 1]
+    assert math.isnan(found.per_clip[1]) and found.per_clip[3] == 1
+    assert found.n_too_long.tolist() == [1, 1, 1, 0]
+    assert spice([long], [["a cat"]], java, program).n_too_long.tolist() == [1]
+    assert count_starts(Path(java.path)) == 1  # nothing was left to ask
+
+
+KEEPING = """
+known = os.path.exists(parsed())
+if known and open(parsed()).read() == "poison":
+    sys.exit(1)
+open(parsed(), "a").write("x" if os.path.basename(arguments[-1]) else "")
+answer([(i["image_id"], float(known)) for i in asked()])
+"""
+
+
+def test_parsed_captions_are_kept_for_the_next_run(tmp_path: Path, program: Program) -> None:
+    java, kept = Java(str(write_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
+
+    def run(program: Program = program) -> float:
+        return float(spice(["a"], [["b"]], java, program, cache_folder=kept).per_clip[0])
+
+    assert [run(), run()] == [0, 1]
+    [file] = kept.iterdir()
+    assert file.read_bytes().endswith(b"\nxx")
+    other = Program("spice", program.class_path, {"spice/spice-1.0.jar": "1" * 64}, [])
+    assert run(other) == 0  # what another jar has parsed is not this one's
+    assert len(list(kept.iterdir())) == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "emptied", "half a header", "a folder"])
+def test_what_is_kept_and_broken_is_thrown_away(tmp_path: Path, program: Program, damage: str) -> None:
+    java, kept = Java(str(write_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
+    assert spice(["a"], [["b"]], java, program, cache_folder=kept).per_clip.tolist() == [0]
+    [file] = kept.iterdir()
+    whole = file.read_bytes()
+    if damage == "a folder":
+        file.unlink()
+        file.mkdir()
+    else:
+        broken = {"cut": whole[:-1], "changed": whole[:-1] + b"y", "emptied": b"", "half a header": whole[:30]}
+        file.write_bytes(broken[damage])
+    assert spice(["a"], [["b"]], java, program, cache_folder=kept).per_clip.tolist() == [0]
+    if damage != "a folder":
+        assert file.read_bytes() == whole
+    assert count_starts(Path(java.path)) == 2
+
+
+def test_a_run_that_dies_of_what_is_kept_starts_from_nothing(tmp_path: Path, program: Program, scratch: Path) -> None:
+    java, kept = Java(str(write_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
+    spice(["a"], [["b"]], java, program, cache_folder=kept)
+    [file] = kept.iterdir()
+    poison = tmp_path / "poison"
+    poison.mkdir()
+    (poison / "data.mdb").write_text("poison")
+    cache = SpiceCache(kept, [])
+    cache.path = file
+    cache.keep(poison)  # of the right hash, and deadly
+    assert spice(["a"], [["b"]], java, program, cache_folder=kept).per_clip.tolist() == [0]
+    assert count_starts(Path(java.path)) == 3
+    assert file.read_bytes().endswith(b"\nx")
+    assert not list(scratch.iterdir())
+
+
+def test_a_run_that_fails_keeps_nothing(tmp_path: Path, program: Program) -> None:
+    body = "open(parsed(), 'w').write('half'); sys.exit(1)"
+    with pytest.raises(JavaError):
+        run_stand_in(tmp_path / "java", body, program, cache_folder=tmp_path / "kept")
+    assert not (tmp_path / "kept").exists() or not list((tmp_path / "kept").iterdir())
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path, program: Program) -> None:
+    (tmp_path / "kept").write_text("a file where the folder should be")
+    found = run_stand_in(tmp_path / "java", KEEPING, program, cache_folder=tmp_path / "kept")
+    assert found.per_clip.tolist() == [0, 0, 0]
+
+
+def test_two_runs_at_once_do_not_disturb_each_other(tmp_path: Path, program: Program) -> None:
+    body = KEEPING.replace("answer(", "time.sleep(0.3)\nassert open(parsed()).read() == 'x'\nanswer(")
+    java, kept = Java(str(write_java(tmp_path / "java", body)), "a test"), tmp_path / "kept"
+    with ThreadPoolExecutor(4) as pool:
+        runs = [pool.submit(spice, ["a"], [["b"]], java, program, cache_folder=kept) for _ in range(4)]
+        assert [run.result().per_clip.tolist() for run in runs] == [[0]] * 4
+    [file] = kept.iterdir()
+    assert file.read_bytes().endswith(b"\nx")
+
+
+@pytest.fixture(scope="module")
+def scored(spice_jars: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Our ten clips, scored by SPICE from an empty cache with odd clips among them."""
+    if shutil.which("java") is None:
+        pytest.skip("needs a Java runtime")
+    kept = tmp_path_factory.mktemp("kept")
+    odd = ["", "!?", "\u3053\u3093 \U0001f600", "dog " * 80, '"quoted" \\ back', "x\u00a0y \ufffe"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AAC_METRICS_CACHE_PATH", str(spice_jars))
+        java, program = find_java(), find_jars("spice")
+        references = [*REFERENCES, *([[one, "a dog"] for one in reversed(odd)])]
+        predictions = [*CLIPS["tokens"], *odd]
+        found = spice(predictions, [[r.lower() for r in rs] for rs in references], java, program, cache_folder=kept)
+    return SimpleNamespace(java=java, program=program, kept=kept, odd=odd, found=found)
+
+
+@pytest.mark.java
+def test_odd_captions_get_a_score_each(scored: SimpleNamespace) -> None:
+    assert len(scored.found.per_clip) == 10 + len(scored.odd)
+    assert np.isfinite(scored.found.per_clip).all()
+    assert (scored.found.per_clip[:10] > 0).sum() >= 8
+
+
+@pytest.mark.java
+def test_clips_of_our_own_score_as_recorded(
+    scored: SimpleNamespace, spice_jars: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(spice_jars))
+    before = {path.name: path.read_bytes() for path in scored.kept.iterdir()}
+    assert len(before) == 1
+    systems = [PREDICTIONS, [references[0] for references in REFERENCES]]
+    result = score_systems(REFERENCES, systems, ["spice"], ScoreSettings(cache_folder=scored.kept))
+    score = result.systems[0].scores["spice"]
+    assert score.problem is None and score.per_clip is not None
+    recorded = CLIPS["scores"]["spice"]
+    assert score.per_clip.tolist() == pytest.approx(recorded["per_clip"], abs=1e-9)
+    assert score.value == pytest.approx(recorded["value"], abs=1e-9)
+    assert (result.systems[1].scores["spice"].value or 0) > recorded["value"]
+    after = {path.name: path.read_bytes() for path in scored.kept.iterdir()}
+    assert set(after) == set(before) and after != before  # the references of the second run are new to it
+    assert any(name.endswith("spice-1.0.jar") for name in result.jars)
+
+
+def check_oracle(data: Path, folder: Path, *arguments: str) -> None:
+    """Compare every clip of the published set with its published value, through the command line."""
+    oracle = json.loads((data / "oracle" / "conette_audiocaps_test.json").read_text(encoding="utf-8"))
+    items = oracle["items"]
+    references, predictions, scores = (folder / name for name in ("refs.json", "said.json", "scores.csv"))
+    references.write_text(json.dumps({item["id"]: item["references"] for item in items}), encoding="utf-8")
+    predictions.write_text(json.dumps({item["id"]: item["candidate"] for item in items}), encoding="utf-8")
+    command = ["score", str(references), str(predictions), "--metrics", "spider", "--json", "-o", str(scores)]
+    done = CliRunner().invoke(app, [*command, *arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
+    with scores.open(encoding="utf-8", newline="") as file:
+        per_clip = {row["id"]: float(row["spice"]) for row in csv.DictReader(file)}
+    assert len(per_clip) == len(items)
+    assert max(abs(per_clip[item["id"]] - item["scores"]["spice"]) for item in items) <= 1e-9
+    found = json.loads(done.stdout)["systems"][0]["scores"]
+    assert found["spice"] == pytest.approx(oracle["published"]["spice"], abs=1e-9)
+    assert found["spider"] == pytest.approx(oracle["published"]["spider"], abs=5e-5)
+
+
+@needs_aac
+@pytest.mark.java
+@pytest.mark.full_size
+def test_every_published_value_is_met(
+    spice_jars: Path, test_data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(spice_jars))
+    check_oracle(test_data, tmp_path)
+
+
+@needs_aac
+@pytest.mark.slow
+def test_every_published_value_is_met_on_the_newest_java(
+    spice_jars: Path,
+    test_data: Path,
+    other_java: Callable[[int], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(spice_jars))
+    check_oracle(test_data, tmp_path, "--java", str(other_java(25)))
