@@ -219,7 +219,10 @@ def test_nothing_runs_on_when_it_is_stopped(files: Path, tmp_path: Path, number:
     java = fake_java(tmp_path / "jdk", body, release="17.0.15")
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    command = [sys.executable, "-m", "textcap", "score", "refs.json", "a.json", "--java", str(java)]
+    # A shell's background jobs ignore Ctrl-C, and what they start inherits that.
+    code = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from textcap.cli.app import main\nmain()"
+    command = [sys.executable, "-c", code, "score", "refs.json", "a.json", "--java", str(java)]
     started = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(temporary)}, stderr=subprocess.PIPE)
     java_pid = wait_for_pid(pid, timeout_s=120)
     started.send_signal(number)

@@ -358,7 +358,9 @@ def test_ctrl_c_takes_java_its_children_and_its_files_along(tmp_path):
     started, temporary = tmp_path / "started", tmp_path / "temporary"
     temporary.mkdir()
     program = fake_java(tmp_path / "jdk", hanging(started))
-    code = f"from textcap.scoring.java import *\nrun_java(Java({str(program)!r}, 'test'), ['Program'])"
+    # A shell's background jobs ignore Ctrl-C, and what they start inherits that.
+    code = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += f"from textcap.scoring.java import *\nrun_java(Java({str(program)!r}, 'test'), ['Program'])"
     environment = {**os.environ, "TMPDIR": str(temporary)}
     parent = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
     child = wait_for_pid(started)
