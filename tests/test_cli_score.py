@@ -199,16 +199,53 @@ def test_bad_input_is_one_line(files: Path, arguments: list[str], message: str) 
     assert len(err.splitlines()) <= 1 and "Traceback" not in err
 
 
+@pytest.mark.parametrize("name", ["refs.json", "a.json", "./a.json"])
+def test_output_never_replaces_what_is_read(files: Path, name: str) -> None:
+    before = Path(name).read_bytes()
+    code, out, err = run("refs.json", "a.json", "-o", name)
+    assert (code, out) == (1, "") and "is one of the files to score" in err
+    assert Path(name).read_bytes() == before
+
+
+def test_the_same_predictions_twice_are_refused(files: Path) -> None:
+    code, out, err = run("refs.json", "a.json", "./a.json")
+    assert (code, out) == (1, "") and "was given twice" in err
+
+
+@pytest.mark.java
+def test_odd_names_are_written(files: Path) -> None:
+    write("odd-refs.json", {"\ud800x": ["a dog barks"], "b": ["rain falls"]})
+    write("odd.json", {"\ud800x": "a dog", "b": "rain"})
+    code, _, err = run("odd-refs.json", "odd.json", "--metrics", "bleu_1", "-o", "scores.csv")
+    assert code == 0, err
+    assert [line.split(",")[0] for line in Path("scores.csv").read_text().splitlines()] == ["id", "\\ud800x", "b"]
+
+
 def test_sort_goes_with_output(files: Path) -> None:
     code, _, err = run("refs.json", "a.json", "--sort", "spice")
     assert code == 2 and "--output" in err
 
 
-@pytest.mark.java
-def test_sort_by_what_clips_do_not_have_is_one_line(files: Path) -> None:
-    code, _, err = run("refs.json", "a.json", "--metrics", "bleu_1", "-o", "scores.csv", "--sort", "spice")
-    assert code == 1 and "spice has no values per clip here (there are bleu_1)" in err
+def test_sort_by_what_is_not_scored_is_said_before_any_work(files: Path) -> None:
+    arguments = ("refs.json", "a.json", "--metrics", "bleu_1", "-o", "scores.csv", "--sort", "spice")
+    code, out, err = run(*arguments, "--java", "no-such-java")
+    assert (code, out) == (1, "") and "spice is not among the metrics (there are bleu_1)" in err
     assert not Path("scores.csv").exists()
+
+
+@pytest.mark.java
+def test_scores_are_printed_and_written_though_the_metric_to_sort_by_failed(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = tmp_path / "bare" / "aac-metrics"
+    bare.mkdir(parents=True)
+    jars = Path(os.environ["AAC_METRICS_CACHE_PATH"]) / "aac-metrics"
+    (bare / "stanford_nlp").symlink_to(jars / "stanford_nlp")
+    monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(bare.parent))
+    arguments = ("--metrics", "rouge_l,spice", "-o", "scores.csv", "--sort", "spice")
+    code, out, _ = run("refs.json", "a.json", *arguments)
+    assert code == 3 and out.startswith("rouge_l\t")
+    assert len(Path("scores.csv").read_text().splitlines()) == 1 + len(NAMES)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
@@ -220,9 +257,9 @@ def test_nothing_runs_on_when_it_is_stopped(files: Path, tmp_path: Path, number:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     # A shell's background jobs ignore Ctrl-C, and what they start inherits that.
-    code = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    code += "from textcap.cli.app import main\nmain()"
-    command = [sys.executable, "-c", code, "score", "refs.json", "a.json", "--java", str(java)]
+    program = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    program += "from textcap.cli.app import main\nmain()"
+    command = [sys.executable, "-c", program, "score", "refs.json", "a.json", "--java", str(java)]
     started = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(temporary)}, stderr=subprocess.PIPE)
     java_pid = wait_for_pid(pid, timeout_s=120)
     started.send_signal(number)

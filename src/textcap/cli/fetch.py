@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, Transfe
 
 from textcap.cli.console import err, print_result, progress_display, set_verbosity
 
-EXAMPLES = "textcap fetch all\n\ntextcap fetch clapcap --verify"
+EXAMPLES = "textcap fetch all\n\ntextcap fetch metrics --from stanford-corenlp.zip"
 
 
 class Weights(str, Enum):

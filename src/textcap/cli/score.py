@@ -76,6 +76,7 @@ def score(
     from textcap.scoring import ScoreSettings, score_files, write_scores
     from textcap.weights import own_cache_folder
 
+    sort_by = sort.lower().replace("-", "_") if sort is not None else None
     settings = ScoreSettings(java, spice_timeout, own_cache_folder() / "spice")
     with _progress() as progress:
         report = score_files(
@@ -86,14 +87,16 @@ def score(
             references_form=references_format,
             predictions_form=predictions_format,
             test_set=compare,
+            output=output,
+            sort_by=sort_by,
             seed=seed,
             settings=settings,
             progress=progress,
         )
     print_notes(report)
-    if output is not None:
-        write_scores(output, report, sort_by=sort.lower().replace("-", "_") if sort is not None else None)
     _print(report, as_json)
+    if output is not None:
+        write_scores(output, report, sort_by=sort_by)
     if report.failed:
         raise typer.Exit(3 if _has_values(report) else 1)
 
@@ -111,14 +114,19 @@ def _print(report: "Report", as_json: bool) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """Show what is done, and clean up on SIGTERM: by itself Python ends at once, and Java would go on alone."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    """Show what is done, and clean up on SIGTERM and SIGHUP: else Python ends at once and Java goes on alone."""
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] is not signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
     try:
         with progress_display(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as bars:
             task = bars.add_task("scoring")
             yield lambda name: bars.update(task, description=f"scoring: {name} is done")
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _has_values(report: "Report") -> bool:

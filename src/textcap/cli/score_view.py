@@ -82,8 +82,8 @@ def _value(report: "Report", place: int, metric: str) -> str:
     score = report.scoring.systems[place].scores[metric]
     if score.value is None:
         return "undefined" if score.is_undefined else "failed"
-    # The vocabulary counts words; everything else is a fraction.
-    return f"{score.value:.3f}" if score.value < 10 or score.value % 1 else f"{score.value:.0f}"
+    counts_words = metric in ("vocab.cands", "vocab.mrefs_full")
+    return f"{score.value:.0f}" if counts_words else f"{score.value:.3f}"
 
 
 def _difference(report: "Report", metric: str) -> "Difference | None":

@@ -6,6 +6,7 @@ Knows the order of things: read, match, score, compare. Returns a report, and th
 import csv
 import io
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -18,7 +19,7 @@ from textcap.scoring.bootstrap import Difference
 from textcap.scoring.comparison import LOWER_IS_BETTER, best_two, compare_systems
 from textcap.scoring.formats import STDIN, read_predictions, read_references
 from textcap.scoring.matching import Matched, match
-from textcap.scoring.metric_names import parse_metrics
+from textcap.scoring.metric_names import parse_metrics, with_parts
 from textcap.scoring.metrics import ScoreSettings, score_systems
 from textcap.scoring.published import PublishedRow, published_rows
 from textcap.scoring.results import MetricScore, Scoring
@@ -68,8 +69,9 @@ class Report:
     @property
     def failed(self) -> list[MetricScore]:
         """The metrics that could not be computed though these clips have them, each once."""
-        found = {score.name: score for one in self.scoring.systems for score in one.scores.values()}
-        return [score for score in found.values() if score.problem is not None and not score.is_undefined]
+        every = [score for one in self.scoring.systems for score in one.scores.values()]
+        failed = {score.name: score for score in every if score.problem is not None and not score.is_undefined}
+        return list(failed.values())
 
 
 def score_files(
@@ -81,6 +83,8 @@ def score_files(
     references_form: str | None = None,
     predictions_form: str | None = None,
     test_set: str | None = None,
+    output: Path | None = None,
+    sort_by: str | None = None,
     seed: int = 0,
     settings: ScoreSettings | None = None,
     progress: Callable[[str], None] | None = None,
@@ -97,6 +101,8 @@ def score_files(
         references_form: One of `formats.FORMS["references"]`; by default it is told from the content.
         predictions_form: One of `formats.FORMS["predictions"]`, for all files.
         test_set: Add the paper's rows for "audiocaps" or "clotho".
+        output: Where `write_scores` will write: checked before any work, like `sort_by`.
+        sort_by: The metric that it will sort by.
         seed: Of the resampled clips that say whether a difference is more than noise.
         settings: Java, time limit and cache; by default SPICE keeps parsed captions in textcap's cache folder.
         progress: Called with the name of each metric that is done.
@@ -105,9 +111,10 @@ def score_files(
         InputError: A file cannot be used, its clips do not fit, or a name is unknown.
     """
     names = parse_metrics(metrics)
+    if sort_by is not None and sort_by not in with_parts(names):
+        raise InputError(f"{sort_by} is not among the metrics", hint=f"there are {', '.join(with_parts(names))}")
     rows = published_rows(test_set) if test_set is not None else []
-    if [str(path) for path in (references, *predictions)].count(STDIN) > 1:
-        raise InputError("standard input was given twice")
+    _check_paths(references, predictions, output)
     known = read_references(Path(references), references_form)
     said = [read_predictions(Path(path), predictions_form) for path in predictions]
     matched = match(known, said, allow_missing=allow_missing)
@@ -121,6 +128,21 @@ def score_files(
     return Report([str(path) for path in predictions], matched, scoring, comparison, rows)
 
 
+def _check_paths(references: str | Path, predictions: Sequence[str | Path], output: Path | None) -> None:
+    if [str(path) for path in (references, *predictions)].count(STDIN) > 1:
+        raise InputError("standard input was given twice")
+    read = [os.path.realpath(path) for path in (references, *predictions)]
+    for path, place in zip(predictions, read[1:], strict=True):
+        if read[1:].count(place) > 1:
+            raise InputError(f"{path} was given twice")
+    if output is None:
+        return
+    if os.path.realpath(output) in read:
+        raise InputError(f"{output} is one of the files to score", hint="write to another --output")
+    if output.is_dir():
+        raise InputError(f"{output} is a folder", hint="name a file in --output")
+
+
 def write_scores(path: Path, report: Report, *, sort_by: str | None = None) -> None:
     """Write one row for each clip of each file of predictions, as CSV.
 
@@ -129,23 +151,20 @@ def write_scores(path: Path, report: Report, *, sort_by: str | None = None) -> N
     Args:
         path: The file; it is replaced.
         report: What `score_files` returned.
-        sort_by: A metric; the worst clips come first.
+        sort_by: A metric; the worst clips come first. Where it could not be computed, the order stays.
 
     Raises:
-        InputError: The metric has no values per clip, or the file cannot be written.
+        InputError: The file cannot be written.
     """
     systems = report.scoring.systems
     columns = [n for n in report.metrics if any(one.scores[n].per_clip is not None for one in systems)]
-    if sort_by is not None and sort_by not in columns:
-        there = f"there are {', '.join(columns)}" if columns else "no metric was computed"
-        raise InputError(f"{sort_by} has no values per clip here", hint=there)
     rows = []
     for name, one in zip(report.names, systems, strict=True):
         for clip, label in enumerate(report.matched.ids):
             per_clip = [one.scores[column].per_clip for column in columns]
             values = [math.nan if numbers is None else float(numbers[clip]) for numbers in per_clip]
             rows.append((label, name, values))
-    if sort_by is not None:
+    if sort_by in columns:
         place, sign = columns.index(sort_by), -1 if sort_by in LOWER_IS_BETTER else 1
         rows.sort(key=lambda row: sign * row[2][place] if not math.isnan(row[2][place]) else math.inf)
     several = len(report.names) > 1
@@ -154,8 +173,13 @@ def write_scores(path: Path, report: Report, *, sort_by: str | None = None) -> N
     writer.writerow(["id", *(["predictions"] if several else []), *columns])
     for label, name, values in rows:
         cells = ["" if math.isnan(value) else repr(value) for value in values]
-        writer.writerow([label, *([name] if several else []), *cells])
+        writer.writerow([_writable(label), *([_writable(name)] if several else []), *cells])
     atomic_write_text(path, text.getvalue())
+
+
+def _writable(name: str) -> str:
+    """Return a name as UTF-8 can hold it; JSON can bring halves of characters."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def report_to_dict(report: Report) -> dict[str, Any]:
