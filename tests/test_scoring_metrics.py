@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from java_stand_in import count_starts, write_java
 from textcap.errors import DependencyError, InputError
-from textcap.scoring import aac, fluency
+from textcap.scoring import aac, fluency, programs
 from textcap.scoring.cleaning import clean, clean_all
 from textcap.scoring.counts import bleu_counts, bleu_of_counts, meteor_of_counts
 from textcap.scoring.jars import find_jars
@@ -365,6 +365,26 @@ def test_a_java_that_fails_at_meteor_leaves_the_others(
     assert message in (scores["meteor"].problem or "")
     assert len((scores["meteor"].problem or "").splitlines()) == 1
     assert not list(scratch.iterdir())
+
+
+@needs_aac
+@pytest.mark.java
+def test_a_java_that_hangs_at_meteor_leaves_the_others(
+    jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "PATIENCE_S", 20.0)
+    body = "run_real() if program == 'PTBTokenizer' else time.sleep(600)"
+    settings = ScoreSettings(java=str(write_java(tmp_path / "java", body)))
+    scores = score_systems(REFERENCES, [PREDICTIONS], ["rouge_l", "meteor"], settings).systems[0].scores
+    assert "was not done after" in (scores["meteor"].problem or "")
+    assert scores["rouge_l"].value == pytest.approx(CLIPS["scores"]["rouge_l"]["value"], abs=1e-9)
+
+
+def test_a_tokenizer_that_hangs_is_stopped(jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "PATIENCE_S", 1.0)
+    java = write_java(tmp_path / "java", "time.sleep(600)")
+    scores = score_systems(REFERENCES, [PREDICTIONS], WITHOUT_SPICE, ScoreSettings(java=str(java))).systems[0].scores
+    assert all("was not done after" in (score.problem or "") for score in scores.values())
 
 
 @pytest.mark.parametrize(

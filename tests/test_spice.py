@@ -81,6 +81,15 @@ def test_what_is_no_result_is_one_line(
     assert not list(scratch.iterdir())
 
 
+def test_no_room_for_temporary_files_is_one_line(
+    tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    java = Java(str(write_java(tmp_path / "java", "answer([(0, 0.5)])")), "test")
+    with pytest.raises(JavaError, match=r"^SPICE cannot write to .*nowhere: .*TMPDIR"):
+        spice(["a dog"], [["a dog"]], java, program)
+
+
 def test_captions_too_long_to_parse_are_left_out(tmp_path: Path, program: Program) -> None:
     body = "answer([(i['image_id'], len(i['refs'])) for i in asked()])"
     java = Java(str(write_java(tmp_path / "java", body)), "a test")

@@ -236,7 +236,9 @@ def _run(
             )
     except TimedOutError as error:
         message = f"{java.path} was not done after {timeout_s:g} s, and was stopped"
-        raise JavaError(message, problem="timed out", hint="give it more time") from error
+        raise JavaError(
+            message, problem="timed out", hint="does it hang? SPICE takes longer with --spice-timeout"
+        ) from error
     except StoppedError as error:
         raise JavaError("was stopped before it was done", problem="stopped") from error
     except OSError as error:

@@ -22,6 +22,8 @@ Numbers = npt.NDArray[np.float64]
 
 # What the metrics of this field drop. The tokenizer writes brackets in lower case here, so that those stay.
 _PUNCTUATION = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())
+# Far more than they take: a Java that hangs must not hang the other metrics.
+PATIENCE_S, PATIENCE_PER_CAPTION_S = 300.0, 0.05
 _TOKENIZER_HEAP_MB = (512, 128)
 _METEOR_HEAP_MB = (2048, 700)
 # METEOR reads and writes decimals as the locale does.
@@ -57,7 +59,7 @@ def tokenize(
         captions: Any text; what the tokenizer would take for a line end becomes a space.
         java: The runtime.
         class_path: Jars of CoreNLP 3.4.1.
-        timeout_s: After how long the process is stopped.
+        timeout_s: After how long the process is stopped; by default long after it should be done.
         runs: Processes to be stopped together with this one.
 
     Raises:
@@ -75,7 +77,7 @@ def tokenize(
             *("edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"),
         ],
         stdin="".join(f"{line}\n" for line in lines.values()).encode(),
-        timeout_s=timeout_s,
+        timeout_s=_patience_s(timeout_s, len(lines)),
         runs=runs,
     )
     found = _lines(output.stdout, "the tokenizer")
@@ -102,7 +104,7 @@ def meteor_counts(
         references: Tokenised references of each; the one that fits best counts.
         java: The runtime.
         class_path: METEOR's jar, beside the folder of its paraphrases.
-        timeout_s: After how long the process is stopped.
+        timeout_s: After how long the process is stopped; by default long after it should be done.
         runs: Processes to be stopped together with this one.
 
     Returns:
@@ -127,7 +129,7 @@ def meteor_counts(
             *("-", "-", "-stdio", "-l", "en", "-norm"),
         ],
         stdin="".join(f"{line}\n" for line in questions).encode(),
-        timeout_s=timeout_s,
+        timeout_s=_patience_s(timeout_s, sum(map(len, references))),
         runs=runs,
     )
     rows = _lines(output.stdout, "METEOR")
@@ -138,6 +140,10 @@ def meteor_counts(
     if counts.shape != (len(predictions), N_METEOR_COUNTS) or not np.isfinite(counts).all():
         raise _unexpected(f"METEOR gave {len(rows)} lines for {len(predictions)} captions, or not its statistics")
     return summable_meteor_counts(counts)
+
+
+def _patience_s(timeout_s: float | None, n_captions: int) -> float:
+    return PATIENCE_S + PATIENCE_PER_CAPTION_S * n_captions if timeout_s is None else timeout_s
 
 
 def _lines(output: bytes, program: str) -> list[str]:

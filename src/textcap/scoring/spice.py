@@ -78,7 +78,12 @@ def spice(
         cache = None
         if cache_folder is not None:
             cache = SpiceCache(cache_folder, [str(java.major), *sorted(map(str, program.hashes.items()))])
-        for i, score in _run(items, java, program, cache, timeout_s, runs).items():
+        try:
+            scores = _run(items, java, program, cache, timeout_s, runs)
+        except OSError as error:
+            message = f"SPICE cannot write to {tempfile.gettempdir()}: {error.strerror or error}"
+            raise JavaError(message, problem="died", hint="set TMPDIR to a folder with room") from error
+        for i, score in scores.items():
             per_clip[i] = score
     return SpiceScores(per_clip, n_too_long)
 
