@@ -554,13 +554,16 @@ def test_output_that_cannot_be_written_is_said_first(backbone_folder: Path, tmp_
 
 def test_two_processes_make_the_same_mapper(backbone_folder: Path, tmp_path: Path) -> None:
     events: list[Event] = []
-    train(make_job(backbone_folder, tmp_path / "one"), caption_set())
-    train(make_job(backbone_folder, tmp_path / "two"), caption_set(), events.append, n_processes=2)
+    # Adam makes steps of the size of the rate even of gradients near 0, whose rounding depends on the CPU: at a rate of
+    # 5e-3 it was worth 4e-5, at the paper's 1e-7. What is wrong is worth whole steps.
+    paced = replace(QUICK, learning_rate=TrainingConfig.learning_rate)
+    train(make_job(backbone_folder, tmp_path / "one", training=paced), caption_set())
+    train(make_job(backbone_folder, tmp_path / "two", training=paced), caption_set(), events.append, n_processes=2)
     assert next(event for event in events if isinstance(event, Started)).n_processes == 2
     assert [event.step for event in events if isinstance(event, Stepped)] == list(range(1, 31))
     one, two = (load_model(tmp_path / name) for name in ("one", "two"))
     for (name, alone), shared in zip(one.mapper.named_parameters(), two.mapper.parameters(), strict=True):
-        torch.testing.assert_close(shared, alone, atol=1e-5, rtol=0, msg=name)
+        torch.testing.assert_close(shared, alone, atol=1e-6, rtol=0, msg=name)
     losses = [[r["loss"] for r in without_speed(tmp_path / name / "metrics.jsonl")] for name in ("one", "two")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
