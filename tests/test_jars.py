@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import time
 import types
 import zipfile
 from base64 import urlsafe_b64decode
@@ -19,7 +20,9 @@ import pytest
 
 from fake_jars import CONTENTS, CORENLP, MODELS, fill_cache, hash_of, tiny_jar, use_tiny_catalogue
 from textcap.errors import DependencyError
+from textcap.scoring import jars
 from textcap.scoring.jar_catalogue import CATALOGUE
+from textcap.scoring.jar_fetching import fetch_metrics
 from textcap.scoring.jars import engine_jar, find_jars, metrics_folder, remember_given
 
 
@@ -130,6 +133,19 @@ def test_layout_is_the_one_that_aac_metrics_looks_for(spice_jars, monkeypatch, a
     assert [find_jars(program).class_path[0] for program in ("ptb", "meteor", "spice")] == [
         spice_jars / name for name in names
     ]
+
+
+def test_the_pinned_hash_of_the_engine_is_that_of_its_file():
+    assert jars._ENGINE_SHA256 == hash_of(engine_jar().read_bytes())
+
+
+def test_another_engine_is_never_run(cache, tmp_path, monkeypatch):
+    other = tmp_path / "textcap-engine.jar"
+    other.write_bytes(tiny_jar("an engine of somebody else"))
+    monkeypatch.setattr(jars, "engine_jar", lambda: other)
+    with pytest.raises(DependencyError, match="is not the file that SPICE runs: .*install textcap again"):
+        find_jars("spice")
+    assert find_jars("meteor").name == "meteor"
 
 
 # Any catalogue
@@ -245,6 +261,17 @@ def test_a_file_that_cannot_be_read_is_told(cache):
         pytest.skip("this user may read everything")
     with pytest.raises(DependencyError, match="cannot read"):
         find_jars("meteor")
+
+
+def test_what_killed_runs_left_beside_jars_is_removed_when_it_is_old(cache, tmp_path):
+    jar = place(cache, "meteor/meteor-1.5.jar")
+    old, new = jar.with_name(".textcap-old.tmp"), jar.with_name(".textcap-new.tmp")
+    for path in (old, new):
+        path.write_text("half")
+    os.utime(old, (time.time() - 25 * 3600,) * 2)
+    jar.rename(tmp_path / jar.name)
+    assert [one.path for one in fetch_metrics([tmp_path / jar.name]) if one.new] == [jar]
+    assert new.exists() and not old.exists()
 
 
 def test_links_are_followed(cache, tmp_path):

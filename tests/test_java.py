@@ -1,5 +1,6 @@
 """Java is found, its version known, and a program on it leaves nothing behind, whatever it does."""
 
+import errno
 import json
 import os
 import shutil
@@ -16,9 +17,10 @@ import pytest
 from fake_java import fake_java, gone_within, hanging, is_running, wait_for_pid
 from textcap.errors import DependencyError, InputError
 from textcap.scoring import java as java_module
+from textcap.scoring import memory
 from textcap.scoring.jars import find_jars
-from textcap.scoring.java import Java, JavaError, JavaRuns, find_java, heap_mb, run_java, spice_flags
-from textcap.scoring.memory import available_mb
+from textcap.scoring.java import Java, JavaError, JavaRuns, find_java, run_java, spice_flags
+from textcap.scoring.memory import available_mb, heap_mb, heaps_mb
 
 NAMED = ("AAC_METRICS_JAVA_PATH", "JAVA_HOME")
 
@@ -256,6 +258,29 @@ def test_what_cannot_be_started_is_told(fault, tmp_path):
     assert str(program) in line_of(error)
 
 
+@pytest.mark.parametrize("what", ["TemporaryDirectory", "TemporaryFile"])
+def test_a_full_disk_is_not_taken_for_a_java_that_cannot_be_started(what, tmp_path, temporary, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    java = java_at(tmp_path / "jdk")
+    monkeypatch.setattr(tempfile, what, fail)
+    with pytest.raises(JavaError, match=f"^cannot write to {temporary}: No space left on device") as error:
+        run_java(java, ["Program"], stdin=b"text")
+    assert error.value.problem == "no room"
+    assert "TMPDIR" in line_of(error) and "install" not in line_of(error)
+
+
+def test_no_folder_for_temporary_files_at_all_is_told(tmp_path, monkeypatch):
+    def fail() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    java = java_at(tmp_path / "jdk")
+    monkeypatch.setattr(tempfile, "gettempdir", fail)
+    with pytest.raises(JavaError, match=r"^cannot write to any folder for temporary files: No usable .*TMPDIR"):
+        run_java(java, ["Program"])
+
+
 TRACE = """
     sys.stderr.write("Loading parser\\n")
     sys.stderr.write("WARNING: A terminally deprecated method in sun.misc.Unsafe has been called\\n")
@@ -307,6 +332,25 @@ def test_a_program_that_hangs_is_stopped_with_its_children(tmp_path):
     with pytest.raises(JavaError, match="not done after 3 s") as error:
         run_java(java, ["Program"], timeout_s=3)
     assert error.value.problem == "timed out"
+    assert "--spice-timeout" not in line_of(error)
+    assert gone_within(wait_for_pid(started))
+
+
+@pytest.mark.parametrize("code", [0, 1])
+@pytest.mark.parametrize("timeout_s", [None, 60.0])
+@pytest.mark.parametrize("waits", ["with waitid", "without"])
+def test_children_do_not_outlive_a_program_that_ended_by_itself(code, timeout_s, waits, tmp_path, monkeypatch):
+    if waits == "without":
+        monkeypatch.delattr(os, "waitid", raising=False)
+    started = tmp_path / "started"
+    java = java_at(
+        tmp_path / "jdk", hanging(started).replace("time.sleep(600)", f"print('done')\n        sys.exit({code})")
+    )
+    if code:
+        with pytest.raises(JavaError, match="exit code 1"):
+            run_java(java, ["Program"], timeout_s=timeout_s)
+    else:
+        assert run_java(java, ["Program"], timeout_s=timeout_s).stdout == b"done\n"
     assert gone_within(wait_for_pid(started))
 
 
@@ -557,12 +601,31 @@ def test_this_machine_has_memory():
 
 @pytest.mark.parametrize(("available", "heap"), [(None, 2048), (100_000, 2048), (2000, 1500)])
 def test_heap_is_what_is_wanted_or_what_there_is(available, heap, monkeypatch):
-    monkeypatch.setattr(java_module, "available_mb", lambda: available)
+    monkeypatch.setattr(memory, "available_mb", lambda: available)
     assert heap_mb(2048, 1024) == heap
 
 
 def test_too_little_memory_is_told_before_java_starts(monkeypatch):
-    monkeypatch.setattr(java_module, "available_mb", lambda: 1300)
+    monkeypatch.setattr(memory, "available_mb", lambda: 1300)
     with pytest.raises(JavaError, match="needs 1,365 MB of memory, and 1,300 MB are free") as error:
         heap_mb(2048, 1024)
     assert error.value.problem == "no memory"
+
+
+@pytest.mark.parametrize(
+    ("available", "heaps"),
+    [
+        (None, [2048, 2048]),
+        (100_000, [2048, 2048]),
+        (5461, [2047, 2047]),
+        (4000, [1375, 1624]),
+        (2534, [700, 1200]),
+        (2533, None),
+        (0, None),
+    ],
+)
+def test_heaps_of_two_programs_fit_together(available, heaps, monkeypatch):
+    monkeypatch.setattr(memory, "available_mb", lambda: available)
+    assert heaps_mb((2048, 700), (2048, 1200)) == heaps
+    if available is not None and heaps is not None:
+        assert sum(heaps) <= available * 3 // 4

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 
 from java_stand_in import count_starts, write_java
 from textcap.errors import DependencyError, InputError
-from textcap.scoring import aac, fluency, programs
+from textcap.scoring import aac, fluency, memory, metrics, programs
 from textcap.scoring.cleaning import clean, clean_all
 from textcap.scoring.counts import bleu_counts, bleu_of_counts, meteor_of_counts
+from textcap.scoring.formats import read_references
 from textcap.scoring.jars import find_jars
 from textcap.scoring.java import find_java
 from textcap.scoring.metric_names import GROUPS, METRICS, TITLES, VOCAB, parse_metrics, with_parts
@@ -36,6 +37,8 @@ CLIPS = json.loads((Path(__file__).parent / "scored_clips.json").read_text(encod
 PREDICTIONS = [clip["prediction"] for clip in CLIPS["clips"]]
 REFERENCES = [clip["references"] for clip in CLIPS["clips"]]
 WITHOUT_SPICE = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider_d"]
+
+ANY_TEXT = st.text(st.characters(), max_size=60)  # lone surrogates, too, which are not drawn without asking
 
 needs_aac = pytest.mark.skipif(importlib.util.find_spec("aac_metrics") is None, reason="needs aac-metrics")
 
@@ -206,9 +209,10 @@ def test_any_unicode_is_tokenised(jars: Path, captions: list[str]) -> None:
 
 @needs_aac
 @pytest.mark.java
-@settings(max_examples=2, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.tuples(st.text(max_size=60), st.lists(st.text(max_size=60), min_size=1, max_size=3)), min_size=2))
+@settings(max_examples=4, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(ANY_TEXT, st.lists(ANY_TEXT, min_size=1, max_size=3)), min_size=40, max_size=80))
 def test_any_unicode_gets_as_many_scores_as_clips(jars: Path, clips: list[tuple[str, list[str]]]) -> None:
+    clips = [*clips, ("a \ud800 dog", ["\udfff", "\ud83d barks"])]
     predictions, references = [clip[0] for clip in clips], [clip[1] for clip in clips]
     for name, score in score_systems(references, [predictions], [*WITHOUT_SPICE, "vocab"]).systems[0].scores.items():
         if score.problem is not None:
@@ -398,6 +402,70 @@ def test_a_tokenizer_that_cannot_be_trusted_stops_all(jars: Path, tmp_path: Path
     java = write_java(tmp_path / "java", body)
     scores = score_systems(REFERENCES, [PREDICTIONS], WITHOUT_SPICE, ScoreSettings(java=str(java))).systems[0].scores
     assert all(message in (score.problem or "") for score in scores.values())
+
+
+@pytest.mark.parametrize("available_mb", [100_000, 3200, 2000, None])
+def test_meteor_and_spice_fit_into_memory_together_or_run_in_turn(
+    jars: Path, tmp_path: Path, available_mb: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_mb", lambda: available_mb)
+    given_mb: dict[str, int | None] = {}
+    at_once, most = 0, 0
+    lock = threading.Lock()
+
+    def stand_in(name: str) -> Any:
+        def run(*_: Any, memory_mb: int | None, **__: Any) -> None:
+            nonlocal at_once, most
+            with lock:
+                at_once += 1
+                most = max(most, at_once)
+            given_mb[name] = memory_mb
+            time.sleep(1.0)
+            with lock:
+                at_once -= 1
+            raise DependencyError("not run here")
+
+        return run
+
+    monkeypatch.setattr(metrics, "meteor_counts", stand_in("meteor"))
+    monkeypatch.setattr(metrics, "spice", stand_in("spice"))
+    monkeypatch.setattr(metrics._Run, "_jars", lambda self, name: find_jars("meteor"))
+    body = "sys.stdout.write(sys.stdin.read())"
+    score_systems(
+        REFERENCES, [PREDICTIONS], ["meteor", "spice"], ScoreSettings(java=str(write_java(tmp_path / "j", body)))
+    )
+    if available_mb == 2000:
+        assert given_mb == {"meteor": None, "spice": None} and most == 1
+    else:
+        heaps = [size for size in given_mb.values() if size is not None]
+        assert len(heaps) == 2 and most == 2
+        assert sum(heaps) <= (available_mb or 100_000) * 3 // 4
+
+
+# Tables
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("file_name,caption_1,caption_1\na.wav,a dog,a cat\n")
+    with pytest.raises(InputError, match=r"table.csv, line 1: two columns are called .*caption_1"):
+        read_references(path)
+    path.write_text("file_name,caption_1,,\na.wav,a dog,,\n")
+    assert read_references(path).captions == {"a.wav": ["a dog"]}
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_cell_that_is_too_long_is_not_put_down_to_doubled_quotes(tmp_path: Path, quote: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(f"file_name,caption_1\na.wav,a dog\nb.wav,{quote}{'x' * 140_000}\n")
+    with pytest.raises(
+        InputError, match="line 3: not a row of a table: field larger .*no cell may be so long"
+    ) as error:
+        read_references(path)
+    assert "written twice" not in str(error.value)
+
+
+# One start
 
 
 @needs_aac

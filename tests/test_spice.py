@@ -1,11 +1,14 @@
 """SPICE: equal to published values, sure of its clips, with a cache that is never trusted blindly."""
 
 import csv
+import errno
 import importlib.util
 import json
 import math
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,6 +80,7 @@ def test_what_is_no_result_is_one_line(
 ) -> None:
     with pytest.raises(JavaError, match=message) as caught:
         run_stand_in(tmp_path / "java", body, program, timeout_s=1 if "sleep" in body else 60)
+    assert ("--spice-timeout" in str(caught.value)) is ("sleep" in body)
     assert len(str(caught.value).splitlines()) == 1
     assert not list(scratch.iterdir())
 
@@ -86,8 +90,30 @@ def test_no_room_for_temporary_files_is_one_line(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     java = Java(str(write_java(tmp_path / "java", "answer([(0, 0.5)])")), "test")
-    with pytest.raises(JavaError, match=r"^SPICE cannot write to .*nowhere: .*TMPDIR"):
+    with pytest.raises(JavaError, match=r"^cannot write to .*nowhere: .*TMPDIR"):
         spice(["a dog"], [["a dog"]], java, program)
+
+
+@pytest.mark.parametrize("what", ["mkdir", "write_text"])
+def test_a_disk_that_fills_up_is_one_line_and_costs_no_cache(
+    tmp_path: Path, program: Program, scratch: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    java, kept = Java(str(write_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
+    spice(["a"], [["b"]], java, program, cache_folder=kept)
+    whole = {path: path.read_bytes() for path in kept.iterdir()}
+    real = getattr(Path, what)
+
+    def fail(path: Path, *rest: Any, **named: Any) -> Any:
+        if path.is_relative_to(scratch):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(path, *rest, **named)
+
+    monkeypatch.setattr(Path, what, fail)
+    with pytest.raises(JavaError, match=f"^cannot write to {scratch}: No space left on device .*TMPDIR") as caught:
+        spice(["a"], [["b"]], java, program, cache_folder=kept)
+    assert caught.value.problem == "no room"
+    assert {path: path.read_bytes() for path in kept.iterdir()} == whole
+    assert not list(scratch.iterdir())
 
 
 def test_captions_too_long_to_parse_are_left_out(tmp_path: Path, program: Program) -> None:
@@ -139,9 +165,37 @@ def test_what_is_kept_and_broken_is_thrown_away(tmp_path: Path, program: Program
         broken = {"cut": whole[:-1], "changed": whole[:-1] + b"y", "emptied": b"", "half a header": whole[:30]}
         file.write_bytes(broken[damage])
     assert spice(["a"], [["b"]], java, program, cache_folder=kept).per_clip.tolist() == [0]
-    if damage != "a folder":
-        assert file.read_bytes() == whole
+    assert file.read_bytes() == whole
     assert count_starts(Path(java.path)) == 2
+
+
+def test_a_folder_in_the_place_of_what_is_kept_makes_way_and_loses_nothing(tmp_path: Path, program: Program) -> None:
+    java, kept = Java(str(write_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
+    spice(["a"], [["b"]], java, program, cache_folder=kept)
+    [file] = kept.iterdir()
+    file.unlink()
+    file.mkdir()
+    (file / "somebody's").write_text("work")
+    assert [spice(["a"], [["b"]], java, program, cache_folder=kept).per_clip[0] for _ in range(2)] == [0, 1]
+    [aside] = [path for path in kept.iterdir() if path != file]
+    assert (aside / "somebody's").read_text() == "work"
+
+
+def test_what_killed_runs_left_is_removed_when_it_is_old(tmp_path: Path, program: Program) -> None:
+    java, kept = Java(str(write_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
+    kept.mkdir()
+    names = (".textcap-old.tmp", ".textcap-new.tmp", "old.tmp")
+    old, new, other = (kept / name for name in names)
+    folder = kept / ".textcap-folder.tmp"
+    folder.mkdir()
+    for path in (old, new, other):
+        path.write_text("half")
+    for path in (old, other, folder):
+        os.utime(path, (time.time() - 25 * 3600,) * 2)
+    spice(["a"], [["b"]], java, program, cache_folder=kept)
+    assert not old.exists()
+    assert new.exists() and other.exists() and folder.exists()
+    assert len(list(kept.iterdir())) == 4
 
 
 def test_a_run_that_dies_of_what_is_kept_starts_from_nothing(tmp_path: Path, program: Program, scratch: Path) -> None:

@@ -49,7 +49,7 @@ def csv_entries(source: Source, form: str, *, single: bool) -> Iterator[Entry]:
         single: The table holds predictions.
 
     Raises:
-        InputError: A column is missing, a row has too few or too many cells, or its quotes do not match.
+        InputError: A column is missing or there twice, a row has too few or too many cells, or its quotes do not match.
     """
     headers = {delimiter: _header(source.text, delimiter) for delimiter in _DELIMITERS}
     fitting = [d for d in _DELIMITERS if _caption_columns(headers[d], form, single=single)]
@@ -58,6 +58,9 @@ def csv_entries(source: Source, form: str, *, single: bool) -> Iterator[Entry]:
         found = ", ".join(quoted(cell) for cell in headers[","][:8]) or "nothing"
         raise source.error(1, f"expected columns {expected}, found {found}")
     header = headers[fitting[0]]
+    twice = next((name for i, name in enumerate(header) if name and name in header[:i]), None)
+    if twice is not None:  # empty names are those of the empty columns that spreadsheets leave
+        raise source.error(1, f"two columns are called {quoted(twice)}", hint="rename or remove one of them")
     columns = _caption_columns(header, form, single=single)
     for line, row in _rows(source, fitting[0], len(header)):
         cells = dict(zip(header, row, strict=True))
@@ -97,6 +100,8 @@ def _rows(source: Source, delimiter: str, n_cells: int) -> Iterator[tuple[int, l
             row = next(reader, None)
         except csv.Error as error:
             hint = "a quote that opens a cell has to close it, and one inside is written twice"
+            if "field limit" in str(error):  # a quote that is never closed does this, too
+                hint = "no cell may be so long; is there a quote that is never closed?"
             raise source.error(line, f"not a row of a table: {error}", hint=hint) from error
         if row is None:
             return

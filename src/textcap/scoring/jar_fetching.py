@@ -27,6 +27,7 @@ from textcap.scoring.jar_downloads import (
 )
 from textcap.scoring.jar_sources import Candidate, check_whole, find_candidates, packaged_candidate
 from textcap.scoring.jars import FoundJar, given_files, look_at, metrics_folder, remember_given
+from textcap.scoring.spice_cache import remove_leftovers
 from textcap.weights import Hub, Progress, own_cache_folder
 from textcap.weights.fetching import is_offline
 
@@ -166,6 +167,7 @@ def _place(candidate: Candidate, path: Path, *, any_hash: bool) -> str | None:
                 check_whole(beside, candidate.label)
             _remember(candidate.file, digest.hexdigest())
             os.replace(beside, path)
+            remove_leftovers(path.parent)
         finally:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)

@@ -21,6 +21,8 @@ from textcap.weights import own_cache_folder
 FETCH = "textcap fetch metrics"
 PROGRAM_NAMES: dict[JavaProgram, str] = {"ptb": "the PTB tokenizer", "meteor": "METEOR", "spice": "SPICE"}
 _ENGINE = "textcap-engine.jar"
+# Of the jar that tools/build_engine.py builds; a new one needs a new value here.
+_ENGINE_SHA256 = "984b98e1633ffbd363760c48885ea5f79a4d8f0bed65797a15b16e97e7a6de90"
 _GIVEN = "textcap-given.json"
 
 JarState = Literal["right", "given", "wrong", "missing"]
@@ -104,8 +106,12 @@ def find_jars(program: JavaProgram) -> Program:
     # Every jar by its own name: what a manifest names is looked for beside the file that a link points to.
     class_path = [one.path for one in found if one.path.suffix == ".jar"]
     if program == "spice":
-        class_path.append(engine_jar())
-        hashes[_ENGINE] = sha256_of_file(class_path[-1])
+        engine = engine_jar()
+        class_path.append(engine)
+        hashes[_ENGINE] = sha256_of_file(engine)
+        if hashes[_ENGINE] != _ENGINE_SHA256:
+            message = f"{engine} is not the file that {what} runs: its SHA-256 is {hashes[_ENGINE]}"
+            raise DependencyError(message, hint="install textcap again")
     for path in class_path:
         if os.pathsep in str(path):
             message = f"Java cannot run {path}: its class paths are separated by {os.pathsep!r}"

@@ -22,10 +22,10 @@ from textcap.scoring.java_errors import (
     explain_death,
     find_version,
     major_of,
+    no_temporary_files,
     without_version,
 )
-from textcap.scoring.memory import available_mb
-from textcap.scoring.processes import Finished, Runs, StoppedError, TimedOutError, run_program
+from textcap.scoring.processes import Finished, NotStartedError, Runs, StoppedError, TimedOutError, run_program
 
 __all__ = [
     "Java",
@@ -34,7 +34,6 @@ __all__ = [
     "JavaProblem",
     "JavaRuns",
     "find_java",
-    "heap_mb",
     "run_java",
     "spice_flags",
 ]
@@ -145,27 +144,6 @@ def spice_flags(java: Java) -> list[str]:
     return [piece for name in _OPENED for piece in ("--add-opens", f"java.base/java.{name}=ALL-UNNAMED")]
 
 
-def heap_mb(wanted_mb: int, least_mb: int) -> int:
-    """Return how much heap to give a program, in MB: what it wants, or as much as the machine has now.
-
-    Args:
-        wanted_mb: More than this would not help.
-        least_mb: Less than this would fail.
-
-    Raises:
-        JavaError: There is less.
-    """
-    available = available_mb()
-    if available is None:
-        return wanted_mb
-    # Java takes memory beside its heap: for code, classes and threads.
-    heap = min(wanted_mb, available * 3 // 4)
-    if heap < least_mb:
-        message = f"needs {least_mb * 4 // 3:,} MB of memory, and {available:,} MB are free"
-        raise JavaError(message, problem="no memory", hint="end other programs, or use a machine with more")
-    return heap
-
-
 def run_java(
     java: Java,
     arguments: Sequence[str],
@@ -191,7 +169,8 @@ def run_java(
         runs: Programs to be stopped together with this one.
 
     Raises:
-        JavaError: It could not be started, died, took too long, was stopped, or the Java is too old.
+        JavaError: It could not be started, died, took too long, was stopped, has no room for temporary files, or
+            the Java is too old.
         InputError: The file for `stdin` cannot be read.
     """
     noted = java.noted_version
@@ -236,14 +215,13 @@ def _run(
             )
     except TimedOutError as error:
         message = f"{java.path} was not done after {timeout_s:g} s, and was stopped"
-        raise JavaError(
-            message, problem="timed out", hint="does it hang? SPICE takes longer with --spice-timeout"
-        ) from error
+        raise JavaError(message, problem="timed out", hint="run it again, or name another Java with --java") from error
     except StoppedError as error:
         raise JavaError("was stopped before it was done", problem="stopped") from error
+    except NotStartedError as error:
+        raise JavaError(f"cannot start {java.path}: {error}", problem="not started", hint=NO_JAVA_HINT) from error
     except OSError as error:
-        message = f"cannot start {java.path}: {error.strerror or error}"
-        raise JavaError(message, problem="not started", hint=NO_JAVA_HINT) from error
+        raise no_temporary_files(error) from error
 
 
 def _environment(more: Mapping[str, str] | None) -> dict[str, str]:

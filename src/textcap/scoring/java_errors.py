@@ -1,10 +1,11 @@
-"""What Java prints, read for people: which version it is, and why it died.
+"""What Java prints, read for people: which version it is, and why it died or never ran.
 
 Knows only text. What comes back are a version, or a JavaError of one line.
 """
 
 import re
 import signal
+import tempfile
 from typing import Literal
 
 from textcap.errors import TextcapError
@@ -20,7 +21,7 @@ _NO_MEMORY = re.compile(r"OutOfMemoryError|[Cc]ould not (reserve|allocate)|insuf
 _LONGEST_REASON = 300
 _KILLED = 9  # SIGKILL, which a machine out of memory sends
 
-JavaProblem = Literal["not started", "died", "timed out", "too old", "no memory", "stopped"]
+JavaProblem = Literal["not started", "died", "timed out", "too old", "no memory", "no room", "stopped"]
 
 
 class JavaError(TextcapError):
@@ -33,6 +34,16 @@ class JavaError(TextcapError):
     def __init__(self, message: str, *, problem: JavaProblem, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.problem: JavaProblem = problem
+
+
+def no_temporary_files(error: OSError) -> JavaError:
+    """Return an error that names the folder for temporary files, which cannot be written."""
+    try:
+        where = tempfile.gettempdir()
+    except OSError:  # none of the folders that it tries can be written
+        where = "any folder for temporary files"
+    message = f"cannot write to {where}: {error.strerror or error}"
+    return JavaError(message, problem="no room", hint="free some space there, or set TMPDIR to a folder with room")
 
 
 def find_version(stderr: str) -> str | None:

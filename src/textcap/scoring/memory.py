@@ -1,10 +1,12 @@
-"""How much memory this machine has to give, within the limits of the container that this process runs in.
+"""How much memory this machine has to give, within the limits of its container, and what of it Java gets as heap.
 
 Knows Linux's files and asks the system elsewhere. What comes back is in MB (1,048,576 bytes), as Java counts.
 """
 
 import os
 from pathlib import Path, PurePosixPath
+
+from textcap.scoring.java_errors import JavaError
 
 _MB = 1 << 20
 # In an unlimited group the first version says a number near 2**63, the second says "max".
@@ -21,6 +23,42 @@ def available_mb(root: Path = Path("/")) -> int | None:
     if not bounds and root == Path("/"):
         bounds = _half_of_all()
     return max(0, min(bounds)) // _MB if bounds else None
+
+
+def heap_mb(wanted_mb: int, least_mb: int) -> int:
+    """Return how much heap to give a program, in MB: what it wants, or as much as the machine has now.
+
+    Args:
+        wanted_mb: More than this would not help.
+        least_mb: Less than this would fail.
+
+    Raises:
+        JavaError: There is less.
+    """
+    heaps = heaps_mb((wanted_mb, least_mb))
+    if heaps is None:
+        message = f"needs {least_mb * 4 // 3:,} MB of memory, and {available_mb() or 0:,} MB are free"
+        raise JavaError(message, problem="no memory", hint="end other programs, or use a machine with more")
+    return heaps[0]
+
+
+def heaps_mb(*bounds_mb: tuple[int, int]) -> list[int] | None:
+    """Share out the memory that the machine has now among programs that run at the same time.
+
+    Args:
+        bounds_mb: For each program the heap that it wants, and the least that it can do with.
+
+    Returns:
+        A heap for each, or None where they do not fit together.
+    """
+    available = available_mb()
+    wanted, least = (sum(column) for column in zip(*bounds_mb, strict=True))
+    # Java takes memory beside its heap: for code, classes and threads.
+    total = wanted if available is None else min(wanted, available * 3 // 4)
+    if total < least:
+        return None
+    spare, most = total - least, wanted - least
+    return [low + ((high - low) * spare // most if most else 0) for high, low in bounds_mb]
 
 
 def _machine_bytes(root: Path) -> int | None:

@@ -20,9 +20,10 @@ from textcap.scoring.fluency import fluency_errors, sentence_similarities
 from textcap.scoring.jar_catalogue import JavaProgram
 from textcap.scoring.jars import Program, find_jars
 from textcap.scoring.java import Java, find_java
+from textcap.scoring.memory import heaps_mb
 from textcap.scoring.metric_names import BLEU, VOCAB, with_parts
 from textcap.scoring.processes import Runs
-from textcap.scoring.programs import meteor_counts, tokenize
+from textcap.scoring.programs import METEOR_HEAP_MB, meteor_counts, tokenize
 from textcap.scoring.results import (
     MetricScore,
     Scoring,
@@ -32,7 +33,7 @@ from textcap.scoring.results import (
     scores_of_outcome,
     why_undefined,
 )
-from textcap.scoring.spice import SpiceScores, spice
+from textcap.scoring.spice import SPICE_HEAP_MB, SpiceScores, spice
 
 Numbers = npt.NDArray[np.float64]
 
@@ -125,10 +126,17 @@ class _Run:
         counts: list[dict[str, Numbers]] = [{} for _ in predictions]
         every = [caption for system in predictions for caption in system]
         theirs = references * len(predictions)
-        pool = ThreadPoolExecutor(2, thread_name_prefix="textcap-score")
+        heaps: Sequence[int | None] = (None, None)
+        n_at_once = 1
+        if "meteor" in self.names and "spice" in self.names:
+            # Decided before either starts: each would take most of the same memory. One waits where both do not fit.
+            together = heaps_mb(METEOR_HEAP_MB, SPICE_HEAP_MB)
+            if together is not None:
+                heaps, n_at_once = together, 2
+        pool = ThreadPoolExecutor(n_at_once, thread_name_prefix="textcap-score")
         try:
-            meteor = pool.submit(self._meteor, every, theirs, java) if "meteor" in self.names else None
-            spiced = pool.submit(self._spice, every, theirs, java) if "spice" in self.names else None
+            meteor = pool.submit(self._meteor, every, theirs, java, heaps[0]) if "meteor" in self.names else None
+            spiced = pool.submit(self._spice, every, theirs, java, heaps[1]) if "spice" in self.names else None
             self._score_in_python(predictions, references, found)
             if set(self.names) & set(BLEU):
                 for one, system in zip(counts, predictions, strict=True):
@@ -194,8 +202,11 @@ class _Run:
                     scores[name] = MetricScore(name, problem=str(error))
             self._tell([name])
 
-    def _meteor(self, predictions: list[str], references: list[list[str]], java: Java) -> Numbers:
-        return meteor_counts(predictions, references, java, self._jars("meteor").class_path, runs=self.runs)
+    def _meteor(
+        self, predictions: list[str], references: list[list[str]], java: Java, memory_mb: int | None
+    ) -> Numbers:
+        class_path = self._jars("meteor").class_path
+        return meteor_counts(predictions, references, java, class_path, memory_mb=memory_mb, runs=self.runs)
 
     def _take_meteor(
         self, meteor: Future[Numbers], found: list[dict[str, MetricScore]], counts: list[dict[str, Numbers]]
@@ -211,13 +222,16 @@ class _Run:
                 scores["meteor"] = MetricScore("meteor", float(meteor_of_counts(part.sum(0))), meteor_of_counts(part))
         self._tell(["meteor"])
 
-    def _spice(self, predictions: list[str], references: list[list[str]], java: Java) -> SpiceScores:
+    def _spice(
+        self, predictions: list[str], references: list[list[str]], java: Java, memory_mb: int | None
+    ) -> SpiceScores:
         return spice(
             predictions,
             references,
             java,
             self._jars("spice"),
             cache_folder=self.settings.cache_folder,
+            memory_mb=memory_mb,
             timeout_s=self.settings.spice_timeout_s,
             runs=self.runs,
         )

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -23,6 +24,13 @@ class StoppedError(Exception):
 
 class TimedOutError(Exception):
     """A program took longer than it was given."""
+
+
+class NotStartedError(Exception):
+    """The system does not start a program."""
+
+
+_LONGEST_NAP_S = 0.05  # between two looks at a program that has a time limit
 
 
 @dataclass(frozen=True)
@@ -81,29 +89,32 @@ class Runs:
 
         Raises:
             StoppedError: `stop` was called before.
-            OSError: It cannot be started.
+            NotStartedError: It cannot be started.
         """
         with self._lock:
             if self._stopped:
                 raise StoppedError
             # A session of its own: Ctrl-C in a terminal goes to this process alone, which then kills the group.
-            process = subprocess.Popen(
-                list(command),
-                stdin=streams["stdin"],
-                stdout=streams["stdout"],
-                stderr=streams["stderr"],
-                cwd=cwd,
-                env=environment,
-                start_new_session=True,
-            )
+            try:
+                process = subprocess.Popen(
+                    list(command),
+                    stdin=streams["stdin"],
+                    stdout=streams["stdout"],
+                    stderr=streams["stderr"],
+                    cwd=cwd,
+                    env=environment,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise NotStartedError(error.strerror or str(error)) from error
             self._running.add(process)
         try:
             yield process
         finally:
             _kill(process)
-            process.wait()
             with self._lock:
                 self._running.discard(process)
+            process.wait()  # gives its id back, so nobody may kill it any more
 
 
 def run_program(
@@ -127,7 +138,8 @@ def run_program(
 
     Raises:
         InputError: The file for `stdin` cannot be read.
-        OSError: It cannot be started.
+        NotStartedError: It cannot be started.
+        OSError: What it reads or writes cannot be put into temporary files.
         StoppedError: `runs` was stopped.
         TimedOutError: It took too long.
     """
@@ -136,15 +148,12 @@ def run_program(
     with _opened(stdin) as source, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         streams = {"stdin": source.fileno(), "stdout": out.fileno(), "stderr": err.fileno()}
         with runs.start(command, streams, cwd, environment) as process:
-            try:
-                code = process.wait(timeout_s)
-            except subprocess.TimeoutExpired as error:
-                raise TimedOutError from error
-        if code and runs.stopped:
+            _wait(process, timeout_s)
+        if process.returncode and runs.stopped:
             raise StoppedError
         out.seek(0)
         err.seek(0)
-        return Finished(code, out.read(), err.read())
+        return Finished(process.returncode, out.read(), err.read())
 
 
 @contextmanager
@@ -163,14 +172,34 @@ def _open(path: Path) -> IO[bytes]:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a program that still runs, and the processes of its group."""
-    if process.poll() is not None:
+def _wait(process: subprocess.Popen[bytes], timeout_s: float | None) -> None:
+    """Return when a program has ended; its id stays its own, so that the rest of its group can be killed by it."""
+    if not hasattr(os, "waitid"):  # a macOS before Python 3.13, and Windows
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise TimedOutError from error
         return
+    kept = os.WEXITED | os.WNOWAIT
+    with suppress(ChildProcessError):  # it has ended, and somebody else was told
+        if timeout_s is None:
+            os.waitid(os.P_PID, process.pid, kept)
+            return
+        end, nap_s = time.monotonic() + timeout_s, 0.0005
+        while os.waitid(os.P_PID, process.pid, kept | os.WNOHANG) is None:
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                raise TimedOutError
+            time.sleep(min(nap_s, left_s))
+            nap_s = min(2 * nap_s, _LONGEST_NAP_S)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a program and the processes of its group, which may be there when it has ended itself."""
     try:
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
-    except (ProcessLookupError, PermissionError):  # it ended just now
+    except (ProcessLookupError, PermissionError):  # nothing of it runs any more
         return

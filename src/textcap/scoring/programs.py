@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from textcap.scoring.cleaning import clean
 from textcap.scoring.counts import N_METEOR_COUNTS, summable_meteor_counts
-from textcap.scoring.java import Java, heap_mb, run_java
+from textcap.scoring.java import Java, run_java
 from textcap.scoring.java_errors import JavaError
+from textcap.scoring.memory import heap_mb
 from textcap.scoring.processes import Runs
 
 Numbers = npt.NDArray[np.float64]
@@ -25,7 +26,7 @@ _PUNCTUATION = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;
 # Far more than they take: a Java that hangs must not hang the other metrics.
 PATIENCE_S, PATIENCE_PER_CAPTION_S = 300.0, 0.05
 _TOKENIZER_HEAP_MB = (512, 128)
-_METEOR_HEAP_MB = (2048, 700)
+METEOR_HEAP_MB = (2048, 700)  # what it wants, and the least that it can do with
 # METEOR reads and writes decimals as the locale does.
 _ENGLISH = ("-Duser.language=en", "-Duser.country=US")
 # It spends most of its time on reading its paraphrases, and a sixth less with this collector.
@@ -94,6 +95,7 @@ def meteor_counts(
     java: Java,
     class_path: Sequence[Path],
     *,
+    memory_mb: int | None = None,
     timeout_s: float | None = None,
     runs: Runs | None = None,
 ) -> Numbers:
@@ -104,6 +106,7 @@ def meteor_counts(
         references: Tokenised references of each; the one that fits best counts.
         java: The runtime.
         class_path: METEOR's jar, beside the folder of its paraphrases.
+        memory_mb: Its heap; by default what the machine has for it.
         timeout_s: After how long the process is stopped; by default long after it should be done.
         runs: Processes to be stopped together with this one.
 
@@ -124,7 +127,7 @@ def meteor_counts(
         [
             *_ENGLISH,
             *_COLLECTOR,
-            f"-Xmx{heap_mb(*_METEOR_HEAP_MB)}M",
+            f"-Xmx{memory_mb or heap_mb(*METEOR_HEAP_MB)}M",
             *("-cp", pathsep.join(map(str, class_path)), "Meteor"),
             *("-", "-", "-stdio", "-l", "en", "-norm"),
         ],

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from textcap.scoring.cleaning import clean
 from textcap.scoring.jars import Program
-from textcap.scoring.java import Java, heap_mb, run_java, spice_flags
-from textcap.scoring.java_errors import JavaError
+from textcap.scoring.java import Java, run_java, spice_flags
+from textcap.scoring.java_errors import JavaError, no_temporary_files
+from textcap.scoring.memory import heap_mb
 from textcap.scoring.processes import Runs
 from textcap.scoring.spice_cache import SpiceCache
 
@@ -25,7 +26,7 @@ from textcap.scoring.spice_cache import SpiceCache
 # over a minute, then all of 2 GB, and the run with it.
 MAX_WORDS = 100
 
-_HEAP_MB = (2048, 1200)  # more than the first makes it no faster
+SPICE_HEAP_MB = (2048, 1200)  # what it wants, as more makes it no faster, and the least that it can do with
 _MAIN = "edu.anu.spice.SpiceScorer"
 
 
@@ -49,6 +50,7 @@ def spice(
     program: Program,
     *,
     cache_folder: Path | None = None,
+    memory_mb: int | None = None,
     timeout_s: float | None = None,
     runs: Runs | None = None,
 ) -> SpiceScores:
@@ -60,6 +62,7 @@ def spice(
         java: The runtime.
         program: SPICE's jars.
         cache_folder: Where parsed captions are kept between runs; None keeps nothing.
+        memory_mb: Its heap; by default what the machine has for it.
         timeout_s: After how long the process is stopped.
         runs: Processes to be stopped together with this one.
 
@@ -79,10 +82,14 @@ def spice(
         if cache_folder is not None:
             cache = SpiceCache(cache_folder, [str(java.major), *sorted(map(str, program.hashes.items()))])
         try:
-            scores = _run(items, java, program, cache, timeout_s, runs)
+            scores = _run(items, java, program, cache, memory_mb, timeout_s, runs)
         except OSError as error:
-            message = f"SPICE cannot write to {tempfile.gettempdir()}: {error.strerror or error}"
-            raise JavaError(message, problem="died", hint="set TMPDIR to a folder with room") from error
+            raise no_temporary_files(error) from error
+        except JavaError as error:
+            if error.problem != "timed out":
+                raise
+            hint = "give it longer with --spice-timeout, and look whether it does anything"
+            raise JavaError(error.message, problem=error.problem, hint=hint) from error
         for i, score in scores.items():
             per_clip[i] = score
     return SpiceScores(per_clip, n_too_long)
@@ -93,6 +100,7 @@ def _run(
     java: Java,
     program: Program,
     cache: SpiceCache | None,
+    memory_mb: int | None,
     timeout_s: float | None,
     runs: Runs | None,
 ) -> dict[int, float]:
@@ -103,7 +111,7 @@ def _run(
             parsed.mkdir(parents=True)
             was_kept = cache is not None and attempt == "with what is kept" and cache.copy_to(parsed)
             try:
-                scores = _run_once(items, java, program, folder, parsed, timeout_s, runs)
+                scores = _run_once(items, java, program, folder, parsed, memory_mb, timeout_s, runs)
             except JavaError as error:
                 if cache is None or not was_kept or error.problem != "died":
                     raise
@@ -121,6 +129,7 @@ def _run_once(
     program: Program,
     folder: Path,
     parsed: Path,
+    memory_mb: int | None,
     timeout_s: float | None,
     runs: Runs | None,
 ) -> dict[int, float]:
@@ -130,7 +139,7 @@ def _run_once(
         java,
         [
             *spice_flags(java),
-            f"-Xmx{heap_mb(*_HEAP_MB)}M",
+            f"-Xmx{memory_mb or heap_mb(*SPICE_HEAP_MB)}M",
             *("-cp", _class_path(program), _MAIN),
             *(str(asked), "-cache", str(parsed), "-out", str(answered), "-subset", "-silent"),
         ],

@@ -8,12 +8,14 @@ meet: the later one's file stays.
 import hashlib
 import os
 import secrets
+import time
 from pathlib import Path
 
 _DATABASE = "data.mdb"
 _BLOCK_BYTES = 1 << 20
 _DIGEST_CHARS = 64
 _MOST_BYTES = 1 << 30  # what is larger is begun anew: a copy would take longer than it saves
+_LEFTOVER_S = 24 * 3600.0  # nobody writes one file for so long
 
 
 class SpiceCache:
@@ -67,7 +69,10 @@ class SpiceCache:
                 kept.write(digest.hexdigest().encode())
                 kept.flush()
                 os.fsync(kept.fileno())
+            if self.path.is_dir() and not self.path.is_symlink():
+                _make_way(self.path)
             os.replace(beside, self.path)
+            remove_leftovers(self.path.parent)
         except OSError:
             return
         finally:
@@ -76,6 +81,24 @@ class SpiceCache:
     def remove(self) -> None:
         """Forget what is kept."""
         _remove(self.path)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the half-written files that killed runs have left in a folder, if they are older than a day."""
+    for path in folder.glob(".textcap-*.tmp"):
+        try:
+            if path.is_file() and path.lstat().st_mtime < time.time() - _LEFTOVER_S:
+                path.unlink()
+        except OSError:
+            continue
+
+
+def _make_way(folder: Path) -> None:
+    """Remove an empty folder; one that holds something gets another name."""
+    try:
+        folder.rmdir()
+    except OSError:
+        folder.rename(folder.with_name(f"{folder.name}.{secrets.token_hex(6)}"))
 
 
 def _remove(path: Path) -> None:
