@@ -183,18 +183,69 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True)
+class NoiseCalibration:
+    """What the noise was measured on."""
+
+    pairs_name: str  # as it was given
+    pairs_sha256: str  # of the file's bytes
+    n_pairs: int
+    seed: int  # that drew them
+    rule: str  # how the standard deviation follows from them
+
+    def __post_init__(self) -> None:
+        _require_counts(self, "n_pairs")
+        _require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"between 0 and {MAX_SEED:,}")
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """Where a linear adapter comes from, and what it did on pairs that were held out while it was chosen."""
+
+    backbone_name: str
+    backbone_hash: str
+    method: str  # "ridge" or "sgd"
+    strength: float  # penalty on the squared matrix beside the mean squared error
+    n_pairs: int
+    n_captions: int
+    n_held_out: int  # clips
+    pairs_name: str  # as it was given
+    pairs_sha256: str  # of the file's bytes
+    seed: int
+    cosine_before: float
+    cosine_after: float
+    recall_at_1_before: float
+    recall_at_1_after: float
+    recall_at_10_before: float
+    recall_at_10_after: float
+
+    @property
+    def helps(self) -> bool:
+        """Whether sound finds its captions at least as often with the adapter, and is nearer to them."""
+        return self.cosine_after > self.cosine_before and self.recall_at_1_after >= self.recall_at_1_before
+
+
+@dataclass(frozen=True)
 class BridgeConfig:
     """What is done about the modality gap. Noise is given by its variance, never just as "noise"."""
 
     noise_variance: float = 0.015  # of the Gaussian noise on every coordinate of a unit-length text embedding
+    audio_noise_variance: float = 0.0  # the same on audio embeddings, where pairs are trained on
+    calibration: NoiseCalibration | None = None  # where the noise on text comes from, if it was measured
 
     def __post_init__(self) -> None:
-        _require(0 <= self.noise_variance < float("inf"), "noise_variance", self.noise_variance, "0 or more")
+        for name in ("noise_variance", "audio_noise_variance"):
+            value = getattr(self, name)
+            _require(0 <= value < float("inf"), name, value, "0 or more")
 
     @property
     def noise_std(self) -> float:
-        """Standard deviation of the noise, the square root of its variance."""
+        """Standard deviation of the noise on text embeddings, the square root of its variance."""
         return float(self.noise_variance**0.5)
+
+    @property
+    def audio_noise_std(self) -> float:
+        """Standard deviation of the noise on audio embeddings that are trained on."""
+        return float(self.audio_noise_variance**0.5)
 
 
 @dataclass(frozen=True)
