@@ -19,7 +19,7 @@ MIN_PAIRS = 20
 METHODS = ("ridge", "sgd")
 
 # The mean of E squared coordinates of a unit vector is 1 / E, so these reach from no effect to a constant.
-STRENGTHS = (0.0, *(10.0 ** (k / 2) for k in range(-14, 1)))
+STRENGTHS: tuple[float, ...] = (0.0, *(10.0 ** (k / 2) for k in range(-14, 1)))
 
 _MOST_HELD_OUT = 1000
 _BATCH_SIZE = 128
@@ -144,7 +144,7 @@ def _best_strength(learned: _Rows, kept: _Rows) -> float:
 
 def _loss(rows: _Rows, matrix: Array, bias: Array) -> float:
     errors: Array = np.square(rows.text @ matrix.T + bias - rows.audio)
-    return float(errors.sum() / len(errors))
+    return float(errors.sum()) / len(errors)
 
 
 class _Ridge:

@@ -69,16 +69,28 @@ def load_captions(paths: Sequence[str | Path]) -> CaptionSet:
         name = "standard input" if str(path) == STDIN else str(path)
         before, digest = len(captions), hashlib.sha256()
         for number, raw in enumerate(_lines(path, name, digest.update), start=1):
-            caption = _clean(_decode(raw, name, number))
-            if len(caption) > MAX_CHARACTERS:
-                warnings.append(f"{name}, line {number}: cut from {len(caption):,} to {MAX_CHARACTERS:,} characters")
-                caption = caption[:MAX_CHARACTERS].rstrip()
+            caption, warning = clean_caption(_decode(raw, name, number))
+            if warning is not None:
+                warnings.append(f"{name}, line {number}: {warning}")
             if caption:
                 captions.append(caption)
         if len(captions) == before:
             raise InputError(f"{name} holds no caption", hint="one caption per line is expected")
         files.append(CaptionFile(name, digest.hexdigest(), len(captions) - before))
     return CaptionSet(captions, tuple(files), tuple(warnings))
+
+
+def clean_caption(text: str) -> tuple[str, str | None]:
+    """Return a caption as it is trained on, and a warning when it had to be cut.
+
+    Byte order marks at its start go, control characters and line ends become spaces.
+    """
+    # Files that were joined carry a mark in the middle.
+    caption = text.lstrip(_BOM).translate(_CONTROLS).strip()
+    if len(caption) <= MAX_CHARACTERS:
+        return caption, None
+    warning = f"cut from {len(caption):,} to {MAX_CHARACTERS:,} characters"
+    return caption[:MAX_CHARACTERS].rstrip(), warning
 
 
 def _lines(path: str | Path, name: str, see: Callable[[bytes], None]) -> Iterator[bytes]:
@@ -106,8 +118,3 @@ def _decode(raw: bytes, name: str, number: int) -> str:
         guess = "UTF-16" if utf_16 else "cp1252"
         message = f"{name}, line {number}: byte 0x{raw[error.start]:02x} is not UTF-8"
         raise InputError(message, hint=f"if the file is {guess}, save it as UTF-8") from error
-
-
-def _clean(line: str) -> str:
-    # Files that were joined carry a mark in the middle.
-    return line.lstrip(_BOM).translate(_CONTROLS).strip()

@@ -3,12 +3,11 @@
 Knows no files. Yields entries with the line that each comes from. No cell is evaluated or stripped.
 """
 
-import csv
-import io
 import re
 from collections.abc import Iterator
 
 from textcap.scoring.entries import Entry, Source, quoted
+from textcap.tables import DELIMITERS, check_header, table_header, table_rows
 
 CLOTHO, AUDIOCAPS, DCASE = "clotho", "audiocaps", "dcase"
 
@@ -25,7 +24,6 @@ _EXPECTED = {
     DCASE: "file_name and caption_reference_01, caption_reference_02, ...",
 }
 _EXPECTED_PREDICTIONS = "file_name and caption_predicted"
-_DELIMITERS = (",", ";", "\t")  # spreadsheets of half of Europe write semicolons
 
 
 def recognise_csv(text: str, *, single: bool) -> str | None:
@@ -34,9 +32,9 @@ def recognise_csv(text: str, *, single: bool) -> str | None:
     Args:
         single: Predictions are looked for.
     """
-    for delimiter in _DELIMITERS:
+    for delimiter in DELIMITERS:
         for form in (DCASE,) if single else (CLOTHO, AUDIOCAPS, DCASE):
-            if _caption_columns(_header(text, delimiter), form, single=single):
+            if _caption_columns(table_header(text, delimiter), form, single=single):
                 return form
     return None
 
@@ -51,18 +49,16 @@ def csv_entries(source: Source, form: str, *, single: bool) -> Iterator[Entry]:
     Raises:
         InputError: A column is missing or there twice, a row has too few or too many cells, or its quotes do not match.
     """
-    headers = {delimiter: _header(source.text, delimiter) for delimiter in _DELIMITERS}
-    fitting = [d for d in _DELIMITERS if _caption_columns(headers[d], form, single=single)]
+    headers = {delimiter: table_header(source.text, delimiter) for delimiter in DELIMITERS}
+    fitting = [d for d in DELIMITERS if _caption_columns(headers[d], form, single=single)]
     if not fitting:
         expected = _EXPECTED_PREDICTIONS if single else _EXPECTED[form]
         found = ", ".join(quoted(cell) for cell in headers[","][:8]) or "nothing"
         raise source.error(1, f"expected columns {expected}, found {found}")
     header = headers[fitting[0]]
-    twice = next((name for i, name in enumerate(header) if name and name in header[:i]), None)
-    if twice is not None:  # empty names are those of the empty columns that spreadsheets leave
-        raise source.error(1, f"two columns are called {quoted(twice)}", hint="rename or remove one of them")
+    check_header(header, source.error)
     columns = _caption_columns(header, form, single=single)
-    for line, row in _rows(source, fitting[0], len(header)):
+    for line, row in table_rows(source.text, fitting[0], len(header), source.error):
         cells = dict(zip(header, row, strict=True))
         if form == AUDIOCAPS:
             yield _audiocaps_entry(source, line, cells)
@@ -79,39 +75,6 @@ def _caption_columns(header: list[str], form: str, *, single: bool) -> list[int]
     if single:
         return [header.index(name) for name in _PREDICTED if name in header][:1]
     return [i for i, name in enumerate(header) if _NUMBERED[form].fullmatch(name)]
-
-
-def _header(text: str, delimiter: str) -> list[str]:
-    try:
-        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        first: list[str] = next((row for row in rows if row), [])
-    except csv.Error:
-        return []
-    return [cell.strip() for cell in first]
-
-
-def _rows(source: Source, delimiter: str, n_cells: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row below the header with the line where it begins; a cell may run over several lines."""
-    # Strict: otherwise a quote that is never closed takes the rest of the file into one cell.
-    reader = csv.reader(io.StringIO(source.text, newline=""), delimiter=delimiter, strict=True)
-    in_body, line = False, 1
-    while True:
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            hint = "a quote that opens a cell has to close it, and one inside is written twice"
-            if "field limit" in str(error):  # a quote that is never closed does this, too
-                hint = "no cell may be so long; is there a quote that is never closed?"
-            raise source.error(line, f"not a row of a table: {error}", hint=hint) from error
-        if row is None:
-            return
-        if in_body and any(cell.strip() for cell in row):  # spreadsheets leave rows of commas at the end
-            if len(row) != n_cells:
-                quotes = "a cell that holds the separator stands in quotes" if len(row) > n_cells else None
-                raise source.error(line, f"expected {n_cells} cells, found {len(row)}", hint=quotes)
-            yield line, row
-        in_body = in_body or bool(row)
-        line = reader.line_num + 1
 
 
 def _audiocaps_entry(source: Source, line: int, cells: dict[str, str]) -> Entry:
