@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from textcap.audio import read_windows
+from textcap.audio_embeddings import Recording, embed_recordings
 from textcap.backbone import CLAPCAP, CLAPCAP_END_TOKEN_ID, EMBEDDED, Backbone
 from textcap.bridge import Bridge
 from textcap.checkpoint import StoredModel, load_model
@@ -163,8 +163,16 @@ class Captioner:
         return [CaptionedEmbedding(self._text(beams[0]), beams[0].score) for beams in found]
 
     def _caption_group(self, paths: Sequence[Path], decoding: DecodingConfig, batch_size: int) -> list[CaptionResult]:
-        recordings = self._embed(paths, batch_size)
-        heard = [r.embedding for r in recordings if isinstance(r, _Recording)]
+        clap = self.backbone.config.clap
+        recordings = embed_recordings(
+            paths,
+            self._audio_encoder,
+            clap.audio,
+            width=clap.embedding_width,
+            device=self.device,
+            batch_size=batch_size,
+        )
+        heard = [r.embedding for r in recordings if isinstance(r, Recording)]
         captions = iter(self.caption_embeddings(torch.stack(heard), decoding) if heard else [])
         results = []
         for path, recording in zip(paths, recordings, strict=True):
@@ -175,45 +183,11 @@ class Captioner:
                 results.append(CaptionResult(path, said.caption, said.score, recording.duration_s))
         return results
 
-    @torch.inference_mode()
-    def _embed(self, paths: Sequence[Path], batch_size: int) -> list["_Recording | InputError"]:
-        """Embed each file as the mean of its windows' embeddings, in batches of windows that cross files."""
-        sums = torch.zeros(len(paths), self.backbone.config.clap.embedding_width)
-        ends_s: dict[int, float] = {}
-        errors: dict[int, InputError] = {}
-        pending: list[tuple[int, Tensor]] = []
-
-        def flush() -> None:
-            if pending:
-                windows = torch.stack([samples for _, samples in pending]).to(self.device)  # [W, S]
-                owners = torch.tensor([i for i, _ in pending])
-                sums.index_add_(0, owners, self._audio_encoder(windows).float().cpu())
-                pending.clear()
-
-        for i, path in enumerate(paths):
-            try:
-                for window in read_windows(path, self.backbone.config.clap.audio):
-                    pending.append((i, torch.from_numpy(window.samples)))
-                    ends_s[i] = window.end_s
-                    if len(pending) == batch_size:
-                        flush()
-            except InputError as error:
-                errors[i] = error
-        flush()
-        units = torch.nn.functional.normalize(sums, dim=-1)  # the mean's direction is the sum's
-        return [errors[i] if i in errors else _Recording(units[i], ends_s[i]) for i in range(len(paths))]
-
     def _text(self, hypothesis: Hypothesis) -> str:
         text = self.backbone.tokenizer.decode(list(hypothesis.token_ids))
         if self._capitalise:
             text = text.capitalize()  # before white space goes: msclap makes no capital behind a leading space
         return " ".join(text.split())
-
-
-@dataclass(frozen=True)
-class _Recording:
-    embedding: Tensor  # [E], unit length
-    duration_s: float
 
 
 def _load_backbone_of(stored: StoredModel, offline: bool | None, progress: Progress | None) -> Backbone:
