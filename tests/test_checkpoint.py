@@ -78,8 +78,14 @@ def test_folder_holds_four_readable_files(folder: Path, mapper: Mapper) -> None:
     ]
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["format_version"] == 1
-    assert config["bridge"] == {"noise_variance": 0.04, "noise_std": pytest.approx(0.2)}
-    assert config["caption_files"][1] == {"name": "蝉.txt", "sha256": "ef" * 32, "n_captions": 1}
+    assert config["bridge"] == {
+        "noise_variance": 0.04,
+        "noise_std": pytest.approx(0.2),
+        "audio_noise_variance": 0.0,
+        "calibration": None,
+    }
+    assert config["caption_files"][1] == {"name": "蝉.txt", "sha256": "ef" * 32, "n_captions": 1, "weight": 1.0}
+    assert (config["pair_files"], config["adapter"]) == ([], None)
     assert config["packages"]["torch"] == torch.__version__
     assert config["packages"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert (config["device"], config["precision"], config["n_processes"]) == ("cuda", "bfloat16", 2)
@@ -238,10 +244,12 @@ def test_card_says_what_it_is_and_escapes_what_it_was_given(folder: Path) -> Non
 
 def test_card_of_a_hostile_name_and_command_stays_whole() -> None:
     values = {
-        "bridge": {"noise_variance": 0.0, "noise_std": 0.0},
+        "bridge": {"noise_variance": 0.0, "noise_std": 0.0, "audio_noise_variance": 0.0, "calibration": None},
         "mapper": {"n_layers": 1, "prefix_length": 2},
         "training": {"epochs": 1, "batch_size": 1, "learning_rate": 1e-4, "warmup_steps": 0, "seed": 0},
-        "caption_files": [{"name": "<script>.txt\n# not a heading", "sha256": "0", "n_captions": 1}],
+        "caption_files": [{"name": "<script>.txt\n# not a heading", "sha256": "0", "n_captions": 1, "weight": 1.0}],
+        "pair_files": [],
+        "adapter": None,
         "n_training_captions": 1,
         "n_held_out_captions": 0,
         "backbone_name": "|x|",

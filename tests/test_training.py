@@ -40,6 +40,7 @@ from textcap.training.events import (
 from textcap.training.held_out import HeldOutResult
 from textcap.training.job import TrainingJob
 from textcap.training.loop import MapperTraining, new_mapper
+from textcap.training.prepare import TrainingData
 from textcap.training.state import STATE_FILE, TrainingProgress, WorkFolder, has_saved, load_state
 
 # 203 captions, 20 of them held out: batches of 13 leave one caption over.
@@ -605,7 +606,7 @@ def test_failing_process_ends_the_others(
 ) -> None:
     workers = fake_workers(monkeypatch, WAITS, script)
     with pytest.raises(error, match=message):
-        processes.launch(TrainingJob("model"), caption_set(), 2, lambda event: None)
+        processes.launch(TrainingJob("model"), TrainingData(caption_set()), 2, lambda event: None)
     assert len(workers) == 2 and all(worker.poll() is not None for worker in workers)
 
 

@@ -20,8 +20,8 @@ from textcap.config import (
     LanguageModelConfig,
     MapperConfig,
     TextTowerConfig,
-    to_dict,
 )
+from textcap.fields import to_dict
 from textcap.language_model import LanguageModel
 from textcap.tokenizer import END_OF_TEXT, Tokenizer
 

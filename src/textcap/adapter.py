@@ -15,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from textcap.config import AdapterFacts, from_dict, to_dict
+from textcap.config import AdapterFacts
 from textcap.errors import CheckpointError, InputError
+from textcap.fields import from_dict, to_dict
 from textcap.files import atomic_write_bytes
 
 FORMAT_VERSION = 1

@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 
 from textcap.audio_embeddings import AudioWindowEncoder, Recording, embed_recordings
-from textcap.config import CAPTION_BATCH_SIZE, AudioConfig, to_dict
+from textcap.config import CAPTION_BATCH_SIZE, AudioConfig
 from textcap.errors import InputError
+from textcap.fields import to_dict
 from textcap.files import sha256_of_file
 from textcap.weights.cache import own_cache_folder
 

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from textcap.clap import AudioEncoder, TextEncoder, load_audio_encoder, load_text_encoder
-from textcap.config import BackboneConfig, from_dict
+from textcap.config import BackboneConfig
 from textcap.errors import CheckpointError, InputError
+from textcap.fields import from_dict
 from textcap.language_model import LanguageModel, load_language_model
 from textcap.mapper import CLAPCAP_PREFIX, Mapper, load_clapcap_mapper
 from textcap.tensors import Checkpoint, Source, load_exact, read_checkpoint

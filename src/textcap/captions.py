@@ -5,6 +5,7 @@ is odd but usable comes back as warnings, what cannot be used is an InputError w
 """
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -15,8 +16,10 @@ from textcap.errors import InputError
 
 STDIN = "-"
 MAX_CHARACTERS = 1000
+MAX_WEIGHT = 1000.0
 
 _BOM = "\ufeff"
+_TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 # Everything that ends or disturbs a line for some reader: C0, DEL, C1 and Unicode's two separators.
 _CONTROLS = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
 
@@ -25,9 +28,10 @@ _CONTROLS = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x
 class CaptionFile:
     """One source of captions as the model folder records it."""
 
-    name: str  # as it was given
+    name: str  # as it was given, without its weight
     sha256: str  # of its bytes
     n_captions: int
+    weight: float = 1.0  # how often each caption is drawn in an epoch, on average
 
 
 @dataclass(frozen=True)
@@ -53,20 +57,24 @@ def load_captions(paths: Sequence[str | Path]) -> CaptionSet:
     A byte order mark, line ends of any system and blank lines are fine; control characters in a line become spaces.
 
     Args:
-        paths: Files in UTF-8; "-" is standard input.
+        paths: Files in UTF-8; "-" is standard input. A name may end in ":" and a weight, see `split_weight`.
 
     Raises:
-        InputError: A file is missing, holds a NUL or a byte that is not UTF-8, or holds no caption.
+        InputError: A file is missing, holds a NUL or a byte that is not UTF-8, or holds no caption; a weight is out
+            of range.
     """
     if not paths:
         raise InputError("no caption file was given")
-    if [str(path) for path in paths].count(STDIN) > 1:
+    weighted = [split_weight(path) for path in paths]
+    if [path for path, _ in weighted].count(STDIN) > 1:
         raise InputError("standard input was given twice")
     captions: list[str] = []
     files: list[CaptionFile] = []
     warnings: list[str] = []
-    for path in paths:
-        name = "standard input" if str(path) == STDIN else str(path)
+    for path, weight in weighted:
+        name = "standard input" if path == STDIN else path
+        if name.lower().endswith(_TABLE_SUFFIXES):
+            warnings.append(f"{name} is read as text, every line a caption; for sounds with captions there is --pairs")
         before, digest = len(captions), hashlib.sha256()
         for number, raw in enumerate(_lines(path, name, digest.update), start=1):
             caption, warning = clean_caption(_decode(raw, name, number))
@@ -76,8 +84,29 @@ def load_captions(paths: Sequence[str | Path]) -> CaptionSet:
                 captions.append(caption)
         if len(captions) == before:
             raise InputError(f"{name} holds no caption", hint="one caption per line is expected")
-        files.append(CaptionFile(name, digest.hexdigest(), len(captions) - before))
+        files.append(CaptionFile(name, digest.hexdigest(), len(captions) - before, weight))
     return CaptionSet(captions, tuple(files), tuple(warnings))
+
+
+def split_weight(path: str | Path) -> tuple[str, float]:
+    """Return a file's name and its weight: "more.txt:0.5" is "more.txt" with half as many draws as lines.
+
+    What follows the last colon counts as a weight only where there is no file of the whole name, and one of the rest.
+
+    Raises:
+        InputError: The weight is not above 0, or far too large.
+    """
+    whole = str(path)
+    name, colon, number = whole.rpartition(":")
+    if not colon or os.path.lexists(whole) or not (name == STDIN or os.path.lexists(name)):
+        return whole, 1.0
+    try:
+        weight = float(number)
+    except ValueError:
+        return whole, 1.0
+    if not 0 < weight <= MAX_WEIGHT:
+        raise InputError(f"the weight of {name} is {number}, but must be above 0 and at most {MAX_WEIGHT:g}")
+    return name, weight
 
 
 def clean_caption(text: str) -> tuple[str, str | None]:

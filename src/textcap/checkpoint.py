@@ -17,9 +17,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from textcap.adapter import LinearAdapter, save_adapter
 from textcap.captions import CaptionFile
-from textcap.config import BridgeConfig, MapperConfig, TrainingConfig, from_dict, to_dict
+from textcap.config import AdapterFacts, BridgeConfig, MapperConfig, TrainingConfig
 from textcap.errors import CheckpointError, InputError
+from textcap.fields import from_dict, to_dict
 from textcap.files import atomic_folder, atomic_write_text, follow_umask
 from textcap.mapper import Mapper
 from textcap.model_card import model_card
@@ -30,6 +32,7 @@ FORMAT_VERSION = 1
 
 CONFIG_FILE = "config.json"
 MAPPER_FILE = "mapper.safetensors"
+ADAPTER_FILE = "adapter.safetensors"
 CARD_FILE = "README.md"
 METRICS_FILE = "metrics.jsonl"
 
@@ -57,6 +60,8 @@ class ModelConfig:
     device: str = "unknown"  # that it was trained on; older folders do not say
     precision: str = "unknown"
     n_processes: int = 1
+    pair_files: tuple[CaptionFile, ...] = ()  # captions that were learned from sounds, as many as could be used
+    adapter: AdapterFacts | None = None  # of the linear adapter that the bridge applied to text
 
 
 @dataclass(frozen=True)
@@ -105,12 +110,14 @@ def save_model(
     mapper: Mapper,
     metrics: Sequence[Mapping[str, Any]] = (),
     *,
+    adapter: LinearAdapter | None = None,
     force: bool = False,
 ) -> None:
     """Write a model folder.
 
     Args:
         metrics: One record for each epoch.
+        adapter: What the bridge applied to text embeddings; captioning does not need it.
         force: Replace a model folder that is there; it stays until the new one is whole.
 
     Raises:
@@ -124,6 +131,8 @@ def save_model(
         values = json.dumps(_to_json(config), indent=2, ensure_ascii=False)
         atomic_write_text(beside / CONFIG_FILE, escape_surrogates(values) + "\n")
         atomic_write_text(beside / METRICS_FILE, metrics_lines(metrics))
+        if adapter is not None:
+            save_adapter(beside / ADAPTER_FILE, adapter)
         atomic_write_text(beside / CARD_FILE, model_card(folder.name, _to_json(config), metrics))
         try:
             save_file(tensors, beside / MAPPER_FILE)
@@ -175,6 +184,8 @@ def _to_json(config: ModelConfig) -> dict[str, Any]:
         "device": config.device,
         "precision": config.precision,
         "n_processes": config.n_processes,
+        "pair_files": [to_dict(file) for file in config.pair_files],
+        "adapter": to_dict(config.adapter) if config.adapter else None,
     }
 
 
@@ -201,8 +212,10 @@ def _read_config(path: Path) -> ModelConfig:
 
 
 def _from_json(values: dict[str, Any]) -> ModelConfig:
-    bridge = {**values["bridge"]}
+    # The first folders that were written lack what stands before their own values here.
+    bridge = {"audio_noise_variance": 0.0, "calibration": None, **values["bridge"]}
     bridge.pop("noise_std", None)  # for readers; the variance counts
+    adapter = values.get("adapter")
     plain = {
         "backbone_name": str,
         "backbone_hash": str,
@@ -222,9 +235,15 @@ def _from_json(values: dict[str, Any]) -> ModelConfig:
         bridge=from_dict(BridgeConfig, bridge),
         mapper=from_dict(MapperConfig, values["mapper"]),
         training=from_dict(TrainingConfig, values["training"]),
-        caption_files=tuple(from_dict(CaptionFile, file) for file in values["caption_files"]),
+        caption_files=_files_from_json(values["caption_files"]),
+        pair_files=_files_from_json(values.get("pair_files", [])),
+        adapter=None if adapter is None else from_dict(AdapterFacts, adapter),
         **{name: values[name] for name in plain},
     )
+
+
+def _files_from_json(files: list[dict[str, Any]]) -> tuple[CaptionFile, ...]:
+    return tuple(from_dict(CaptionFile, {"weight": 1.0, **file}) for file in files)
 
 
 def _read_mapper(path: Path, config: MapperConfig) -> Mapper:

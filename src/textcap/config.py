@@ -1,42 +1,20 @@
-"""Every setting of textcap as frozen dataclasses, with range checks and JSON in and out.
+"""Every setting of textcap as frozen dataclasses, with range checks.
 
 Knows no torch, no files and no command line. A setting that is out of range is an InputError that names
 the field and the value; the defaults are the paper's (arXiv 2309.07372) and msclap's 2023 checkpoint.
 """
 
-import dataclasses
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
-from textcap.errors import InputError
+from textcap.fields import TOO_MANY, require, require_counts
 
 CAPTION_BATCH_SIZE = 8  # clips captioned at once where nobody says otherwise
 
-_Config = TypeVar("_Config")
-
 MAX_SEED = 2**63 - 1
-
-_TOO_MANY = 2**31
-
-
-def _require(condition: bool, name: str, value: object, rule: str) -> None:
-    if not condition:
-        raise InputError(f"{name} is {value!r}, but must be {rule}")
-
-
-def _require_counts(config: object, *names: str) -> None:
-    """Require fields to be counts that torch can take; a list is looked at item by item."""
-    for name in names:
-        value = getattr(config, name)
-        for count in value if isinstance(value, tuple) else (value,):
-            _require(1 <= count < _TOO_MANY, name, value, f"at least 1 and below {_TOO_MANY:,}")
 
 
 def _require_heads(config: "TextTowerConfig | LanguageModelConfig | MapperConfig") -> None:
-    _require(config.width % config.n_heads == 0, "n_heads", config.n_heads, f"a divisor of width {config.width}")
+    require(config.width % config.n_heads == 0, "n_heads", config.n_heads, f"a divisor of width {config.width}")
 
 
 @dataclass(frozen=True)
@@ -55,12 +33,12 @@ class AudioConfig:
     mel_max_hz: float = 14000.0
 
     def __post_init__(self) -> None:
-        _require_counts(self, "sample_rate_hz", "n_fft", "stft_hop_samples", "n_mels", "mel_rate_hz")
-        _require(0 < self.window_s < float("inf"), "window_s", self.window_s, "above 0")
-        _require(0 < self.hop_s <= self.window_s, "hop_s", self.hop_s, "above 0 and at most window_s")
-        _require(self.hop_samples >= 1, "hop_s", self.hop_s, "at least one sample")
-        _require(0 <= self.mel_min_hz < float("inf"), "mel_min_hz", self.mel_min_hz, "0 or more")
-        _require(self.mel_min_hz < self.mel_max_hz < float("inf"), "mel_max_hz", self.mel_max_hz, "above mel_min_hz")
+        require_counts(self, "sample_rate_hz", "n_fft", "stft_hop_samples", "n_mels", "mel_rate_hz")
+        require(0 < self.window_s < float("inf"), "window_s", self.window_s, "above 0")
+        require(0 < self.hop_s <= self.window_s, "hop_s", self.hop_s, "above 0 and at most window_s")
+        require(self.hop_samples >= 1, "hop_s", self.hop_s, "at least one sample")
+        require(0 <= self.mel_min_hz < float("inf"), "mel_min_hz", self.mel_min_hz, "0 or more")
+        require(self.mel_min_hz < self.mel_max_hz < float("inf"), "mel_max_hz", self.mel_max_hz, "above mel_min_hz")
 
     @property
     def window_samples(self) -> int:
@@ -85,14 +63,14 @@ class AudioTowerConfig:
     attention_window: int = 8
 
     def __post_init__(self) -> None:
-        _require_counts(self, "spec_size", "patch_size", "patch_width", "depths", "n_heads", "attention_window")
-        _require(1 <= len(self.depths) <= 8, "depths", self.depths, "a list of 1 to 8 counts")
-        _require(len(self.depths) == len(self.n_heads), "n_heads", self.n_heads, "as many as depths")
+        require_counts(self, "spec_size", "patch_size", "patch_width", "depths", "n_heads", "attention_window")
+        require(1 <= len(self.depths) <= 8, "depths", self.depths, "a list of 1 to 8 counts")
+        require(len(self.depths) == len(self.n_heads), "n_heads", self.n_heads, "as many as depths")
         widths = [self.patch_width * 2**stage for stage in range(len(self.depths))]
         divide = all(width % n_heads == 0 for width, n_heads in zip(widths, self.n_heads, strict=True))
-        _require(divide, "n_heads", self.n_heads, f"divisors of the widths {widths}")
+        require(divide, "n_heads", self.n_heads, f"divisors of the widths {widths}")
         divides = self.spec_size % self.patch_size == 0
-        _require(divides, "patch_size", self.patch_size, f"a divisor of spec_size {self.spec_size}")
+        require(divides, "patch_size", self.patch_size, f"a divisor of spec_size {self.spec_size}")
 
     @property
     def width(self) -> int:
@@ -112,10 +90,10 @@ class TextTowerConfig:
     max_tokens: int = 77  # a longer caption is cut and keeps its end token
 
     def __post_init__(self) -> None:
-        _require_counts(self, "n_layers", "width", "n_heads", "n_positions", "vocab_size", "max_tokens")
+        require_counts(self, "n_layers", "width", "n_heads", "n_positions", "vocab_size", "max_tokens")
         _require_heads(self)
         fits = self.max_tokens <= self.n_positions
-        _require(fits, "max_tokens", self.max_tokens, f"at most n_positions {self.n_positions}")
+        require(fits, "max_tokens", self.max_tokens, f"at most n_positions {self.n_positions}")
 
 
 @dataclass(frozen=True)
@@ -128,7 +106,7 @@ class ClapConfig:
     embedding_width: int = 1024
 
     def __post_init__(self) -> None:
-        _require_counts(self, "embedding_width")
+        require_counts(self, "embedding_width")
 
 
 @dataclass(frozen=True)
@@ -142,7 +120,7 @@ class LanguageModelConfig:
     vocab_size: int = 50257
 
     def __post_init__(self) -> None:
-        _require_counts(self, "n_layers", "width", "n_heads", "n_positions", "vocab_size")
+        require_counts(self, "n_layers", "width", "n_heads", "n_positions", "vocab_size")
         _require_heads(self)
 
 
@@ -158,10 +136,10 @@ class MapperConfig:
     hidden_ratio: float = 2.0
 
     def __post_init__(self) -> None:
-        _require_counts(self, "embedding_width", "width", "prefix_length", "n_layers", "n_heads")
+        require_counts(self, "embedding_width", "width", "prefix_length", "n_layers", "n_heads")
         _require_heads(self)
-        in_range = 1 <= self.width * self.hidden_ratio < _TOO_MANY
-        _require(in_range, "hidden_ratio", self.hidden_ratio, "above 0, with a hidden width of at least 1")
+        in_range = 1 <= self.width * self.hidden_ratio < TOO_MANY
+        require(in_range, "hidden_ratio", self.hidden_ratio, "above 0, with a hidden width of at least 1")
 
 
 @dataclass(frozen=True)
@@ -175,11 +153,11 @@ class BackboneConfig:
     noise_variance: float = 0.015
 
     def __post_init__(self) -> None:
-        _require(0 <= self.noise_variance < float("inf"), "noise_variance", self.noise_variance, "0 or more")
+        require(0 <= self.noise_variance < float("inf"), "noise_variance", self.noise_variance, "0 or more")
         widths = self.mapper.embedding_width, self.mapper.width
         wanted = self.clap.embedding_width, self.language_model.width
-        _require(widths[0] == wanted[0], "mapper.embedding_width", widths[0], f"{wanted[0]}, as wide as CLAP's")
-        _require(widths[1] == wanted[1], "mapper.width", widths[1], f"{wanted[1]}, as wide as the language model")
+        require(widths[0] == wanted[0], "mapper.embedding_width", widths[0], f"{wanted[0]}, as wide as CLAP's")
+        require(widths[1] == wanted[1], "mapper.width", widths[1], f"{wanted[1]}, as wide as the language model")
 
 
 @dataclass(frozen=True)
@@ -193,8 +171,8 @@ class NoiseCalibration:
     rule: str  # how the standard deviation follows from them
 
     def __post_init__(self) -> None:
-        _require_counts(self, "n_pairs")
-        _require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"between 0 and {MAX_SEED:,}")
+        require_counts(self, "n_pairs")
+        require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"between 0 and {MAX_SEED:,}")
 
 
 @dataclass(frozen=True)
@@ -235,7 +213,7 @@ class BridgeConfig:
     def __post_init__(self) -> None:
         for name in ("noise_variance", "audio_noise_variance"):
             value = getattr(self, name)
-            _require(0 <= value < float("inf"), name, value, "0 or more")
+            require(0 <= value < float("inf"), name, value, "0 or more")
 
     @property
     def noise_std(self) -> float:
@@ -260,11 +238,11 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require_counts(self, "epochs", "batch_size")
-        _require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "between 0 and 1")
-        _require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
-        _require(self.held_out_captions >= 0, "held_out_captions", self.held_out_captions, "0 or more")
-        _require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"between 0 and {MAX_SEED:,}")
+        require_counts(self, "epochs", "batch_size")
+        require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "between 0 and 1")
+        require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
+        require(self.held_out_captions >= 0, "held_out_captions", self.held_out_captions, "0 or more")
+        require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"between 0 and {MAX_SEED:,}")
 
 
 @dataclass(frozen=True)
@@ -277,55 +255,7 @@ class DecodingConfig:
     n_best: int = 1
 
     def __post_init__(self) -> None:
-        _require(self.beam_size >= 1, "beam_size", self.beam_size, "at least 1")
-        _require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
-        _require(0 < self.temperature < float("inf"), "temperature", self.temperature, "above 0")
-        _require(1 <= self.n_best <= self.beam_size, "n_best", self.n_best, "between 1 and beam_size")
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Return a configuration as plain values that JSON can hold; tuples become lists."""
-    return {
-        f.name: to_dict(value) if dataclasses.is_dataclass(value) else _plain(value)
-        for f in dataclasses.fields(config)
-        for value in [getattr(config, f.name)]
-    }
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def from_dict(cls: type[_Config], data: Mapping[str, Any]) -> _Config:
-    """Rebuild a configuration from `to_dict`'s output.
-
-    Raises:
-        InputError: A field is missing, unknown or out of range.
-    """
-    if not isinstance(data, Mapping):
-        raise InputError(f"{cls.__name__} is {data!r}, but must be an object")
-    hints = typing.get_type_hints(cls)
-    names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if unknown := sorted(set(data) - names):
-        raise InputError(f"{cls.__name__} has no field {', '.join(unknown)}")
-    if missing := sorted(names - set(data)):
-        raise InputError(f"{cls.__name__} lacks {', '.join(missing)}")
-    return cls(**{name: _typed(hints[name], f"{cls.__name__}.{name}", value) for name, value in data.items()})
-
-
-def _typed(hint: Any, name: str, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return from_dict(typing.cast(type, hint), value)
-    if typing.get_origin(hint) is tuple:
-        _require(isinstance(value, list | tuple), name, value, "a list")
-        return tuple(_typed(typing.get_args(hint)[0], name, item) for item in value)
-    if isinstance(hint, types.UnionType):
-        return None if value is None else _typed(typing.get_args(hint)[0], name, value)
-    accepted = (int, float) if hint is float else (hint,)
-    _require(
-        isinstance(value, accepted) and not (isinstance(value, bool) and hint is not bool),
-        name,
-        value,
-        hint.__name__,
-    )
-    return float(value) if hint is float else value
+        require(self.beam_size >= 1, "beam_size", self.beam_size, "at least 1")
+        require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
+        require(0 < self.temperature < float("inf"), "temperature", self.temperature, "above 0")
+        require(1 <= self.n_best <= self.beam_size, "n_best", self.n_best, "between 1 and beam_size")

@@ -3,6 +3,7 @@
 import math
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,15 +18,19 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "textcap train captions.txt -o textcap-model\n\n"
-    "textcap train a.txt b.txt --epochs 10 --noise-std 0.1 -o quick-model"
+    "textcap train mine.txt more.txt:0.5 --noise-from pairs.csv -o my-model"
 )
 
 
 def train(
     captions: Annotated[
-        list[str],
-        typer.Argument(help="Text files, one caption per line; - is standard input.", show_default=False),
-    ],
+        list[str] | None,
+        typer.Argument(
+            help="Text files, one caption per line; - is standard input. more.txt:0.5 draws half as many captions "
+            "per epoch as more.txt has lines, where no file of the whole name is there.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")] = Path("textcap-model"),
     backbone: Annotated[str, typer.Option(help="msclap-2023, tiny, or a folder.")] = "msclap-2023",
     noise_variance: Annotated[
@@ -34,6 +39,22 @@ def train(
     noise_std: Annotated[
         float | None, typer.Option(min=0, help="The same as a standard deviation: the square root.")
     ] = None,
+    noise_from: Annotated[
+        Path | None, typer.Option(metavar="PAIRS", help="Measure the noise on pairs, as textcap gap does.")
+    ] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="Apply this linear adapter to text embeddings; see textcap fit-adapter.")
+    ] = None,
+    pairs: Annotated[
+        list[Path] | None, typer.Option(help="Learn from sounds with captions, beside text or without; repeatable.")
+    ] = None,
+    audio_dir: Annotated[
+        list[Path] | None,
+        typer.Option(help="Where the sounds of pairs are: one for all, or one for each --pairs, then --noise-from."),
+    ] = None,
+    audio_noise_variance: Annotated[
+        float, typer.Option(min=0, help="Of noise on the embeddings of sounds that are learned from.")
+    ] = 0.0,
     epochs: Annotated[int, typer.Option(min=1, help="Times every caption is seen.")] = TrainingConfig.epochs,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Captions in a step, over all devices.")
@@ -64,13 +85,19 @@ def train(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
 ) -> None:
-    """Train a captioner on text alone.
+    """Train a captioner on text alone, or on pairs of sound and text.
 
     Only captions are needed, no sound. Prints the model folder. A run that was
     stopped goes on when the same command is given again. The defaults are the
     paper's.
     """
-    bridge = _bridge(noise_variance, noise_std)
+    captions, pairs = captions or [], pairs or []
+    if not captions and not pairs:
+        raise typer.BadParameter("give a text file with captions, or --pairs")
+    bridge = _bridge(noise_variance, noise_std, audio_noise_variance)
+    _check_bridge(bridge, noise_from, adapter, captions, pairs, audio_noise_variance)
+    pair_paths = [*pairs, *([noise_from] if noise_from else [])]
+    folders = _audio_folders(pair_paths, audio_dir or [])
     try:
         settings = TrainingConfig(epochs, batch_size, learning_rate, warmup_steps, held_out, seed)
     except InputError as error:
@@ -81,6 +108,8 @@ def train(
         output=str(output),
         backbone=backbone,
         bridge=bridge,
+        audio_noise_variance=audio_noise_variance,
+        adapter=str(adapter) if adapter else None,
         prefix_length=prefix_length,
         mapper_layers=mapper_layers,
         training=settings,
@@ -89,13 +118,22 @@ def train(
         offline=offline or None,
         command=shlex.join(["textcap", *sys.argv[1:]]),
     )
-    _run(job, captions, quiet, verbose)
+    inputs = _Inputs(captions, list(zip(pair_paths, folders, strict=True)), noise_from is not None)
+    _run(job, inputs, quiet, verbose)
 
 
-def _run(job: "TrainingJob", captions: list[str], quiet: bool, verbose: bool) -> None:
+@dataclass(frozen=True)
+class _Inputs:
+    captions: list[str]
+    pairs: list[tuple[Path, Path | None]]  # with the folder of their sounds
+    last_is_for_noise: bool  # the last of `pairs` is what the noise is measured on
+
+
+def _run(job: "TrainingJob", inputs: _Inputs, quiet: bool, verbose: bool) -> None:
     set_verbosity(quiet, verbose)
-    from textcap.captions import load_captions
+    from textcap.captions import load_captions, split_weight
     from textcap.cli.training_view import TrainingView
+    from textcap.pairs import read_pairs
     from textcap.training import check_output
     from textcap.training import train as train_model
     from textcap.training.events import Warned
@@ -104,24 +142,60 @@ def _run(job: "TrainingJob", captions: list[str], quiet: bool, verbose: bool) ->
     is_main = torchrun_place()[0] == 0
     set_verbosity(quiet or not is_main, verbose)
     output = Path(job.output)
-    check_output(job, captions)  # before standard input is waited for
+    # Before standard input is waited for.
+    check_output(job, [*(split_weight(name)[0] for name in inputs.captions), *(path for path, _ in inputs.pairs)])
     with TrainingView(output) as view:
-        loaded = load_captions(captions)
-        for warning in loaded.warnings:
+        read = [read_pairs(path, audio_folder=folder) for path, folder in inputs.pairs]
+        noise_pairs = read.pop() if inputs.last_is_for_noise else None
+        loaded = load_captions(inputs.captions) if inputs.captions else None
+        for warning in loaded.warnings if loaded else ():
             view(Warned(warning))
-        train_model(job, loaded, view, download_progress=view.show_download)
+        train_model(job, loaded, view, pairs=read, noise_pairs=noise_pairs, download_progress=view.show_download)
     if is_main:
         print(output, flush=True)
         err.print(f"caption with: textcap caption *.wav -m {shlex.quote(str(output))}", markup=False)
 
 
-def _bridge(noise_variance: float | None, noise_std: float | None) -> BridgeConfig | None:
+def _bridge(noise_variance: float | None, noise_std: float | None, audio_noise_variance: float) -> BridgeConfig | None:
     if noise_variance is not None and noise_std is not None:
         raise typer.BadParameter("give --noise-variance or --noise-std, not both")
     variance = noise_variance if noise_std is None else noise_std * noise_std  # a power would overflow
+    for name, value in (
+        ("--noise-variance" if noise_std is None else "--noise-std", variance),
+        ("--audio-noise-variance", audio_noise_variance),
+    ):
+        if value is not None and not math.isfinite(value):
+            raise typer.BadParameter(f"{name} is too large or no number")
     if variance is None:
         return None
-    if not math.isfinite(variance):
-        name = "--noise-variance" if noise_std is None else "--noise-std"
-        raise typer.BadParameter(f"{name} is too large or no number")
-    return BridgeConfig(noise_variance=variance)
+    return BridgeConfig(noise_variance=variance, audio_noise_variance=audio_noise_variance)
+
+
+def _check_bridge(
+    bridge: BridgeConfig | None,
+    noise_from: Path | None,
+    adapter: Path | None,
+    captions: list[str],
+    pairs: list[Path],
+    audio_noise_variance: float,
+) -> None:
+    """Refuse options that say nothing of what is trained on."""
+    if noise_from is not None and bridge is not None:
+        raise typer.BadParameter("give --noise-from or the noise itself, not both")
+    given = {"--noise-from": noise_from, "--noise-variance or --noise-std": bridge, "--adapter": adapter}
+    if not captions and (of_text := [name for name, value in given.items() if value is not None]):
+        raise typer.BadParameter(f"{of_text[0]} is for text, and there is none: --audio-noise-variance is for sounds")
+    if audio_noise_variance and not pairs:
+        raise typer.BadParameter("--audio-noise-variance is for the sounds of --pairs, and there are none")
+
+
+def _audio_folders(pair_paths: list[Path], audio_dirs: list[Path]) -> list[Path | None]:
+    """Return the folder of each file of pairs."""
+    if audio_dirs and not pair_paths:
+        raise typer.BadParameter("--audio-dir is for --pairs and --noise-from, and there are none")
+    if len(audio_dirs) > 1 and len(audio_dirs) != len(pair_paths):
+        message = f"there are {len(audio_dirs)} --audio-dir for {len(pair_paths)} files of pairs"
+        raise typer.BadParameter(f"{message}: give one for all, or one for each")
+    if len(audio_dirs) <= 1:
+        return [audio_dirs[0] if audio_dirs else None] * len(pair_paths)
+    return list(audio_dirs)

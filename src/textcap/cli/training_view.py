@@ -37,7 +37,7 @@ class TrainingView:
         self._bar.columns = tuple(
             _TimeLeft() if isinstance(column, TimeRemainingColumn) else column for column in self._bar.columns
         )
-        self._embedding: TaskID | None = None
+        self._embedding: dict[str, TaskID] = {}
         self._training: TaskID | None = None
         self._downloads: dict[str, TaskID] = {}
 
@@ -62,8 +62,8 @@ class TrainingView:
         match event:
             case Warned(message):
                 err.print(f"warning: {printable(message)}", markup=False, style="yellow")
-            case Embedded(n_done, n_captions):
-                self._show_embedded(n_done, n_captions)
+            case Embedded(n_done, n_total, what):
+                self._show_embedded(n_done, n_total, what)
             case Started():
                 self._show_start(event)
             case Stepped():
@@ -80,20 +80,21 @@ class TrainingView:
         self._bar.update(self._downloads[name], total=(n_total or n_bytes) // 10**6, completed=n_bytes // 10**6)
         self._bar.update(self._downloads[name], visible=n_bytes != n_total)
 
-    def _show_embedded(self, n_done: int, n_captions: int) -> None:
-        if self._embedding is None:
-            self._embedding = self._bar.add_task("text embeddings", total=n_captions, status="")
+    def _show_embedded(self, n_done: int, n_total: int, what: str) -> None:
+        if what not in self._embedding:
+            self._embedding[what] = self._bar.add_task(f"embedding {what}", total=n_total, status="")
             if self._bar.disable:
-                err.print(f"embedding {n_captions:,} captions", markup=False)
-        self._bar.update(self._embedding, completed=n_done)
+                err.print(f"embedding {n_total:,} {what}", markup=False)
+        self._bar.update(self._embedding[what], completed=n_done, total=n_total)
 
     def _show_start(self, started: "Started") -> None:
-        if self._embedding is not None:
-            self._bar.remove_task(self._embedding)
+        for task in self._embedding.values():
+            self._bar.remove_task(task)
         devices = f"{started.n_processes} x " if started.n_processes > 1 else ""
         lines = [
             f"backbone {started.backbone} on {devices}{started.device}, {started.precision}",
-            f"noise variance {started.noise_variance:g} (standard deviation {started.noise_std:.4g})",
+            *_bridge_lines(started),
+            *_source_lines(started),
             f"{started.n_captions:,} captions to learn, {started.n_held_out:,} held out; "
             f"{started.total_steps:,} steps in {started.epochs} epochs",
         ]
@@ -113,6 +114,28 @@ class TrainingView:
         if self._training is not None:
             status = f"loss {stepped.loss:.3f}, {stepped.captions_per_s:.3g} captions/s"
             self._bar.update(self._training, completed=stepped.step, status=status, left_s=stepped.left_s)
+
+
+def _bridge_lines(started: "Started") -> list[str]:
+    noise = f"noise variance {started.noise_variance:g} (standard deviation {started.noise_std:.4g})"
+    if started.noise_from is not None:
+        noise += f", measured on {printable(started.noise_from)}"
+    lines = [noise] if any(source.kind == "text" for source in started.sources) or not started.sources else []
+    if started.adapter is not None:
+        lines.append(f"linear adapter {printable(started.adapter)}")
+    if any(source.kind == "audio" for source in started.sources):
+        lines.append(f"noise variance on sounds {started.audio_noise_variance:g}")
+    return lines
+
+
+def _source_lines(started: "Started") -> list[str]:
+    """Return a line for each source, where there is more to say than how many captions there are."""
+    if len(started.sources) == 1 and started.sources[0].n_per_epoch == started.n_captions:
+        return []
+    return [
+        f"  {printable(source.name)}: {source.n_captions:,} captions of {source.kind}, {source.n_per_epoch:,} an epoch"
+        for source in started.sources
+    ]
 
 
 def _show_epoch(done: "EpochDone") -> None:

@@ -1,12 +1,11 @@
-"""Train a captioner on captions alone: from a list of captions to a model folder.
+"""Train a captioner, on captions alone or on pairs of sound and text: from what is read to a model folder.
 
 Puts together what the other modules do: text embeddings, examples, the loop, the model folder. It prints
 nothing; what happens is reported as events. A run that was killed goes on when it is asked for again.
 """
 
-import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -20,41 +19,54 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from textcap.backbone import CLAPCAP, EMBEDDED, Backbone
 from textcap.bridge import Bridge
-from textcap.captions import STDIN, CaptionSet
+from textcap.captions import STDIN, CaptionFile, CaptionSet
 from textcap.checkpoint import ModelConfig, is_model_folder, package_versions, save_model
-from textcap.config import BridgeConfig, MapperConfig, to_dict
+from textcap.config import MapperConfig
 from textcap.device import memory_errors, resolve_device
-from textcap.embeddings import TextEmbeddings, default_cache_folder, embed_captions
 from textcap.errors import DeviceError, InputError
+from textcap.fields import to_dict
 from textcap.files import check_folder_place
+from textcap.pairs import PairSet
 from textcap.text import printable
-from textcap.training.data import MAX_CAPTION_TOKENS, MIN_CAPTION_TOKENS, Examples, make_examples
-from textcap.training.events import Embedded, Event, Report, Started, Warned
+from textcap.training.data import Examples
+from textcap.training.events import Event, Report, Started
 from textcap.training.job import TrainingJob
 from textcap.training.loop import MapperTraining
+from textcap.training.prepare import (
+    MEMORY_HINT,
+    TrainingData,
+    hear_all,
+    identity,
+    load_job_adapter,
+    make_bridge,
+    make_job_examples,
+    max_tokens,
+    pair_files,
+)
 from textcap.training.processes import launch, torchrun_place
 from textcap.training.state import WorkFolder, load_state
 from textcap.weights import WEIGHT_SETS, Progress
 
-_MEMORY_HINT = "end what else uses its memory, or choose another --device"
-
-_logger = logging.getLogger("textcap")
-
 
 def train(
     job: TrainingJob,
-    captions: CaptionSet,
+    captions: CaptionSet | None,
     report: Report | None = None,
     *,
+    pairs: Sequence[PairSet] = (),
+    noise_pairs: PairSet | None = None,
     n_processes: int | None = None,
     download_progress: Progress | None = None,
 ) -> Path:
-    """Train a mapper on captions and write its model folder.
+    """Train a mapper on captions, on pairs or on both, and write its model folder.
 
     What is needed to go on after an interruption lies in a folder beside the output until the run is done.
 
     Args:
+        captions: Learned from their text embeddings, with noise (the paper's method); None where there are pairs.
         report: Told what happens, in this process.
+        pairs: Captions that are learned from the embeddings of their sounds (the paper's audio-text training).
+        noise_pairs: The noise on text is measured on them, where `job.bridge` does not give it.
         n_processes: By default one for each CUDA device that is visible when `job.device` names none of them,
             else one. Under torchrun this process is one of those it started.
         download_progress: Told of bytes when the backbone has to be fetched.
@@ -70,14 +82,16 @@ def train(
         CheckpointError: The backbone or the state of the unfinished run is broken.
     """
     report = report or _report_nothing
+    data = TrainingData(captions, tuple(pairs), noise_pairs)
     output = Path(os.path.abspath(job.output))
-    check_output(job, [file.name for file in captions.files])
+    check_output(job, data.names)
     n_started = torchrun_place()[1]
     if job.backbone == CLAPCAP:  # said before its weights are fetched
         raise InputError("clapcap has no text encoder, so nothing can be trained on it", hint="use msclap-2023")
     device = resolve_device(job.device)
     backbone = Backbone.load(job.backbone, offline=job.offline, progress=download_progress)
-    _max_tokens(backbone, mapper_config(job, backbone))
+    max_tokens(backbone, mapper_config(job, backbone))
+    load_job_adapter(job, backbone)
     if n_started > 1:
         n_processes = 1  # torchrun, or `launch` below, has started the others
     elif n_processes is None:
@@ -85,12 +99,12 @@ def train(
         n_processes = torch.cuda.device_count() if every else 1
     if n_processes > 1:
         try:
-            launch(replace(job, output=str(output)), captions, n_processes, report)
+            launch(replace(job, output=str(output)), data, n_processes, report)
         finally:
             WorkFolder.sweep(output)
     else:
         with _accelerator(device) as accelerator:
-            _train_here(replace(job, output=str(output)), captions, backbone, accelerator, report)
+            _train_here(replace(job, output=str(output)), data, backbone, accelerator, report)
     return output
 
 
@@ -144,29 +158,32 @@ def _report_nothing(event: Event) -> None:
 
 
 def _train_here(
-    job: TrainingJob, captions: CaptionSet, backbone: Backbone, accelerator: Accelerator, report: Report
+    job: TrainingJob, data: TrainingData, backbone: Backbone, accelerator: Accelerator, report: Report
 ) -> None:
     is_main = accelerator.is_main_process
     report = report if is_main else _report_nothing
-    bridge = job.bridge or BridgeConfig(noise_variance=backbone.config.noise_variance)
+    device = accelerator.device
+    with accelerator.main_process_first():  # the others find in the cache what it has computed
+        heard = hear_all(data, backbone, device, report)
+        bridge = make_bridge(job, data, backbone, device, report)
     mapper = mapper_config(job, backbone)
     settings = {
-        "captions": captions.content_hash,
+        **identity(data, heard, bridge),
         "backbone": backbone.content_hash,
-        "bridge": to_dict(bridge),
+        "bridge": to_dict(bridge.config),
         "mapper": to_dict(mapper),
         "training": to_dict(job.training),
     }
     output = Path(job.output)
     work = WorkFolder.open(output, settings, force=job.force) if is_main else None
     try:
-        examples = _make_examples(job, captions, backbone, mapper, accelerator.device, report)
-        with memory_errors(f"on {accelerator.device} while loading the models", hint=_MEMORY_HINT):
+        examples = make_job_examples(job, data, heard, backbone, mapper, device, report)
+        with memory_errors(f"on {accelerator.device} while loading the models", hint=MEMORY_HINT):
             run = MapperTraining(
                 examples,
                 backbone.language_model(accelerator.device),
                 backbone.tokenizer,
-                Bridge(bridge),
+                bridge,
                 mapper,
                 job.training,
                 accelerator,
@@ -183,77 +200,33 @@ def _train_here(
             config = ModelConfig(
                 backbone_name=_lasting_name(job.backbone),
                 backbone_hash=backbone.content_hash,
-                bridge=bridge,
+                bridge=bridge.config,
                 mapper=mapper,
                 training=job.training,
                 end_token_id=backbone.tokenizer.end_id,
                 n_training_captions=len(examples.training),
                 n_held_out_captions=len(examples.held_out),
-                caption_files=tuple(replace(file, name=printable(file.name)) for file in captions.files),
+                caption_files=_printable(data.texts.files if data.texts else ()),
+                pair_files=_printable(pair_files(heard)),
+                adapter=bridge.adapter.facts if bridge.adapter is not None else None,
                 packages=package_versions(),
                 command=printable(job.command),
                 device=started.device,
                 precision=started.precision,
                 n_processes=started.n_processes,
             )
-            save_model(output, config, trained.mapper, trained.metrics, force=job.force)
+            save_model(output, config, trained.mapper, trained.metrics, adapter=bridge.adapter, force=job.force)
             work.remove()
     finally:
         if work is not None:
             work.close()
 
 
-def _make_examples(
-    job: TrainingJob,
-    captions: CaptionSet,
-    backbone: Backbone,
-    mapper: MapperConfig,
-    device: torch.device,
-    report: Report,
-) -> Examples:
-    embedded = _embed(captions, backbone, device, report)
-    return make_examples(
-        captions.captions,
-        embedded.vectors,
-        backbone.tokenizer,
-        max_tokens=_max_tokens(backbone, mapper),
-        held_out_captions=job.training.held_out_captions,
-        seed=job.training.seed,
-    )
+def _printable(files: Iterable[CaptionFile]) -> tuple[CaptionFile, ...]:
+    return tuple(replace(file, name=printable(file.name)) for file in files)
 
 
-def _embed(captions: CaptionSet, backbone: Backbone, device: torch.device, report: Report) -> TextEmbeddings:
-    folder = default_cache_folder()
-    _logger.info("text embeddings are kept in %s", folder)
-    with memory_errors(f"on {device} while embedding the captions", hint=_MEMORY_HINT):
-        embedded = embed_captions(
-            captions.captions,
-            content_hash=captions.content_hash,
-            backbone_hash=backbone.content_hash,
-            width=backbone.config.clap.embedding_width,
-            load_encoder=lambda: backbone.text_encoder(device),
-            cache_folder=folder,
-            progress=lambda n_done: report(Embedded(n_done, len(captions.captions))),
-        )
-    for warning in embedded.warnings:
-        report(Warned(warning))
-    return embedded
-
-
-def _max_tokens(backbone: Backbone, mapper: MapperConfig) -> int:
-    """Return how many tokens of a caption fit after the prefix; one that leaves no room is an InputError."""
-    n_positions = backbone.config.language_model.n_positions
-    # The end token is predicted and never read, so it needs no position.
-    room = n_positions - mapper.prefix_length + 1
-    if room < MIN_CAPTION_TOKENS:
-        message = f"a prefix of {mapper.prefix_length} leaves no room for a caption in {n_positions} positions"
-        raise InputError(message, hint="lower --prefix-length")
-    return min(MAX_CAPTION_TOKENS, room)
-
-
-def _started(
-    job: TrainingJob, backbone: Backbone, bridge: BridgeConfig, examples: Examples, run: MapperTraining
-) -> Started:
+def _started(job: TrainingJob, backbone: Backbone, bridge: Bridge, examples: Examples, run: MapperTraining) -> Started:
     accelerator = run.accelerator
     return Started(
         backbone=backbone.name,
@@ -262,13 +235,17 @@ def _started(
         n_processes=accelerator.num_processes,
         n_captions=len(examples.training),
         n_held_out=len(examples.held_out),
-        noise_variance=bridge.noise_variance,
-        noise_std=bridge.noise_std,
+        noise_variance=bridge.config.noise_variance,
+        noise_std=bridge.config.noise_std,
         epochs=job.training.epochs,
         total_steps=run.total_steps,
         first_step=run.progress.step,
         warmup_steps=run.warmup_steps,
         warmup_asked=job.training.warmup_steps,
+        sources=examples.counts,
+        noise_from=bridge.config.calibration.pairs_name if bridge.config.calibration else None,
+        audio_noise_variance=bridge.config.audio_noise_variance,
+        adapter=job.adapter,
     )
 
 

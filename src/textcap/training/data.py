@@ -5,7 +5,6 @@ again alone. Letters: N captions, B batch, T tokens, E embedding width.
 """
 
 from array import array
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +14,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from textcap.bridge import Bridge
 from textcap.device import seeded_generator
 from textcap.errors import InputError
 from textcap.tokenizer import Tokenizer
+from textcap.training.sources import (
+    AUDIO,
+    TEXT,
+    Indices,
+    MixedEmbeddings,
+    Source,
+    SourceCount,
+    count_sources,
+    draw_epoch,
+    group_captions,
+)
 
-Indices = NDArray[np.int64]
-Embeddings = NDArray[np.float32]
+Embeddings = NDArray[np.float32] | MixedEmbeddings
 
 MAX_CAPTION_TOKENS = 77  # with the end token, as CLAP's text tower cuts
 MIN_CAPTION_TOKENS = 2
@@ -76,29 +86,32 @@ def tokenize_captions(captions: Sequence[str], tokenizer: Tokenizer, max_tokens:
     return TokenTable(np.array(flat, dtype=np.int32), np.array(offsets))
 
 
-def split_held_out(captions: Sequence[str], wanted: int, seed: int) -> Indices:
+def split_held_out(captions: Sequence[str], wanted: int, seed: int, clips: Sequence[int] | None = None) -> Indices:
     """Choose captions that are never trained on.
 
-    All copies of a caption go to the same side, or the held-out loss would be of captions learned by heart.
+    All copies of a caption go to the same side, or the held-out loss would be of captions learned by heart; so do all
+    captions of a clip.
 
     Args:
         wanted: At most so many, and at most a tenth of the captions.
+        clips: For each caption the clip it is of, or -1; by default none is of a clip.
 
     Returns:
         Indices in rising order, int64; none when there are fewer than ten captions.
     """
     limit = min(wanted, len(captions) // 10)
-    copies = Counter(captions)
-    chosen: set[str] = set()
+    groups = group_captions(captions, clips)
+    sizes = np.bincount(groups)
+    chosen: set[int] = set()
     n_held_out = 0
     for i in torch.randperm(len(captions), generator=seeded_generator(seed, SPLIT_STREAM)).tolist():
         if n_held_out == limit:
             break
-        caption = captions[i]
-        if caption not in chosen and n_held_out + copies[caption] <= limit:
-            chosen.add(caption)
-            n_held_out += copies[caption]
-    return np.array([i for i, caption in enumerate(captions) if caption in chosen], dtype=np.int64)
+        group = int(groups[i])
+        if group not in chosen and n_held_out + sizes[group] <= limit:
+            chosen.add(group)
+            n_held_out += int(sizes[group])
+    return np.flatnonzero(np.isin(groups, list(chosen)))
 
 
 @dataclass(frozen=True)
@@ -107,15 +120,47 @@ class Examples:
 
     embeddings: Embeddings  # [N, E], float32; a memory map may do
     tokens: TokenTable
-    training: Indices  # indices, int64
+    training: Indices  # indices, int64, rising
     held_out: Indices  # indices, int64
     held_out_captions: tuple[str, ...]
+    sources: tuple[Source, ...]  # in order, together all N
 
     @property
     def training_lengths(self) -> Indices:
         """Tokens of each caption that is trained on, int64."""
         lengths: Indices = self.tokens.lengths[self.training]
         return lengths
+
+    @property
+    def counts(self) -> tuple[SourceCount, ...]:
+        """What an epoch takes from each source."""
+        return count_sources(self.sources, self.training)
+
+    @property
+    def n_per_epoch(self) -> int:
+        """Captions that an epoch learns from."""
+        return sum(count.n_per_epoch for count in self.counts)
+
+    def epoch_batches(self, batch_size: int, seed: int, epoch: int) -> list[Indices]:
+        """Return the batches of an epoch as indices of captions, see `draw_epoch` and `epoch_batches`."""
+        places = draw_epoch(self.sources, self.training, seed, epoch)
+        indices = self.training[places]
+        return [indices[batch] for batch in epoch_batches(self.tokens.lengths[indices], batch_size, seed, epoch)]
+
+    def bridged(self, indices: Indices, bridge: Bridge, generator: torch.Generator) -> Tensor:
+        """Return what the mapper is given for captions `[B]`: `[B, E]`, unit length, on the CPU."""
+        embeddings = torch.from_numpy(np.array(self.embeddings[indices]))
+        of_audio = np.zeros(len(indices), bool)
+        for source in self.sources:
+            if source.kind == AUDIO:
+                of_audio |= (indices >= source.first) & (indices < source.end)
+        if not of_audio.any():
+            return bridge.text_side(embeddings, generator)
+        bridged = torch.empty_like(embeddings)
+        if not of_audio.all():
+            bridged[~of_audio] = bridge.text_side(embeddings[~of_audio], generator)
+        bridged[of_audio] = bridge.audio_training_side(embeddings[of_audio], generator)
+        return bridged
 
 
 def make_examples(
@@ -126,6 +171,8 @@ def make_examples(
     max_tokens: int = MAX_CAPTION_TOKENS,
     held_out_captions: int = 0,
     seed: int = 0,
+    sources: Sequence[Source] = (),
+    clips: Sequence[int] | None = None,
 ) -> Examples:
     """Put captions and embeddings together.
 
@@ -133,16 +180,25 @@ def make_examples(
         embeddings: [N, E], float32, row i for caption i; of text, or of the audio that a caption describes.
         max_tokens: Longer captions are cut; the end token counts.
         held_out_captions: How many to keep from training, see `split_held_out`.
+        sources: Which captions are of which file, in order; by default all are text of one.
+        clips: See `split_held_out`.
 
     Raises:
         ValueError: Captions and embeddings differ in number, or there are none.
     """
     if len(captions) != len(embeddings) or not len(captions):
         raise ValueError(f"{len(captions)} captions and {len(embeddings)} embeddings make no examples")
-    held_out = split_held_out(captions, held_out_captions, seed)
+    held_out = split_held_out(captions, held_out_captions, seed, clips)
     training = np.setdiff1d(np.arange(len(captions)), held_out)
     tokens = tokenize_captions(captions, tokenizer, max_tokens)
-    return Examples(embeddings, tokens, training, held_out, tuple(captions[i] for i in held_out))
+    return Examples(
+        embeddings=embeddings,
+        tokens=tokens,
+        training=training,
+        held_out=held_out,
+        held_out_captions=tuple(captions[i] for i in held_out),
+        sources=tuple(sources) or (Source("captions", TEXT, 0, len(captions)),),
+    )
 
 
 def epoch_batches(lengths: Indices, batch_size: int, seed: int, epoch: int) -> list[Indices]:

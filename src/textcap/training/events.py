@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from textcap.training.sources import SourceCount
+
 
 @dataclass(frozen=True)
 class Warned:
@@ -33,14 +35,19 @@ class Started:
     first_step: int  # above 0 when a run is continued
     warmup_steps: int
     warmup_asked: int
+    sources: tuple[SourceCount, ...] = ()
+    noise_from: str | None = None  # the pairs that the noise was measured on
+    audio_noise_variance: float = 0.0
+    adapter: str | None = None  # its file
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """So many of the captions have their text embeddings."""
+    """So many captions, or sounds, have their embeddings."""
 
     n_done: int
-    n_captions: int
+    n_total: int
+    what: str = "captions"  # or "sounds"
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,8 @@ def event_from_dict(data: dict[str, Any]) -> Event:
     kind = values.pop("kind")
     if kind == "EpochDone":
         values["samples"] = tuple(Sample(**sample) for sample in values["samples"])
+    if kind == "Started":
+        values["sources"] = tuple(SourceCount(**source) for source in values["sources"])
     kinds: dict[str, Callable[..., Event]] = {
         event.__name__: event for event in (Warned, Started, Embedded, Stepped, EpochDone)
     }

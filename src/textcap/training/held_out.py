@@ -1,11 +1,10 @@
 """How well a mapper does on captions it never saw, while it is being trained.
 
-Knows no training loop and no audio: held-out text embeddings with noise stand in for audio embeddings.
+Knows no training loop: held-out text embeddings with noise stand in for audio embeddings, where there are no pairs.
 """
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from textcap.bridge import Bridge
@@ -72,8 +71,7 @@ def evaluate_held_out(
     device = mapper.constants.device
     generator = seeded_generator(seed, HELD_OUT_STREAM)
     order = torch.randperm(len(examples.held_out), generator=generator).numpy()
-    clean = torch.from_numpy(np.array(examples.embeddings[examples.held_out[order]]))
-    noisy = bridge.text_side(clean, generator).to(device)  # [N, E]
+    noisy = examples.bridged(examples.held_out[order], bridge, generator).to(device)  # [N, E]
 
     loss_sum, n_tokens = 0.0, 0
     for start in range(0, len(order), _BATCH_SIZE):

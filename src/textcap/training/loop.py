@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -27,14 +26,13 @@ from textcap.training.data import (
     MAPPER_STREAM,
     NOISE_STREAM,
     Examples,
-    Indices,
-    epoch_batches,
     n_steps,
     rate_factor,
     scaled_warmup,
 )
 from textcap.training.events import EpochDone, Report, Stepped, Warned
 from textcap.training.held_out import evaluate_held_out
+from textcap.training.sources import Indices
 from textcap.training.state import TrainingProgress, WorkFolder
 
 SAVE_EVERY_S = 300.0
@@ -76,7 +74,7 @@ class MapperTraining:
         self.examples, self.bridge, self.config = examples, bridge, config
         self.language_model, self.tokenizer = language_model, tokenizer
         self.accelerator, self.report, self.work = accelerator, report, work
-        self.total_steps = n_steps(len(examples.training), config.batch_size, config.epochs)
+        self.total_steps = n_steps(examples.n_per_epoch, config.batch_size, config.epochs)
         self.warmup_steps = scaled_warmup(config.warmup_steps, self.total_steps)
         self.progress = TrainingProgress()
         mapper = new_mapper(mapper_config, config.seed)
@@ -120,9 +118,8 @@ class MapperTraining:
     def _run_epochs(self) -> None:
         config = self.config
         steps_per_epoch = self.total_steps // config.epochs
-        lengths = self.examples.training_lengths
         for epoch in range(self.progress.step // steps_per_epoch, config.epochs):
-            batches = epoch_batches(lengths, config.batch_size, config.seed, epoch)
+            batches = self.examples.epoch_batches(config.batch_size, config.seed, epoch)
             clock = _Clock(self, epoch)
             for place in range(self.progress.step - epoch * steps_per_epoch, steps_per_epoch):
                 clock.add(self._step(batches[place], epoch, clock.step), batches[place])
@@ -133,12 +130,10 @@ class MapperTraining:
                         self._save()
             self._end_epoch(epoch, clock)
 
-    def _step(self, places: Indices, epoch: int, step: int) -> Tensor:
+    def _step(self, indices: Indices, epoch: int, step: int) -> Tensor:
         """Learn from one batch; return this process's part of the summed loss in nats, a scalar."""
-        indices = self.examples.training[places]
         generator = seeded_generator(self.config.seed, NOISE_STREAM, epoch, step)
-        embeddings = torch.from_numpy(np.array(self.examples.embeddings[indices]))
-        noisy = self.bridge.text_side(embeddings, generator)  # [B, E] for all processes
+        noisy = self.examples.bridged(indices, self.bridge, generator)  # [B, E] for all processes
         n_tokens = int(self.examples.tokens.lengths[indices].sum())
 
         rank, n_processes = self.accelerator.process_index, self.accelerator.num_processes
@@ -237,11 +232,10 @@ class _Clock:
         every = 1 if self._run.accelerator.device.type == "cpu" else _STEPS_PER_REPORT
         return len(self._losses) >= every
 
-    def add(self, loss_sum: Tensor, places: Indices) -> None:
+    def add(self, loss_sum: Tensor, indices: Indices) -> None:
         """Count one step."""
         self._losses.append(loss_sum)
-        self._captions += len(places)
-        indices = self._run.examples.training[places]
+        self._captions += len(indices)
         self._tokens_since += int(self._run.examples.tokens.lengths[indices].sum())
         self.step += 1
 

@@ -13,16 +13,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from textcap import errors
-from textcap.captions import CaptionSet
-from textcap.config import to_dict
 from textcap.errors import InputError, TextcapError
+from textcap.fields import to_dict
 from textcap.training.events import Report, event_from_dict
 from textcap.training.job import TrainingJob
+from textcap.training.prepare import TrainingData, data_to_dict
 
 _STOP_S = 10.0
 
@@ -53,7 +52,7 @@ def _count_in(variable: str, *, default: int | None) -> int:
     return int(value)
 
 
-def launch(job: TrainingJob, captions: CaptionSet, n_processes: int, report: Report) -> None:
+def launch(job: TrainingJob, data: TrainingData, n_processes: int, report: Report) -> None:
     """Run a job in `n_processes` new processes and wait for them.
 
     Args:
@@ -64,7 +63,7 @@ def launch(job: TrainingJob, captions: CaptionSet, n_processes: int, report: Rep
     """
     with tempfile.TemporaryDirectory(prefix="textcap-") as folder:
         path = Path(folder) / "job.json"
-        path.write_text(json.dumps({"job": to_dict(job), "captions": asdict(captions)}), encoding="utf-8")
+        path.write_text(json.dumps({"job": to_dict(job), "data": data_to_dict(data)}), encoding="utf-8")
         workers: list[subprocess.Popen[bytes]] = []
         try:
             port = _free_port()

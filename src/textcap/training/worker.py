@@ -11,12 +11,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from textcap.captions import CaptionFile, CaptionSet
-from textcap.config import from_dict
 from textcap.errors import TextcapError
+from textcap.fields import from_dict
 from textcap.training import train
 from textcap.training.events import event_to_dict
 from textcap.training.job import TrainingJob
+from textcap.training.prepare import data_from_dict
 
 
 def main(job_file: str) -> int:
@@ -33,11 +33,15 @@ def main(job_file: str) -> int:
 
     values = json.loads(Path(job_file).read_text(encoding="utf-8"))
     job = from_dict(TrainingJob, values["job"])
-    stored = values["captions"]
-    files = tuple(CaptionFile(**file) for file in stored["files"])
-    captions = CaptionSet(stored["captions"], files, tuple(stored["warnings"]))
+    data = data_from_dict(values["data"])
     try:
-        train(job, captions, lambda event: send(event_to_dict(event)))
+        train(
+            job,
+            data.texts,
+            lambda event: send(event_to_dict(event)),
+            pairs=data.pairs,
+            noise_pairs=data.noise_pairs,
+        )
     except TextcapError as error:
         send({"kind": "error", "type": type(error).__name__, "message": error.message, "hint": error.hint})
         return error.exit_code
