@@ -115,6 +115,28 @@ def check_folder_place(
         raise InputError(f"{path} is there already", hint="choose another name, or --force to replace it")
 
 
+def check_file_place(path: Path, *, force: bool = False, inputs: Iterable[str | Path] = ()) -> None:
+    """Make sure that a file may be written at a path, before any work is done for it.
+
+    Args:
+        force: A file that is there may be replaced.
+        inputs: Files that are read; none of them is ever replaced.
+
+    Raises:
+        InputError: The path is taken and may not be replaced.
+    """
+    if not os.path.lexists(path):
+        return
+    if os.path.isdir(path):
+        raise InputError(f"{path} is a folder, and a file was to be written there", hint="choose another name")
+    real = os.path.realpath(path)
+    for name in inputs:
+        if os.path.realpath(name) == real:
+            raise InputError(f"{path} is the input {name}", hint="choose another name")
+    if not force:
+        raise InputError(f"{path} is there already", hint="choose another name, or --force to replace it")
+
+
 @contextmanager
 def atomic_folder(path: Path, *, force: bool = False, is_ours: Callable[[Path], bool] = _is_nobodys) -> Iterator[Path]:
     """Give an empty folder to fill, which takes its final name when the block ends without an error.

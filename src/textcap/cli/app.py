@@ -10,7 +10,10 @@ from typer.core import TyperGroup
 from textcap.cli.caption import caption
 from textcap.cli.console import LogHandler, print_error
 from textcap.cli.demo import demo
+from textcap.cli.embed import embed
 from textcap.cli.fetch import fetch
+from textcap.cli.fit_adapter import fit_adapter
+from textcap.cli.gap import gap
 from textcap.cli.score import score
 from textcap.cli.train import train
 from textcap.cli.verify import verify
@@ -64,7 +67,7 @@ def _common(
     logging.getLogger("textcap").addHandler(_LOG_HANDLER)
 
 
-for command in (fetch, train, caption, score, demo, verify):
+for command in (fetch, train, gap, fit_adapter, caption, score, embed, demo, verify):
     # Every command's help ends with two commands that can be pasted.
     app.command(epilog=getattr(sys.modules[command.__module__], "EXAMPLES", None))(command)
 
