@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +32,10 @@ _WAIT_S = 60.0  # for another process's transaction
 _SETTLED_S = 2.0  # a file changed since may change again within the clock's grain
 _TABLES = """
     CREATE TABLE IF NOT EXISTS embeddings (content BLOB PRIMARY KEY, vector BLOB NOT NULL, sum BLOB NOT NULL);
-    CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, changed_ns INTEGER, content BLOB);
+    CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INTEGER, changed_ns INTEGER, content BLOB);
 """
+_COLUMNS = {"embeddings": ["content", "vector", "sum"], "files": ["path", "size", "changed_ns", "content"]}
+_QUERIED_AT_ONCE = 500  # SQLite takes 999 values, in its older versions
 
 Vector = NDArray[np.float32]
 
@@ -143,15 +145,7 @@ class _Cache:
         self._usable = True
         self._files: dict[str, tuple[int, int, bytes]] = {}
         self._new_files: dict[str, tuple[int, int, bytes]] = {}
-        with self._guard():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                self._load_files()
-            except sqlite3.OperationalError:  # locked, read-only, no room: nothing wrong with what is there
-                raise
-            except sqlite3.DatabaseError:
-                self._throw_away()
-                self._load_files()
+        self._attempt(self._open)
 
     def content_of(self, path: Path) -> bytes:
         """Return the SHA-256 of a file, remembered while its size and time of change are the same."""
@@ -172,66 +166,75 @@ class _Cache:
         """Return the vectors that are there and sound."""
         found: dict[bytes, Vector] = {}
         wanted = iter(set(contents))
-        with self._guard():
-            try:
-                with self._connection() as connection:
-                    while group := list(itertools.islice(wanted, 500)):
-                        marks = ",".join("?" * len(group))
-                        query = f"SELECT content, vector, sum FROM embeddings WHERE content IN ({marks})"
-                        for content, vector, check in connection.execute(query, group):
-                            if self._is_sound(content, vector, check):
-                                found[content] = np.frombuffer(vector, "<f4")
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError:  # damaged behind its first page
-                self._throw_away()
+
+        def select(connection: sqlite3.Connection) -> None:
+            while group := list(itertools.islice(wanted, _QUERIED_AT_ONCE)):
+                marks = ",".join("?" * len(group))
+                query = f"SELECT content, vector, sum FROM embeddings WHERE content IN ({marks})"
+                for content, vector, check in connection.execute(query, group):
+                    if self._is_sound(content, vector, check):
+                        found[content] = np.frombuffer(vector, "<f4")
+
+        self._attempt(select)
         return found
 
     def write(self, vectors: Mapping[bytes, Vector]) -> None:
         """Keep vectors, all of them or none."""
-        rows = [(c, v.astype("<f4").tobytes()) for c, v in vectors.items()]
-        with self._guard(), self._connection() as connection, connection:
-            sums = [(content, vector, _check_sum(content, vector)) for content, vector in rows]
-            connection.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)", sums)
+        rows = [(content, vector.astype("<f4").tobytes()) for content, vector in vectors.items()]
+        sums = [(content, vector, _check_sum(content, vector)) for content, vector in rows]
+        self._attempt(
+            lambda connection: connection.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)", sums)
+        )
 
     def remember_files(self) -> None:
         """Keep which file had which content, so that it need not be read again."""
-        rows = [(os.fsencode(name).hex(), *state) for name, state in self._new_files.items()]
+        # Names need not be UTF-8, which is all that SQLite takes.
+        rows = [(os.fsencode(name), *state) for name, state in self._new_files.items()]
         if rows:
-            with self._guard(), self._connection() as connection, connection:
-                connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+            self._attempt(
+                lambda connection: connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+            )
 
-    def _load_files(self) -> None:
-        with self._connection() as connection:
-            connection.executescript(_TABLES)
-            for name, size, changed_ns, content in connection.execute("SELECT * FROM files"):
-                if isinstance(content, bytes) and len(content) == hashlib.sha256().digest_size:
-                    self._files[os.fsdecode(bytes.fromhex(name))] = (size, changed_ns, content)
+    def _open(self, connection: sqlite3.Connection) -> None:
+        connection.executescript(_TABLES)
+        for table, columns in _COLUMNS.items():
+            if [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] != columns:
+                raise sqlite3.DatabaseError(f"the table {table} has other columns")
+        for name, size, changed_ns, content in connection.execute("SELECT * FROM files"):
+            if isinstance(content, bytes) and len(content) == hashlib.sha256().digest_size:
+                self._files[os.fsdecode(name)] = (size, changed_ns, content)
 
     def _is_sound(self, content: bytes, vector: bytes, check: bytes) -> bool:
         return len(vector) == 4 * self._width and check == _check_sum(content, vector)
 
-    def _throw_away(self) -> None:
-        self.warnings.append(f"the cache {self._path} is damaged and was thrown away")
-        for suffix in ("", "-journal"):
-            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
-
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self._path, timeout=_WAIT_S)) as connection:
-            yield connection
-
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        """Run a block on the database if that is still of use; what goes wrong is a warning."""
+    def _attempt(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        """Work on the database in one transaction, if it is still of use; what goes wrong is a warning."""
         if not self._usable:
             return
         try:
-            yield
+            try:
+                self._connect(work)
+            except sqlite3.OperationalError:  # locked, read-only, no room: nothing is wrong with what is there
+                raise
+            except sqlite3.DatabaseError:
+                self._throw_away()
+                self._connect(self._open)
+                self._connect(work)
         except (OSError, sqlite3.Error) as error:
             self._usable = False
             reason = getattr(error, "strerror", None) or error
             self.warnings.append(f"cannot keep audio embeddings in {self._path.parent}: {reason}")
+
+    def _connect(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self._path, timeout=_WAIT_S)) as connection, connection:
+            work(connection)
+
+    def _throw_away(self) -> None:
+        self.warnings.append(f"the cache {self._path} is damaged and was thrown away")
+        self._files.clear()
+        for suffix in ("", "-journal"):
+            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
 
 def _check_sum(content: bytes, vector: bytes) -> bytes:

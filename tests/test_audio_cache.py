@@ -1,0 +1,349 @@
+"""Audio embeddings on disk: equal to the captioner's, computed once, and never trusted when damaged."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import tiny_random
+from textcap.audio import read_windows
+from textcap.audio_cache import AudioEmbeddings, embed_audio_files
+from textcap.backbone import Backbone
+from textcap.captioner import Captioner
+from textcap.errors import InputError
+from textcap.pair_embeddings import embed_pair_captions, hear_pairs, one_caption_each
+from textcap.pairs import read_pairs
+
+RATE_HZ = 8000
+
+
+@pytest.fixture(scope="module")
+def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_random.write_tiny_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture(scope="module")
+def backbone(backbone_folder: Path) -> Backbone:
+    return Backbone.load(str(backbone_folder))
+
+
+def write_sounds(folder: Path, n: int, seed: int = 0) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(seed)
+    paths = [folder / f"{i:04d}.wav" for i in range(n)]
+    for i, path in enumerate(paths):
+        soundfile.write(path, rng.normal(size=400 + 3000 * (i % 5)) * 0.1, RATE_HZ)
+    return paths
+
+
+@pytest.fixture
+def sounds(tmp_path: Path) -> list[Path]:
+    return write_sounds(tmp_path / "sounds", 7)
+
+
+class Counted:
+    """An encoder that counts the windows it is given."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        self.n_windows = self.n_loaded = 0
+
+    def load(self) -> "Counted":
+        self.n_loaded += 1
+        self._encoder = self._backbone.audio_encoder()
+        return self
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        self.n_windows += len(windows)
+        return self._encoder(windows)
+
+
+def embed(backbone: Backbone, paths: list[Path], encoder: Counted | None = None, **options: object) -> AudioEmbeddings:
+    encoder = encoder or Counted(backbone)
+    return embed_audio_files(
+        paths,
+        backbone_hash=backbone.content_hash,
+        audio=backbone.config.clap.audio,
+        width=backbone.config.clap.embedding_width,
+        load_encoder=encoder.load,
+        device=torch.device("cpu"),
+        **options,  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def database(cache: Path) -> Path:
+    (path,) = cache.glob("*.sqlite")
+    return path
+
+
+def test_embeddings_are_the_mean_over_the_windows(backbone: Backbone, sounds: list[Path], cache: Path) -> None:
+    found = embed(backbone, sounds, cache_folder=cache)
+    encoder, config = backbone.audio_encoder(), backbone.config.clap.audio
+    for row, path in zip(found.vectors, sounds, strict=True):
+        windows = torch.stack([torch.from_numpy(window.samples) for window in read_windows(path, config)])
+        mean = encoder(windows).mean(dim=0)
+        np.testing.assert_allclose(row, torch.nn.functional.normalize(mean, dim=0).numpy(), atol=1e-6)
+    assert found.readable == tuple(range(7)) and not found.errors and not found.warnings
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_batch_size_and_order_do_not_matter(
+    backbone: Backbone, sounds: list[Path], tmp_path: Path, batch_size: int
+) -> None:
+    plain = embed(backbone, sounds, cache_folder=tmp_path / "a").vectors
+    other = embed(backbone, sounds[::-1], cache_folder=tmp_path / "b", batch_size=batch_size).vectors
+    np.testing.assert_allclose(other[::-1], plain, atol=1e-6)
+
+
+def test_what_is_known_is_not_computed_again(backbone: Backbone, sounds: list[Path], cache: Path) -> None:
+    first = embed(backbone, sounds[:5], cache_folder=cache)
+    encoder = Counted(backbone)
+    again = embed(backbone, sounds[:5], encoder, cache_folder=cache)
+    assert encoder.n_loaded == 0
+    np.testing.assert_array_equal(again.vectors, first.vectors)
+    more = embed(backbone, sounds, encoder, cache_folder=cache)
+    n_new = sum(1 for path in sounds[5:] for _ in read_windows(path, backbone.config.clap.audio))
+    assert (encoder.n_loaded, encoder.n_windows) == (1, n_new)
+    np.testing.assert_array_equal(more.vectors[:5], first.vectors)
+
+
+def test_a_file_is_known_by_its_bytes(backbone: Backbone, sounds: list[Path], cache: Path) -> None:
+    copy = sounds[0].with_name("copy.wav")
+    copy.write_bytes(sounds[0].read_bytes())
+    encoder = Counted(backbone)
+    both = embed(backbone, [sounds[0], copy], encoder, cache_folder=cache)
+    assert encoder.n_windows == sum(1 for _ in read_windows(copy, backbone.config.clap.audio))
+    np.testing.assert_array_equal(both.vectors[0], both.vectors[1])
+    # Other bytes under the name, of the same size, at another time.
+    long_ago = os.stat(copy).st_mtime - 1000
+    os.utime(copy, (long_ago, long_ago))
+    embed(backbone, [copy], cache_folder=cache)
+    soundfile.write(copy, soundfile.read(sounds[0])[0][::-1], RATE_HZ)
+    changed = embed(backbone, [copy], cache_folder=cache)
+    assert not np.allclose(changed.vectors[0], both.vectors[0], atol=1e-4)
+
+
+def test_unchanged_files_are_not_read_again(
+    backbone: Backbone, sounds: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in sounds:
+        os.utime(path, (1e9, 1e9))
+    first = embed(backbone, sounds, cache_folder=cache)
+    monkeypatch.setattr("textcap.audio_cache.sha256_of_file", lambda path: pytest.fail(f"read {path}"))
+    np.testing.assert_array_equal(embed(backbone, sounds, cache_folder=cache).vectors, first.vectors)
+
+
+def test_other_weights_have_other_embeddings(backbone: Backbone, sounds: list[Path], cache: Path) -> None:
+    embed(backbone, sounds[:1], cache_folder=cache)
+    encoder = Counted(backbone)
+    embed_audio_files(
+        sounds[:1],
+        backbone_hash="another",
+        audio=backbone.config.clap.audio,
+        width=24,
+        load_encoder=encoder.load,
+        device=torch.device("cpu"),
+        cache_folder=cache,
+    )
+    assert encoder.n_loaded == 1
+
+
+def test_files_that_cannot_be_read_stop_nobody(backbone: Backbone, sounds: list[Path], cache: Path) -> None:
+    missing, text, silent = (sounds[0].with_name(name) for name in ("gone.wav", "text.wav", "nan.wav"))
+    text.write_text("no sound", encoding="utf-8")
+    soundfile.write(silent, np.full(RATE_HZ, np.nan, np.float32), RATE_HZ, subtype="FLOAT")
+    other_text = text.with_name("other.wav")
+    other_text.write_text("no sound", encoding="utf-8")
+    for _ in range(2):  # nothing of them is kept either
+        found = embed(backbone, [missing, sounds[0], text, silent, other_text, sounds[1]], cache_folder=cache)
+        assert found.readable == (1, 5)
+        assert len(found.vectors) == 2
+        messages = [str(found.errors[i]) for i in (0, 2, 3, 4)]
+        assert "gone.wav" in messages[0] and "No such file" in messages[0]
+        assert messages[1].startswith(f"{text} cannot be read as sound")
+        assert "nan.wav holds samples that are no numbers" in messages[2]
+        assert messages[3].startswith(f"{other_text} cannot be read as sound")
+
+
+def test_damaged_rows_are_computed_again(backbone: Backbone, sounds: list[Path], cache: Path) -> None:
+    first = embed(backbone, sounds, cache_folder=cache)
+    with sqlite3.connect(database(cache)) as connection:
+        rows = connection.execute("SELECT content, vector FROM embeddings").fetchall()
+        content, vector = rows[0]
+        changed = bytes([vector[0] ^ 1]) + vector[1:]
+        connection.execute("UPDATE embeddings SET vector = ? WHERE content = ?", (changed, content))
+        connection.execute("UPDATE embeddings SET vector = ? WHERE content = ?", (rows[1][1][:-4], rows[1][0]))
+    connection.close()
+    encoder = Counted(backbone)
+    again = embed(backbone, sounds, encoder, cache_folder=cache)
+    assert encoder.n_loaded == 1
+    np.testing.assert_allclose(again.vectors, first.vectors, atol=1e-6)
+
+
+@pytest.mark.parametrize("damage", ["garbage", "truncated", "empty", "another table"])
+def test_damaged_caches_are_thrown_away(backbone: Backbone, sounds: list[Path], cache: Path, damage: str) -> None:
+    first = embed(backbone, sounds, cache_folder=cache)
+    path = database(cache)
+    if damage == "garbage":
+        path.write_bytes(b"no database at all" * 300)
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+        connection = sqlite3.connect(path)
+        connection.execute("CREATE TABLE embeddings (something TEXT)")
+        connection.close()
+    again = embed(backbone, sounds, cache_folder=cache)
+    np.testing.assert_allclose(again.vectors, first.vectors, atol=1e-6)
+    assert damage == "empty" or again.warnings
+    # And it is of use again.
+    encoder = Counted(backbone)
+    assert not embed(backbone, sounds, encoder, cache_folder=cache).warnings
+    assert encoder.n_loaded == 0
+
+
+def test_cache_that_cannot_be_written_costs_a_warning(backbone: Backbone, sounds: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    found = embed(backbone, sounds, cache_folder=tmp_path / "file" / "cache")
+    assert len(found.vectors) == 7
+    (warning,) = found.warnings
+    assert warning.startswith(f"cannot keep audio embeddings in {tmp_path / 'file' / 'cache'}")
+
+
+def test_progress_counts_files_up_to_the_end(backbone: Backbone, sounds: list[Path], cache: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    embed(backbone, sounds, cache_folder=cache, batch_size=3, progress=lambda *done: seen.append(done))
+    assert seen == [(0, 7), (3, 7), (6, 7), (7, 7)]
+    seen.clear()
+    embed(backbone, sounds, cache_folder=cache, progress=lambda *done: seen.append(done))
+    assert seen == [(7, 7)]
+
+
+def test_no_files_are_no_embeddings(backbone: Backbone, cache: Path) -> None:
+    assert embed(backbone, [], cache_folder=cache).vectors.shape == (0, 24)
+
+
+# Interrupted runs, and several at once.
+
+CHILD = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+import test_audio_cache as t
+from pathlib import Path
+backbone = t.Backbone.load(sys.argv[2])
+paths = sorted(Path(sys.argv[3]).glob("*.wav"))
+stop = int(sys.argv[5])
+def progress(n_done, n_total):
+    if stop and n_done >= stop:
+        os.kill(os.getpid(), signal.SIGKILL)
+found = t.embed(backbone, paths, cache_folder=Path(sys.argv[4]), batch_size=8, progress=progress)
+print(len(found.vectors), len(found.warnings))
+"""
+
+
+def child(backbone_folder: Path, sounds: Path, cache: Path, stop: int) -> "subprocess.Popen[str]":
+    where = [str(Path(__file__).parent), str(backbone_folder), str(sounds), str(cache), str(stop)]
+    return subprocess.Popen([sys.executable, "-c", CHILD, *where], stdout=subprocess.PIPE, text=True)
+
+
+def recomputed_after_kill(backbone_folder: Path, tmp_path: Path, n_files: int, stop: int) -> int:
+    """Kill a run after `stop` files, run again, and return how many files before that were computed twice."""
+    paths = write_sounds(tmp_path / "sounds", n_files)
+    killed = child(backbone_folder, tmp_path / "sounds", tmp_path / "cache", stop)
+    assert killed.wait(500) == -signal.SIGKILL
+    assert killed.stdout is not None
+    killed.stdout.close()
+    backbone = Backbone.load(str(backbone_folder))
+    encoder = Counted(backbone)
+    found = embed(backbone, paths, encoder, cache_folder=tmp_path / "cache")
+    assert len(found.vectors) == n_files and not found.warnings
+    n_windows = [sum(1 for _ in read_windows(path, backbone.config.clap.audio)) for path in paths]
+    n_left = sum(n_windows[stop:])
+    twice, n_twice = encoder.n_windows - n_left, 0
+    while twice > 0:
+        twice -= n_windows[stop - 1 - n_twice]
+        n_twice += 1
+    whole = embed(backbone, paths, cache_folder=tmp_path / "other")
+    np.testing.assert_allclose(found.vectors, whole.vectors, atol=1e-6)
+    return n_twice
+
+
+def test_killed_run_loses_at_most_a_batch(backbone_folder: Path, tmp_path: Path) -> None:
+    assert recomputed_after_kill(backbone_folder, tmp_path, 60, 32) <= 8
+
+
+@pytest.mark.slow
+def test_killed_run_over_2000_files_loses_at_most_a_batch(backbone_folder: Path, tmp_path: Path) -> None:
+    assert recomputed_after_kill(backbone_folder, tmp_path, 2000, 1000) <= 8
+
+
+def test_two_at_once_do_not_disturb_each_other(backbone_folder: Path, backbone: Backbone, tmp_path: Path) -> None:
+    paths = write_sounds(tmp_path / "sounds", 40)
+    both = [child(backbone_folder, tmp_path / "sounds", tmp_path / "cache", 0) for _ in range(2)]
+    for process in both:
+        assert process.communicate(timeout=300)[0] == "40 0\n"
+        assert process.returncode == 0
+    encoder = Counted(backbone)
+    assert len(embed(backbone, paths, encoder, cache_folder=tmp_path / "cache").vectors) == 40
+    assert encoder.n_loaded == 0
+
+
+# Pairs.
+
+
+@pytest.fixture
+def pairs_file(sounds: list[Path]) -> Iterator[Path]:
+    path = sounds[0].parent / "pairs.csv"
+    rows = [f"{sound.name},first of {i},second of {i}" for i, sound in enumerate(sounds)]
+    path.write_text("\n".join(["file,caption_1,caption_2", *rows, "gone.wav,x,y"]) + "\n", encoding="utf-8")
+    yield path
+
+
+def test_pairs_have_both_sides(backbone: Backbone, pairs_file: Path, sounds: list[Path]) -> None:
+    sounds[3].write_bytes(b"broken")
+    heard = hear_pairs(read_pairs(pairs_file), backbone, torch.device("cpu"))
+    assert [pair.audio for pair in heard.pairs] == [*sounds[:3], *sounds[4:]]
+    assert [skipped.name for skipped in heard.skipped] == ["gone.wav", str(sounds[3])]
+    assert heard.owners.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert heard.captions[6:8] == ["first of 4", "second of 4"]
+    assert heard.source.file.n_captions == 12
+    text = embed_pair_captions(heard, backbone, torch.device("cpu"))
+    np.testing.assert_allclose(text, backbone.text_encoder().encode(heard.captions).numpy(), atol=1e-6)
+    one = one_caption_each(heard, text, seed=0)
+    for i, row in enumerate(one):
+        assert any(np.array_equal(row, text[j]) for j in (2 * i, 2 * i + 1))
+    assert any(not np.array_equal(one_caption_each(heard, text, seed=s), one) for s in range(1, 5))
+
+
+def test_too_few_pairs_say_how_many_and_why(backbone: Backbone, pairs_file: Path) -> None:
+    with pytest.raises(InputError, match=r"has 7 pairs whose sound can be read, and 8 are needed: there is no file"):
+        hear_pairs(read_pairs(pairs_file), backbone, torch.device("cpu"), min_pairs=8)
+
+
+def test_captioner_hears_the_same(backbone: Backbone, sounds: list[Path], cache: Path) -> None:
+    """The captions of cached embeddings are those of the files."""
+    from textcap.bridge import Bridge
+    from textcap.config import BridgeConfig
+    from textcap.training.loop import new_mapper
+
+    mapper = new_mapper(backbone.config.mapper, 0)
+    bridge, end_id = Bridge(BridgeConfig(0.0)), backbone.tokenizer.end_id
+    captioner = Captioner(backbone, mapper, bridge, end_id, torch.device("cpu"))
+    by_file = [result.caption for result in captioner.caption(sounds)]
+    vectors = torch.from_numpy(embed(backbone, sounds, cache_folder=cache).vectors)
+    assert [found.caption for found in captioner.caption_embeddings(vectors)] == by_file
