@@ -91,7 +91,7 @@ def test_sounds_lie_beside_the_file_or_where_it_is_said(folder: Path, tmp_path: 
     beside = read_pairs(path)
     assert [pair.audio for pair in beside.pairs] == [folder / "sub" / "a.wav"]
     assert [skipped.name for skipped in beside.skipped] == ["b.flac"]
-    elsewhere = read_pairs(path, audio_folder=folder)
+    elsewhere = read_pairs(str(path), audio_folder=str(folder))
     assert [pair.audio for pair in elsewhere.pairs] == [folder / "a.wav", folder / "b.flac"]
     absolute = read(folder, f"file,caption\n{folder / 'a.wav'},x\n")
     assert absolute.pairs[0].audio == folder / "a.wav"

@@ -58,7 +58,7 @@ class _Row:
     any_suffix: bool = False  # the name is that of a clip, not of a file
 
 
-def read_pairs(path: str | Path, *, audio_folder: Path | None = None) -> PairSet:
+def read_pairs(path: str | Path, *, audio_folder: str | Path | None = None) -> PairSet:
     """Read a file of pairs; what it is, a table or JSON, is told from its content.
 
     Tables are separated by commas, semicolons or tabs. A row names a sound by `file_name`, `file`, `audio`,
@@ -77,7 +77,7 @@ def read_pairs(path: str | Path, *, audio_folder: Path | None = None) -> PairSet
     path = Path(path)
     content = _read(path)
     text = _decode(path, content)
-    folder = path.parent if audio_folder is None else audio_folder
+    folder = path.parent if audio_folder is None else Path(audio_folder)
     if audio_folder is not None and not os.path.isdir(audio_folder):
         raise InputError(f"there is no folder {audio_folder}")
     found = _Sounds(folder)
