@@ -39,16 +39,19 @@ FRONTS = {"textcap", "textcap.__main__"}
 MAX_MODULE_LINES = 300
 MAX_FUNCTION_LINES = 80
 
-# Imports point up this list: a module may import from its own line and the lines above. A name stands for the
-# modules that begin with it and an underscore too.
+# Imports point up this list: a module may import from its own line and the lines above. A name stands also for the
+# modules that begin with it and an underscore, unless they are named themselves.
 LAYERS = (
     ("errors", "device", "files", "text"),
+    ("fields",),
     ("config",),
-    ("captions", "audio", "tokenizer", "tensors"),
-    ("weights",),
+    ("captions", "audio", "tokenizer", "tensors", "tables"),
+    ("weights", "pairs"),
+    ("retrieval", "gap", "adapter"),
     ("clap", "bridge", "mapper", "language_model"),
-    ("decoding", "backbone"),
+    ("decoding", "backbone", "audio_embeddings", "audio_cache"),
     ("embeddings", "model_card", "checkpoint"),
+    ("pair_embeddings", "calibration", "pair_adapter", "embed"),
     ("training",),
     ("captioner",),
     ("verify", "scoring"),
@@ -91,8 +94,9 @@ def imported_modules(path: Path) -> set[str]:
 
 def layer_of(name: str) -> int | None:
     part = name.split(".")[1]
-    ranks = (rank for rank, layer in enumerate(LAYERS) for entry in layer if f"{part}_".startswith(f"{entry}_"))
-    return next(ranks, None)
+    exact = (rank for rank, layer in enumerate(LAYERS) if part in layer)
+    ranks = (rank for rank, layer in enumerate(LAYERS) for entry in layer if part.startswith(f"{entry}_"))
+    return next(exact, next(ranks, None))
 
 
 def modules_loaded_by(code: str) -> set[str]:

@@ -21,16 +21,32 @@ EXAMPLES = (
     "textcap train mine.txt more.txt:0.5 --noise-from pairs.csv -o my-model"
 )
 
+_Captions = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Text files, one caption per line; - is standard input. more.txt:0.5 draws half as many captions "
+        "per epoch as more.txt has lines, where no file of the whole name is there.",
+        show_default=False,
+    ),
+]
+_NoiseFrom = Annotated[
+    Path | None, typer.Option(metavar="PAIRS", help="Measure the noise on pairs, as textcap gap does.")
+]
+_Adapter = Annotated[
+    Path | None, typer.Option(help="Apply this linear adapter to text embeddings; see textcap fit-adapter.")
+]
+_Pairs = Annotated[
+    list[Path] | None, typer.Option(help="Learn from sounds with captions, beside text or without; repeatable.")
+]
+_AudioDirs = Annotated[
+    list[Path] | None,
+    typer.Option(help="Where the sounds of pairs are: one for all, or one for each --pairs, then --noise-from."),
+]
+_AudioNoise = Annotated[float, typer.Option(min=0, help="Of noise on the embeddings of sounds that are learned from.")]
+
 
 def train(
-    captions: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Text files, one caption per line; - is standard input. more.txt:0.5 draws half as many captions "
-            "per epoch as more.txt has lines, where no file of the whole name is there.",
-            show_default=False,
-        ),
-    ] = None,
+    captions: _Captions = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")] = Path("textcap-model"),
     backbone: Annotated[str, typer.Option(help="msclap-2023, tiny, or a folder.")] = "msclap-2023",
     noise_variance: Annotated[
@@ -39,22 +55,11 @@ def train(
     noise_std: Annotated[
         float | None, typer.Option(min=0, help="The same as a standard deviation: the square root.")
     ] = None,
-    noise_from: Annotated[
-        Path | None, typer.Option(metavar="PAIRS", help="Measure the noise on pairs, as textcap gap does.")
-    ] = None,
-    adapter: Annotated[
-        Path | None, typer.Option(help="Apply this linear adapter to text embeddings; see textcap fit-adapter.")
-    ] = None,
-    pairs: Annotated[
-        list[Path] | None, typer.Option(help="Learn from sounds with captions, beside text or without; repeatable.")
-    ] = None,
-    audio_dir: Annotated[
-        list[Path] | None,
-        typer.Option(help="Where the sounds of pairs are: one for all, or one for each --pairs, then --noise-from."),
-    ] = None,
-    audio_noise_variance: Annotated[
-        float, typer.Option(min=0, help="Of noise on the embeddings of sounds that are learned from.")
-    ] = 0.0,
+    noise_from: _NoiseFrom = None,
+    adapter: _Adapter = None,
+    pairs: _Pairs = None,
+    audio_dir: _AudioDirs = None,
+    audio_noise_variance: _AudioNoise = 0.0,
     epochs: Annotated[int, typer.Option(min=1, help="Times every caption is seen.")] = TrainingConfig.epochs,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Captions in a step, over all devices.")
