@@ -251,6 +251,10 @@ BAD = [
         b'{"id": "a", "caption": "x"}\n{"id": null, "caption": "x"}',
         r"line 2: expected a text .* for \"id\", found null",
     ),
+    (
+        b'{"id": "a", "caption": "x"}\n{"id": "b", "caption": "x", "captions": ["y"]}\n',
+        r"refs, line 2: both 'captions' and 'caption' are given",
+    ),
     (b'{"a": ["x"],\n\n "b": [3]}', r"refs, line 3: expected a caption or a list of captions for 'b', found a number"),
     (b'{"a": {"caption": "x"}}', r"refs, line 1: expected a caption .* for 'a', found an object"),
     (b'[{"image_id": 1, "caption": "x"},\n{"image_id": true, "caption": "x"}]', r"line 2: .*\"image_id\", found true"),

@@ -321,6 +321,21 @@ def test_numbers_that_do_not_fit_are_refused(references: list[list[str]], system
 # Each on its own
 
 
+@pytest.mark.java
+def test_what_is_known_of_versions_is_told_though_the_tokenizer_failed(
+    jars: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise DependencyError("Java did not answer")
+
+    monkeypatch.setattr(metrics, "tokenize", fail)
+    found = score_systems(REFERENCES, [PREDICTIONS], ["rouge_l"])
+    assert "captions cannot be tokenised" in (found.systems[0].scores["rouge_l"].problem or "")
+    assert found.java is not None
+    assert found.aac_version == aac.aac_version()
+    assert any(name.endswith("stanford-corenlp-3.4.1.jar") for name in found.jars)
+
+
 def test_without_java_every_metric_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings_ = ScoreSettings(java=str(tmp_path / "no-java"))
     scores = score_systems(REFERENCES, [PREDICTIONS], ["meteor", "spider"], settings_).systems[0].scores
@@ -618,4 +633,7 @@ def test_fense_of_tiny_models_is_aac_metrics_own(
     similarities = fluency.sentence_similarities([CLIPS["tokens"]], REFERENCES, "cpu")[0]
     assert errors.tolist() == clips["fer"].tolist()
     assert similarities.tolist() == pytest.approx(clips["sbert_sim"].tolist(), abs=1e-6)
+    # What they are is told: a snapshot's folder is its commit.
+    versions = fluency.model_versions(["sbert_sim", "fer", "rouge_l"])
+    assert versions == {fluency._SENTENCE_MODEL: "0" * 40, fluency._DETECTOR: fluency._DETECTOR_SHA256}
     assert float((similarities * (1 - 0.9 * errors)).mean()) == pytest.approx(float(corpus["fense"]), abs=1e-6)

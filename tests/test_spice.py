@@ -17,10 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from java_stand_in import count_starts, write_java
 from textcap.cli.app import app
+from textcap.scoring.cleaning import clean_all
 from textcap.scoring.jars import Program, find_jars
 from textcap.scoring.java import Java, find_java
 from textcap.scoring.java_errors import JavaError
@@ -320,3 +323,18 @@ def test_every_published_value_is_met_on_the_newest_java(
 ) -> None:
     monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(spice_jars))
     check_oracle(test_data, tmp_path, "--java", str(other_java(25)))
+
+
+@pytest.mark.java
+@pytest.mark.slow
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(captions=st.lists(st.text(max_size=30), min_size=40, max_size=60))
+def test_any_unicode_gets_a_score_each(scored: SimpleNamespace, tmp_path: Path, captions: list[str]) -> None:
+    """Through everything that cleans captions, as `textcap score` sends them."""
+    references = [[caption, "a dog barks"] for caption in reversed(captions)]
+    cleaned, _ = clean_all([*captions, *(one for several in references for one in several)])
+    predictions = cleaned[: len(captions)]
+    spoken = [cleaned[len(captions) + 2 * i :][:2] for i in range(len(captions))]
+    found = spice(predictions, spoken, scored.java, scored.program, cache_folder=scored.kept)
+    assert found.per_clip.shape == (len(captions),)
+    assert not np.isinf(found.per_clip).any()

@@ -1,6 +1,7 @@
 """Compile the script engine that SPICE needs on today's Java, into the jar beside its source.
 
-Needs javac of Java 9 or later. The same compiler gives the same bytes: names in order, no times.
+Needs javac of Java 9 or later. The same compiler gives the same bytes: names in order, no times. Prints the SHA-256
+of the jar, which goes into `_ENGINE_SHA256` of `textcap.scoring.jars`.
 """
 
 import argparse
@@ -61,7 +62,8 @@ def main() -> None:
     if options.javac is None:
         sys.exit("there is no javac on PATH: install a JDK, or name one with --javac")
     write_jar(options.output, compile_classes(options.javac, SOURCE), SOURCE)
-    print(f"{options.output}: {options.output.stat().st_size:,} bytes")
+    digest = hashlib.sha256(options.output.read_bytes()).hexdigest()
+    print(f"{options.output}: {options.output.stat().st_size:,} bytes, SHA-256 {digest}")
 
 
 if __name__ == "__main__":

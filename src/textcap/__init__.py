@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from textcap.captioner import Captioner, CaptionResult
     from textcap.config import DecodingConfig, TrainingConfig
     from textcap.errors import TextcapError
+    from textcap.scoring import score_files
     from textcap.training import train
 
 _MODULES = {
@@ -25,6 +26,7 @@ _MODULES = {
     "DecodingConfig": "config",
     "TextcapError": "errors",
     "TrainingConfig": "config",
+    "score_files": "scoring",
     "train": "training",
 }
 
@@ -35,6 +37,7 @@ __all__ = [
     "DecodingConfig",
     "TextcapError",
     "TrainingConfig",
+    "score_files",
     "train",
 ]
 

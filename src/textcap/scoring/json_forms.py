@@ -145,6 +145,9 @@ def _record_entry(source: Source, line: int, record: Any) -> Entry:
     if not _is_record(record):
         found = ", ".join(quoted(key) for key in list(record)[:6]) or "nothing"
         raise source.error(line, f"{_EXPECTED_RECORD}, found {found}")
+    twice = [key for key in _CAPTION_KEYS if key in record]
+    if len(twice) > 1:
+        raise source.error(line, f"both {quoted(twice[0])} and {quoted(twice[1])} are given", hint="keep one of them")
     key = next(key for key in _NAME_KEYS if key in record)
     name = _name_of(source, line, key, record[key])
     caption_key = next(key for key in _CAPTION_KEYS if key in record)

@@ -16,7 +16,7 @@ import textcap.scoring.aac as aac
 from textcap.errors import TextcapError
 from textcap.scoring.cleaning import clean_all
 from textcap.scoring.counts import bleu_counts, meteor_of_counts
-from textcap.scoring.fluency import fluency_errors, sentence_similarities
+from textcap.scoring.fluency import fluency_errors, model_versions, sentence_similarities
 from textcap.scoring.jar_catalogue import JavaProgram
 from textcap.scoring.jars import Program, find_jars
 from textcap.scoring.java import Java, find_java
@@ -105,18 +105,23 @@ class _Run:
         except TextcapError as error:
             reason = f"captions cannot be tokenised: {error}"
             failed = {name: MetricScore(name, problem=reason) for name in self.names}
-            return replace(result, systems=[SystemScores(failed, {}) for _ in systems], java=self.java)
+            return self._with_versions(replace(result, systems=[SystemScores(failed, {}) for _ in systems]))
         rest = iter(tokens.captions)
         predictions = [[next(rest) for _ in system] for system in systems]
         spoken = [[next(rest) for _ in several] for several in references]
+        scored = self._score_tokens(predictions, spoken, self.java)
+        return self._with_versions(replace(result, systems=scored, java_version=tokens.java_version))
+
+    def _with_versions(self, result: Scoring) -> Scoring:
+        """Add what can change a score, as far as it came into play."""
+        computed = {name for one in result.systems for name, score in one.scores.items() if score.value is not None}
         return replace(
             result,
-            systems=self._score_tokens(predictions, spoken, self.java),
             java=self.java,
-            java_version=tokens.java_version,
             jars={name: sha256 for program in self.programs for name, sha256 in program.hashes.items()},
             unknown_jars=[name for program in self.programs for name in program.unknown],
             aac_version=_or_none(aac.aac_version),
+            models=model_versions(computed),
         )
 
     def _score_tokens(

@@ -17,7 +17,7 @@ from textcap.errors import InputError
 from textcap.files import atomic_write_text
 from textcap.scoring.bootstrap import Difference
 from textcap.scoring.comparison import LOWER_IS_BETTER, best_two, compare_systems
-from textcap.scoring.formats import STDIN, read_predictions, read_references
+from textcap.scoring.formats import PREDICTIONS, REFERENCES, STDIN, check_form, read_predictions, read_references
 from textcap.scoring.matching import Matched, match
 from textcap.scoring.metric_names import parse_metrics, with_parts
 from textcap.scoring.metrics import ScoreSettings, score_systems
@@ -110,9 +110,8 @@ def score_files(
     Raises:
         InputError: A file cannot be used, its clips do not fit, or a name is unknown.
     """
+    check_names(metrics, test_set, references_form, predictions_form, sort_by)
     names = parse_metrics(metrics)
-    if sort_by is not None and sort_by not in with_parts(names):
-        raise InputError(f"{sort_by} is not among the metrics", hint=f"there are {', '.join(with_parts(names))}")
     rows = published_rows(test_set) if test_set is not None else []
     _check_paths(references, predictions, output)
     known = read_references(Path(references), references_form)
@@ -126,6 +125,27 @@ def score_files(
         first, second = (scoring.systems[place] for place in best)
         comparison = Comparison(*best, compare_systems(first, second, n_resamples=N_RESAMPLES, seed=seed))
     return Report([str(path) for path in predictions], matched, scoring, comparison, rows)
+
+
+def check_names(
+    metrics: str,
+    test_set: str | None = None,
+    references_form: str | None = None,
+    predictions_form: str | None = None,
+    sort_by: str | None = None,
+) -> None:
+    """Make sure that there is what `score_files` is to be given by name.
+
+    Raises:
+        InputError: A name is unknown; it says which there are, or which is near.
+    """
+    names = with_parts(parse_metrics(metrics))
+    if sort_by is not None and sort_by not in names:
+        raise InputError(f"{sort_by} is not among the metrics", hint=f"there are {', '.join(names)}")
+    if test_set is not None:
+        published_rows(test_set)
+    check_form(references_form, REFERENCES)
+    check_form(predictions_form, PREDICTIONS)
 
 
 def _check_paths(references: str | Path, predictions: Sequence[str | Path], output: Path | None) -> None:
@@ -211,6 +231,7 @@ def report_to_dict(report: Report) -> dict[str, Any]:
             "tokenizer": "Stanford CoreNLP 3.4.1, PTBTokenizer",
             "sha256": scoring.jars,
             "unknown_jars": scoring.unknown_jars,
+            "models": scoring.models,
         },
     }
 

@@ -67,6 +67,7 @@ class Scoring:
         jars: SHA-256 of every file that a Java program ran or read, by its path in the cache.
         unknown_jars: Those among them that are not the known ones; the user gave them.
         aac_version: Of aac-metrics; None where it is missing.
+        models: Commit or SHA-256 of each model that a metric needed, by its name.
     """
 
     systems: list[SystemScores]
@@ -78,6 +79,7 @@ class Scoring:
     jars: dict[str, str] = field(default_factory=dict)
     unknown_jars: list[str] = field(default_factory=list)
     aac_version: str | None = None
+    models: dict[str, str] = field(default_factory=dict)
 
 
 def score_of_clips(name: str, per_clip: Numbers) -> MetricScore:
