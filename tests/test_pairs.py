@@ -130,7 +130,7 @@ def test_hidden_copies_of_a_mac_are_no_clips(folder: Path) -> None:
         ('{"caption": "x"}\n', "line 1: expected the name of a sound"),
         ('{"file": 3, "caption": "x"}\n', "expected the name of a sound in file, found 3"),
         ('{"file": "a.wav", "caption": "x"}\n{\n', "line 2: not JSON"),
-        ("[1]", "expected an object with a sound"),
+        ('[{"file": "a.wav", "caption": "x"}, 1]', "item 2: expected an object with a sound"),
         ("[", "not JSON"),
         ("[]", "holds no pair"),
     ],

@@ -73,8 +73,7 @@ def hear_pairs(
         DeviceError: The device's memory is too small.
     """
     _require(pairs, min_pairs)
-    hint = f"use a --batch-size below {batch_size}, or --device cpu"
-    with memory_errors(f"on {device} while embedding sounds", hint=hint):
+    with memory_errors(f"on {device} while embedding sounds", hint="use --device cpu"):
         embedded = embed_audio_files(
             [pair.audio for pair in pairs.pairs],
             backbone_hash=backbone.content_hash,

@@ -52,7 +52,7 @@ class PairSet:
 
 @dataclass(frozen=True)
 class _Row:
-    line: int
+    place: str  # such as "line 3"
     name: str
     captions: list[str]
     any_suffix: bool = False  # the name is that of a clip, not of a file
@@ -140,9 +140,9 @@ def _json_rows(path: Path, text: str) -> Iterator[_Row]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _error(path, getattr(error, "lineno", 1), f"not JSON: {error}") from error
+        raise _error(path, f"line {getattr(error, 'lineno', 1)}", f"not JSON: {error}") from error
     for number, value in enumerate(values, start=1):
-        yield _json_row(path, number, value)
+        yield _json_row(path, f"item {number}", value)
 
 
 def _json_lines(path: Path, text: str) -> Iterator[_Row]:
@@ -151,21 +151,23 @@ def _json_lines(path: Path, text: str) -> Iterator[_Row]:
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise _error(path, number, f"not JSON: {error}", hint="one object per line is expected") from error
-            yield _json_row(path, number, value)
+                raise _error(
+                    path, f"line {number}", f"not JSON: {error}", hint="one object per line is expected"
+                ) from error
+            yield _json_row(path, f"line {number}", value)
 
 
-def _json_row(path: Path, number: int, value: Any) -> _Row:
+def _json_row(path: Path, place: str, value: Any) -> _Row:
     if not isinstance(value, dict):
-        raise _error(path, number, "expected an object with a sound and its captions")
+        raise _error(path, place, "expected an object with a sound and its captions")
     cells = {str(name): cell for name, cell in value.items()}
     captions: list[Any] = []
     for name, cell in cells.items():
         if name in _CAPTIONS or _NUMBERED.fullmatch(name):
             captions += cell if isinstance(cell, list) else [cell]
     if not captions or not all(isinstance(caption, str) for caption in captions):
-        raise _error(path, number, "expected caption, a text, or captions, a list of them")
-    return _named_row(path, number, cells, captions)
+        raise _error(path, place, "expected caption, a text, or captions, a list of them")
+    return _named_row(path, place, cells, captions)
 
 
 def _table_rows(path: Path, text: str) -> Iterator[_Row]:
@@ -173,16 +175,16 @@ def _table_rows(path: Path, text: str) -> Iterator[_Row]:
     delimiter = next((d for d in DELIMITERS if _is_header(headers[d])), None)
     if delimiter is None:
         found = ", ".join(repr(cell[:40]) for cell in headers[","][:8]) or "nothing"
-        raise _error(path, 1, f"expected columns {_EXPECTED}, found {found}")
+        raise _error(path, "line 1", f"expected columns {_EXPECTED}, found {found}")
     header = headers[delimiter]
 
     def error(line: int, message: str, *, hint: str | None = None) -> InputError:
-        return _error(path, line, message, hint=hint)
+        return _error(path, f"line {line}", message, hint=hint)
 
     check_header(header, error)
     columns = [i for i, name in enumerate(header) if name == "caption" or _NUMBERED.fullmatch(name)]
     for line, row in table_rows(text, delimiter, len(header), error):
-        yield _named_row(path, line, dict(zip(header, row, strict=True)), [row[i] for i in columns])
+        yield _named_row(path, f"line {line}", dict(zip(header, row, strict=True)), [row[i] for i in columns])
 
 
 def _is_header(names: list[str]) -> bool:
@@ -190,19 +192,19 @@ def _is_header(names: list[str]) -> bool:
     return has_sound and any(name == "caption" or _NUMBERED.fullmatch(name) for name in names)
 
 
-def _named_row(path: Path, line: int, cells: dict[str, Any], captions: list[str]) -> _Row:
+def _named_row(path: Path, place: str, cells: dict[str, Any], captions: list[str]) -> _Row:
     for column in _AUDIO:
         if column in cells:
             name = cells[column]
             if not isinstance(name, str) or not name:
-                raise _error(path, line, f"expected the name of a sound in {column}, found {name!r}")
-            return _Row(line, name, captions)
+                raise _error(path, place, f"expected the name of a sound in {column}, found {name!r}")
+            return _Row(place, name, captions)
     youtube, start = (str(cells.get(name, "")) for name in _YOUTUBE)
     if not youtube or not start:
-        raise _error(path, line, "expected the name of a sound, as file_name, file, audio or path")
+        raise _error(path, place, "expected the name of a sound, as file_name, file, audio or path")
     if re.fullmatch(r"\d+\.0+", start):  # a table that went through a library of numbers
         start = start.split(".")[0]
-    return _Row(line, f"{youtube}_{start}", captions, any_suffix=True)
+    return _Row(place, f"{youtube}_{start}", captions, any_suffix=True)
 
 
 def _cleaned(path: Path, row: _Row, warnings: list[str]) -> list[str]:
@@ -210,11 +212,11 @@ def _cleaned(path: Path, row: _Row, warnings: list[str]) -> list[str]:
     for caption in row.captions:
         cleaned, warning = clean_caption(caption)
         if warning is not None:
-            warnings.append(f"{path}, line {row.line}: {warning}")
+            warnings.append(f"{path}, {row.place}: {warning}")
         if cleaned:
             said.append(cleaned)
     if not said:
-        warnings.append(f"{path}, line {row.line}: no caption of {row.name}")
+        warnings.append(f"{path}, {row.place}: no caption of {row.name}")
     return said
 
 
@@ -249,5 +251,5 @@ class _Sounds:
         return self._by_stem
 
 
-def _error(path: Path, line: int, message: str, *, hint: str | None = None) -> InputError:
-    return InputError(f"{path}, line {line}: {message}", hint=hint)
+def _error(path: Path, place: str, message: str, *, hint: str | None = None) -> InputError:
+    return InputError(f"{path}, {place}: {message}", hint=hint)
