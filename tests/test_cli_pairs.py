@@ -109,8 +109,16 @@ def test_gap_names_what_it_leaves_out(pairs_file: Path, tmp_path: Path) -> None:
     soundfile.write(nan, np.full(16000, np.nan, np.float32), 16000, subtype="FLOAT")
     code, out, said = run("gap", "more.csv", "--audio-dir", pairs_file.parent)
     assert code == 0 and out
-    assert f"left out: there is no file {pairs_file.parent / 'gone.wav'}" in said
+    assert f"warning: more.csv: left out: there is no file {pairs_file.parent / 'gone.wav'}" in said
     assert f"left out: {nan} holds samples that are no numbers" in said
+
+
+def test_many_that_are_left_out_are_counted(pairs_file: Path, tmp_path: Path) -> None:
+    rows = pairs_file.read_text(encoding="utf-8") + "".join(f"gone{i}.wav,A dog barks\n" for i in range(25))
+    (tmp_path / "more.csv").write_text(rows, encoding="utf-8")
+    code, _, said = run("fit-adapter", "more.csv", "--audio-dir", pairs_file.parent)
+    assert code == 0
+    assert said.count("there is no file") == 10 and "more.csv: left out: 15 more sounds" in said
 
 
 def test_too_few_pairs_are_refused(tmp_path: Path, pairs_file: Path) -> None:

@@ -15,7 +15,7 @@ from textcap.backbone import Backbone
 from textcap.config import NoiseCalibration
 from textcap.gap import N_DRAWS, N_PAIRS, RULE, GapReport, draw_pairs, measure_gap
 from textcap.pair_embeddings import HeardPairs, embed_pair_captions, hear_pairs, one_caption_each
-from textcap.pairs import PairSet
+from textcap.pairs import PairSet, left_out
 
 _CHOICE_STREAM = 1_000_000  # of the seed's draws; no draw of `measure_gap` has its number
 
@@ -85,6 +85,5 @@ def calibrate_noise(
     file, report = pairs.file, gap.report
     rule = f"{RULE} after the adapter" if adapter is not None else RULE
     calibration = NoiseCalibration(file.name, file.sha256, report.n, report.seed, rule)
-    left_out = tuple(f"{file.name}: left out: {skipped.reason}" for skipped in gap.heard.skipped)
-    warnings = (*pairs.warnings, *gap.heard.warnings, *left_out)
+    warnings = (*pairs.warnings, *gap.heard.warnings, *left_out(gap.heard.source))
     return CalibratedNoise(report.sample.noise_variance, calibration, warnings)

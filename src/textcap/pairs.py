@@ -21,6 +21,7 @@ _AUDIO = ("file_name", "file", "audio", "audio_path", "path")
 _CAPTIONS = ("captions", "caption")
 _NUMBERED = re.compile(r"caption_\d+")
 _YOUTUBE = ("youtube_id", "start_time")
+_NAMED = 10
 _EXPECTED = "file_name (or file, audio, path) or youtube_id and start_time, and caption or caption_1, caption_2, ..."
 
 
@@ -98,6 +99,15 @@ def read_pairs(path: str | Path, *, audio_folder: str | Path | None = None) -> P
     pairs = tuple(AudioPair(audio, tuple(said)) for audio, said in captions.items())
     file = CaptionFile(str(path), hashlib.sha256(content).hexdigest(), sum(len(pair.captions) for pair in pairs))
     return PairSet(file, pairs, tuple(skipped.values()), tuple(warnings))
+
+
+def left_out(pairs: PairSet) -> list[str]:
+    """Return lines that say which sounds are left out and why: the first few, and how many more there are."""
+    name = pairs.file.name
+    lines = [f"{name}: left out: {skipped.reason}" for skipped in pairs.skipped[:_NAMED]]
+    if len(pairs.skipped) > _NAMED:
+        lines.append(f"{name}: left out: {len(pairs.skipped) - _NAMED} more sounds")
+    return lines
 
 
 def without(pairs: PairSet, unreadable: dict[Path, str]) -> PairSet:

@@ -28,8 +28,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")]
 
-_NAMED = 10
-
 
 class EmbeddingBar:
     """A bar on stderr for sounds that are being embedded; a context manager, called with how many are done."""
@@ -56,9 +54,7 @@ class EmbeddingBar:
 
 def name_what_is_odd(heard: "HeardPairs") -> None:
     """Print warnings about pairs, and which of them were left out, on stderr."""
-    for warning in (*heard.source.warnings, *heard.warnings):
-        err.print(f"warning: {printable(warning)}", markup=False, style="yellow")
-    for skipped in heard.skipped[:_NAMED]:
-        err.print(f"left out: {printable(skipped.reason)}", markup=False, style="yellow")
-    if len(heard.skipped) > _NAMED:
-        err.print(f"left out: {len(heard.skipped) - _NAMED} more sounds", markup=False, style="yellow")
+    from textcap.pairs import left_out
+
+    for line in (*heard.source.warnings, *heard.warnings, *left_out(heard.source)):
+        err.print(f"warning: {printable(line)}", markup=False, style="yellow")

@@ -24,7 +24,7 @@ from textcap.device import memory_errors
 from textcap.embeddings import default_cache_folder, embed_captions
 from textcap.errors import CheckpointError, InputError
 from textcap.pair_embeddings import HeardPairs, hear_pairs
-from textcap.pairs import AudioPair, PairSet, SkippedPair
+from textcap.pairs import AudioPair, PairSet, SkippedPair, left_out
 from textcap.training.data import MAX_CAPTION_TOKENS, MIN_CAPTION_TOKENS, Embeddings, Examples, make_examples
 from textcap.training.events import Embedded, Report, Warned
 from textcap.training.job import TrainingJob
@@ -81,10 +81,8 @@ def hear_all(data: TrainingData, backbone: Backbone, device: torch.device, repor
             pairs, backbone, device, progress=lambda n_done, n_total: report(Embedded(n_done, n_total, "sounds"))
         )
         heard.append(one)
-        for warning in (*pairs.warnings, *one.warnings):
+        for warning in (*pairs.warnings, *one.warnings, *left_out(one.source)):
             report(Warned(warning))
-        for skipped in one.skipped:
-            report(Warned(f"{pairs.file.name}: left out: {skipped.reason}"))
     return tuple(heard)
 
 
