@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,11 +61,10 @@ class Plan:
         return self.work / f"{condition.replace(', ', '-').replace(' ', '-')}-{seed}.json"
 
 
-def embed_sounds(plan: Plan, clips: list[Clip], name: str, n_jobs: int) -> np.ndarray:
-    """Return the audio embeddings `[N, E]` of clips, kept in the work folder."""
-    path = plan.work / name
+def embed_sounds(path: Path, backbone: str, clips: list[Clip], n_jobs: int) -> np.ndarray:
+    """Return the audio embeddings `[N, E]` of clips, kept in a file."""
     if not path.exists():
-        encoder = Backbone.load(plan.backbone).audio_encoder()
+        encoder = Backbone.load(backbone).audio_encoder()
         parts = []
         with ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn")) as pool:
             for start in range(0, len(clips), 512):
@@ -75,15 +75,47 @@ def embed_sounds(plan: Plan, clips: list[Clip], name: str, n_jobs: int) -> np.nd
                         for i in range(0, len(sounds), 64)
                     ]
                 print(f"embedded {start + len(sounds)} of {len(clips)} sounds", flush=True)
-        with open(path.with_suffix(".tmp"), "wb") as file:
-            np.save(file, np.concatenate(parts))
-        path.with_suffix(".tmp").rename(path)
+        keep_array(path, np.concatenate(parts))
     return np.load(path)
+
+
+def keep_array(path: Path, array: np.ndarray) -> None:
+    """Write an array beside its place, then put it there: what is killed leaves no half of a file."""
+    with open(path.with_suffix(".tmp"), "wb") as file:
+        np.save(file, array)
+    path.with_suffix(".tmp").rename(path)
 
 
 def render(clip: Clip) -> np.ndarray:
     """Return the sound of a clip, one window `[S]`."""
     return render_scene(clip.scene, clip.sound_seed, RATE_HZ)
+
+
+def train_and_caption(
+    backbone: Backbone,
+    captions: list[str],
+    embeddings: np.ndarray,
+    bridge: Bridge,
+    training: TrainingConfig,
+    heard: np.ndarray,
+) -> list[str]:
+    """Train a mapper on captions with their embeddings `[N, E]`, and caption the audio embeddings `[M, E]` with it."""
+    run = MapperTraining(
+        make_examples(captions, embeddings, backbone.tokenizer),
+        backbone.language_model(),
+        backbone.tokenizer,
+        bridge,
+        backbone.config.mapper,
+        training,
+        Accelerator(cpu=True),
+    )
+    captioner = Captioner(backbone, run.run().mapper, bridge, backbone.tokenizer.end_id, torch.device("cpu"))
+    sounds = torch.from_numpy(heard)
+    return [
+        found.caption
+        for start in range(0, len(sounds), 50)
+        for found in captioner.caption_embeddings(sounds[start : start + 50])
+    ]
 
 
 def run_part(plan: Plan, condition: str, seed: int) -> None:
@@ -95,24 +127,14 @@ def run_part(plan: Plan, condition: str, seed: int) -> None:
     backbone = Backbone.load(plan.backbone)
     embeddings = np.load(plan.work / ("pairs.npy" if condition == "audio pairs" else "text.npy"))
     variance = backbone.config.noise_variance if plan.noise_std is None else plan.noise_std**2
-    bridge = Bridge(BridgeConfig(variance if condition == "text, noise" else 0.0))
-    training = MapperTraining(
-        make_examples([clip.captions[0] for clip in plan.pairs], embeddings, backbone.tokenizer),
-        backbone.language_model(),
-        backbone.tokenizer,
-        bridge,
-        backbone.config.mapper,
+    said = train_and_caption(
+        backbone,
+        [clip.captions[0] for clip in plan.pairs],
+        embeddings,
+        Bridge(BridgeConfig(variance if condition == "text, noise" else 0.0)),
         TrainingConfig(**{**vars(plan.training), "seed": seed}),
-        Accelerator(cpu=True),
+        np.load(plan.work / "held_out.npy"),
     )
-    mapper = training.run().mapper
-    captioner = Captioner(backbone, mapper, bridge, backbone.tokenizer.end_id, torch.device("cpu"))
-    heard = torch.from_numpy(np.load(plan.work / "held_out.npy"))
-    said = [
-        found.caption
-        for start in range(0, len(heard), 50)
-        for found in captioner.caption_embeddings(heard[start : start + 50])
-    ]
     atomic_write_text(path, json.dumps(said, indent=1))
     print(f"{condition}, seed {seed}: {figures(plan, said)}", flush=True)
 
@@ -138,9 +160,9 @@ def nearest_captions(plan: Plan) -> list[str]:
 def prepare(plan: Plan, n_jobs: int, *, with_audio: bool) -> None:
     """Write the embeddings that every part needs."""
     pairs, held_out = plan.pairs, plan.held_out
-    heard = embed_sounds(plan, held_out, "held_out.npy", n_jobs)
+    heard = embed_sounds(plan.work / "held_out.npy", plan.backbone, held_out, n_jobs)
     if with_audio:
-        embed_sounds(plan, pairs, "pairs.npy", n_jobs)
+        embed_sounds(plan.work / "pairs.npy", plan.backbone, pairs, n_jobs)
     encoder = Backbone.load(plan.backbone).text_encoder()
     np.save(plan.work / "text.npy", encoder.encode([clip.captions[0] for clip in pairs]).numpy())
     said = encoder.encode([clip.captions[0] for clip in held_out]).numpy()
@@ -169,7 +191,7 @@ def main() -> None:
     training = TrainingConfig(epochs=options.epochs, batch_size=128, learning_rate=2e-3, held_out_captions=0)
     plan = Plan(options.work, options.backbone, options.world_seed, options.pairs, options.noise_std, training)
     plan.work.mkdir(parents=True, exist_ok=True)
-    refuse_other_plan(plan)
+    refuse_other_plan(plan.work, plan)
     prepare(plan, options.jobs, with_audio="audio pairs" in options.conditions)
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         parts = [(condition, seed) for seed in range(options.seeds) for condition in options.conditions]
@@ -178,11 +200,11 @@ def main() -> None:
     print_table(plan, options.conditions, options.seeds)
 
 
-def refuse_other_plan(plan: Plan) -> None:
+def refuse_other_plan(work: Path, plan: Any) -> None:
     """Stop where the work folder holds parts of another plan."""
-    path, text = plan.work / "plan.json", json.dumps(asdict(plan), default=str, indent=1)
+    path, text = work / "plan.json", json.dumps(asdict(plan), default=str, indent=1)
     if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise SystemExit(f"{plan.work} holds another measurement: choose another --work")
+        raise SystemExit(f"{work} holds another measurement: choose another --work")
     atomic_write_text(path, text)
 
 

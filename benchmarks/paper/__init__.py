@@ -1,0 +1,1 @@
+"""The experiments of the paper on the sound world and the embedded models; `python -m benchmarks.paper`."""

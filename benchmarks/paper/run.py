@@ -1,0 +1,69 @@
+"""The paper's five experiments on the sound world: one command, under 90 minutes on two cores.
+
+    python -m benchmarks.paper [--work FOLDER] [--jobs 2] [--experiments 1 2 3 4 5] [--jars FOLDER] [--plot PATH]
+
+Each mapper is a part that is kept in the work folder, and so are embeddings and scores: a run that was killed goes
+on where it was. Prints a table for each experiment, writes them to results.md in the work folder, and draws the
+noise sweep. SPICE is left out where its jars are missing; `--jars` names a folder with CoreNLP's.
+"""
+
+import argparse
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+from benchmarks.paper.parts import part_path, run_part
+from benchmarks.paper.plan import EXPERIMENTS, Part, Plan, parts_of
+from benchmarks.paper.scores import score_parts
+from benchmarks.paper.tables import write_tables
+from benchmarks.paper.worlds import prepare
+from benchmarks.sound_world import refuse_other_plan
+
+
+def main() -> None:
+    """Make what is missing, score it, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("paper-benchmark"))
+    parser.add_argument("--jobs", type=int, default=2, help="mappers trained at once, one thread each")
+    parser.add_argument("--experiments", type=int, nargs="+", choices=sorted(EXPERIMENTS), default=sorted(EXPERIMENTS))
+    parser.add_argument("--jars", type=Path, help="file or folder with CoreNLP 3.6.0 and its models, for SPICE")
+    parser.add_argument("--plot", type=Path, help="where to draw the noise sweep; by default in the work folder")
+    options = parser.parse_args()
+    started_s, plan = time.monotonic(), Plan()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    options.work.mkdir(parents=True, exist_ok=True)
+    refuse_other_plan(options.work, plan)
+    if options.jars is not None:
+        fill_jars(options.work, options.jars)
+    prepare(plan, options.work, options.jobs)
+    parts = parts_of(options.experiments)
+    run_parts(plan, options.work, parts, options.jobs)
+    text = write_tables(options.work, score_parts(options.work, parts), options.plot or options.work / "noise.svg")
+    print(f"{text}\n{(time.monotonic() - started_s) / 60:.0f} minutes", flush=True)
+
+
+def run_parts(plan: Plan, work: Path, parts: list[Part], n_jobs: int) -> None:
+    """Train what is missing, several mappers at once."""
+    missing = [part for part in parts if not part_path(work, part).exists()]
+    with ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(run_part, plan, work, part) for part in missing]
+        for place, future in enumerate(as_completed(futures)):
+            print(f"{place + 1} of {len(missing)}: {future.result()}", flush=True)
+
+
+def fill_jars(work: Path, source: Path) -> None:
+    """Put the jars of the metrics in the work folder, and have them used."""
+    # Imported late: huggingface_hub, which it uses, reads its variables when it is imported.
+    from textcap.scoring.jar_fetching import fetch_metrics
+
+    folder = work / "jars"
+    folder.mkdir(exist_ok=True)
+    os.environ["AAC_METRICS_CACHE_PATH"] = str(folder.resolve())
+    for _ in fetch_metrics([source]):
+        pass
+
+
+if __name__ == "__main__":
+    main()

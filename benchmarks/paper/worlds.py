@@ -1,0 +1,88 @@
+"""Clips, captions and embeddings that all parts share, kept in the work folder.
+
+Knows writers and the frozen models, no mapper. Audio and text are embedded once.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from benchmarks.paper.plan import (
+    CALIBRATION_SEED,
+    N_CALIBRATION_PAIRS,
+    N_REFERENCES,
+    N_SEEN,
+    N_UNSEEN,
+    WORLD_SEED,
+    Plan,
+)
+from benchmarks.paper.writers import WRITERS, references, word
+from benchmarks.sound_world import embed_sounds, keep_array
+
+from textcap.backbone import Backbone
+from textcap.demo.folder import Clip, held_out_clips, training_pairs
+from textcap.files import atomic_write_text
+
+# Streams of random numbers, one for each writer.
+_STREAMS = {"first": 11, "second": 12, "styled": 13}
+
+
+@cache
+def training_clips(n_clips: int) -> list[Clip]:
+    """Return the clips that are trained on, each with a plain caption."""
+    return training_pairs(n_clips, WORLD_SEED)
+
+
+@cache
+def clips_for_testing() -> list[Clip]:
+    """Return the test clips, the unseen combinations last."""
+    return held_out_clips(N_SEEN, N_UNSEEN, WORLD_SEED)
+
+
+def captions_of(writer: str, n_captions: int) -> list[str]:
+    """Return a writer's captions to train on, of the training clips.
+
+    The second writer's are of other clips: added text is about other things than there are already.
+    """
+    if writer in ("plain", "audio"):
+        return [clip.captions[0] for clip in training_clips(n_captions)]
+    rng = np.random.default_rng([WORLD_SEED, _STREAMS[writer]])
+    if writer == "second":
+        return [word(writer, clip.scene, rng) for clip in training_pairs(2 * n_captions, WORLD_SEED)[n_captions:]]
+    return [word(writer, clip.scene, rng) for clip in training_clips(n_captions)]
+
+
+def references_by(writer: str) -> list[list[str]]:
+    """Return five captions of each test clip."""
+    if writer == "plain":
+        return [list(clip.captions) for clip in clips_for_testing()]
+    rng = np.random.default_rng([WORLD_SEED, _STREAMS[writer], 1])
+    return [references(writer, clip.scene, N_REFERENCES, rng) for clip in clips_for_testing()]
+
+
+def prepare(plan: Plan, work: Path, n_jobs: int) -> None:
+    """Write every embedding and every file of references that is missing."""
+    embed_sounds(work / "test-audio.npy", plan.backbone, clips_for_testing(), n_jobs)
+    calibration = training_pairs(N_CALIBRATION_PAIRS, CALIBRATION_SEED)
+    embed_sounds(work / "calibration-audio.npy", plan.backbone, calibration, n_jobs)
+    embed_sounds(work / "audio.npy", plan.backbone, training_clips(plan.n_captions), n_jobs)
+    _embed_text(plan, work / "calibration-text.npy", [clip.captions[0] for clip in calibration])
+    for writer in ("plain", *WRITERS):
+        _embed_text(plan, work / f"{writer}.npy", captions_of(writer, plan.n_captions))
+    for writer in ("plain", *WRITERS):
+        path = references_path(work, writer)
+        if not path.exists():
+            known = {f"{i:03d}": captions for i, captions in enumerate(references_by(writer))}
+            atomic_write_text(path, json.dumps(known, indent=1))
+
+
+def references_path(work: Path, writer: str) -> Path:
+    """Return where the references by a writer are kept."""
+    return work / f"references-{writer}.json"
+
+
+def _embed_text(plan: Plan, path: Path, captions: list[str]) -> None:
+    if not path.exists():
+        keep_array(path, Backbone.load(plan.backbone).text_encoder().encode(captions).numpy())
+        print(f"embedded {len(captions)} captions for {path.name}", flush=True)

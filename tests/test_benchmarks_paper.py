@@ -1,0 +1,232 @@
+"""The paper's experiments on the sound world: what its writers say, and that parts are made once and from one plan."""
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.paper import parts, plot, scores, tables
+from benchmarks.paper.plan import ADAPTER_PAIRS, CALIBRATION_SEED, EXPERIMENTS, N_REFERENCES, Part, Plan, parts_of
+from benchmarks.paper.worlds import captions_of, clips_for_testing, references_by, training_clips
+from benchmarks.paper.writers import FIRST, SECOND, WRITERS, is_styled, word
+from benchmarks.sound_world import refuse_other_plan
+
+from textcap.adapter import LinearAdapter
+from textcap.config import AdapterFacts
+from textcap.demo.folder import training_pairs
+from textcap.demo.grammar import event_f1
+from textcap.demo.phrases import ADJECTIVES, ADVERBS, SENTENCES, WORDINGS
+from textcap.demo.scenes import Event, Scene, sample_scene
+from textcap.scoring import MetricScore
+
+ALL_PARTS = parts_of(sorted(EXPERIMENTS))
+SMALL = Plan(n_captions=256, n_scarce=64, n_steps=8)
+
+
+def scenes(n: int) -> list[Scene]:
+    rng = np.random.default_rng(0)
+    return [sample_scene(rng, unseen=i % 2 == 0) for i in range(n)]
+
+
+def words_of(texts: Sequence[str]) -> set[str]:
+    return {word for text in texts for word in re.findall(r"[a-z]+", re.sub(r"{\w+}", " ", text.lower()))}
+
+
+@pytest.mark.parametrize("writer", ["plain", *WRITERS])
+def test_events_of_every_writer_are_read_back_without_error(writer: str) -> None:
+    rng, drawn = np.random.default_rng(1), scenes(400)
+    assert event_f1([word(writer, scene, rng) for scene in drawn], drawn).f1 == 1.0
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_writers_use_words_of_the_sound_world_only(writer: str) -> None:
+    rng = np.random.default_rng(2)
+    texts = [*(text for several in SENTENCES.values() for text in several), *ADJECTIVES.values()]
+    texts += [text for table in (WORDINGS, ADVERBS) for several in table.values() for text in several]
+    said = words_of([word(writer, scene, rng) for scene in scenes(400)])
+    assert said <= words_of(texts) | {"is", "are"}
+
+
+def test_first_and_second_writer_share_neither_phrase_nor_structure() -> None:
+    for kind in WORDINGS:
+        assert FIRST.wordings[kind]
+        assert set(FIRST.wordings[kind]) | set(SECOND.wordings[kind]) == set(WORDINGS[kind])
+        assert not set(FIRST.wordings[kind]) & set(SECOND.wordings[kind])
+    assert FIRST.sentences.keys() == SECOND.sentences.keys() == SENTENCES.keys()
+    for key, sentences in FIRST.sentences.items():
+        assert SECOND.sentences[key]
+        assert set(sentences) <= set(SENTENCES[key])
+        assert not set(sentences) & set(SECOND.sentences[key])
+
+
+@pytest.mark.parametrize("writer", ["plain", "first", "styled"])
+def test_the_plainest_scene_has_five_different_references(writer: str) -> None:
+    rng = np.random.default_rng(3)
+    for kind in WORDINGS:
+        said = {word(writer, Scene((Event(kind),), "alone"), rng) for _ in range(500)}
+        assert len(said) >= N_REFERENCES, kind
+
+
+def test_style_is_told_from_every_other_writer() -> None:
+    rng = np.random.default_rng(4)
+    for scene in scenes(400):
+        assert is_styled(word("styled", scene, rng))
+        assert not any(is_styled(word(writer, scene, rng)) for writer in ("plain", "first", "second"))
+
+
+def test_nothing_that_is_trained_or_calibrated_on_is_a_test_clip() -> None:
+    tested = {clip.sound_seed for clip in clips_for_testing()}
+    learned = {clip.sound_seed for clip in training_clips(1000)}
+    calibrated = {clip.sound_seed for clip in training_pairs(30, CALIBRATION_SEED)}
+    assert len(tested) == 500
+    assert tested.isdisjoint(learned | calibrated)
+    assert learned.isdisjoint(calibrated)
+
+
+def test_references_are_five_of_each_test_clip() -> None:
+    drawn = [clip.scene for clip in clips_for_testing()]
+    for writer in ("plain", "first", "styled"):
+        references = references_by(writer)
+        assert all(len(set(several)) == N_REFERENCES for several in references)
+        assert event_f1([several[-1] for several in references], drawn).f1 == 1.0
+    # The second writer has fewer ways to say a sound alone: some are said twice.
+    assert {len(several) for several in references_by("second")} == {N_REFERENCES}
+
+
+def test_second_writer_words_other_clips() -> None:
+    first, second, styled = (captions_of(writer, 256) for writer in ("first", "second", "styled"))
+    drawn = [clip.scene for clip in training_clips(256)]
+    assert event_f1(first, drawn).f1 == event_f1(styled, drawn).f1 == 1.0
+    assert event_f1(second, drawn).f1 < 0.2
+
+
+def test_parts_have_names_of_their_own_and_draw_as_much() -> None:
+    assert len({part.name for part in ALL_PARTS}) == len(ALL_PARTS)
+    plan = Plan()
+    assert plan.n_captions % plan.n_scarce == plan.n_captions % plan.batch_size == 0
+    assert max(ADAPTER_PAIRS) <= plan.n_captions
+    for part in ALL_PARTS:
+        assert plan.n_steps * plan.batch_size % (plan.n_captions * len(part.sources)) == 0
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A work folder whose embeddings say which row they are."""
+    for place, name in enumerate(("plain", "audio", *WRITERS)):
+        rows = np.stack([np.full(256, float(place)), np.arange(256)], axis=1)
+        np.save(tmp_path / f"{name}.npy", rows.astype(np.float32))
+    rng = np.random.default_rng(5)
+    for name, n in (("calibration-audio", 30), ("calibration-text", 30), ("test-audio", 500)):
+        rows = rng.standard_normal((n, 2))
+        np.save(tmp_path / f"{name}.npy", (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32))
+    return tmp_path
+
+
+@pytest.mark.parametrize("sources", [("plain",), ("audio",), ("first:scarce",), ("first:scarce", "second")])
+def test_draws_keep_captions_with_their_embeddings(work: Path, sources: tuple[str, ...]) -> None:
+    captions, embeddings = parts.draws(SMALL, work, sources)
+    assert len(captions) == len(embeddings) == SMALL.n_captions * len(sources)
+    names = ("plain", "audio", *WRITERS)
+    known = {name: captions_of(name, SMALL.n_captions) for name in names}
+    assert captions == [known[names[int(source)]][int(row)] for source, row in embeddings]
+    n_different = sum(SMALL.n_scarce if source.endswith(":scarce") else SMALL.n_captions for source in sources)
+    assert len(np.unique(embeddings, axis=0)) == n_different
+
+
+def test_noise_is_calibrated_by_the_mean_infinity_norm(work: Path) -> None:
+    audio, text = np.load(work / "calibration-audio.npy"), np.load(work / "calibration-text.npy")
+    expected = np.abs(audio - text).max(axis=1).mean() ** 2
+    assert parts.calibrated_variance(work) == pytest.approx(expected, rel=1e-5)
+    facts = AdapterFacts("tiny", "", "ridge", 0.0, 30, 30, 6, "", "", 0, *[0.0] * 6)
+    turned = LinearAdapter(-torch.eye(2), torch.zeros(2), facts)
+    expected = np.abs(audio + text).max(axis=1).mean() ** 2
+    assert parts.calibrated_variance(work, turned) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_part_is_made_once_and_from_its_own_settings(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def train_and_caption(*arguments: Any) -> list[str]:
+        calls.append(arguments)
+        return ["A dog barks"] * 500
+
+    monkeypatch.setattr(parts, "train_and_caption", train_and_caption)
+    part = Part("one", ("first", "second"), 0.25, seed=2)
+    assert parts.run_part(SMALL, work, part) == parts.run_part(SMALL, work, part) == "one"
+    ((_, captions, embeddings, bridge, training, heard),) = calls
+    assert bridge.config.noise_variance == 0.25
+    assert bridge.adapter is None
+    assert (training.seed, training.epochs, training.held_out_captions) == (2, 2, 0)
+    assert len(captions) == len(embeddings) == 512
+    assert len(heard) == 500
+    assert tables.facts_of(work, part)["draws"] == SMALL.n_steps * SMALL.batch_size
+    assert scores.captions_by(work, part)[0] == "A dog barks"
+
+
+def test_a_folder_of_another_plan_is_refused(tmp_path: Path) -> None:
+    refuse_other_plan(tmp_path, SMALL)
+    refuse_other_plan(tmp_path, SMALL)
+    with pytest.raises(SystemExit, match="another measurement"):
+        refuse_other_plan(tmp_path, replace(SMALL, n_steps=9))
+
+
+def test_scores_are_kept_and_what_failed_is_tried_again(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    failing = {"spice"}
+
+    def score_files(references: Path, files: list[Path], *, metrics: str, settings: Any) -> Any:
+        asked.append(len(files))
+        values = {
+            name: MetricScore(name, problem="no jars") if name in failing else MetricScore(name, 0.5)
+            for name in metrics.split(",")
+        }
+        system = type("System", (), {"scores": values})
+        report = type("Report", (), {"failed": [values[n] for n in failing], "scoring": type("S", (), {})})
+        report.scoring.systems = [system] * len(files)  # type: ignore[attr-defined]
+        return report
+
+    monkeypatch.setattr(scores, "score_files", score_files)
+    (work / "parts").mkdir()
+    several = [Part(f"part-{i}") for i in range(4)]
+    best = [clip.captions[0] for clip in clips_for_testing()]
+    for part in several:
+        parts.part_path(work, part).write_text(json.dumps({"captions": best, "facts": {}}))
+    first = scores.score_parts(work, [*several, Part("never made")])
+    assert [one.part for one in first] == several
+    assert "spice" not in first[0].figures
+    assert first[0].figures["event_f1"] == first[0].figures["unseen"] == 1.0
+    assert sum(asked) == 4
+    failing.clear()
+    assert scores.score_parts(work, several)[0].figures["spice"] == 0.5
+    scores.score_parts(work, several)
+    assert sum(asked) == 8
+
+
+def test_tables_show_spread_and_dashes() -> None:
+    figures = {("a", "plain"): {"cider_d": 1.25}, ("b", "plain"): {"cider_d": 1.75}}
+    rows = {"both": [Part("a"), Part("b")], "one": [Part("a")], "none": [Part("c")]}
+    text = tables.table(rows, "plain", figures, {"cider_d": "CIDEr-D", "spice": "SPICE"})
+    assert text.splitlines()[2:] == ["| both | 1.500 ± .354 | – |", "| one | 1.250 | – |", "| none | – | – |"]
+
+
+def test_sweep_is_drawn_the_same_twice(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    points = [(variance, {"cider_d": 1.0 - variance, "event_f1": 0.5}) for variance in (0.0, 0.01, 1.0)]
+    for name in ("a.svg", "b.svg"):
+        assert name in plot.draw_sweep(tmp_path / name, points, 0.01)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert "from 30 pairs: 0.0100" in (tmp_path / "a.svg").read_text()
+
+
+def test_sweep_without_matplotlib_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert "textcap[plot]" in plot.draw_sweep(tmp_path / "a.svg", [(0.01, {"cider_d": 1.0, "event_f1": 1.0})], 0.01)
