@@ -34,7 +34,6 @@ def run_part(plan: Plan, work: Path, part: Part) -> str:
     path = part_path(work, part)
     if path.exists():
         return part.name
-    torch.set_num_threads(1)
     started_s, cpu_s = time.monotonic(), time.process_time()
     adapter = make_adapter(plan, work, part.adapter_pairs, part.seed) if part.adapter_pairs else None
     variance = part.noise_variance if isinstance(part.noise_variance, float) else calibrated_variance(work, adapter)

@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
+import torch
 from benchmarks.paper.parts import part_path, run_part
 from benchmarks.paper.plan import EXPERIMENTS, Part, Plan, parts_of
 from benchmarks.paper.scores import score_parts
@@ -47,7 +48,8 @@ def main() -> None:
 def run_parts(plan: Plan, work: Path, parts: list[Part], n_jobs: int) -> None:
     """Train what is missing, several mappers at once."""
     missing = [part for part in parts if not part_path(work, part).exists()]
-    with ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn")) as pool:
+    one_thread = {"initializer": torch.set_num_threads, "initargs": (1,)}
+    with ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn"), **one_thread) as pool:
         futures = [pool.submit(run_part, plan, work, part) for part in missing]
         for place, future in enumerate(as_completed(futures)):
             print(f"{place + 1} of {len(missing)}: {future.result()}", flush=True)
