@@ -13,10 +13,10 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from textcap.clap import AudioEncoder, TextEncoder
 from textcap.config import BackboneConfig
-from textcap.language_model import LanguageModel
-from textcap.mapper import Mapper
+from textcap.models.clap import AudioEncoder, TextEncoder
+from textcap.models.language_model import LanguageModel
+from textcap.models.mapper import Mapper
 from textcap.training.data import n_steps
 
 BATCH = 16

@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from textcap.backbone import Backbone
-from textcap.bridge import Bridge
 from textcap.captioner import Captioner
 from textcap.config import BridgeConfig, TrainingConfig
 from textcap.demo.folder import RATE_HZ, Clip, held_out_clips, training_pairs
 from textcap.demo.grammar import event_f1
 from textcap.demo.render import render_scene
 from textcap.files import atomic_write_text
+from textcap.gap.bridge import Bridge
+from textcap.models.backbone import Backbone
 from textcap.training.data import make_examples
 from textcap.training.loop import MapperTraining
 

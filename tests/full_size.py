@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
-from textcap.backbone import Backbone
 from textcap.config import BackboneConfig
+from textcap.models.backbone import Backbone
 from textcap.verify import import_msclap as _import_msclap
 from textcap.weights import WeightSet
 

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from safetensors.torch import save_file
 from sklearn.linear_model import Ridge
 
-from textcap.adapter import LinearAdapter, load_adapter, save_adapter
-from textcap.adapter_fit import fit_adapter
-from textcap.bridge import Bridge
 from textcap.config import AdapterFacts, BridgeConfig
 from textcap.errors import CheckpointError, InputError
-from textcap.retrieval import measure_retrieval, unit_rows
+from textcap.gap.adapter import LinearAdapter, load_adapter, save_adapter
+from textcap.gap.bridge import Bridge
+from textcap.gap.fit import fit_adapter
+from textcap.gap.retrieval import measure_retrieval, unit_rows
 
 FACTS = AdapterFacts(
     "tiny", "ab" * 32, "ridge", 1e-3, 120, 240, 24, "蝉.csv", "cd" * 32, 0, 0.4, 0.6, 0.5, 0.5, 0.9, 1.0

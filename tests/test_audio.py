@@ -10,7 +10,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from textcap.audio import cut_windows, read_windows
+from textcap.audio.windows import cut_windows, read_windows
 from textcap.config import AudioConfig
 from textcap.errors import InputError
 

@@ -14,13 +14,13 @@ import soundfile
 import torch
 
 import tiny_random
-from textcap.audio import read_windows
-from textcap.audio_cache import AudioEmbeddings, embed_audio_files
-from textcap.backbone import Backbone
+from textcap.audio.windows import read_windows
 from textcap.captioner import Captioner
+from textcap.data.pairs import read_pairs
+from textcap.embedding.pairs import embed_pair_captions, embed_pairs, one_caption_per_pair
+from textcap.embedding.store.audio import AudioEmbeddings, embed_audio_files
 from textcap.errors import InputError
-from textcap.pair_embeddings import embed_pair_captions, hear_pairs, one_caption_each
-from textcap.pairs import read_pairs
+from textcap.models.backbone import Backbone
 
 RATE_HZ = 8000
 
@@ -142,7 +142,7 @@ def test_unchanged_files_are_not_read_again(
     for path in sounds:
         os.utime(path, (1e9, 1e9))
     first = embed(backbone, sounds, cache_folder=cache)
-    monkeypatch.setattr("textcap.audio_cache.sha256_of_file", lambda path: pytest.fail(f"read {path}"))
+    monkeypatch.setattr("textcap.embedding.store.audio.sha256_of_file", lambda path: pytest.fail(f"read {path}"))
     np.testing.assert_array_equal(embed(backbone, sounds, cache_folder=cache).vectors, first.vectors)
 
 
@@ -316,7 +316,7 @@ def pairs_file(sounds: list[Path]) -> Iterator[Path]:
 
 def test_pairs_have_both_sides(backbone: Backbone, pairs_file: Path, sounds: list[Path]) -> None:
     sounds[3].write_bytes(b"broken")
-    heard = hear_pairs(read_pairs(pairs_file), backbone, torch.device("cpu"))
+    heard = embed_pairs(read_pairs(pairs_file), backbone, torch.device("cpu"))
     assert [pair.audio for pair in heard.pairs] == [*sounds[:3], *sounds[4:]]
     assert [skipped.name for skipped in heard.skipped] == ["gone.wav", str(sounds[3])]
     assert heard.owners.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
@@ -324,21 +324,21 @@ def test_pairs_have_both_sides(backbone: Backbone, pairs_file: Path, sounds: lis
     assert heard.source.file.n_captions == 12
     text = embed_pair_captions(heard, backbone, torch.device("cpu"))
     np.testing.assert_allclose(text, backbone.text_encoder().encode(heard.captions).numpy(), atol=1e-6)
-    one = one_caption_each(heard, text, seed=0)
+    one = one_caption_per_pair(heard, text, seed=0)
     for i, row in enumerate(one):
         assert any(np.array_equal(row, text[j]) for j in (2 * i, 2 * i + 1))
-    assert any(not np.array_equal(one_caption_each(heard, text, seed=s), one) for s in range(1, 5))
+    assert any(not np.array_equal(one_caption_per_pair(heard, text, seed=s), one) for s in range(1, 5))
 
 
 def test_too_few_pairs_say_how_many_and_why(backbone: Backbone, pairs_file: Path) -> None:
     with pytest.raises(InputError, match=r"has 7 pairs whose sound can be read, and 8 are needed: there is no file"):
-        hear_pairs(read_pairs(pairs_file), backbone, torch.device("cpu"), min_pairs=8)
+        embed_pairs(read_pairs(pairs_file), backbone, torch.device("cpu"), min_pairs=8)
 
 
 def test_captioner_hears_the_same(backbone: Backbone, sounds: list[Path], cache: Path) -> None:
     """The captions of cached embeddings are those of the files."""
-    from textcap.bridge import Bridge
     from textcap.config import BridgeConfig
+    from textcap.gap.bridge import Bridge
     from textcap.training.loop import new_mapper
 
     mapper = new_mapper(backbone.config.mapper, 0)

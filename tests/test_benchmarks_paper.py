@@ -20,12 +20,12 @@ from benchmarks.paper.worlds import captions_of, clips_for_testing, references_b
 from benchmarks.paper.writers import FIRST, SECOND, WRITERS, is_styled, word
 from benchmarks.sound_world import refuse_other_plan
 
-from textcap.adapter import LinearAdapter
 from textcap.config import AdapterFacts
 from textcap.demo.folder import training_pairs
 from textcap.demo.grammar import event_f1
 from textcap.demo.phrases import ADJECTIVES, ADVERBS, SENTENCES, WORDINGS
 from textcap.demo.scenes import Event, Scene, sample_scene
+from textcap.gap.adapter import LinearAdapter
 from textcap.scoring import MetricScore
 
 ALL_PARTS = parts_of(sorted(EXPERIMENTS))

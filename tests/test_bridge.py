@@ -3,10 +3,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textcap.bridge import Bridge
 from textcap.config import BridgeConfig
 from textcap.device import seeded_generator
 from textcap.errors import InputError
+from textcap.gap.bridge import Bridge
 
 
 def _units(n: int, width: int) -> torch.Tensor:

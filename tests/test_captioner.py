@@ -9,15 +9,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from textcap.backbone import Backbone
 from textcap.captioner import Captioner
-from textcap.checkpoint import ModelConfig, load_model, package_versions, save_model
 from textcap.cli.app import app
 from textcap.config import BridgeConfig, DecodingConfig, TrainingConfig
 from textcap.demo.folder import RATE_HZ, held_out_clips
 from textcap.demo.render import render_scene
 from textcap.errors import CheckpointError, DeviceError, DownloadError, InputError
-from textcap.mapper import Mapper
+from textcap.model_folder import ModelConfig, load_model, package_versions, save_model
+from textcap.models.backbone import Backbone
+from textcap.models.mapper import Mapper
 from tiny_random import write_tiny_backbone
 
 SHORT = DecodingConfig(max_tokens=8)

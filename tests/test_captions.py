@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textcap.captions import load_captions
+from textcap.data.captions import load_captions
 from textcap.errors import InputError
 
 

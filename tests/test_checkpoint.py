@@ -13,12 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from textcap.captions import CaptionFile
-from textcap.checkpoint import ModelConfig, load_model, package_versions, save_model
 from textcap.config import BridgeConfig, MapperConfig, TrainingConfig
+from textcap.data.captions import CaptionFile
 from textcap.errors import CheckpointError, InputError
-from textcap.mapper import Mapper
-from textcap.model_card import model_card
+from textcap.model_folder import ModelConfig, load_model, model_card, package_versions, save_model
+from textcap.models.mapper import Mapper
 
 SIZES = MapperConfig(embedding_width=6, width=8, prefix_length=2, n_layers=1, n_heads=2)
 CONFIG = ModelConfig(

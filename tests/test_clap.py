@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from textcap.clap import AudioEncoder, FrontEnd, TextEncoder
 from textcap.config import AudioConfig, AudioTowerConfig, ClapConfig, TextTowerConfig
+from textcap.models.clap import AudioEncoder, FrontEnd, TextEncoder
 from tiny_random import write_tokenizer
 
 with tempfile.TemporaryDirectory() as _folder:

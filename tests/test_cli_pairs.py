@@ -11,14 +11,14 @@ import torch
 from safetensors import safe_open
 from typer.testing import CliRunner
 
-from textcap.adapter import load_adapter
-from textcap.backbone import Backbone
 from textcap.cli.app import app
+from textcap.data.pairs import read_pairs
 from textcap.demo.folder import training_pairs, write_sounds
-from textcap.gap_plot import draw_gap, plot_gap
-from textcap.pair_embeddings import embed_pair_captions, hear_pairs
-from textcap.pairs import read_pairs
-from textcap.retrieval import unit_rows
+from textcap.embedding.pairs import embed_pair_captions, embed_pairs
+from textcap.gap.adapter import load_adapter
+from textcap.gap.plot import draw_gap, plot_gap
+from textcap.gap.retrieval import unit_rows
+from textcap.models.backbone import Backbone
 
 N_CLIPS = 36
 
@@ -82,7 +82,7 @@ def test_gap_equals_a_direct_computation(pairs_file: Path) -> None:
     code, out, said = run("gap", pairs_file, "--n", N_CLIPS, "--json")
     assert code == 0
     backbone = Backbone.load("tiny")
-    heard = hear_pairs(read_pairs(pairs_file), backbone, torch.device("cpu"))
+    heard = embed_pairs(read_pairs(pairs_file), backbone, torch.device("cpu"))
     audio, text = (unit_rows(x) for x in (heard.audio, embed_pair_captions(heard, backbone, torch.device("cpu"))))
     found = json.loads(out)
     norms = np.abs(audio - text).max(axis=1)
@@ -168,7 +168,7 @@ def test_pictures_of_degenerate_pairs_are_drawn(tmp_path: Path) -> None:
 def test_what_keeps_a_picture_from_being_drawn_is_said_first(
     pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("textcap.calibration.gap_of_pairs", lambda *a, **k: pytest.fail("work was done"))
+    monkeypatch.setattr("textcap.gap.calibrate.measure_pair_gap", lambda *a, **k: pytest.fail("work was done"))
     code, _, said = run("gap", pairs_file, "--plot", "gap.jpg")
     assert code == 1 and "gap.jpg is no name of a picture (let it end in .png, .svg, .pdf)" in said
     (tmp_path / "gap.png").mkdir()
@@ -262,7 +262,7 @@ def test_embed_keeps_the_order_and_the_names(pairs_file: Path, tmp_path: Path) -
     assert (metadata["backbone"], metadata["backbone_hash"]) == ("tiny", backbone.content_hash)
     expected = backbone.text_encoder().encode(["A dog barks"]).numpy()
     np.testing.assert_allclose(vectors[1:2], expected, atol=1e-6)
-    heard = hear_pairs(read_pairs(pairs_file), backbone, torch.device("cpu"))
+    heard = embed_pairs(read_pairs(pairs_file), backbone, torch.device("cpu"))
     np.testing.assert_allclose(vectors[[3, 0]], heard.audio[:2], atol=1e-6)
 
 

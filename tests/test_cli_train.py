@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 
 import tiny_random
 from textcap import captions as captions_module
-from textcap.checkpoint import load_model
 from textcap.cli.app import app
+from textcap.model_folder import load_model
 
 QUICK = ["--epochs", "2", "--batch-size", "40", "--learning-rate", "5e-3", "--device", "cpu"]
 

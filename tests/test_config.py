@@ -13,9 +13,10 @@ from textcap.config import (
     MapperConfig,
     TextTowerConfig,
     TrainingConfig,
+    from_dict,
+    to_dict,
 )
 from textcap.errors import InputError
-from textcap.fields import from_dict, to_dict
 
 
 @pytest.mark.parametrize("config", [BackboneConfig(), TrainingConfig(epochs=3), DecodingConfig(beam_size=2)])

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from test_language_model import make_pair
 from textcap.config import DecodingConfig, LanguageModelConfig
-from textcap.decoding import Hypothesis, beam_search
 from textcap.errors import InputError
+from textcap.models.beam_search import Hypothesis, beam_search
 
 SMALL = LanguageModelConfig(n_layers=2, width=16, n_heads=2, n_positions=32, vocab_size=11)
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from textcap.backbone import Backbone
 from textcap.demo.folder import RATE_HZ, Clip, held_out_clips
 from textcap.demo.grammar import event_f1, word_scene
 from textcap.demo.render import render_scene
 from textcap.demo.scenes import sample_scene
-from textcap.language_model import LanguageModel
-from textcap.tokenizer import Tokenizer
+from textcap.models.backbone import Backbone
+from textcap.models.language_model import LanguageModel
+from textcap.models.tokenizer import Tokenizer
 from textcap.weights import embedded_folder
 
 _N_PAIRS = 500

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from textcap import embeddings
-from textcap.embeddings import TextEmbeddings, embed_captions
+from textcap.embedding.store.text import TextEmbeddings, embed_captions
 
 WIDTH = 8
 

@@ -26,10 +26,10 @@ from full_size import (
     write_tokenizer,
 )
 from test_verify import assert_verify_finds
-from textcap.audio import read_windows
-from textcap.clap import load_audio_encoder, load_text_encoder
+from textcap.audio.windows import read_windows
 from textcap.errors import CheckpointError
-from textcap.tensors import Checkpoint
+from textcap.models.clap import load_audio_encoder, load_text_encoder
+from textcap.models.loading import Checkpoint
 
 pytestmark = pytest.mark.full_size
 

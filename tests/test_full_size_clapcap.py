@@ -18,16 +18,18 @@ from full_size import (
     write_tokenizer,
 )
 from test_verify import assert_verify_finds
-from textcap.audio import read_windows
-from textcap.backbone import CLAPCAP, CLAPCAP_END_TOKEN_ID
-from textcap.bridge import Bridge
+from textcap.audio.windows import read_windows
 from textcap.captioner import Captioner
 from textcap.config import BridgeConfig, DecodingConfig
-from textcap.decoding import beam_search
 from textcap.errors import CheckpointError
-from textcap.language_model import load_language_model
-from textcap.mapper import load_clapcap_mapper
-from textcap.tensors import Checkpoint
+from textcap.gap.bridge import Bridge
+from textcap.models.backbone import CLAPCAP, kind_of
+from textcap.models.beam_search import beam_search
+from textcap.models.language_model import load_language_model
+from textcap.models.loading import Checkpoint
+from textcap.models.mapper import load_clapcap_mapper
+
+END_TOKEN_ID = kind_of(CLAPCAP).end_token_id
 
 pytestmark = pytest.mark.full_size
 
@@ -49,7 +51,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     del reference
     backbone = make_backbone(CLAPCAP, {CLAPCAP: weights, "vocab": vocab, "merges": merges})
     mapper, bridge = backbone.released_mapper(), Bridge(BridgeConfig(noise_variance=0.0))
-    captioner = Captioner(backbone, mapper, bridge, CLAPCAP_END_TOKEN_ID, torch.device("cpu"))
+    captioner = Captioner(backbone, mapper, bridge, END_TOKEN_ID, torch.device("cpu"))
     yield SimpleNamespace(
         tensors=tensors,
         backbone=backbone,
@@ -63,7 +65,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
 
 def test_captions_equal_msclap_string_for_string(full):
     """The parts one by one, so that every beam's end can be seen; white space and all."""
-    assert CLAPCAP_END_TOKEN_ID == STOP_TOKEN == full.backbone.tokenizer.encode([" <|endoftext|>"])[0][0]
+    assert END_TOKEN_ID == STOP_TOKEN == full.backbone.tokenizer.encode([" <|endoftext|>"])[0][0]
     encoder, language_model = full.backbone.audio_encoder(), full.backbone.language_model()
     windows = [next(read_windows(path, full.backbone.config.clap.audio)).samples for path in full.sounds]
     with torch.inference_mode():

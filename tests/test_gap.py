@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 
 from textcap.errors import InputError
-from textcap.gap import draw_pairs, measure_gap
-from textcap.retrieval import measure_retrieval, unit_rows
+from textcap.gap.measure import draw_pairs, measure_gap
+from textcap.gap.retrieval import measure_retrieval, unit_rows
 
 
 def embeddings(n: int, width: int = 16, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

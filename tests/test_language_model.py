@@ -7,8 +7,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from textcap.config import LanguageModelConfig
 from textcap.errors import CheckpointError
-from textcap.language_model import LanguageModel, load_language_model
-from textcap.tensors import Checkpoint, read_checkpoint
+from textcap.models.language_model import LanguageModel, load_language_model
+from textcap.models.loading import Checkpoint, read_checkpoint
 
 TINY = LanguageModelConfig(n_layers=2, width=16, n_heads=2, n_positions=32, vocab_size=23)
 

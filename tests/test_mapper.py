@@ -6,8 +6,8 @@ import torch
 from full_size import import_msclap, randomise
 from textcap.config import MapperConfig
 from textcap.errors import CheckpointError
-from textcap.mapper import Mapper, load_clapcap_mapper
-from textcap.tensors import Checkpoint
+from textcap.models.loading import Checkpoint
+from textcap.models.mapper import Mapper, load_clapcap_mapper
 
 SMALL = MapperConfig(embedding_width=12, width=16, prefix_length=3, n_layers=2, n_heads=4)
 # The sizes that the reference fixes: 8 heads and a hidden ratio of 2.

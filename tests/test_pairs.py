@@ -9,9 +9,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from textcap.captions import MAX_CHARACTERS
+from textcap.data.captions import MAX_CHARACTERS
+from textcap.data.pairs import PairSet, read_pairs
 from textcap.errors import InputError
-from textcap.pairs import PairSet, read_pairs
 
 
 @pytest.fixture

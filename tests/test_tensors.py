@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from textcap.errors import CheckpointError
-from textcap.tensors import Checkpoint, Source, load_exact, read_checkpoint
+from textcap.models.loading import Checkpoint, TensorSource, load_exact, read_checkpoint
 
 TENSORS = {"first.weight": torch.arange(6.0).view(2, 3), "first.bias": torch.tensor([-1.0, 1.0])}
 
@@ -135,8 +135,8 @@ def test_load_renames_picks_and_converts():
     before = module.state_dict()["first.weight"].clone()
     checkpoint = Checkpoint("file", {"both": stacked})
     sources = {
-        "first.bias": Source("both", lambda tensor: tensor.chunk(2)[1]),
-        "first.weight": Source("absent", optional=True),
+        "first.bias": TensorSource("both", lambda tensor: tensor.chunk(2)[1]),
+        "first.weight": TensorSource("absent", optional=True),
     }
     load_exact(module, checkpoint, sources)
     assert module.state_dict()["first.bias"].tolist() == [2.0, 3.0]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textcap.text import printable
+from textcap.data.text import printable
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import GPT2TokenizerFast
 
 from textcap.errors import CheckpointError
-from textcap.tokenizer import END_OF_TEXT, Tokenizer
+from textcap.models.tokenizer import END_OF_TEXT, Tokenizer
 from tiny_random import write_tokenizer
 
 with tempfile.TemporaryDirectory() as _folder:

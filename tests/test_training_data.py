@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import tiny_random
 from textcap.errors import InputError
-from textcap.tokenizer import Tokenizer
+from textcap.models.tokenizer import Tokenizer
 from textcap.training.data import (
     epoch_batches,
     make_examples,

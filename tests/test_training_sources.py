@@ -20,18 +20,18 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import tiny_random
-from textcap.adapter import LinearAdapter, load_adapter, save_adapter
-from textcap.backbone import Backbone
-from textcap.bridge import Bridge
-from textcap.calibration import gap_of_pairs
 from textcap.captioner import Captioner
-from textcap.captions import CaptionFile, CaptionSet, load_captions, split_weight
-from textcap.checkpoint import load_model
 from textcap.cli.app import app
 from textcap.config import AdapterFacts, BridgeConfig, TrainingConfig
+from textcap.data.captions import CaptionFile, CaptionSet, load_captions, split_weight
+from textcap.data.pairs import PairSet, read_pairs
+from textcap.embedding.pairs import embed_pairs
 from textcap.errors import CheckpointError, InputError
-from textcap.pair_embeddings import hear_pairs
-from textcap.pairs import PairSet, read_pairs
+from textcap.gap.adapter import LinearAdapter, load_adapter, save_adapter
+from textcap.gap.bridge import Bridge
+from textcap.gap.calibrate import measure_pair_gap
+from textcap.model_folder import load_model
+from textcap.models.backbone import Backbone
 from textcap.training import train
 from textcap.training.data import make_examples, split_held_out
 from textcap.training.events import Event, Started, Warned
@@ -313,10 +313,10 @@ def test_measured_noise_is_the_paper_rule_and_recorded(
     backbone_folder: Path, backbone: Backbone, pairs: PairSet, tmp_path: Path
 ) -> None:
     folder = train(make_job(backbone_folder, tmp_path / "m"), texts(), noise_pairs=pairs)
-    gap = gap_of_pairs(pairs, backbone, torch.device("cpu"))
+    gap = measure_pair_gap(pairs, backbone, torch.device("cpu"))
     rng = np.random.default_rng([0, 0])
     chosen = np.sort(rng.choice(len(gap.heard.pairs), 30, replace=False))
-    audio = hear_pairs(pairs, backbone, torch.device("cpu")).audio
+    audio = embed_pairs(pairs, backbone, torch.device("cpu")).audio
     std = np.mean([np.abs(audio[i].astype(np.float64) - gap.text[i]).max() for i in chosen])
     stored = load_model(folder).bridge
     assert stored.noise_std == pytest.approx(std, rel=1e-6)

@@ -51,9 +51,9 @@ def test_what_msclap_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nan_never_agrees() -> None:
-    assert verify.Comparison("a", 1e-6, 1e-5).agrees
-    assert not verify.Comparison("a", 2e-5, 1e-5).agrees
-    assert not verify.Comparison("a", float("nan"), 1e-5).agrees
+    assert verify.MsclapComparison("a", 1e-6, 1e-5).agrees
+    assert not verify.MsclapComparison("a", 2e-5, 1e-5).agrees
+    assert not verify.MsclapComparison("a", float("nan"), 1e-5).agrees
 
 
 def assert_verify_finds(full: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, part: str, tensor: str) -> None:

@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer as BpeTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from textcap.clap import AudioEncoder, TextEncoder
 from textcap.config import (
     AudioConfig,
     AudioTowerConfig,
@@ -20,10 +19,11 @@ from textcap.config import (
     LanguageModelConfig,
     MapperConfig,
     TextTowerConfig,
+    to_dict,
 )
-from textcap.fields import to_dict
-from textcap.language_model import LanguageModel
-from textcap.tokenizer import END_OF_TEXT, Tokenizer
+from textcap.models.clap import AudioEncoder, TextEncoder
+from textcap.models.language_model import LanguageModel
+from textcap.models.tokenizer import END_OF_TEXT, Tokenizer
 
 SOUNDS = ("dog", "bell", "car", "bird", "door", "engine", "siren", "child", "kettle", "drum", "train", "horn")
 VERBS = ("barks", "rings", "passes", "sings", "slams", "idles", "wails", "laughs", "whistles", "rolls")

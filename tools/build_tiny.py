@@ -23,7 +23,7 @@ from tiny.sound import TRAINING_SEEDS, VALIDATION_SEEDS, Clips, render_clips
 from tiny.towers import load_towers, measure_towers, save_towers, train_towers
 
 from textcap.demo.sounds import KINDS
-from textcap.tokenizer import Tokenizer
+from textcap.models.tokenizer import Tokenizer
 
 _TOKENIZER_TEXTS, _TOKENIZER_SEED = 30_000, 10
 

@@ -15,13 +15,13 @@ from benchmarks.paper.plan import N_CALIBRATION_PAIRS, Part, Plan
 from benchmarks.paper.worlds import captions_of
 from benchmarks.sound_world import train_and_caption
 
-from textcap.adapter import LinearAdapter
-from textcap.adapter_fit import fit_adapter
-from textcap.backbone import Backbone
-from textcap.bridge import Bridge
 from textcap.config import AdapterFacts, BridgeConfig, TrainingConfig
 from textcap.files import atomic_write_text
-from textcap.gap import measure_gap
+from textcap.gap.adapter import LinearAdapter
+from textcap.gap.bridge import Bridge
+from textcap.gap.fit import fit_adapter
+from textcap.gap.measure import measure_gap
+from textcap.models.backbone import Backbone
 
 
 def part_path(work: Path, part: Part) -> Path:

@@ -20,9 +20,9 @@ from benchmarks.paper.plan import (
 from benchmarks.paper.writers import WRITERS, references, word
 from benchmarks.sound_world import embed_sounds, keep_array
 
-from textcap.backbone import Backbone
 from textcap.demo.folder import Clip, held_out_clips, training_pairs
 from textcap.files import atomic_write_text
+from textcap.models.backbone import Backbone
 
 # Streams of random numbers, one for each writer.
 _STREAMS = {"first": 11, "second": 12, "styled": 13}

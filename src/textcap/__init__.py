@@ -12,10 +12,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from textcap.backbone import Backbone
     from textcap.captioner import Captioner, CaptionResult
     from textcap.config import DecodingConfig, TrainingConfig
     from textcap.errors import TextcapError
+    from textcap.models.backbone import Backbone
     from textcap.scoring import score_files
     from textcap.training import train
 

@@ -11,16 +11,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from textcap.audio_embeddings import Recording, embed_recordings
-from textcap.backbone import CLAPCAP, CLAPCAP_END_TOKEN_ID, EMBEDDED, Backbone
-from textcap.bridge import Bridge
-from textcap.checkpoint import StoredModel, load_model
-from textcap.config import CAPTION_BATCH_SIZE, BridgeConfig, DecodingConfig
-from textcap.decoding import Hypothesis, beam_search
+from textcap.config import CAPTION_BATCH_SIZE, BridgeConfig, DecodingConfig, require
 from textcap.device import memory_errors, resolve_device
+from textcap.embedding.recordings import Recording, embed_recordings
 from textcap.errors import CheckpointError, InputError
-from textcap.mapper import Mapper
-from textcap.weights import WEIGHT_SETS, Progress
+from textcap.gap.bridge import Bridge
+from textcap.model_folder import StoredModel, load_model
+from textcap.models.backbone import CLAPCAP, EMBEDDED, Backbone, kind_of
+from textcap.models.beam_search import Hypothesis, beam_search
+from textcap.models.mapper import Mapper
+from textcap.weights import WEIGHT_SETS, DownloadProgress
 
 DEFAULT_MODEL = Path("textcap-model")
 _SMALLER_HINT = "close what else uses it, or use --device cpu"
@@ -62,7 +62,7 @@ class Captioner:
     def __init__(self, backbone: Backbone, mapper: Mapper, bridge: Bridge, end_id: int, device: torch.device) -> None:
         self.backbone = backbone
         self.device = device
-        self._capitalise = backbone.name == CLAPCAP
+        self._capitalise = backbone.kind.mapper is not None  # as msclap's captioner does
         self._end_id = end_id
         self._bridge = bridge
         self._mapper = mapper.to(device).eval()
@@ -76,7 +76,7 @@ class Captioner:
         *,
         device: str = "auto",
         offline: bool | None = None,
-        progress: Progress | None = None,
+        progress: DownloadProgress | None = None,
     ) -> "Captioner":
         """Load a model folder or a captioner by name.
 
@@ -94,8 +94,8 @@ class Captioner:
         if model is None:
             model = DEFAULT_MODEL if DEFAULT_MODEL.is_dir() else CLAPCAP
         chosen = resolve_device(device)
-        if str(model) == CLAPCAP:
-            return cls.of_clapcap(Backbone.load(CLAPCAP, offline=offline, progress=progress), chosen)
+        if kind_of(str(model)).mapper is not None:
+            return cls.released(Backbone.load(str(model), offline=offline, progress=progress), chosen)
         stored = load_model(Path(model))
         backbone = _load_backbone_of(stored, offline, progress)
         if backbone.content_hash != stored.backbone_hash:
@@ -108,16 +108,17 @@ class Captioner:
             return cls(backbone, stored.mapper, Bridge(stored.bridge), stored.end_token_id, chosen)
 
     @classmethod
-    def of_clapcap(cls, backbone: Backbone, device: torch.device) -> "Captioner":
-        """Return the released captioner on its weights.
+    def released(cls, backbone: Backbone, device: torch.device) -> "Captioner":
+        """Return a captioner whose mapper comes with its backbone, such as clapcap.
 
         Raises:
             CheckpointError: The weights lack a part of it.
             DeviceError: The device's memory is too small.
         """
-        with memory_errors(f"while loading {CLAPCAP} on {device}", hint=_SMALLER_HINT):
+        with memory_errors(f"while loading {backbone.name} on {device}", hint=_SMALLER_HINT):
             mapper, bridge = backbone.released_mapper(), Bridge(BridgeConfig(noise_variance=0.0))
-            return cls(backbone, mapper, bridge, CLAPCAP_END_TOKEN_ID, device)
+            end_id = backbone.kind.end_token_id
+            return cls(backbone, mapper, bridge, backbone.tokenizer.end_id if end_id is None else end_id, device)
 
     def caption(
         self,
@@ -141,8 +142,7 @@ class Captioner:
             DeviceError: The device's memory is too small for the batch.
             InputError: `batch_size` or the decoding's sizes are out of range.
         """
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}, but must be at least 1")
+        require(batch_size >= 1, "batch_size", batch_size, "at least 1")
         decoding = decoding or DecodingConfig()
         remaining = iter(paths)
         while group := [Path(path) for path in itertools.islice(remaining, batch_size)]:
@@ -172,8 +172,8 @@ class Captioner:
             device=self.device,
             batch_size=batch_size,
         )
-        heard = [r.embedding for r in recordings if isinstance(r, Recording)]
-        captions = iter(self.caption_embeddings(torch.stack(heard), decoding) if heard else [])
+        embeddings = [r.embedding for r in recordings if isinstance(r, Recording)]
+        captions = iter(self.caption_embeddings(torch.stack(embeddings), decoding) if embeddings else [])
         results = []
         for path, recording in zip(paths, recordings, strict=True):
             if isinstance(recording, InputError):
@@ -190,7 +190,7 @@ class Captioner:
         return " ".join(text.split())
 
 
-def _load_backbone_of(stored: StoredModel, offline: bool | None, progress: Progress | None) -> Backbone:
+def _load_backbone_of(stored: StoredModel, offline: bool | None, progress: DownloadProgress | None) -> Backbone:
     name = stored.backbone_name
     try:
         return Backbone.load(name, offline=offline, progress=progress)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from textcap.errors import InputError
+from textcap.errors import FileError, InputError
 
 _BLOCK_BYTES = 1 << 20
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -193,7 +193,7 @@ def sha256_of_file(path: Path) -> str:
             while block := file.read(_BLOCK_BYTES):
                 digest.update(block)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise FileError(path, f"cannot be read: {error.strerror or error}") from error
     return digest.hexdigest()
 
 
@@ -214,7 +214,7 @@ def sha256_remembered(path: Path, memory: Path) -> str:
     try:
         now = path.stat()
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise FileError(path, f"cannot be read: {error.strerror or error}") from error
     state = [now.st_size, now.st_mtime_ns]
     known = _read_memory(memory)
     entry = known.get(str(path))

@@ -23,11 +23,11 @@ import torch
 import transformers
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model, GPT2TokenizerFast
 
-from textcap.audio import read_windows
-from textcap.backbone import CLAPCAP, Backbone
+from textcap.audio.windows import read_windows
 from textcap.captioner import Captioner
 from textcap.config import DecodingConfig
 from textcap.errors import DependencyError
+from textcap.models.backbone import Backbone
 
 EMBEDDING_TOLERANCE = 1e-5  # per coordinate of unit-length embeddings; float32 sums in another order give 1e-6
 CAPTION_TOKENS = 20  # msclap decodes without a cache and takes a second per token and clip
@@ -43,7 +43,7 @@ _CAPTIONS = (
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MsclapComparison:
     """One thing that both programs computed.
 
     Attributes:
@@ -64,7 +64,7 @@ class Comparison:
         return self.difference <= self.tolerance
 
 
-def compare_with_msclap(backbone: Backbone) -> Iterator[Comparison]:
+def compare_with_msclap(backbone: Backbone) -> Iterator[MsclapComparison]:
     """Yield comparisons of one backbone with msclap on the CPU, in float32.
 
     Args:
@@ -79,7 +79,7 @@ def compare_with_msclap(backbone: Backbone) -> Iterator[Comparison]:
         for name, signal in sounds.items():
             paths.append(Path(folder) / f"{name}.wav")
             soundfile.write(paths[-1], signal, _RATE_HZ, subtype="FLOAT")
-        if backbone.name == CLAPCAP:
+        if backbone.kind.mapper is not None:
             yield _compare_captions(backbone, reference, paths)
             return
         encoder = backbone.audio_encoder()
@@ -160,9 +160,8 @@ def _reference(backbone: Backbone) -> Iterator[Any]:
     for owner, name, answer in answers:
         setattr(owner, name, types.SimpleNamespace(from_pretrained=answer))
     try:
-        is_captioner = backbone.name == CLAPCAP
-        weights = str(paths["clapcap" if is_captioner else "clap"])
-        wrapper = module.CLAPWrapper(weights, version=CLAPCAP if is_captioner else "2023")
+        version = "2023" if backbone.kind.mapper is None else backbone.name
+        wrapper = module.CLAPWrapper(str(paths[backbone.kind.audio_encoder.role]), version=version)
     finally:
         for owner, name, original in before:
             setattr(owner, name, original)
@@ -187,16 +186,16 @@ def _make_sound(duration_s: int, seed: int) -> npt.NDArray[np.float32]:
     return signal.astype(np.float32)
 
 
-def _compare_embeddings(name: str, ours: torch.Tensor, theirs: torch.Tensor) -> Comparison:
+def _compare_embeddings(name: str, ours: torch.Tensor, theirs: torch.Tensor) -> MsclapComparison:
     difference = (ours - torch.nn.functional.normalize(theirs.float(), dim=-1)).abs().max()
-    return Comparison(name, float(difference), EMBEDDING_TOLERANCE)
+    return MsclapComparison(name, float(difference), EMBEDDING_TOLERANCE)
 
 
-def _compare_captions(backbone: Backbone, reference: Any, paths: list[Path]) -> Comparison:
+def _compare_captions(backbone: Backbone, reference: Any, paths: list[Path]) -> MsclapComparison:
     decoding = DecodingConfig(max_tokens=CAPTION_TOKENS)
-    captioner = Captioner.of_clapcap(backbone, torch.device("cpu"))
+    captioner = Captioner.released(backbone, torch.device("cpu"))
     ours = [r.caption for r in captioner.caption(paths, decoding=decoding)]
     theirs = reference.generate_caption(paths, beam_size=decoding.beam_size, entry_length=CAPTION_TOKENS)
     differing = [pair for pair in zip(ours, (" ".join(t.split()) for t in theirs), strict=True) if pair[0] != pair[1]]
     detail = "; ".join(f"{a!r} against {b!r}" for a, b in differing)
-    return Comparison(f"captions of {len(paths)} clips, {CAPTION_TOKENS} tokens", len(differing), 0, detail)
+    return MsclapComparison(f"captions of {len(paths)} clips, {CAPTION_TOKENS} tokens", len(differing), 0, detail)

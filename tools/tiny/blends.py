@@ -10,7 +10,7 @@ from torch import Tensor
 
 from textcap.demo.grammar import word_scene
 from textcap.demo.scenes import Scene, sample_scene
-from textcap.tokenizer import Tokenizer
+from textcap.models.tokenizer import Tokenizer
 from tiny.settings import EVENT_SHARES
 from tiny.words import list_event
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 
-from textcap.config import BackboneConfig
-from textcap.fields import to_dict
+from textcap.config import BackboneConfig, to_dict
 from textcap.files import atomic_write_bytes, atomic_write_text
 from tiny.log import Log
 

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from textcap.clap import AudioEncoder
 from textcap.config import ClapConfig
 from textcap.demo.scenes import Scene
 from textcap.demo.sounds import KINDS
+from textcap.models.clap import AudioEncoder
 from tiny.log import Log
 from tiny.settings import HearingSettings
 from tiny.sound import Clips

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from textcap.config import LanguageModelConfig
-from textcap.tokenizer import END_OF_TEXT, Tokenizer
+from textcap.models.tokenizer import END_OF_TEXT, Tokenizer
 from tiny.blends import draw_blends
 from tiny.log import Log
 from tiny.settings import LanguageSettings, Round

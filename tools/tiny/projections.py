@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from textcap.clap import AudioEncoder, TextEncoder
 from textcap.demo.grammar import word_scene
 from textcap.demo.scenes import LAYOUTS, Scene
 from textcap.demo.sounds import KINDS
+from textcap.models.clap import AudioEncoder, TextEncoder
 from tiny.log import Log
 from tiny.settings import ProjectionSettings
 from tiny.sound import Clips

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from textcap.clap import FrontEnd
 from textcap.config import AudioConfig
 from textcap.demo.render import render_scene
 from textcap.demo.scenes import Scene, sample_scene
+from textcap.models.clap import FrontEnd
 from tiny.log import Log
 from tiny.settings import EVENT_SHARES
 

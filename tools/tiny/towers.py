@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from textcap.clap import AudioEncoder, TextEncoder
 from textcap.config import ClapConfig
 from textcap.demo.grammar import word_scene
 from textcap.demo.scenes import Scene
 from textcap.demo.sounds import KINDS
-from textcap.tokenizer import Tokenizer
+from textcap.models.clap import AudioEncoder, TextEncoder
+from textcap.models.tokenizer import Tokenizer
 from tiny.hearing import kinds_present, load_listener, mask
 from tiny.log import Log
 from tiny.settings import TowerSettings

@@ -11,7 +11,7 @@ import typer
 
 from textcap.cli.console import err, print_error, print_result, progress_bar, set_verbosity
 from textcap.config import CAPTION_BATCH_SIZE, DecodingConfig
-from textcap.text import printable
+from textcap.data.text import printable
 
 if TYPE_CHECKING:
     from textcap.captioner import CaptionResult

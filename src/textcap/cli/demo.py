@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from textcap.cli.console import err, out, set_verbosity
-from textcap.text import printable
+from textcap.data.text import printable
 
 if TYPE_CHECKING:
     from textcap.demo.folder import Clip

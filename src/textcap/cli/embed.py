@@ -16,7 +16,7 @@ from textcap.cli.pair_options import (
     VerboseOption,
 )
 from textcap.config import CAPTION_BATCH_SIZE
-from textcap.text import printable
+from textcap.data.text import printable
 
 EXAMPLES = (
     "textcap embed recordings/*.wav captions.txt -o embeddings.safetensors\n\n"
@@ -49,10 +49,10 @@ def embed(
     set_verbosity(quiet, verbose)
     if not inputs and not text:
         raise typer.BadParameter("give a sound, a .txt file, or --text")
-    from textcap.backbone import Backbone
     from textcap.device import resolve_device
-    from textcap.embed import embed_inputs, save_embeddings
+    from textcap.embedding.export import embed_inputs, save_embeddings
     from textcap.files import check_file_place
+    from textcap.models.backbone import Backbone
 
     check_file_place(output, force=force, inputs=inputs or [])
     chosen = resolve_device(device)

@@ -21,7 +21,7 @@ from textcap.cli.pair_options import (
     QuietOption,
     SeedOption,
     VerboseOption,
-    name_what_is_odd,
+    print_pair_warnings,
 )
 from textcap.errors import InputError
 
@@ -73,25 +73,24 @@ def fit_adapter(
     the file.
     """
     set_verbosity(quiet, verbose)
-    from textcap.adapter import save_adapter
-    from textcap.adapter_fit import MIN_PAIRS
-    from textcap.backbone import Backbone
+    from textcap.data.pairs import read_pairs
     from textcap.device import resolve_device
+    from textcap.embedding.pairs import embed_pairs
     from textcap.files import check_file_place
-    from textcap.pair_adapter import fit_adapter_on_pairs
-    from textcap.pair_embeddings import hear_pairs
-    from textcap.pairs import read_pairs
+    from textcap.gap.adapter import save_adapter
+    from textcap.gap.fit import MIN_PAIRS, fit_adapter_on_pairs
+    from textcap.models.backbone import Backbone
 
     check_file_place(output, force=force, inputs=[pairs])
     read = read_pairs(pairs, audio_folder=audio_dir)
     chosen = resolve_device(device)
     loaded = Backbone.load(backbone, offline=offline or None)
     with EmbeddingBar() as bar:
-        heard = hear_pairs(read, loaded, chosen, min_pairs=MIN_PAIRS, progress=bar)
-    name_what_is_odd(heard)
+        embedded = embed_pairs(read, loaded, chosen, min_pairs=MIN_PAIRS, progress=bar)
+    print_pair_warnings(embedded)
     try:
         adapter = fit_adapter_on_pairs(
-            heard,
+            embedded,
             loaded,
             chosen,
             method=method.value,

@@ -20,11 +20,11 @@ from textcap.cli.pair_options import (
     QuietOption,
     SeedOption,
     VerboseOption,
-    name_what_is_odd,
+    print_pair_warnings,
 )
 
 if TYPE_CHECKING:
-    from textcap.gap import GapReport, GapSample
+    from textcap.gap.measure import GapReport, GapSample
 
 EXAMPLES = "textcap gap pairs.csv\n\ntextcap gap clotho_captions_development.csv --audio-dir development --plot gap.png"
 
@@ -54,11 +54,11 @@ def gap(
     over the draws, with tabs between. Sounds that cannot be read are left out.
     """
     set_verbosity(quiet, verbose)
-    from textcap.backbone import Backbone
-    from textcap.calibration import gap_of_pairs
+    from textcap.data.pairs import read_pairs
     from textcap.device import resolve_device
-    from textcap.gap_plot import check_plot, plot_gap
-    from textcap.pairs import read_pairs
+    from textcap.gap.calibrate import measure_pair_gap
+    from textcap.gap.plot import check_plot, plot_gap
+    from textcap.models.backbone import Backbone
 
     if plot is not None:
         check_plot(plot, force=force, inputs=[pairs])
@@ -66,10 +66,10 @@ def gap(
     chosen = resolve_device(device)
     loaded = Backbone.load(backbone, offline=offline or None)
     with EmbeddingBar() as bar:
-        found = gap_of_pairs(read, loaded, chosen, n=n, draws=draws, seed=seed, progress=bar)
-    name_what_is_odd(found.heard)
+        found = measure_pair_gap(read, loaded, chosen, n=n, draws=draws, seed=seed, progress=bar)
+    print_pair_warnings(found.pairs)
     if plot is not None:
-        plot_gap(plot, found.heard.audio, found.text, n_lines=min(n, 30), seed=seed)
+        plot_gap(plot, found.pairs.audio, found.text, n_lines=min(n, 30), seed=seed)
     if as_json:
         print(json.dumps({"pairs": str(pairs), "backbone": loaded.name, **_to_dict(found.report)}), flush=True)
     else:

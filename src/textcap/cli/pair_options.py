@@ -8,10 +8,10 @@ from rich.progress import TaskID
 
 from textcap.cli.console import err, progress_bar
 from textcap.config import MAX_SEED
-from textcap.text import printable
+from textcap.data.text import printable
 
 if TYPE_CHECKING:
-    from textcap.pair_embeddings import HeardPairs
+    from textcap.embedding.pairs import EmbeddedPairs
 
 PairsArgument = Annotated[
     Path, typer.Argument(help="CSV or JSON Lines with a sound (file_name, file, audio) and its caption or captions.")
@@ -52,9 +52,9 @@ class EmbeddingBar:
         self._bar.update(self._task, completed=n_done, total=n_total)
 
 
-def name_what_is_odd(heard: "HeardPairs") -> None:
+def print_pair_warnings(pairs: "EmbeddedPairs") -> None:
     """Print warnings about pairs, and which of them were left out, on stderr."""
-    from textcap.pairs import left_out
+    from textcap.data.pairs import describe_skipped
 
-    for line in (*heard.source.warnings, *heard.warnings, *left_out(heard.source)):
+    for line in (*pairs.source.warnings, *pairs.warnings, *describe_skipped(pairs.source)):
         err.print(f"warning: {printable(line)}", markup=False, style="yellow")

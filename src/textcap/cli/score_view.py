@@ -4,7 +4,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from textcap.cli.console import err, out, print_result
-from textcap.text import printable
+from textcap.data.text import printable
 
 if TYPE_CHECKING:
     from textcap.scoring.bootstrap import Difference

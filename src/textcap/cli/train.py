@@ -136,9 +136,9 @@ class _Inputs:
 
 def _run(job: "TrainingJob", inputs: _Inputs, quiet: bool, verbose: bool) -> None:
     set_verbosity(quiet, verbose)
-    from textcap.captions import load_captions, split_weight
     from textcap.cli.training_view import TrainingView
-    from textcap.pairs import read_pairs
+    from textcap.data.captions import load_captions, split_weight
+    from textcap.data.pairs import read_pairs
     from textcap.training import check_output
     from textcap.training import train as train_model
     from textcap.training.events import Warned

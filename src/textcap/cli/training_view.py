@@ -8,7 +8,7 @@ from rich.progress import Task, TaskID, TimeRemainingColumn
 from rich.text import Text
 
 from textcap.cli.console import err, progress_bar
-from textcap.text import printable
+from textcap.data.text import printable
 
 if TYPE_CHECKING:
     from textcap.training.events import EpochDone, Event, Started, Stepped

@@ -20,15 +20,15 @@ def verify(
     fails when one is above its tolerance. Takes about three minutes.
     """
     set_verbosity(quiet, verbose)
-    from textcap.backbone import CLAPCAP, Backbone
     from textcap.cli.fetch import download_progress
+    from textcap.models.backbone import CLAPCAP, Backbone
     from textcap.verify import compare_with_msclap, import_msclap
     from textcap.weights import find
 
     import_msclap()  # before any weight is read or fetched
     agrees = True
     for name in ("msclap-2023", CLAPCAP):
-        if name == CLAPCAP and find(CLAPCAP) is None:
+        if name == CLAPCAP and find(name) is None:
             err.print("clapcap is not on disk, so captions are not compared (textcap fetch clapcap)")
             continue
         with download_progress() as progress:

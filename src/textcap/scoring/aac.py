@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from textcap.errors import DependencyError
+from textcap.scoring.counts import Numbers
 
-Numbers = npt.NDArray[np.float64]
 Outcome = tuple[dict[str, float], dict[str, Numbers]]  # of the corpus, and per clip
 
 _FOLDERS = ("aac_metrics", "aac_metrics.functional")

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Numbers = npt.NDArray[np.float64]
+from textcap.scoring.counts import Numbers
 
 _CHUNK = 64  # resamples held in memory at once
 

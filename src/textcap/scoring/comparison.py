@@ -6,15 +6,10 @@ Knows how each corpus score follows from its clips. Returns a difference for eac
 from collections.abc import Sequence
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
-
 from textcap.scoring.bootstrap import Difference, paired_bootstrap
-from textcap.scoring.counts import bleu_of_counts, meteor_of_counts
+from textcap.scoring.counts import Numbers, bleu_of_counts, meteor_of_counts
 from textcap.scoring.metric_names import BLEU, VOCAB
 from textcap.scoring.results import SystemScores
-
-Numbers = npt.NDArray[np.float64]
 
 # What the best are chosen by: the first of these that all have, else the first metric that all have.
 _DECISIVE = ("spider_fl", "spider", "cider_d")

@@ -4,20 +4,28 @@ Knows no files. Yields entries with the line that each comes from. No cell is ev
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from textcap.scoring.entries import Entry, Source, quoted
-from textcap.tables import DELIMITERS, check_header, table_header, table_rows
+from textcap.data.tables import (
+    NUMBERED_CAPTION,
+    START_TIME,
+    YOUTUBE_ID,
+    audiocaps_clip,
+    find_table,
+    read_header,
+)
+from textcap.data.text import TextFile
+from textcap.scoring.entries import Entry, quoted
 
 CLOTHO, AUDIOCAPS, DCASE = "clotho", "audiocaps", "dcase"
 
 # Other names of a clip of AudioCaps, whose id here is <youtube_id>_<start_time>.
-YOUTUBE, AUDIOCAP = "youtube_id", "audiocap_id"
+AUDIOCAP = "audiocap_id"
 
 _NAME = "file_name"
 _PREDICTED = ("caption_predicted", "caption")
-_NUMBERED = {CLOTHO: re.compile(r"caption_\d+"), DCASE: re.compile(r"caption_reference(_\d+)?")}
-_AUDIOCAPS = ("youtube_id", "start_time", "caption")
+_NUMBERED = {CLOTHO: NUMBERED_CAPTION, DCASE: re.compile(r"caption_reference(_\d+)?")}
+_AUDIOCAPS = (YOUTUBE_ID, START_TIME, "caption")
 _EXPECTED = {
     CLOTHO: "file_name and caption_1, caption_2, ...",
     AUDIOCAPS: "youtube_id, start_time and caption",
@@ -26,20 +34,19 @@ _EXPECTED = {
 _EXPECTED_PREDICTIONS = "file_name and caption_predicted"
 
 
-def recognise_csv(text: str, *, single: bool) -> str | None:
-    """Return the form of a table, or None when its header is of none of them.
+def recognise_csv(source: TextFile, *, single: bool) -> str | None:
+    """Return the form of a table, or None when its header fits none of them.
 
     Args:
         single: Predictions are looked for.
     """
-    for delimiter in DELIMITERS:
-        for form in (DCASE,) if single else (CLOTHO, AUDIOCAPS, DCASE):
-            if _caption_columns(table_header(text, delimiter), form, single=single):
-                return form
+    for form in (DCASE,) if single else (CLOTHO, AUDIOCAPS, DCASE):
+        if find_table(source, _fits(form, single)) is not None:
+            return form
     return None
 
 
-def csv_entries(source: Source, form: str, *, single: bool) -> Iterator[Entry]:
+def csv_entries(source: TextFile, form: str, *, single: bool) -> Iterator[Entry]:
     """Yield what each row of a table says of a clip.
 
     Args:
@@ -49,21 +56,22 @@ def csv_entries(source: Source, form: str, *, single: bool) -> Iterator[Entry]:
     Raises:
         InputError: A column is missing or there twice, a row has too few or too many cells, or its quotes do not match.
     """
-    headers = {delimiter: table_header(source.text, delimiter) for delimiter in DELIMITERS}
-    fitting = [d for d in DELIMITERS if _caption_columns(headers[d], form, single=single)]
-    if not fitting:
+    table = find_table(source, _fits(form, single))
+    if table is None:
         expected = _EXPECTED_PREDICTIONS if single else _EXPECTED[form]
-        found = ", ".join(quoted(cell) for cell in headers[","][:8]) or "nothing"
+        found = ", ".join(quoted(cell) for cell in read_header(source.text)[:8]) or "nothing"
         raise source.error(1, f"expected columns {expected}, found {found}")
-    header = headers[fitting[0]]
-    check_header(header, source.error)
-    columns = _caption_columns(header, form, single=single)
-    for line, row in table_rows(source.text, fitting[0], len(header), source.error):
-        cells = dict(zip(header, row, strict=True))
+    columns = _caption_columns(table.header, form, single=single)
+    for line, row in table.rows():
+        cells = dict(zip(table.header, row, strict=True))
         if form == AUDIOCAPS:
             yield _audiocaps_entry(source, line, cells)
         else:
             yield Entry(cells[_NAME], [row[i] for i in columns], line, once=cells[_NAME])
+
+
+def _fits(form: str, single: bool) -> Callable[[list[str]], bool]:
+    return lambda header: bool(_caption_columns(header, form, single=single))
 
 
 def _caption_columns(header: list[str], form: str, *, single: bool) -> list[int]:
@@ -77,13 +85,10 @@ def _caption_columns(header: list[str], form: str, *, single: bool) -> list[int]
     return [i for i, name in enumerate(header) if _NUMBERED[form].fullmatch(name)]
 
 
-def _audiocaps_entry(source: Source, line: int, cells: dict[str, str]) -> Entry:
-    youtube, start = cells["youtube_id"], cells["start_time"]
-    if not youtube.strip():
-        raise source.error(line, "expected a youtube_id, found none")
-    if re.fullmatch(r"\d+\.0+", start):  # a table that went through a library of numbers
-        start = start.split(".")[0]
-    clip = f"{youtube}_{start}"
+def _audiocaps_entry(source: TextFile, line: int, cells: dict[str, str]) -> Entry:
+    clip = audiocaps_clip(cells)
+    if clip is None:
+        raise source.error(line, "expected a youtube_id and a start_time")
     number = cells.get(AUDIOCAP, "")  # of a caption, not of a clip: a clip with five captions has five
-    names = {YOUTUBE: youtube, AUDIOCAP: number} if number else {YOUTUBE: youtube}
+    names = {YOUTUBE_ID: cells[YOUTUBE_ID], **({AUDIOCAP: number} if number else {})}
     return Entry(clip, [cells["caption"]], line, once=number or None, names=names)

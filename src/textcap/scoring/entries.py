@@ -1,22 +1,19 @@
-"""One file of captions while it is read: its text, what it says of each clip, and the errors in it.
+"""What a file of references or predictions says of each clip, put together from its entries.
 
-Knows no form of file; the modules for each form hand their entries to `collect`, which returns a CaptionFile.
+The modules for the single forms yield the entries; `collect` turns them into the captions of each clip.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from textcap.data.text import TextFile, printable
 from textcap.errors import InputError
-from textcap.text import printable
-
-LINE_ENDS = re.compile(r"\r\n|\n|\r")  # str.splitlines would cut at U+2028 and the like, which captions hold
 
 _LONGEST_NAME = 80  # characters of a name or value that an error shows
 
 
 @dataclass(frozen=True)
-class CaptionFile:
+class ClipCaptions:
     """The captions of one file by clip.
 
     Attributes:
@@ -38,18 +35,6 @@ class CaptionFile:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A file's text and the name that errors give it."""
-
-    name: str
-    text: str
-
-    def error(self, line: int, message: str, hint: str | None = None) -> InputError:
-        """Return the error to raise for a line, counted from 1."""
-        return InputError(f"{self.name}, line {line}: {message}", hint=hint)
-
-
-@dataclass(frozen=True)
 class Entry:
     """What one row, line or item of a file says of a clip.
 
@@ -68,7 +53,7 @@ class Entry:
     names: dict[str, str] = field(default_factory=dict)
 
 
-def collect(source: Source, form: str, entries: Iterable[Entry], *, single: bool) -> CaptionFile:
+def collect(source: TextFile, form: str, entries: Iterable[Entry], *, single: bool) -> ClipCaptions:
     """Put the entries of a file together.
 
     Args:
@@ -102,7 +87,7 @@ def collect(source: Source, form: str, entries: Iterable[Entry], *, single: bool
     if not any(captions.values()):
         raise InputError(f"{source.name} holds no caption")
     unambiguous = {kind: {name: to for name, to in ids.items() if to is not None} for kind, ids in names.items()}
-    return CaptionFile(source.name, form, captions, unambiguous, repeated)
+    return ClipCaptions(source.name, form, captions, unambiguous, repeated)
 
 
 def quoted(text: str) -> str:

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from textcap.errors import DependencyError, InputError
 from textcap.files import sha256_of_file
 from textcap.scoring.aac import load_fer, load_sbert_sim
+from textcap.scoring.counts import Numbers
 from textcap.weights.cache import search_folders
-
-Numbers = npt.NDArray[np.float64]
 
 _SENTENCE_MODEL = "sentence-transformers/paraphrase-TinyBERT-L6-v2"
 _DETECTOR = "echecker_clotho_audiocaps_base.ckpt"

@@ -4,18 +4,17 @@ The form is told from the content. Knows neither metrics nor which prediction be
 captions by clip, and what is wrong with a file as an InputError with its line.
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from textcap.data.text import LINE_ENDS, TextFile, read_text
 from textcap.errors import InputError
 from textcap.scoring.csv_forms import AUDIOCAPS, CLOTHO, DCASE, csv_entries, recognise_csv
-from textcap.scoring.entries import LINE_ENDS, CaptionFile, Entry, Source, collect
+from textcap.scoring.entries import ClipCaptions, Entry, collect
 from textcap.scoring.json_forms import COCO, LINES, PLAIN, json_entries, recognise_json
 
-__all__ = ["FORMS", "STDIN", "CaptionFile", "read_predictions", "read_references"]
+__all__ = ["FORMS", "ClipCaptions", "read_predictions", "read_references"]
 
-STDIN = "-"
 TEXT = "text"
 
 REFERENCES, PREDICTIONS = "references", "predictions"
@@ -24,14 +23,13 @@ FORMS = {
     PREDICTIONS: (PLAIN, COCO, LINES, DCASE, TEXT),
 }
 
-_BOM = "\ufeff"
 _EXPECTED = {
     REFERENCES: "JSON, JSON Lines, or a table with the header of Clotho, AudioCaps or DCASE",
     PREDICTIONS: "JSON, JSON Lines, a table with file_name and caption_predicted, or lines of path, tab, caption",
 }
 
 
-def read_references(path: Path, form: str | None = None) -> CaptionFile:
+def read_references(path: Path, form: str | None = None) -> ClipCaptions:
     """Read the captions that people gave: any number for each clip.
 
     Args:
@@ -44,7 +42,7 @@ def read_references(path: Path, form: str | None = None) -> CaptionFile:
     return _read(path, form, REFERENCES)
 
 
-def read_predictions(path: Path, form: str | None = None) -> CaptionFile:
+def read_predictions(path: Path, form: str | None = None) -> ClipCaptions:
     """Read the captions that a system gave: one for each clip.
 
     Args:
@@ -67,32 +65,31 @@ def check_form(form: str | None, role: str) -> None:
         raise InputError(f"no form of {role} is called {form!r}", hint=f"one of {', '.join(FORMS[role])}")
 
 
-def _read(path: Path, form: str | None, role: str) -> CaptionFile:
+def _read(path: Path, form: str | None, role: str) -> ClipCaptions:
     check_form(form, role)
-    name = "standard input" if str(path) == STDIN else str(path)
-    source = Source(name, _decode(_read_bytes(path, name), name))
+    source = read_text(path)
     if not source.text.strip():
-        raise InputError(f"{name} is empty", hint=f"expected {_EXPECTED[role]}")
-    found = form or _recognise(source.text, role)
+        raise InputError(f"{source.name} is empty", hint=f"expected {_EXPECTED[role]}")
+    found = form or _recognise(source, role)
     if found is None:
         other = PREDICTIONS if role == REFERENCES else REFERENCES
         hint = f"expected {_EXPECTED[role]}"
-        if _recognise(source.text, other) is not None:
+        if _recognise(source, other) is not None:
             hint = "references come first, then predictions"
         raise source.error(1, f"this is no form of {role} that textcap knows", hint=hint)
     single = role == PREDICTIONS
     return collect(source, found, _entries(source, found, single=single), single=single)
 
 
-def _recognise(text: str, role: str) -> str | None:
+def _recognise(source: TextFile, role: str) -> str | None:
     single = role == PREDICTIONS
-    form = recognise_json(text) or recognise_csv(text, single=single)
-    if form is None and single and "\t" in _first_line(text):
+    form = recognise_json(source.text) or recognise_csv(source, single=single)
+    if form is None and single and "\t" in _first_line(source.text):
         return TEXT
     return form
 
 
-def _entries(source: Source, form: str, *, single: bool) -> Iterator[Entry]:
+def _entries(source: TextFile, form: str, *, single: bool) -> Iterator[Entry]:
     if form == TEXT:
         return _text_entries(source)
     if form in (PLAIN, COCO, LINES):
@@ -100,7 +97,7 @@ def _entries(source: Source, form: str, *, single: bool) -> Iterator[Entry]:
     return csv_entries(source, form, single=single)
 
 
-def _text_entries(source: Source) -> Iterator[Entry]:
+def _text_entries(source: TextFile) -> Iterator[Entry]:
     for number, line in enumerate(LINE_ENDS.split(source.text), start=1):
         if not line.strip():
             continue
@@ -112,29 +109,3 @@ def _text_entries(source: Source) -> Iterator[Entry]:
 
 def _first_line(text: str) -> str:
     return next((line for line in LINE_ENDS.split(text) if line.strip()), "")
-
-
-def _read_bytes(path: Path, name: str) -> bytes:
-    if str(path) == STDIN and (sys.stdin is None or sys.stdin.closed):
-        raise InputError("standard input is closed", hint="give a file, or captions through a pipe")
-    try:
-        return sys.stdin.buffer.read() if str(path) == STDIN else Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {name}: {error.strerror or error}") from error
-    except ValueError as error:  # a name with a NUL in it
-        raise InputError(f"cannot read {name!r}: {error}") from error
-
-
-def _decode(raw: bytes, name: str) -> str:
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise InputError(f"{name}, line 1: this is UTF-16", hint="save it as UTF-8")
-    if (nul := raw.find(b"\0")) >= 0:
-        line = raw.count(b"\n", 0, nul) + 1
-        hint = "if the file is UTF-16, save it as UTF-8"
-        raise InputError(f"{name}, line {line}: byte 0x00 is in no text", hint=hint)
-    try:
-        return raw.decode("utf-8").removeprefix(_BOM)
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        message = f"{name}, line {line}: byte 0x{raw[error.start]:02x} is not UTF-8"
-        raise InputError(message, hint="if the file is cp1252, save it as UTF-8") from error

@@ -13,7 +13,7 @@ import textcap.scoring.jar_catalogue as jar_catalogue
 from textcap.errors import DownloadError, InputError
 from textcap.scoring.jar_catalogue import CORENLP_FOLDER, CORENLP_ZIP, MAVEN_FOLDER, WHEEL, WHEEL_FOLDER, JarFile
 from textcap.scoring.jar_sources import Candidate, candidates_in_zip
-from textcap.weights import Hub, Progress, own_cache_folder
+from textcap.weights import DownloadProgress, Hub, own_cache_folder
 from textcap.weights.download import RemoteFile, download, download_unchecked
 from textcap.weights.hub import MAX_REDIRECTS, PassingFailure, check_status, host_of, redirect_of, request, wait
 
@@ -30,7 +30,7 @@ class JarAddresses:
     corenlp_zip: str = f"{CORENLP_FOLDER}/{CORENLP_ZIP}"
 
 
-def download_wheel(hub: Hub, addresses: JarAddresses, progress: Progress | None) -> list[Candidate]:
+def download_wheel(hub: Hub, addresses: JarAddresses, progress: DownloadProgress | None) -> list[Candidate]:
     """Download the wheel of pycocoevalcap and return what is in it.
 
     Raises:
@@ -47,7 +47,9 @@ def download_wheel(hub: Hub, addresses: JarAddresses, progress: Progress | None)
     return [one for one in candidates_in_zip(path) if (one.member or "").endswith(f"/{one.file.packaged}")]
 
 
-def download_jar(hub: Hub, addresses: JarAddresses, file: JarFile, progress: Progress | None) -> list[Candidate]:
+def download_jar(
+    hub: Hub, addresses: JarAddresses, file: JarFile, progress: DownloadProgress | None
+) -> list[Candidate]:
     """Download one jar of CoreNLP from Maven.
 
     Raises:
@@ -63,7 +65,7 @@ def download_jar(hub: Hub, addresses: JarAddresses, file: JarFile, progress: Pro
     return [Candidate(file, path)]
 
 
-def download_corenlp_zip(hub: Hub, addresses: JarAddresses, progress: Progress | None) -> list[Candidate]:
+def download_corenlp_zip(hub: Hub, addresses: JarAddresses, progress: DownloadProgress | None) -> list[Candidate]:
     """Download the zip file of CoreNLP, whose own hash nobody publishes, and return what is in it.
 
     Raises:

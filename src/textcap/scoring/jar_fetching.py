@@ -28,7 +28,7 @@ from textcap.scoring.jar_downloads import (
 from textcap.scoring.jar_sources import Candidate, check_whole, find_candidates, packaged_candidate
 from textcap.scoring.jars import FoundJar, given_files, look_at, metrics_folder, remember_given
 from textcap.scoring.spice_cache import remove_leftovers
-from textcap.weights import Hub, Progress, own_cache_folder
+from textcap.weights import DownloadProgress, Hub, own_cache_folder
 from textcap.weights.fetching import is_offline
 
 
@@ -52,7 +52,7 @@ def fetch_metrics(
     sources: Sequence[Path] = (),
     *,
     addresses: JarAddresses | None = None,
-    progress: Progress | None = None,
+    progress: DownloadProgress | None = None,
     hub: Hub | None = None,
 ) -> Iterator[FetchedJar]:
     """Bring the files of the Java metrics into the cache, one after another; what is there and right stays.
@@ -181,7 +181,7 @@ def _remember(file: JarFile, digest: str) -> None:
 
 
 def _download(
-    missing: Sequence[JarFile], addresses: JarAddresses, progress: Progress | None, hub: Hub
+    missing: Sequence[JarFile], addresses: JarAddresses, progress: DownloadProgress | None, hub: Hub
 ) -> Iterator[FetchedJar]:
     with _writing(_downloads(), "TEXTCAP_CACHE"):
         _downloads().mkdir(parents=True, exist_ok=True)
@@ -199,7 +199,7 @@ def _download(
 
 
 def _download_corenlp(
-    missing: Sequence[JarFile], addresses: JarAddresses, progress: Progress | None, hub: Hub
+    missing: Sequence[JarFile], addresses: JarAddresses, progress: DownloadProgress | None, hub: Hub
 ) -> Iterator[FetchedJar]:
     """Bring CoreNLP's jars from Maven, which has each by itself, or else out of the zip file, which is larger."""
     for index, file in enumerate(missing):

@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from textcap.data.text import LINE_ENDS, TextFile
 from textcap.errors import InputError
-from textcap.scoring.entries import LINE_ENDS, Entry, Source, quoted
+from textcap.scoring.entries import Entry, quoted
 
 PLAIN, COCO, LINES = "plain", "coco", "jsonl"
 
@@ -50,7 +51,7 @@ def recognise_json(text: str) -> str | None:
     return PLAIN
 
 
-def json_entries(source: Source, form: str) -> Iterator[Entry]:
+def json_entries(source: TextFile, form: str) -> Iterator[Entry]:
     """Yield what a text of JSON says of each clip.
 
     Args:
@@ -89,14 +90,14 @@ class _LineCounter:
         return self._line
 
 
-def _plain_entries(source: Source, start: int) -> Iterator[Entry]:
+def _plain_entries(source: TextFile, start: int) -> Iterator[Entry]:
     lines = _LineCounter(source.text)
     for name, value, position in _members(source.text, start):
         line = lines.line_of(position)
         yield Entry(name, _captions_of(source, line, name, value), line, once=name)
 
 
-def _coco_entries(source: Source, start: int) -> Iterator[Entry]:
+def _coco_entries(source: TextFile, start: int) -> Iterator[Entry]:
     places = {name: position for name, _, position in _members(source.text, start)}
     known: set[str] | None = None
     if "images" in places:
@@ -116,7 +117,7 @@ def _coco_entries(source: Source, start: int) -> Iterator[Entry]:
     yield from _record_entries(source, places["annotations"], known)
 
 
-def _record_entries(source: Source, start: int, known: set[str] | None) -> Iterator[Entry]:
+def _record_entries(source: TextFile, start: int, known: set[str] | None) -> Iterator[Entry]:
     lines = _LineCounter(source.text)
     for record, position in _elements(source.text, start):
         entry = _record_entry(source, lines.line_of(position), record)
@@ -125,7 +126,7 @@ def _record_entries(source: Source, start: int, known: set[str] | None) -> Itera
         yield entry
 
 
-def _line_entries(source: Source) -> Iterator[Entry]:
+def _line_entries(source: TextFile) -> Iterator[Entry]:
     document = None
     try:
         document = json.loads(source.text)
@@ -139,7 +140,7 @@ def _line_entries(source: Source) -> Iterator[Entry]:
             yield _record_entry(source, number, _parse(source, line, number))
 
 
-def _record_entry(source: Source, line: int, record: Any) -> Entry:
+def _record_entry(source: TextFile, line: int, record: Any) -> Entry:
     if not isinstance(record, dict):
         raise source.error(line, f"{_EXPECTED_RECORD}, found {_kind(record)}")
     if not _is_record(record):
@@ -160,13 +161,13 @@ def _is_record(document: dict[str, Any]) -> bool:
     return any(key in document for key in _NAME_KEYS) and any(key in document for key in _CAPTION_KEYS)
 
 
-def _name_of(source: Source, line: int, key: str, value: Any) -> str:
+def _name_of(source: TextFile, line: int, key: str, value: Any) -> str:
     if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
         return str(value)
     raise source.error(line, f'expected a text or a whole number for "{key}", found {_kind(value)}')
 
 
-def _captions_of(source: Source, line: int, name: str, value: Any) -> list[str]:
+def _captions_of(source: TextFile, line: int, name: str, value: Any) -> list[str]:
     captions = value if isinstance(value, list) else [value]
     for caption in captions:
         if not isinstance(caption, str):
@@ -182,7 +183,7 @@ def _kind(value: Any) -> str:
     return next((name for kind, name in kinds.items() if isinstance(value, kind)), "a number")
 
 
-def _parse(source: Source, text: str, first_line: int) -> Any:
+def _parse(source: TextFile, text: str, first_line: int) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from textcap.errors import InputError
 from textcap.scoring.csv_forms import AUDIOCAPS
-from textcap.scoring.entries import CaptionFile, quoted
+from textcap.scoring.entries import ClipCaptions, quoted
 
 _SHOWN = 3  # names of each kind of problem
 _NEAR_MISSES = 2
@@ -47,7 +47,7 @@ class Matched:
     problems: list[str]
 
 
-def match(references: CaptionFile, systems: Sequence[CaptionFile], *, allow_missing: bool) -> Matched:
+def match(references: ClipCaptions, systems: Sequence[ClipCaptions], *, allow_missing: bool) -> Matched:
     """Match the predictions of systems with references by the names of their clips.
 
     Names match exactly, else by base name (without folders, composed Unicode) where it is unique on both sides;
@@ -107,7 +107,7 @@ class _Pairing:
     n_by_base_name: int
 
 
-def _pair(references: CaptionFile, system: CaptionFile) -> _Pairing:
+def _pair(references: ClipCaptions, system: ClipCaptions) -> _Pairing:
     """Pair by the kind of name that fits most predictions; ids before other names when they fit equally many."""
     kinds = [{clip: clip for clip in references.captions}, *references.names.values()]
     without_extension = references.form == AUDIOCAPS
@@ -115,7 +115,7 @@ def _pair(references: CaptionFile, system: CaptionFile) -> _Pairing:
     return max(pairings, key=lambda pairing: len(system.captions) - len(pairing.unused))
 
 
-def _pair_by(names: dict[str, str], system: CaptionFile, *, without_extension: bool) -> _Pairing:
+def _pair_by(names: dict[str, str], system: ClipCaptions, *, without_extension: bool) -> _Pairing:
     """Pair with the clips that `names` stands for.
 
     A base name that two names of a side share is not used, though one of the two may match exactly: the other could
@@ -156,7 +156,7 @@ def _base_name(name: str) -> str:
     return unicodedata.normalize("NFC", base)
 
 
-def _reference_problems(references: CaptionFile) -> list[str]:
+def _reference_problems(references: ClipCaptions) -> list[str]:
     n_clips = len(references.captions)
     problems = []
     if references.repeated:
@@ -174,7 +174,7 @@ def _reference_problems(references: CaptionFile) -> list[str]:
     return problems
 
 
-def _system_problems(references: CaptionFile, system: CaptionFile, pairing: _Pairing) -> list[str]:
+def _system_problems(references: ClipCaptions, system: ClipCaptions, pairing: _Pairing) -> list[str]:
     problems = []
     missing = [clip for clip in references.captions if clip not in pairing.found]
     if missing:

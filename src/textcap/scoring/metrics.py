@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 import textcap.scoring.aac as aac
 from textcap.errors import TextcapError
 from textcap.scoring.cleaning import clean_all
-from textcap.scoring.counts import bleu_counts, meteor_of_counts
+from textcap.scoring.counts import Numbers, bleu_counts, meteor_of_counts
 from textcap.scoring.fluency import fluency_errors, model_versions, sentence_similarities
 from textcap.scoring.jar_catalogue import JavaProgram
 from textcap.scoring.jars import Program, find_jars
@@ -34,8 +33,6 @@ from textcap.scoring.results import (
     why_undefined,
 )
 from textcap.scoring.spice import SPICE_HEAP_MB, SpiceScores, spice
-
-Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,13 @@ from os import pathsep
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from textcap.scoring.cleaning import clean
-from textcap.scoring.counts import N_METEOR_COUNTS, summable_meteor_counts
+from textcap.scoring.counts import N_METEOR_COUNTS, Numbers, summable_meteor_counts
 from textcap.scoring.java import Java, run_java
 from textcap.scoring.java_errors import JavaError
 from textcap.scoring.memory import heap_mb
 from textcap.scoring.processes import Runs
-
-Numbers = npt.NDArray[np.float64]
 
 # What the metrics of this field drop. The tokenizer writes brackets in lower case here, so that those stay.
 _PUNCTUATION = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())

@@ -13,11 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from textcap.data.text import STDIN
 from textcap.errors import InputError
 from textcap.files import atomic_write_text
 from textcap.scoring.bootstrap import Difference
 from textcap.scoring.comparison import LOWER_IS_BETTER, best_two, compare_systems
-from textcap.scoring.formats import PREDICTIONS, REFERENCES, STDIN, check_form, read_predictions, read_references
+from textcap.scoring.formats import PREDICTIONS, REFERENCES, check_form, read_predictions, read_references
 from textcap.scoring.matching import Matched, match
 from textcap.scoring.metric_names import parse_metrics, with_parts
 from textcap.scoring.metrics import ScoreSettings, score_systems

@@ -6,13 +6,9 @@ Knows no program and no file. Returns dataclasses.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
+from textcap.scoring.counts import Numbers
 from textcap.scoring.java import Java
 from textcap.scoring.metric_names import PARTS, TITLES, VOCAB
-
-Numbers = npt.NDArray[np.float64]
 
 FER_WEIGHT = 0.9  # how much of a score an error takes off, in FENSE and SPIDEr-FL (Zhou et al. 2022)
 

@@ -17,17 +17,16 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import InitProcessGroupKwargs
 
-from textcap.backbone import CLAPCAP, EMBEDDED, Backbone
-from textcap.bridge import Bridge
-from textcap.captions import STDIN, CaptionFile, CaptionSet
-from textcap.checkpoint import ModelConfig, is_model_folder, package_versions, save_model
-from textcap.config import MapperConfig
+from textcap.config import MapperConfig, to_dict
+from textcap.data.captions import CaptionFile, CaptionSet
+from textcap.data.pairs import PairSet
+from textcap.data.text import STDIN, printable
 from textcap.device import memory_errors, resolve_device
-from textcap.errors import DeviceError, InputError
-from textcap.fields import to_dict
+from textcap.errors import DeviceError
 from textcap.files import check_folder_place
-from textcap.pairs import PairSet
-from textcap.text import printable
+from textcap.gap.bridge import Bridge
+from textcap.model_folder import ModelConfig, is_model_folder, package_versions, save_model
+from textcap.models.backbone import EMBEDDED, Backbone, check_trainable
 from textcap.training.data import Examples
 from textcap.training.events import Event, Report, Started
 from textcap.training.job import TrainingJob
@@ -35,7 +34,7 @@ from textcap.training.loop import MapperTraining
 from textcap.training.prepare import (
     MEMORY_HINT,
     TrainingData,
-    hear_all,
+    embed_all_pairs,
     identity,
     load_job_adapter,
     make_bridge,
@@ -45,7 +44,7 @@ from textcap.training.prepare import (
 )
 from textcap.training.processes import launch, torchrun_place
 from textcap.training.state import WorkFolder, load_state
-from textcap.weights import WEIGHT_SETS, Progress
+from textcap.weights import WEIGHT_SETS, DownloadProgress
 
 
 def train(
@@ -56,7 +55,7 @@ def train(
     pairs: Sequence[PairSet] = (),
     noise_pairs: PairSet | None = None,
     n_processes: int | None = None,
-    download_progress: Progress | None = None,
+    download_progress: DownloadProgress | None = None,
 ) -> Path:
     """Train a mapper on captions, on pairs or on both, and write its model folder.
 
@@ -86,8 +85,7 @@ def train(
     output = Path(os.path.abspath(job.output))
     check_output(job, data.names)
     n_started = torchrun_place()[1]
-    if job.backbone == CLAPCAP:  # said before its weights are fetched
-        raise InputError("clapcap has no text encoder, so nothing can be trained on it", hint="use msclap-2023")
+    check_trainable(job.backbone)
     device = resolve_device(job.device)
     backbone = Backbone.load(job.backbone, offline=job.offline, progress=download_progress)
     max_tokens(backbone, mapper_config(job, backbone))
@@ -164,11 +162,11 @@ def _train_here(
     report = report if is_main else _report_nothing
     device = accelerator.device
     with accelerator.main_process_first():  # the others find in the cache what it has computed
-        heard = hear_all(data, backbone, device, report)
+        embedded = embed_all_pairs(data, backbone, device, report)
         bridge = make_bridge(job, data, backbone, device, report)
     mapper = mapper_config(job, backbone)
     settings = {
-        **identity(data, heard, bridge),
+        **identity(data, embedded, bridge),
         "backbone": backbone.content_hash,
         "bridge": to_dict(bridge.config),
         "mapper": to_dict(mapper),
@@ -177,7 +175,7 @@ def _train_here(
     output = Path(job.output)
     work = WorkFolder.open(output, settings, force=job.force) if is_main else None
     try:
-        examples = make_job_examples(job, data, heard, backbone, mapper, device, report)
+        examples = make_job_examples(job, data, embedded, backbone, mapper, device, report)
         with memory_errors(f"on {accelerator.device} while loading the models", hint=MEMORY_HINT):
             run = MapperTraining(
                 examples,
@@ -207,7 +205,7 @@ def _train_here(
                 n_training_captions=len(examples.training),
                 n_held_out_captions=len(examples.held_out),
                 caption_files=_printable(data.texts.files if data.texts else ()),
-                pair_files=_printable(pair_files(heard)),
+                pair_files=_printable(pair_files(embedded)),
                 adapter=bridge.adapter.facts if bridge.adapter is not None else None,
                 packages=package_versions(),
                 command=printable(job.command),

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from textcap.bridge import Bridge
 from textcap.device import seeded_generator
 from textcap.errors import InputError
-from textcap.tokenizer import Tokenizer
+from textcap.gap.bridge import Bridge
+from textcap.models.tokenizer import Tokenizer
 from textcap.training.sources import (
     AUDIO,
     TEXT,

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from textcap.bridge import Bridge
 from textcap.config import DecodingConfig
-from textcap.decoding import beam_search
 from textcap.device import seeded_generator
-from textcap.language_model import LanguageModel
-from textcap.mapper import Mapper
-from textcap.tokenizer import Tokenizer
+from textcap.gap.bridge import Bridge
+from textcap.models.beam_search import beam_search
+from textcap.models.language_model import LanguageModel
+from textcap.models.mapper import Mapper
+from textcap.models.tokenizer import Tokenizer
 from textcap.training.data import HELD_OUT_STREAM, Examples
 from textcap.training.events import Sample
 

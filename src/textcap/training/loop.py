@@ -8,20 +8,21 @@ whole batch.
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from textcap.bridge import Bridge
 from textcap.config import MapperConfig, TrainingConfig
 from textcap.device import memory_errors, seeded_generator
 from textcap.errors import InputError
-from textcap.language_model import LanguageModel
-from textcap.mapper import Mapper
-from textcap.tokenizer import Tokenizer
+from textcap.gap.bridge import Bridge
+from textcap.models.language_model import LanguageModel
+from textcap.models.mapper import Mapper
+from textcap.models.tokenizer import Tokenizer
 from textcap.training.data import (
     MAPPER_STREAM,
     NOISE_STREAM,
@@ -120,15 +121,18 @@ class MapperTraining:
         steps_per_epoch = self.total_steps // config.epochs
         for epoch in range(self.progress.step // steps_per_epoch, config.epochs):
             batches = self.examples.epoch_batches(config.batch_size, config.seed, epoch)
-            clock = _Clock(self, epoch)
+            meter = _Meter()
             for place in range(self.progress.step - epoch * steps_per_epoch, steps_per_epoch):
-                clock.add(self._step(batches[place], epoch, clock.step), batches[place])
-                if clock.is_due:
-                    clock.flush()
-                    # Not after the last step: an epoch's sums go over into its record, and that is saved.
+                batch = batches[place]
+                loss_sum = self._step(batch, epoch, self.progress.step + meter.n_unread)
+                meter.add(loss_sum, len(batch), int(self.examples.tokens.lengths[batch].sum()))
+                if meter.n_unread >= self._steps_per_reading:
+                    self._read(meter, epoch)
+                    # Not after the last step: an epoch's sums go into its record, and that is saved.
                     if place + 1 < steps_per_epoch and time.monotonic() - self._last_saved > SAVE_EVERY_S:
                         self._save()
-            self._end_epoch(epoch, clock)
+            self._read(meter, epoch)
+            self._end_epoch(epoch, meter.captions_per_s)
 
     def _step(self, indices: Indices, epoch: int, step: int) -> Tensor:
         """Learn from one batch; return this process's part of the summed loss in nats, a scalar."""
@@ -159,13 +163,44 @@ class MapperTraining:
         """Return the learning rate of a step counted from 0."""
         return self.config.learning_rate * rate_factor(step, self.warmup_steps, self.total_steps)
 
-    def _end_epoch(self, epoch: int, clock: "_Clock") -> None:
-        clock.flush()
+    @property
+    def _steps_per_reading(self) -> int:
+        return 1 if self.accelerator.device.type == "cpu" else _STEPS_PER_REPORT
+
+    def _read(self, meter: "_Meter", epoch: int) -> None:
+        """Add what the meter has counted to the progress of the run, and report it."""
+        if not meter.n_unread:
+            return
+        totals = meter.read(lambda loss: self.accelerator.reduce(loss, reduction="sum"))
+        before = self.progress
+        step = before.step + totals.n_steps
+        if not math.isfinite(totals.loss_sum):
+            raise InputError(f"the loss is {totals.loss_sum} at step {step}", hint="lower --learning-rate")
+        self.progress = dataclasses.replace(
+            before,
+            step=step,
+            epoch_loss_sum=before.epoch_loss_sum + totals.loss_sum,
+            epoch_tokens=before.epoch_tokens + totals.n_tokens,
+        )
+        if self.accelerator.is_main_process:
+            self.report(
+                Stepped(
+                    epoch=epoch + 1,
+                    step=step,
+                    total_steps=self.total_steps,
+                    loss=totals.loss_sum / totals.n_tokens,
+                    learning_rate=self.rate_at(step - 1),
+                    captions_per_s=meter.captions_per_s,
+                    left_s=(self.total_steps - step) * meter.s_per_step,
+                )
+            )
+
+    def _end_epoch(self, epoch: int, captions_per_s: float) -> None:
         progress = self.progress
         loss = progress.epoch_loss_sum / progress.epoch_tokens
         metrics = progress.metrics
         if self.accelerator.is_main_process:
-            done = self._measure_epoch(epoch, loss, clock.captions_per_s)
+            done = self._measure_epoch(epoch, loss, captions_per_s)
             metrics = (*metrics, dataclasses.asdict(done))
             self.report(done)
         self.progress = TrainingProgress(step=progress.step, metrics=metrics)
@@ -214,54 +249,58 @@ class MapperTraining:
         self.work.save(self.progress, tensors)
 
 
-class _Clock:
-    """Adds up losses on the device and reads them now and then, with the time that went by."""
+@dataclass(frozen=True)
+class _Totals:
+    """What the steps since the last reading add up to, over all processes."""
 
-    def __init__(self, run: MapperTraining, epoch: int) -> None:
-        self._run, self._epoch = run, epoch
-        self._started = self._flushed = time.monotonic()
-        self._first_step = self.step = run.progress.step
-        self._captions = 0
+    n_steps: int
+    loss_sum: float  # nats
+    n_tokens: int
+
+
+class _Meter:
+    """Adds up the losses of an epoch on the device, so that reading them now and then is enough."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
         self._losses: list[Tensor] = []  # not yet read
-        self._tokens_since = 0
-        self.captions_per_s = 0.0
+        self._unread_tokens = 0
+        self._n_steps = self._n_captions = 0
+        self._elapsed_s = 0.0  # at the last reading
 
     @property
-    def is_due(self) -> bool:
-        """Whether it is time to read the losses."""
-        every = 1 if self._run.accelerator.device.type == "cpu" else _STEPS_PER_REPORT
-        return len(self._losses) >= every
+    def n_unread(self) -> int:
+        """Steps since the last reading."""
+        return len(self._losses)
 
-    def add(self, loss_sum: Tensor, indices: Indices) -> None:
-        """Count one step."""
+    @property
+    def captions_per_s(self) -> float:
+        """Captions per second up to the last reading."""
+        return self._n_captions / max(self._elapsed_s, 1e-9)
+
+    @property
+    def s_per_step(self) -> float:
+        """Seconds per step up to the last reading."""
+        return self._elapsed_s / max(self._n_steps, 1)
+
+    def add(self, loss_sum: Tensor, n_captions: int, n_tokens: int) -> None:
+        """Count one step: its summed loss in this process, a scalar in nats, and its whole batch."""
         self._losses.append(loss_sum)
-        self._captions += len(indices)
-        self._tokens_since += int(self._run.examples.tokens.lengths[indices].sum())
-        self.step += 1
+        self._unread_tokens += n_tokens
+        self._n_steps += 1
+        self._n_captions += n_captions
 
-    def flush(self) -> None:
-        """Put what was counted into the run's progress and report it."""
-        if not self._losses:
-            return
-        run = self._run
-        loss_sum = float(run.accelerator.reduce(torch.stack(self._losses).sum(), reduction="sum"))
-        if not math.isfinite(loss_sum):
-            raise InputError(f"the loss is {loss_sum} at step {self.step}", hint="lower --learning-rate")
-        before = run.progress
-        run.progress = dataclasses.replace(
-            before,
-            step=self.step,
-            epoch_loss_sum=before.epoch_loss_sum + loss_sum,
-            epoch_tokens=before.epoch_tokens + self._tokens_since,
-        )
-        now = time.monotonic()
-        self.captions_per_s = self._captions / max(now - self._started, 1e-9)
-        if run.accelerator.is_main_process:
-            left = (run.total_steps - self.step) * (now - self._started) / (self.step - self._first_step)
-            loss = loss_sum / self._tokens_since
-            rate = run.rate_at(self.step - 1)
-            run.report(Stepped(self._epoch + 1, self.step, run.total_steps, loss, rate, self.captions_per_s, left))
-        self._losses, self._tokens_since = [], 0
+    def read(self, reduce: Callable[[Tensor], Any]) -> _Totals:
+        """Return what was counted since the last reading, and begin anew; waits for the device.
+
+        Args:
+            reduce: Sums a scalar over all processes.
+        """
+        loss_sum = float(reduce(torch.stack(self._losses).sum()))
+        totals = _Totals(len(self._losses), loss_sum, self._unread_tokens)
+        self._losses, self._unread_tokens = [], 0
+        self._elapsed_s = time.monotonic() - self._started
+        return totals
 
 
 def new_mapper(config: MapperConfig, seed: int) -> Mapper:

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from textcap.adapter import LinearAdapter, load_adapter
-from textcap.backbone import Backbone
-from textcap.bridge import Bridge
-from textcap.calibration import calibrate_noise
-from textcap.captions import CaptionFile, CaptionSet
 from textcap.config import BridgeConfig, MapperConfig
+from textcap.data.captions import CaptionFile, CaptionSet
+from textcap.data.pairs import AudioPair, PairSet, SkippedPair, describe_skipped
 from textcap.device import memory_errors
-from textcap.embeddings import default_cache_folder, embed_captions
+from textcap.embedding.pairs import EmbeddedPairs, embed_pairs
+from textcap.embedding.store.text import default_cache_folder, embed_captions
 from textcap.errors import CheckpointError, InputError
-from textcap.pair_embeddings import HeardPairs, hear_pairs
-from textcap.pairs import AudioPair, PairSet, SkippedPair, left_out
+from textcap.gap.adapter import LinearAdapter, load_adapter
+from textcap.gap.bridge import Bridge
+from textcap.gap.calibrate import calibrate_noise
+from textcap.models.backbone import Backbone
 from textcap.training.data import MAX_CAPTION_TOKENS, MIN_CAPTION_TOKENS, Embeddings, Examples, make_examples
 from textcap.training.events import Embedded, Report, Warned
 from textcap.training.job import TrainingJob
@@ -73,17 +73,19 @@ def data_from_dict(values: dict[str, Any]) -> TrainingData:
     )
 
 
-def hear_all(data: TrainingData, backbone: Backbone, device: torch.device, report: Report) -> tuple[HeardPairs, ...]:
+def embed_all_pairs(
+    data: TrainingData, backbone: Backbone, device: torch.device, report: Report
+) -> tuple[EmbeddedPairs, ...]:
     """Embed the sounds of every set of pairs; what cannot be used is reported."""
-    heard = []
+    embedded = []
     for pairs in data.pairs:
-        one = hear_pairs(
+        one = embed_pairs(
             pairs, backbone, device, progress=lambda n_done, n_total: report(Embedded(n_done, n_total, "sounds"))
         )
-        heard.append(one)
-        for warning in (*pairs.warnings, *one.warnings, *left_out(one.source)):
+        embedded.append(one)
+        for warning in (*pairs.warnings, *one.warnings, *describe_skipped(one.source)):
             report(Warned(warning))
-    return tuple(heard)
+    return tuple(embedded)
 
 
 def make_bridge(
@@ -131,7 +133,7 @@ def load_job_adapter(job: TrainingJob, backbone: Backbone) -> LinearAdapter | No
 def make_job_examples(
     job: TrainingJob,
     data: TrainingData,
-    heard: Sequence[HeardPairs],
+    embedded: Sequence[EmbeddedPairs],
     backbone: Backbone,
     mapper: MapperConfig,
     device: torch.device,
@@ -142,17 +144,17 @@ def make_job_examples(
     clips = [-1] * len(captions)
     sources = _text_sources(data.texts)
     embeddings: Embeddings | None = _embed_texts(data.texts, backbone, device, report) if data.texts else None
-    if heard:
+    if embedded:
         n_clips = 0
         owners = []
-        for one in heard:
+        for one in embedded:
             sources.append(Source(one.source.file.name, AUDIO, len(captions), len(captions) + len(one.captions)))
             captions += one.captions
             owners.append(one.owners + n_clips)
             n_clips += len(one.pairs)
         every_owner = np.concatenate(owners)
         clips += every_owner.tolist()
-        audio = np.concatenate([one.audio for one in heard])
+        audio = np.concatenate([one.audio for one in embedded])
         text = np.empty((0, audio.shape[1]), np.float32) if embeddings is None else embeddings
         assert isinstance(text, np.ndarray)
         embeddings = MixedEmbeddings(text, audio, every_owner)
@@ -165,20 +167,20 @@ def make_job_examples(
         held_out_captions=job.training.held_out_captions,
         seed=job.training.seed,
         sources=sources,
-        clips=clips if heard else None,
+        clips=clips if embedded else None,
     )
 
 
-def identity(data: TrainingData, heard: Sequence[HeardPairs], bridge: Bridge) -> dict[str, Any]:
+def identity(data: TrainingData, embedded: Sequence[EmbeddedPairs], bridge: Bridge) -> dict[str, Any]:
     """Return what makes a run the one it is, besides its settings, as plain values."""
     facts: dict[str, Any] = {}
     if data.texts:
         facts["captions"] = data.texts.content_hash
         if any(file.weight != 1 for file in data.texts.files):
             facts["weights"] = [[file.n_captions, file.weight] for file in data.texts.files]
-    if heard:
+    if embedded:
         digest = hashlib.sha256()
-        for one in heard:
+        for one in embedded:
             digest.update(one.audio.tobytes() + one.owners.tobytes() + "\n".join(one.captions).encode())
         facts["pairs"] = digest.hexdigest()
     if bridge.adapter is not None:
@@ -187,9 +189,9 @@ def identity(data: TrainingData, heard: Sequence[HeardPairs], bridge: Bridge) ->
     return facts
 
 
-def pair_files(heard: Sequence[HeardPairs]) -> tuple[CaptionFile, ...]:
+def pair_files(embedded: Sequence[EmbeddedPairs]) -> tuple[CaptionFile, ...]:
     """Return the files of pairs as the model folder records them, with what was left of each."""
-    return tuple(one.source.file for one in heard)
+    return tuple(one.source.file for one in embedded)
 
 
 def max_tokens(backbone: Backbone, mapper: MapperConfig) -> int:

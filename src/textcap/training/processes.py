@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from textcap import errors
+from textcap.config import to_dict
 from textcap.errors import InputError, TextcapError
-from textcap.fields import to_dict
 from textcap.training.events import Report, event_from_dict
 from textcap.training.job import TrainingJob
 from textcap.training.prepare import TrainingData, data_to_dict

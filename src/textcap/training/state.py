@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from textcap.checkpoint import METRICS_FILE, metrics_lines
 from textcap.errors import CheckpointError, InputError
 from textcap.files import atomic_write_text, follow_umask
-from textcap.tensors import read_safetensors
+from textcap.model_folder import METRICS_FILE, metrics_lines
+from textcap.models.loading import read_safetensors
 
 STATE_FILE = "state.safetensors"
 SETTINGS_FILE = "settings.json"

@@ -11,8 +11,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from textcap.config import from_dict
 from textcap.errors import TextcapError
-from textcap.fields import from_dict
 from textcap.training import train
 from textcap.training.events import event_to_dict
 from textcap.training.job import TrainingJob

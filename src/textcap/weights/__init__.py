@@ -14,7 +14,7 @@ from textcap.errors import CheckpointError, DownloadError, InputError
 from textcap.files import sha256_of_file, sha256_remembered
 from textcap.weights.cache import cache_folder, own_cache_folder
 from textcap.weights.catalogue import WEIGHT_SETS, WeightFile, files_of, held
-from textcap.weights.download import Progress
+from textcap.weights.download import DownloadProgress
 from textcap.weights.fetching import FetchedFile, VerifiedFile, fetch, is_offline, verify_cache
 from textcap.weights.hub import Hub
 
@@ -22,7 +22,7 @@ __all__ = [
     "WEIGHT_SETS",
     "FetchedFile",
     "Hub",
-    "Progress",
+    "DownloadProgress",
     "VerifiedFile",
     "WeightFile",
     "WeightSet",
@@ -91,7 +91,7 @@ def find(name: str) -> WeightSet | None:
 
 
 def ensure(
-    name: str, *, offline: bool | None = None, progress: Progress | None = None, hub: Hub | None = None
+    name: str, *, offline: bool | None = None, progress: DownloadProgress | None = None, hub: Hub | None = None
 ) -> WeightSet:
     """Return a set of weights, fetching what is not on disk. Where all of it is, nobody is asked.
 

@@ -28,7 +28,7 @@ from textcap.weights.hub import (
 )
 from textcap.weights.hub_cache import has_hash, is_commit, is_hub_hash
 
-Progress = Callable[[str, int, int], None]
+DownloadProgress = Callable[[str, int, int], None]
 """Told the file's name, its bytes so far and its bytes in all (0 where the hub does not say)."""
 
 _BLOCK_BYTES = 1 << 18
@@ -74,7 +74,7 @@ def look_up(hub: Hub, repo: str, name: str, revision: str) -> RemoteFile:
             failures += 1
 
 
-def download(hub: Hub, remote: RemoteFile, partial: Path, progress: Progress | None = None) -> None:
+def download(hub: Hub, remote: RemoteFile, partial: Path, progress: DownloadProgress | None = None) -> None:
     """Complete a partial file and check it; what is there already is not fetched again.
 
     Args:
@@ -126,7 +126,7 @@ def _look_up_once(hub: Hub, repo: str, name: str, revision: str) -> RemoteFile:
     return RemoteFile(repo, name, commit, hub_hash, int(size) if size.isdecimal() else None, address)
 
 
-def download_unchecked(hub: Hub, remote: RemoteFile, partial: Path, progress: Progress | None = None) -> None:
+def download_unchecked(hub: Hub, remote: RemoteFile, partial: Path, progress: DownloadProgress | None = None) -> None:
     """Complete a partial file whose hash nobody has told: the caller has to make sure of what is in it.
 
     Args and Raises are those of `download`; nothing is deleted for its hash.
@@ -145,7 +145,7 @@ def download_unchecked(hub: Hub, remote: RemoteFile, partial: Path, progress: Pr
             failures += 1
 
 
-def _fetch_rest(hub: Hub, remote: RemoteFile, partial: Path, progress: Progress | None) -> None:
+def _fetch_rest(hub: Hub, remote: RemoteFile, partial: Path, progress: DownloadProgress | None) -> None:
     offset = _size(partial)
     if remote.size_bytes is not None and offset == remote.size_bytes:
         return  # killed between the last byte and the check
@@ -184,7 +184,7 @@ def _write(
     partial: Path,
     offset: int,
     end: int | None,
-    progress: Progress | None,
+    progress: DownloadProgress | None,
 ) -> int:
     """Write the answer behind the first `offset` bytes and return how many there are then."""
     with open(partial, "ab" if offset else "wb") as file:

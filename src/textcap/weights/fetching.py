@@ -17,7 +17,7 @@ from textcap.errors import DownloadError, InputError
 from textcap.files import is_disk_full
 from textcap.weights.cache import cache_folder
 from textcap.weights.catalogue import GPT2, MSCLAP, WeightFile, files_of, held, same_content
-from textcap.weights.download import Progress, RemoteFile, download, look_up
+from textcap.weights.download import DownloadProgress, RemoteFile, download, look_up
 from textcap.weights.hub import Hub
 from textcap.weights.hub_cache import RepoCache, has_hash, is_commit, kept_hash
 
@@ -45,7 +45,7 @@ def fetch(
     names: Sequence[str],
     *,
     revision: str | Mapping[str, str] | None = None,
-    progress: Progress | None = None,
+    progress: DownloadProgress | None = None,
     hub: Hub | None = None,
 ) -> list[FetchedFile]:
     """Bring sets of weights onto this machine; the one function that goes to the network.
@@ -110,7 +110,7 @@ def verify_cache(names: Sequence[str]) -> list[VerifiedFile]:
 
 
 def _bring(
-    hub: Hub, missing: list[WeightFile], revisions: Mapping[str, str], progress: Progress | None
+    hub: Hub, missing: list[WeightFile], revisions: Mapping[str, str], progress: DownloadProgress | None
 ) -> dict[WeightFile, FetchedFile]:
     commits = dict(revisions)  # all files of a repository from one commit, even if it changes meanwhile
     remotes: dict[WeightFile, RemoteFile] = {}
@@ -125,7 +125,7 @@ def _bring(
 
 
 def _obtain(
-    hub: Hub, file: WeightFile, remote: RemoteFile, content: Path | None, progress: Progress | None
+    hub: Hub, file: WeightFile, remote: RemoteFile, content: Path | None, progress: DownloadProgress | None
 ) -> FetchedFile:
     cache = RepoCache(cache_folder(), remote.repo)
     downloaded = False

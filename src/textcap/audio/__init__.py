@@ -1,0 +1,1 @@
+"""Sound files to windows at the model's rate."""

@@ -1,0 +1,1 @@
+"""Sounds and captions to embeddings, and the caches that keep them."""

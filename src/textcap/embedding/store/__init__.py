@@ -1,0 +1,1 @@
+"""The caches of embeddings on disk: one for caption files, one for sounds."""

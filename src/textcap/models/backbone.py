@@ -1,0 +1,251 @@
+"""Backbones by name: CLAP's two encoders, GPT-2 and their tokenizer, each loaded when it is first asked for.
+
+A `BackboneKind` says where the parts of a set of weights lie. The content hash tells whether two backbones are the same
+weights.
+"""
+
+import json
+import logging
+import stat
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from textcap.config import BackboneConfig, from_dict
+from textcap.errors import CheckpointError, InputError
+from textcap.models.clap import AudioEncoder, TextEncoder, load_audio_encoder, load_text_encoder
+from textcap.models.language_model import LanguageModel, load_language_model
+from textcap.models.loading import Checkpoint, TensorSource, load_exact, read_checkpoint
+from textcap.models.mapper import Mapper, load_clapcap_mapper
+from textcap.models.tokenizer import Tokenizer
+from textcap.weights import WEIGHT_SETS, DownloadProgress, WeightSet, embedded_folder, ensure, folder_hash
+
+EMBEDDED = "tiny"
+CLAPCAP = "clapcap"
+
+_logger = logging.getLogger("textcap")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where one part of a backbone lies."""
+
+    role: str  # of the file, as the weights name it
+    prefix: str = ""  # of the part's tensors in that file
+
+
+@dataclass(frozen=True)
+class BackboneKind:
+    """Where the parts of a backbone lie, and what sets it apart."""
+
+    audio_encoder: Part
+    language_model: Part
+    text_encoder: Part | None = None  # None: it cannot be trained on
+    mapper: Part | None = None  # that of a released captioner, which needs no training
+    end_token_id: int | None = None  # ends a caption of the released captioner; by default the tokenizer's end token
+    is_msclap: bool = True  # its tensors have msclap's names, not ours
+
+    def part_prefixes(self, role: str) -> tuple[str, ...]:
+        """Return the prefixes of all parts that lie in the file of a role."""
+        parts = (self.audio_encoder, self.text_encoder, self.language_model, self.mapper)
+        return tuple(part.prefix for part in parts if part is not None and part.role == role and part.prefix)
+
+
+_KINDS = {
+    "msclap-2023": BackboneKind(
+        audio_encoder=Part("clap", "audio_encoder."),
+        text_encoder=Part("clap", "caption_encoder."),
+        language_model=Part("language_model"),
+    ),
+    CLAPCAP: BackboneKind(
+        audio_encoder=Part("clapcap", "clap."),
+        language_model=Part("clapcap", "gpt."),
+        mapper=Part("clapcap", "clap_project."),
+        end_token_id=220,  # a space: clapcap was trained on captions that end in " <|endoftext|>"
+    ),
+}
+_FOLDER_KIND = BackboneKind(
+    audio_encoder=Part("audio_encoder"),
+    text_encoder=Part("text_encoder"),
+    language_model=Part("language_model"),
+    is_msclap=False,
+)
+
+
+def kind_of(name: str) -> BackboneKind:
+    """Return the kind of a backbone by its name, without looking at the disk; any other name is that of a folder."""
+    return _KINDS.get(name, _FOLDER_KIND)
+
+
+def check_trainable(name: str) -> None:
+    """Make sure that a model can be trained on a backbone, before its weights are fetched.
+
+    Raises:
+        InputError: It has no text encoder.
+    """
+    if kind_of(name).text_encoder is None:
+        raise InputError(f"{name} has no text encoder, so no model can be trained on it", hint="use msclap-2023")
+
+
+class Backbone:
+    """The frozen parts of one set of weights.
+
+    Attributes:
+        name: What the user called it: a name, or a folder.
+        kind: Where its parts lie.
+        config: Sizes of every part, and the noise that suits the modality gap.
+        content_hash: SHA-256 over the weight files.
+        weight_paths: The files by role.
+    """
+
+    def __init__(self, name: str, config: BackboneConfig, weights: WeightSet) -> None:
+        self.name = name
+        self.kind = kind_of(name)
+        self.config = config
+        self.content_hash = weights.content_hash
+        self.weight_paths = weights.paths
+        self._checkpoints: dict[str, Checkpoint] = {}  # by role, of files that hold several parts
+        self._unused: dict[Path, list[str]] = {}
+
+    @classmethod
+    def load(cls, name: str, *, offline: bool | None = None, progress: DownloadProgress | None = None) -> "Backbone":
+        """Find a backbone on disk, or fetch it; its tensors are read when a part is asked for.
+
+        Args:
+            name: "msclap-2023", "clapcap" (which has no text side), "tiny" for the embedded one, or a folder
+                with the files of the embedded one.
+            offline: Never touch the network; by default as HF_HUB_OFFLINE says.
+            progress: Told of bytes while fetching.
+
+        Raises:
+            DownloadError: The weights are not on disk and cannot be fetched.
+            InputError: There is no such backbone.
+            CheckpointError: The folder's configuration is broken.
+        """
+        if name in WEIGHT_SETS:
+            return cls(name, BackboneConfig(name=name), ensure(name, offline=offline, progress=progress))
+        folder = embedded_folder() if name == EMBEDDED else Path(name)
+        _check_folder(name, folder)
+        paths = {
+            "audio_encoder": folder / "audio_encoder.safetensors",
+            "text_encoder": folder / "text_encoder.safetensors",
+            "language_model": folder / "language_model.safetensors",
+            "vocab": folder / "vocab.json",
+            "merges": folder / "merges.txt",
+        }
+        config = _read_config(folder / "config.json")
+        return cls(name, config, WeightSet(config.name, paths, folder_hash([folder / "config.json", *paths.values()])))
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """GPT-2's tokenizer, which CLAP's text tower shares."""
+        tokenizer = Tokenizer.load(self.weight_paths["vocab"], self.weight_paths["merges"])
+        expected = self.config.language_model.vocab_size
+        if tokenizer.vocab_size != expected:
+            raise CheckpointError(f"{self.weight_paths['vocab']} has {tokenizer.vocab_size} tokens, not {expected}")
+        return tokenizer
+
+    def audio_encoder(self, device: torch.device | str = "cpu") -> AudioEncoder:
+        """Return CLAP's audio side, frozen, on a device."""
+        part = self.kind.audio_encoder
+        checkpoint = self._checkpoint(part)
+        if self.kind.is_msclap:
+            encoder = load_audio_encoder(self.config.clap, checkpoint, part.prefix)
+            for name in sorted(checkpoint.absent):
+                if "extractor" in name:
+                    _logger.warning("%s lacks %s: computed as msclap does", checkpoint.path, name)
+        else:
+            encoder = AudioEncoder(self.config.clap)
+            _load_own(encoder, checkpoint)
+        self._report_unused(part, checkpoint)
+        return encoder.to(device)
+
+    def text_encoder(self, device: torch.device | str = "cpu") -> TextEncoder:
+        """Return CLAP's text side, frozen, on a device.
+
+        Raises:
+            InputError: These weights have no text side.
+        """
+        check_trainable(self.name)
+        part = self.kind.text_encoder
+        assert part is not None
+        checkpoint = self._checkpoint(part)
+        if self.kind.is_msclap:
+            encoder = load_text_encoder(self.config.clap, checkpoint, self.tokenizer, part.prefix)
+        else:
+            encoder = TextEncoder(self.config.clap, self.tokenizer)
+            _load_own(encoder, checkpoint)
+        self._report_unused(part, checkpoint)
+        return encoder.to(device)
+
+    def language_model(self, device: torch.device | str = "cpu") -> LanguageModel:
+        """Return GPT-2, frozen, on a device."""
+        part = self.kind.language_model
+        checkpoint = self._checkpoint(part)
+        prefix = f"{part.prefix}transformer." if part.prefix else None
+        model = load_language_model(self.config.language_model, checkpoint, prefix)
+        self._report_unused(part, checkpoint)
+        return model.to(device)
+
+    def released_mapper(self, device: torch.device | str = "cpu") -> Mapper:
+        """Return the mapper of a released captioner; a backbone without one is a ValueError."""
+        part = self.kind.mapper
+        if part is None:
+            raise ValueError(f"{self.name} has no mapper")
+        checkpoint = self._checkpoint(part)
+        mapper = load_clapcap_mapper(self.config.mapper, checkpoint, part.prefix)
+        self._report_unused(part, checkpoint)
+        return mapper.to(device)
+
+    def unused_tensors(self) -> list[str]:
+        """Return the tensors that no part has used so far, of the files that were read."""
+        return [name for path in sorted(self._unused) for name in self._unused[path]]
+
+    def _checkpoint(self, part: Part) -> Checkpoint:
+        if part.role in self._checkpoints:
+            return self._checkpoints[part.role]
+        checkpoint = read_checkpoint(self.weight_paths[part.role])
+        if part.prefix:  # other parts lie in the same file
+            self._checkpoints[part.role] = checkpoint
+        return checkpoint
+
+    def _report_unused(self, part: Part, checkpoint: Checkpoint) -> None:
+        """Log each tensor that no part uses, once; those of another part of the file wait until it is loaded."""
+        others = tuple(prefix for prefix in self.kind.part_prefixes(part.role) if prefix != part.prefix)
+        reported = set(self._unused.get(checkpoint.path, []))
+        unused = [name for name in checkpoint.unused if not name.startswith(others)]
+        if new := [name for name in unused if name not in reported]:
+            _logger.info("%s: not used: %s", checkpoint.path, ", ".join(new))
+        self._unused[checkpoint.path] = sorted(reported.union(unused))
+
+
+def _load_own(module: nn.Module, checkpoint: Checkpoint) -> None:
+    """Load a module from a file with its own tensor names; what the module computes itself may be missing."""
+    computed = ("relative_position_index", "num_batches_tracked")
+    sources = {name: TensorSource(name, optional=name.endswith(computed)) for name in module.state_dict()}
+    load_exact(module, checkpoint, sources)
+    module.eval().requires_grad_(False)
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    known = ", ".join([*WEIGHT_SETS, EMBEDDED])
+    hint = f"use {known}, or a folder with config.json"
+    try:
+        found = stat.S_ISREG((folder / "config.json").stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        found = False
+    except (OSError, ValueError) as error:  # an overlong name, a folder that may not be entered, no name at all
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"there is no backbone {name!r} that can be read: {reason}", hint=hint) from error
+    if not found:
+        raise InputError(f"there is no backbone {name!r}", hint=hint)
+
+
+def _read_config(path: Path) -> BackboneConfig:
+    try:
+        return from_dict(BackboneConfig, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, InputError) as error:
+        raise CheckpointError(f"{path} is no backbone configuration: {error}") from error

@@ -1,0 +1,263 @@
+"""The two CLAP encoders: windows of sound or captions in, unit-length embeddings out.
+
+The only module that knows msclap's checkpoint format. The towers are transformers' ClapAudioModel and GPT2Model,
+which hold msclap's weights after renaming; sizes come from the configuration. It reads no audio files and cuts
+no windows. Letters: N captions, W windows, S samples, F frames, M mel bins, E embedding width.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import ClapAudioConfig, ClapAudioModel, GPT2Config, GPT2Model
+from transformers.audio_utils import mel_filter_bank
+
+from textcap.config import AudioConfig, AudioTowerConfig, ClapConfig, TextTowerConfig
+from textcap.models.loading import Checkpoint, TensorSource, load_exact
+from textcap.models.tokenizer import Tokenizer
+
+_POWER_FLOOR = 1e-10  # msclap's amin, -100 dB
+
+
+class FrontEnd(nn.Module):
+    """Log-mel spectrogram as msclap computes it, with the window and mel matrix that the checkpoint carries."""
+
+    window: Tensor  # [n_fft]
+    mel: Tensor  # [n_fft // 2 + 1, M]
+
+    def __init__(self, config: AudioConfig) -> None:
+        super().__init__()
+        self.config = config
+        mel = mel_filter_bank(
+            config.n_fft // 2 + 1,
+            config.n_mels,
+            config.mel_min_hz,
+            config.mel_max_hz,
+            config.mel_rate_hz,
+            norm="slaney",
+            mel_scale="slaney",
+        )
+        self.register_buffer("window", torch.hann_window(config.n_fft))
+        self.register_buffer("mel", torch.from_numpy(mel).float())
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Return the log-mel spectrogram `[W, 1, F, M]` in dB of windows `[W, S]` in the range -1 to 1."""
+        spectrum = torch.stft(
+            windows,
+            self.config.n_fft,
+            self.config.stft_hop_samples,
+            window=self.window,
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
+        )
+        power = torch.view_as_real(spectrum).square().sum(-1).transpose(1, 2)  # [W, F, n_fft // 2 + 1]
+        return 10 * torch.log10(torch.clamp(power @ self.mel, min=_POWER_FLOOR))[:, None]
+
+
+class Projection(nn.Module):
+    """From a tower's width to the shared space; the output is not unit length."""
+
+    def __init__(self, width: int, embedding_width: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(width, embedding_width, bias=False)
+        self.linear2 = nn.Linear(embedding_width, embedding_width, bias=False)
+        self.layer_norm = nn.LayerNorm(embedding_width)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Map pooled tower outputs `[B, width]` to `[B, E]`."""
+        first = self.linear1(pooled)
+        return self.layer_norm(first + self.linear2(nn.functional.gelu(first)))  # type: ignore[no-any-return]
+
+
+class AudioEncoder(nn.Module):
+    """CLAP's audio side: HTSAT and its projection."""
+
+    def __init__(self, config: ClapConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.front_end = FrontEnd(config.audio)
+        self.tower = ClapAudioModel(_audio_tower_config(config.audio, config.audio_tower))
+        self.projection = Projection(config.audio_tower.width, config.embedding_width)
+        _stretch_on_cpu_under_mps(self.tower)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Embed windows.
+
+        Args:
+            windows: `[W, S]`, S the window length of the configuration, values in -1 to 1.
+
+        Returns:
+            `[W, E]`, unit length.
+        """
+        return self.embed_log_mel(self.front_end(windows))
+
+    def embed_log_mel(self, log_mel: Tensor) -> Tensor:
+        """Embed log-mel spectrograms `[W, 1, F, M]` in dB; `[W, E]`, unit length."""
+        pooled = self.tower(input_features=log_mel).pooler_output  # [W, width]
+        return nn.functional.normalize(self.projection(pooled), dim=-1)
+
+
+class TextEncoder(nn.Module):
+    """CLAP's text side: GPT-2 pooled at the last token, and its projection."""
+
+    def __init__(self, config: ClapConfig, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = tokenizer
+        self.tower = GPT2Model(_text_tower_config(config.text_tower))
+        self.projection = Projection(config.text_tower.width, config.embedding_width)
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Embed tokenised captions.
+
+        Attention is causal and the padding on the right, so padding changes nothing and needs no mask. The pooled
+        position comes from the length: msclap counts ids other than 0, but 0 is the real token "!".
+
+        Args:
+            tokens: `[B, T]`, int64, each row ending in the end token and then any padding.
+            lengths: `[B]`, int64, tokens of each row with the end token, without padding.
+
+        Returns:
+            `[B, E]`, unit length.
+        """
+        hidden = self.tower(input_ids=tokens).last_hidden_state  # [B, T, width]
+        pooled = hidden[torch.arange(len(tokens), device=tokens.device), lengths - 1]
+        return nn.functional.normalize(self.projection(pooled), dim=-1)
+
+    @torch.inference_mode()
+    def encode(
+        self, captions: Sequence[str], *, batch_size: int = 64, progress: Callable[[int], None] | None = None
+    ) -> Tensor:
+        """Embed captions, in batches of similar length.
+
+        Args:
+            progress: Called after each batch with the number of captions in it.
+
+        Returns:
+            `[N, E]`, float32, unit length, on the CPU, in the order of the captions.
+        """
+        rows = self.tokenizer.encode_for_clap(list(captions), self.config.text_tower.max_tokens)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        device = self.projection.linear1.weight.device
+        embeddings = torch.empty(len(rows), self.config.embedding_width)
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            lengths = torch.tensor([len(rows[i]) for i in batch])
+            padded = torch.full((len(batch), int(lengths.max())), self.tokenizer.end_id)
+            for row, i in enumerate(batch):
+                padded[row, : len(rows[i])] = torch.tensor(rows[i])
+            embeddings[batch] = self(padded.to(device), lengths.to(device)).float().cpu()
+            if progress is not None:
+                progress(len(batch))
+        return embeddings
+
+
+def load_audio_encoder(config: ClapConfig, checkpoint: Checkpoint, prefix: str = "audio_encoder.") -> AudioEncoder:
+    """Build the frozen audio encoder from an msclap checkpoint.
+
+    A front-end buffer that the file lacks is computed as msclap computes it; the checkpoint's `absent` names it.
+
+    Args:
+        prefix: "audio_encoder." in the CLAP checkpoint, "clap." in the clapcap checkpoint.
+
+    Raises:
+        CheckpointError: A tensor is missing or has another shape; the message names it.
+    """
+    encoder = AudioEncoder(config)
+    load_exact(encoder, checkpoint, {ours: _audio_source(ours, prefix) for ours in encoder.state_dict()})
+    return encoder.eval().requires_grad_(False)
+
+
+def load_text_encoder(
+    config: ClapConfig, checkpoint: Checkpoint, tokenizer: Tokenizer, prefix: str = "caption_encoder."
+) -> TextEncoder:
+    """Build the frozen text encoder from an msclap CLAP checkpoint.
+
+    Args:
+        prefix: What stands before the encoder's tensor names.
+
+    Raises:
+        CheckpointError: A tensor is missing or has another shape; the message names it.
+    """
+    encoder = TextEncoder(config, tokenizer)
+    sources = {ours: TensorSource(prefix + ours.replace("tower.", "base.", 1)) for ours in encoder.state_dict()}
+    load_exact(encoder, checkpoint, sources)
+    return encoder.eval().requires_grad_(False)
+
+
+# transformers' names of the audio tower's parts on the left, msclap's on the right
+_AUDIO_PARTS = {
+    "batch_norm.": "bn0.",
+    "attention.output.dense.": "attn.proj.",
+    "attention.self.relative_position": "attn.relative_position",
+    "layernorm_before.": "norm1.",
+    "layernorm_after.": "norm2.",
+    "intermediate.dense.": "mlp.fc1.",
+    "output.dense.": "mlp.fc2.",
+}
+_QKV = ("query", "key", "value")
+
+
+def _audio_source(ours: str, prefix: str) -> TensorSource:
+    """Return where in an msclap checkpoint the tensor lies that the encoder calls `ours`."""
+    htsat = f"{prefix}base.htsat."
+    if ours == "front_end.mel":
+        return TensorSource(f"{htsat}logmel_extractor.melW", optional=True)
+    if ours == "front_end.window":
+        # The Fourier kernels are cosines times the window, and the cosine of frequency 0 is 1.
+        kernels = f"{htsat}spectrogram_extractor.stft.conv_real.weight"
+        return TensorSource(kernels, lambda kernel: kernel[0, 0], optional=True)
+    if not ours.startswith("tower.audio_encoder."):
+        return TensorSource(prefix + ours)
+    theirs = ours.removeprefix("tower.audio_encoder.")
+    for position, part in enumerate(_QKV):
+        if f"attention.self.{part}." in theirs:
+            stacked = theirs.replace(f"attention.self.{part}.", "attn.qkv.")
+            return TensorSource(htsat + stacked, lambda qkv, position=position: qkv.chunk(3)[position])  # type: ignore[misc]
+    for new, old in _AUDIO_PARTS.items():
+        if new in theirs:
+            theirs = theirs.replace(new, old)
+            break
+    derived = theirs.endswith(("relative_position_index", "num_batches_tracked"))
+    return TensorSource(htsat + theirs, optional=derived)
+
+
+def _audio_tower_config(audio: AudioConfig, tower: AudioTowerConfig) -> ClapAudioConfig:
+    return ClapAudioConfig(
+        num_mel_bins=audio.n_mels,
+        spec_size=tower.spec_size,
+        patch_size=tower.patch_size,
+        patch_stride=[tower.patch_size, tower.patch_size],
+        patch_embeds_hidden_size=tower.patch_width,
+        hidden_size=tower.width,
+        depths=list(tower.depths),
+        num_attention_heads=list(tower.n_heads),
+        window_size=tower.attention_window,
+        enable_fusion=False,
+    )
+
+
+def _text_tower_config(tower: TextTowerConfig) -> GPT2Config:
+    return GPT2Config(
+        n_layer=tower.n_layers,
+        n_embd=tower.width,
+        n_head=tower.n_heads,
+        n_positions=tower.n_positions,
+        vocab_size=tower.vocab_size,
+        use_cache=False,
+    )
+
+
+def _stretch_on_cpu_under_mps(tower: ClapAudioModel) -> None:
+    """Run the bicubic stretch of the time axis on the CPU where the device is Apple's, which long lacked it."""
+    encoder: Any = tower.audio_encoder  # its methods carry no types
+    stretch: Callable[[Tensor], Tensor] = encoder.reshape_mel2img
+
+    def reshape_mel2img(log_mel: Tensor) -> Tensor:
+        if log_mel.device.type != "mps":
+            return stretch(log_mel)
+        return stretch(log_mel.cpu()).to(log_mel.device)
+
+    encoder.reshape_mel2img = reshape_mel2img

@@ -1,0 +1,232 @@
+"""The frozen GPT-2: the loss of captions after a prefix, and next-token scores with a key-value cache.
+
+It knows neither CLAP nor beams: any row may continue any earlier row. It returns a loss, or the logits of the
+next token [R, V] for R rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from textcap.config import LanguageModelConfig
+from textcap.errors import CheckpointError
+from textcap.models.loading import Checkpoint, TensorSource, load_exact
+
+# Mixes the tokens of one layer: its number, queries, keys and values [R, heads, T, d] to [R, heads, T, d].
+_Mix = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class DecodingState:
+    """Keys and values of what the rows have said so far.
+
+    The prefix is kept once per clip, however many rows continue it; only what follows is kept per row.
+
+    Attributes:
+        clips: [R], int64, the place in the prefix cache of each row's clip.
+        prefix_cache: For each layer [2, C, heads, P, d], keys and values of the prefixes.
+        row_cache: For each layer [2, R, heads, t, d], keys and values of the t tokens after the prefix.
+    """
+
+    clips: Tensor
+    prefix_cache: tuple[Tensor, ...]
+    row_cache: tuple[Tensor, ...]
+
+    @property
+    def n_positions(self) -> int:
+        """Positions used so far, the prefix included."""
+        return self.prefix_cache[0].shape[-2] + self.row_cache[0].shape[-2]
+
+
+class LanguageModel(nn.Module):
+    """GPT-2 that never learns and never drops out; gradients pass through it to the prefix."""
+
+    def __init__(self, config: LanguageModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.gpt2 = GPT2LMHeadModel(
+            GPT2Config(
+                n_layer=config.n_layers,
+                n_embd=config.width,
+                n_head=config.n_heads,
+                n_positions=config.n_positions,
+                vocab_size=config.vocab_size,
+                # The defaults are ids of the full vocabulary; these tokens play no part here.
+                bos_token_id=None,
+                eos_token_id=None,
+            )
+        )
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "LanguageModel":
+        """Stay in evaluation mode whatever the module that holds this one is told."""
+        return super().train(False)
+
+    def loss(self, prefixes: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Return the mean cross-entropy of the captions' tokens, a scalar in nats per token.
+
+        Args:
+            prefixes: [B, P, D], the only input that gradients reach.
+            tokens: [B, T], int64, caption and end token, then padding of any id.
+            lengths: [B], int64, from 1 to T, tokens of each row that count.
+        """
+        n_prefix = prefixes.shape[1]
+        self._check_positions(n_prefix + tokens.shape[1] - 1)
+        # The last token is only predicted, never read.
+        said = self.gpt2.transformer.wte(tokens[:, :-1])
+        hidden = self._run(torch.cat((prefixes, said), dim=1), 0, _causal)[:, n_prefix - 1 :]  # [B, T, D]
+        counted = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        logits = self.gpt2.lm_head(hidden[counted])  # [tokens that count, V]
+        return F.cross_entropy(logits.float(), tokens[counted])
+
+    @torch.inference_mode()
+    def start(self, prefixes: Tensor) -> tuple[DecodingState, Tensor]:
+        """Read the prefixes.
+
+        Args:
+            prefixes: [B, P, D].
+
+        Returns:
+            The state of B rows, one per clip, and the logits [B, V] of the first token.
+        """
+        self._check_positions(prefixes.shape[1])
+        cache: list[Tensor] = []
+
+        def mix(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            cache.append(torch.stack((keys, values)))
+            return _causal(layer, queries, keys, values)
+
+        hidden = self._run(prefixes, 0, mix)[:, -1]  # [B, D]
+        clips = torch.arange(len(prefixes), device=prefixes.device)
+        state = DecodingState(clips, tuple(cache), tuple(layer[..., :0, :] for layer in cache))
+        return state, self._logits(hidden)
+
+    @torch.inference_mode()
+    def advance(self, state: DecodingState, rows: Tensor, tokens: Tensor) -> tuple[DecodingState, Tensor]:
+        """Continue rows by one token each; clips that no row continues leave the cache.
+
+        Args:
+            rows: [R], int64, the row of `state` that each new row continues; any row any number of times.
+            tokens: [R], int64, the token that each new row says next.
+
+        Returns:
+            The state of the R new rows, and the logits [R, V] of the token after.
+        """
+        self._check_positions(state.n_positions + 1)
+        state = _select_rows(state, rows)
+        grid = _RowGrid(state.clips, state.prefix_cache[0].shape[1])
+        cache: list[Tensor] = []
+
+        def mix(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            rows_so_far = torch.cat((state.row_cache[layer], torch.stack((keys, values))), dim=-2)
+            cache.append(rows_so_far)
+            return _attend_to_both(queries, state.prefix_cache[layer], rows_so_far, grid)
+
+        embedded = self.gpt2.transformer.wte(tokens)[:, None]  # [R, 1, D]
+        hidden = self._run(embedded, state.n_positions, mix)[:, -1]
+        return DecodingState(state.clips, state.prefix_cache, tuple(cache)), self._logits(hidden)
+
+    def _run(self, embedded: Tensor, position: int, mix: _Mix) -> Tensor:
+        """Run all layers over [R, T, D], its first token at `position`; `mix` is the attention."""
+        gpt2: Any = self.gpt2.transformer
+        hidden = embedded + gpt2.wpe.weight[position : position + embedded.shape[1]]
+        for layer, block in enumerate(gpt2.h):
+            projected = block.attn.c_attn(block.ln_1(hidden)).chunk(3, dim=-1)
+            by_head = (_by_head(x, self.config.n_heads) for x in projected)
+            mixed = mix(layer, *by_head).transpose(1, 2).flatten(2)  # [R, T, D]
+            hidden = hidden + block.attn.c_proj(mixed)
+            hidden = hidden + block.mlp(block.ln_2(hidden))
+        normed: Tensor = gpt2.ln_f(hidden)
+        return normed
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.gpt2.lm_head(hidden)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def _check_positions(self, n_positions: int) -> None:
+        if n_positions > self.config.n_positions:
+            raise ValueError(f"{n_positions} positions asked of a GPT-2 that has {self.config.n_positions}")
+
+
+def load_language_model(
+    config: LanguageModelConfig, checkpoint: Checkpoint, prefix: str | None = None
+) -> LanguageModel:
+    """Build the frozen GPT-2 from a weight file.
+
+    Args:
+        prefix: What stands before GPT-2's own tensor names: "gpt.transformer." in the clapcap checkpoint. By
+            default "transformer." or nothing, whichever the file has: both are in use for the same weights.
+
+    Raises:
+        CheckpointError: A tensor is missing or has another shape, or the output layer is not the token
+            embedding, as it is in GPT-2; the message names the tensor.
+    """
+    if prefix is None:
+        prefix = "transformer." if "transformer.wte.weight" in checkpoint.tensors else ""
+    model = LanguageModel(config)
+    gpt2 = model.gpt2.transformer
+    load_exact(gpt2, checkpoint, {name: TensorSource(prefix + name) for name in gpt2.state_dict()})
+    head = prefix.removesuffix("transformer.") + "lm_head.weight"
+    if head in checkpoint.tensors and not torch.equal(checkpoint.tensors[head].to(gpt2.wte.weight), gpt2.wte.weight):
+        raise CheckpointError(f"{checkpoint.path}: {head} is not the token embedding {prefix}wte.weight")
+    return model
+
+
+def _by_head(x: Tensor, n_heads: int) -> Tensor:
+    return x.reshape(*x.shape[:2], n_heads, -1).transpose(1, 2)  # [R, heads, T, d]
+
+
+def _causal(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+
+
+class _RowGrid:
+    """Rows laid out as clips times slots, so that the rows of one clip share one product with its prefix."""
+
+    def __init__(self, clips: Tensor, n_clips: int) -> None:
+        earlier = torch.tril(clips[:, None] == clips, diagonal=-1)
+        self.clips, self.slots = clips, earlier.sum(dim=1)
+        self.shape = (n_clips, int(self.slots.max()) + 1)
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """Lay rows [R, ...] out as [C, slots, ...]; empty slots are zero."""
+        grid = rows.new_zeros(self.shape + rows.shape[1:])
+        grid[self.clips, self.slots] = rows
+        return grid
+
+    def collect(self, grid: Tensor) -> Tensor:
+        """Take the rows [R, ...] out of [C, slots, ...]."""
+        return grid[self.clips, self.slots]
+
+
+def _attend_to_both(queries: Tensor, prefix: Tensor, row: Tensor, grid: _RowGrid) -> Tensor:
+    """Attend from one token per row [R, heads, 1, d] to its clip's prefix and its own tokens, in one softmax.
+
+    Args:
+        prefix: [2, C, heads, P, d], keys and values.
+        row: [2, R, heads, t, d], keys and values, the token itself last.
+    """
+    n_prefix = prefix.shape[-2]
+    queries = queries * queries.shape[-1] ** -0.5
+    by_clip = grid.spread(queries[:, :, 0]).transpose(1, 2)  # [C, heads, slots, d]
+    to_prefix = grid.collect((by_clip @ prefix[0].transpose(-1, -2)).transpose(1, 2))  # [R, heads, P]
+    to_row = (queries @ row[0].transpose(-1, -2))[:, :, 0]  # [R, heads, t]
+    weights = torch.cat((to_prefix, to_row), dim=-1).softmax(dim=-1).to(queries.dtype)
+    from_prefix = grid.spread(weights[..., :n_prefix]).transpose(1, 2) @ prefix[1]  # [C, heads, slots, d]
+    from_row = weights[:, :, None, n_prefix:] @ row[1]  # [R, heads, 1, d]
+    return grid.collect(from_prefix.transpose(1, 2))[:, :, None] + from_row
+
+
+def _select_rows(state: DecodingState, rows: Tensor) -> DecodingState:
+    clips = state.clips[rows]
+    kept, clips = torch.unique(clips, return_inverse=True)
+    prefix_cache = state.prefix_cache
+    if len(kept) < prefix_cache[0].shape[1]:
+        prefix_cache = tuple(layer.index_select(1, kept) for layer in prefix_cache)
+    return DecodingState(clips, prefix_cache, tuple(layer.index_select(1, rows) for layer in state.row_cache))
