@@ -1,7 +1,9 @@
-"""The Typer application: every command, the options they share, and the one place where errors become exit codes."""
+"""The Typer application: every command, and the one place where errors become exit codes."""
 
+import inspect
 import logging
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -23,10 +25,10 @@ _LOG_HANDLER = LogHandler()
 
 
 class TextcapGroup(TyperGroup):
-    """Turns a TextcapError of any command into one line on stderr and its exit code."""
+    """Turns a TextcapError from any command into one line on stderr and its exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; known errors keep their traceback only under --debug."""
+        """Run the command; known errors show a traceback only with --debug."""
         try:
             return super().invoke(ctx)
         except TextcapError as error:
@@ -39,7 +41,7 @@ class TextcapGroup(TyperGroup):
 app = typer.Typer(
     cls=TextcapGroup,
     name="textcap",
-    help="Audio captioning trained without audio: train on a text file, then caption sound.",
+    help="Caption sound with a model that was trained on text alone.",
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     add_completion=False,
@@ -58,23 +60,29 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _common(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of known errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     del debug, version
     logging.getLogger("textcap").addHandler(_LOG_HANDLER)
 
 
+def _help_of(command: Callable[..., None]) -> str:
+    """Return a command's docstring with each paragraph on one line, for Typer to wrap."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 for command in (fetch, train, gap, fit_adapter, caption, score, embed, demo, verify):
     # Every command's help ends with two commands that can be pasted.
-    app.command(epilog=getattr(sys.modules[command.__module__], "EXAMPLES", None))(command)
+    app.command(help=_help_of(command), epilog=sys.modules[command.__module__].EXAMPLES)(command)
 
 
 def main() -> None:
     """Run the command line."""
-    # Names of files need not be UTF-8: stdout gives their bytes back, stderr only has to show them.
+    # File names need not be UTF-8: stdout reproduces their bytes, stderr only shows them.
     for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors=errors)

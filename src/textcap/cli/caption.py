@@ -9,16 +9,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from textcap.cli.console import err, print_error, print_result, progress_bar, set_verbosity
+from textcap.cli.console import note, print_error, print_result, progress_bar, set_verbosity
+from textcap.cli.loading import load_captioner
+from textcap.cli.options import (
+    DeviceOption,
+    OfflineOption,
+    QuietOption,
+    VerboseOption,
+    settings_from_flags,
+)
 from textcap.config import CAPTION_BATCH_SIZE, DecodingConfig
-from textcap.data.text import printable
+from textcap.data.text import counted, printable
 
 if TYPE_CHECKING:
     from textcap.captioner import CaptionResult
 
 EXAMPLES = "textcap caption *.wav -m textcap-model\n\ntextcap caption recordings/*.flac --json > captions.jsonl"
 
-# What JSON may hold as it is, but a terminal obeys or UTF-8 cannot hold.
+# Characters that JSON allows, but that a terminal obeys or UTF-8 cannot hold.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -29,40 +37,40 @@ def caption(
         typer.Option(
             "-m",
             "--model",
-            help="Model folder, or clapcap.",
-            show_default="textcap-model if it is there, else clapcap",
+            help="A model folder that textcap train wrote, or clapcap, the captioner released with msclap.",
+            show_default="textcap-model if that folder exists, else clapcap",
         ),
     ] = None,
     beam_size: Annotated[
-        int, typer.Option(min=1, help="Captions kept in the search at each step.")
+        int, typer.Option(min=1, help="Number of partial captions that beam search keeps at each step.")
     ] = DecodingConfig.beam_size,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest caption, in tokens.")] = DecodingConfig.max_tokens,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips captioned at once.")] = CAPTION_BATCH_SIZE,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Longest caption to write, in tokens (about three quarters of a word each).")
+    ] = DecodingConfig.max_tokens,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Number of files to caption at once; captions do not depend on it.")
+    ] = CAPTION_BATCH_SIZE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines with score and duration.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: file_name,caption_predicted.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with file_name and caption_predicted.")] = False,
+    device: DeviceOption = "auto",
+    offline: OfflineOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Caption sound files with a trained model, or with the released clapcap.
 
-    Prints path, tab, caption per line in the order given, as soon as they are ready. A file that cannot be read is
-    named on stderr and the others go on (exit code 3; 1 when none could be read). Control characters are printed
-    as escapes; --json gives every name exactly. textcap score reads all three forms.
+    Prints one line for each file in the order given: its path, a tab, its caption. A file that cannot be read is
+    named on stderr and skipped (exit code 3, or 1 if none could be read). Control characters are printed as escapes;
+    --json keeps every name exact. textcap score reads all three output formats.
     """
     if as_json and as_csv:
         raise typer.BadParameter("give --json or --csv, not both")
     show = _print_json if as_json else _print_csv if as_csv else _print_text
     set_verbosity(quiet, verbose)
-    from textcap.captioner import Captioner
-    from textcap.cli.fetch import download_progress
-
-    decoding = DecodingConfig(beam_size=beam_size, max_tokens=max_tokens)
-    with download_progress() as progress:
-        captioner = Captioner.load(model, device=device, offline=offline or None, progress=progress)
-    if not quiet:
-        err.print(f"{captioner.backbone.name} on {captioner.device}, float32, {len(audio)} files", markup=False)
+    with settings_from_flags():
+        decoding = DecodingConfig(beam_size=beam_size, max_tokens=max_tokens)
+    captioner = load_captioner(model, device=device, offline=offline)
+    note(f"{captioner.backbone.name} on {captioner.device}, float32, {counted(len(audio), 'file')}")
     if as_csv:
         print("file_name,caption_predicted", flush=True)
     n_failed = 0

@@ -1,4 +1,4 @@
-"""The two consoles of the command line: results to stdout, everything else to stderr."""
+"""The two consoles of the command line: results go to stdout, everything else to stderr."""
 
 import logging
 import sys
@@ -13,27 +13,27 @@ err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 class LogHandler(logging.Handler):
-    """Shows what the library logs as lines on stderr."""
+    """Prints the library's log records on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
-        err.print(f"textcap: {printable(record.getMessage())}", markup=False)
+        note(record.getMessage(), named=True)
 
 
 def progress_display(*columns: ProgressColumn) -> Progress:
-    """Return a progress display on stderr that shows only on a terminal, and leaves results on stdout."""
+    """Return a progress display on stderr; it shows only on a terminal, and leaves stdout to the results."""
     return Progress(
         *columns,
         console=err,
         transient=True,
         disable=err.quiet or not err.is_terminal,
-        # On a terminal, lines go above the bars through stderr's console; elsewhere stdout is not to be touched.
+        # On a terminal, result lines must go above the bars; elsewhere stdout must stay as it is.
         redirect_stdout=sys.stdout.isatty(),
     )
 
 
 def progress_bar() -> Progress:
-    """Return a display of how many of how many are done."""
+    """Return a progress bar that counts items."""
     return progress_display(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -44,14 +44,28 @@ def progress_bar() -> Progress:
 
 
 def print_result(*cells: str) -> None:
-    """Print one line of result on stdout at once: the cells with tabs between, each made safe for a terminal."""
+    """Print one line of results on stdout at once: the cells separated by tabs, each made safe for a terminal."""
     print("\t".join(printable(cell) for cell in cells), flush=True)
 
 
 def set_verbosity(quiet: bool, verbose: bool) -> None:
-    """Let only errors through, or also what the library says of details."""
+    """Print only errors (`quiet`), or the library's details as well (`verbose`)."""
     err.quiet = quiet
     logging.getLogger("textcap").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def note(message: str, *, named: bool = False) -> None:
+    """Print one line for the user on stderr, made safe for a terminal.
+
+    Args:
+        named: Begin the line with the program's name, as lines do that may stand among those of other programs.
+    """
+    err.print(("textcap: " if named else "") + printable(message), markup=False)
+
+
+def warn(message: str) -> None:
+    """Print a warning on stderr."""
+    err.print(f"warning: {printable(message)}", markup=False, style="yellow")
 
 
 def print_error(error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""`textcap demo`: the whole path on the embedded sound world, by the ordinary commands, shown as they run."""
+"""`textcap demo`: train and caption on the synthetic sound world, with the ordinary commands shown as they run."""
 
 import shlex
 import subprocess
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from textcap.cli.console import err, out, set_verbosity
+from textcap.cli.console import err, note, out, set_verbosity
+from textcap.cli.options import QuietOption, VerboseOption
 from textcap.data.text import printable
 
 if TYPE_CHECKING:
@@ -16,52 +17,51 @@ if TYPE_CHECKING:
 
 EXAMPLES = "textcap demo\n\ntextcap demo my-demo --seed 7 --force"
 
-# Enough for the tiny backbone, and done in two minutes on two cores; real backbones take train's defaults.
+# Enough for the tiny backbone, and trained in two minutes on two cores; real backbones take the defaults of train.
 N_CAPTIONS = 8000
 _TRAIN = "train captions.txt --backbone tiny --epochs 10 --learning-rate 2e-3 -o textcap-model"
 _CAPTION = "caption {} -m textcap-model"
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Folder to write.")] = Path("textcap-demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other captions and sounds.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace the folder if it is there.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Results only.")] = False,
+    folder: Annotated[Path, typer.Argument(help="The folder to write.")] = Path("textcap-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the captions and sounds.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the folder if it exists.")] = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
-    """Train on a text file and caption sounds never heard, offline, in about two minutes.
+    """Train on text and caption sounds that the model has never heard, offline, in about two minutes.
 
-    Writes captions of a synthetic sound world, sounds to caption and further pairs of both into a folder, then runs
-    the ordinary commands there. The embedded models know this world only, not real recordings.
+    Writes a folder with captions from a synthetic sound world, sounds to caption, and pairs of both, then runs the
+    ordinary commands there. The models that come with the package know this world only, not real recordings.
     """
-    set_verbosity(quiet, False)
+    set_verbosity(quiet, verbose)
     from textcap.demo.folder import N_PAIRS, write_demo_folder
 
     clips = write_demo_folder(folder, n_captions=N_CAPTIONS, seed=seed, force=force)
     names = sorted(path.name for path in (folder / "sounds").iterdir())
-    err.print(
-        f"Wrote {N_CAPTIONS} captions, {len(names)} sounds and {N_PAIRS} pairs to {printable(str(folder))}",
-        markup=False,
-    )
+    note(f"wrote {N_CAPTIONS:,} captions, {len(names)} sounds and {N_PAIRS} pairs to {folder}")
     train = f"{_TRAIN} --seed {seed}" if seed else _TRAIN
-    _run(train, folder, shown=train, quiet=quiet)
+    flags = ["-q"] * quiet + ["-v"] * verbose
+    _run(train, folder, shown=train, flags=flags)
     paths = " ".join(f"sounds/{name}" for name in names)
-    captioned = _run(_CAPTION.format(paths), folder, shown=_CAPTION.format("sounds/*.wav"), quiet=quiet)
+    captioned = _run(_CAPTION.format(paths), folder, shown=_CAPTION.format("sounds/*.wav"), flags=flags)
     captions = [line.split("\t", 1)[1] for line in captioned.splitlines()]
     _print_results(names, captions, clips)
     inside = printable(shlex.quote(str(folder)))
     out.print(
-        f"\nGo on with:\n  cd {inside}\n  textcap caption sounds/*.wav > predictions.txt\n"
+        f"\nNext:\n  cd {inside}\n  textcap caption sounds/*.wav > predictions.txt\n"
         "  textcap score references.json predictions.txt   # after: textcap fetch metrics\n"
         "  textcap train captions.txt --backbone tiny --epochs 30 --learning-rate 2e-3 -o better-model\n"
-        "  textcap train your-captions.txt      # the real thing, after: textcap fetch",
+        "  textcap train your-captions.txt      # on real models, after: textcap fetch",
         markup=False,
     )
 
 
-def _run(arguments: str, folder: Path, *, shown: str, quiet: bool) -> str:
-    """Run a textcap command in the folder, its progress on this terminal; return its stdout."""
+def _run(arguments: str, folder: Path, *, shown: str, flags: list[str]) -> str:
+    """Run a textcap command in the folder, with its progress on this terminal; return its stdout."""
     err.print(f"\n$ textcap {shown}", markup=False, style="bold")
-    command = [sys.executable, "-m", "textcap", *shlex.split(arguments), *["-q"] * quiet]
+    command = [sys.executable, "-m", "textcap", *shlex.split(arguments), *flags]
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, encoding="utf-8", check=False)
     if done.returncode:
         raise typer.Exit(done.returncode)
@@ -79,4 +79,4 @@ def _print_results(names: list[str], captions: list[str], clips: "list[Clip]") -
         table.add_row(name, Text(caption), Text(clip.captions[0]))
     out.print(table)
     score = event_f1(captions, [clip.scene for clip in clips])
-    out.print(f"share of events named right: event F1 {score.f1:.2f}", markup=False)
+    out.print(f"sounds named correctly: event F1 {score.f1:.2f}", markup=False)

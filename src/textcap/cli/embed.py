@@ -5,18 +5,20 @@ from typing import Annotated
 
 import typer
 
-from textcap.cli.console import err, print_error, set_verbosity
-from textcap.cli.pair_options import (
+from textcap.cli.console import print_error, set_verbosity, warn
+from textcap.cli.loading import load_backbone
+from textcap.cli.options import (
+    DEFAULT_BACKBONE,
     BackboneOption,
     BatchSizeOption,
     DeviceOption,
-    EmbeddingBar,
+    ForceOption,
     OfflineOption,
     QuietOption,
     VerboseOption,
 )
+from textcap.cli.progress import embedding_progress
 from textcap.config import CAPTION_BATCH_SIZE
-from textcap.data.text import printable
 
 EXAMPLES = (
     "textcap embed recordings/*.wav captions.txt -o embeddings.safetensors\n\n"
@@ -27,40 +29,40 @@ EXAMPLES = (
 def embed(
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(help="Sounds, and .txt files with a caption on each line.", show_default=False),
+        typer.Argument(help="Sound files, and .txt files with one caption per line.", show_default=False),
     ] = None,
-    text: Annotated[list[str] | None, typer.Option("--text", help="A caption; repeatable.")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")] = Path("embeddings.safetensors"),
-    backbone: BackboneOption = "msclap-2023",
+    text: Annotated[list[str] | None, typer.Option("--text", help="A caption to embed; repeatable.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The safetensors file to write.")] = Path(
+        "embeddings.safetensors"
+    ),
+    backbone: BackboneOption = DEFAULT_BACKBONE,
     device: DeviceOption = "auto",
     batch_size: BatchSizeOption = CAPTION_BATCH_SIZE,
     offline: OfflineOption = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output if it is there.")] = False,
+    force: ForceOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Write CLAP's embeddings of sounds and captions.
+    """Write CLAP's embeddings of sounds and captions to a file.
 
-    A safetensors file with the tensor embeddings, one row of unit length for each
-    sound and caption in the order given, and their names in its metadata. Prints
-    the file. What cannot be read is named on stderr and the others go on (exit
-    code 3; 1 when none could be read).
+    The file holds one tensor, embeddings, with one row of unit length for each sound and caption in the order given,
+    and their names in its metadata. Prints the name of the file. Inputs that cannot be read are named on stderr and
+    skipped (exit code 3, or 1 if none could be read).
     """
     set_verbosity(quiet, verbose)
     if not inputs and not text:
-        raise typer.BadParameter("give a sound, a .txt file, or --text")
+        raise typer.BadParameter("give a sound file, a .txt file, or --text")
     from textcap.device import resolve_device
     from textcap.embedding.export import embed_inputs, save_embeddings
     from textcap.files import check_file_place
-    from textcap.models.backbone import Backbone
 
     check_file_place(output, force=force, inputs=inputs or [])
     chosen = resolve_device(device)
-    loaded = Backbone.load(backbone, offline=offline or None)
-    with EmbeddingBar() as bar:
-        found = embed_inputs(inputs or [], text or [], loaded, chosen, batch_size=batch_size, progress=bar)
+    loaded = load_backbone(backbone, offline=offline)
+    with embedding_progress() as progress:
+        found = embed_inputs(inputs or [], text or [], loaded, chosen, batch_size=batch_size, progress=progress)
     for warning in found.warnings:
-        err.print(f"warning: {printable(warning)}", markup=False, style="yellow")
+        warn(warning)
     for error in found.errors:
         print_error(error)
     if not found.names:

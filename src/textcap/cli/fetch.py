@@ -1,16 +1,15 @@
-"""The command `textcap fetch`, and the display of a download for every command that may need one."""
+"""`textcap fetch`: download weights, or the jars of the Java metrics, or check those on disk."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.filesize import decimal
-from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TransferSpeedColumn
 
-from textcap.cli.console import err, print_result, progress_display, set_verbosity
+from textcap.cli.console import note, print_result, set_verbosity
+from textcap.cli.options import QuietOption, VerboseOption
+from textcap.cli.progress import download_progress
 
 EXAMPLES = "textcap fetch all\n\ntextcap fetch metrics --from stanford-corenlp.zip"
 
@@ -24,46 +23,19 @@ class Weights(str, Enum):
     METRICS = "metrics"
 
 
-@contextmanager
-def download_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show downloads on stderr, a bar for each file, where stderr is a terminal.
-
-    Yields:
-        What the library is to call with file name, bytes so far and bytes in all.
-    """
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    bars = progress_display(*columns)
-    tasks: dict[str, TaskID] = {}
-
-    def show(name: str, done: int, total: int) -> None:
-        if not tasks:
-            bars.start()  # not before: a display that shows nothing still moves the cursor
-        if name not in tasks:
-            tasks[name] = bars.add_task(name, total=total or None, completed=done)
-            if bars.disable:
-                err.print(f"fetching {name} ({decimal(total)})" if total else f"fetching {name}", markup=False)
-        bars.update(tasks[name], completed=done)
-
-    try:
-        yield show
-    finally:
-        if tasks:
-            bars.stop()
-
-
 def fetch(
     weights: Annotated[
         Weights,
         typer.Argument(
-            help="msclap-2023 is what models train on; clapcap is the released captioner; all is both. "
-            "metrics are the jars of METEOR, SPICE and their tokenizer."
+            help="msclap-2023: the weights to train on. clapcap: the released captioner. all: both. "
+            "metrics: the jars of METEOR, SPICE and their tokenizer."
         ),
     ] = Weights.MSCLAP_2023,
     revision: Annotated[
         list[str] | None,
         typer.Option(
             metavar="REV",
-            help="Branch, tag or commit of microsoft/msclap, or REPO@REV for another one; may be repeated.",
+            help="Branch, tag or commit of microsoft/msclap, or REPO@REV for another repository; repeatable.",
         ),
     ] = None,
     sources: Annotated[
@@ -71,38 +43,38 @@ def fetch(
         typer.Option(
             "--from",
             metavar="PATH",
-            help="Take metrics from a jar, zip file, wheel or folder that you have; may be repeated.",
+            help="For metrics: take jars from this jar, zip file, wheel or folder; repeatable.",
         ),
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Check what is on disk against its hashes; fetch nothing.")
+        bool, typer.Option("--verify", help="Check the files on disk against their hashes; download nothing.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress: errors only.")] = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
-    """Fetch weights from the Hugging Face hub, or the jars of metrics; or check those that are here.
+    """Download weights from the Hugging Face hub, or the jars of the Java metrics.
 
-    What is on disk already is used, also what msclap put into Hugging Face's cache. A download that was
-    interrupted goes on where it stopped. HF_ENDPOINT, HF_TOKEN, HTTPS_PROXY and TEXTCAP_CACHE are honoured.
+    Files that are already on disk are used, including those that msclap downloaded. An interrupted download continues
+    where it stopped. HF_ENDPOINT, HF_TOKEN, HTTPS_PROXY and TEXTCAP_CACHE are honoured.
 
-    Jars come from what --from names, else from the installed pycocoevalcap (pip install 'textcap\\[score]'), else
-    from PyPI, Maven and Stanford, and go where aac-metrics looks for them: AAC_METRICS_CACHE_PATH is honoured.
+    Jars come from --from, else from the installed pycocoevalcap (pip install 'textcap\\[jars]'), else from PyPI, Maven
+    and Stanford. They go where aac-metrics looks for them; AAC_METRICS_CACHE_PATH is honoured.
 
-    Prints for each file, with tabs between: name, licence, size, where it is from, path.
+    Prints one line for each file, separated by tabs: name, licence, size, source, path.
     """
     from textcap import weights as library
 
+    set_verbosity(quiet, verbose)
     if weights is Weights.METRICS:
         if revision:
-            raise typer.BadParameter("metrics have none", param_hint="--revision")
+            raise typer.BadParameter("metrics have no revisions", param_hint="--revision")
         if verify and sources:
-            raise typer.BadParameter("it goes without --verify", param_hint="--from")
-        set_verbosity(quiet, verbose=False)
+            raise typer.BadParameter("cannot be combined with --verify", param_hint="--from")
         _verify_metrics() if verify else _fetch_metrics(sources or [])
         return
     if sources:
         raise typer.BadParameter("only metrics can be taken from a file", param_hint="--from")
     names = list(library.WEIGHT_SETS) if weights is Weights.ALL else [weights.value]
-    set_verbosity(quiet, verbose=False)
     if verify:
         _verify(names)
         return
@@ -113,7 +85,7 @@ def fetch(
         where = f"{one.file.repo}@{one.commit}"
         print_result(one.file.name, one.file.licence, size, where, str(one.path))
     n_new = sum(one.downloaded for one in fetched)
-    err.print(f"fetched {n_new}, already here {len(fetched) - n_new}")
+    _print_count(n_new, len(fetched) - n_new)
 
 
 def _fetch_metrics(sources: list[Path]) -> None:
@@ -126,9 +98,13 @@ def _fetch_metrics(sources: list[Path]) -> None:
             print_result(one.file.name, one.file.licence, size, one.source, str(one.path))
             n_new, n_here = n_new + one.new, n_here + (not one.new)
             if not one.known:
-                message = f"textcap: {one.file.name} is not the known file; it is used as you gave it"
-                err.print(f"{message} (SHA-256 {one.sha256})", markup=False)
-    err.print(f"fetched {n_new}, already here {n_here}")
+                message = f"{one.file.name} is not the known file; it is used because you gave it"
+                note(f"{message} (SHA-256 {one.sha256})", named=True)
+    _print_count(n_new, n_here)
+
+
+def _print_count(n_new: int, n_here: int) -> None:
+    note(f"{n_new} fetched, {n_here} already on disk")
 
 
 def _verify_metrics() -> None:

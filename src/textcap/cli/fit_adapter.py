@@ -9,21 +9,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from textcap.cli.console import err, set_verbosity
-from textcap.cli.pair_options import (
+from textcap.cli.console import note, set_verbosity, warn
+from textcap.cli.loading import load_backbone
+from textcap.cli.options import (
+    DEFAULT_BACKBONE,
     AudioDirOption,
     BackboneOption,
     DeviceOption,
-    EmbeddingBar,
+    ForceOption,
     JsonOption,
     OfflineOption,
     PairsArgument,
     QuietOption,
     SeedOption,
     VerboseOption,
-    print_pair_warnings,
+    settings_from_flags,
 )
-from textcap.errors import InputError
+from textcap.cli.progress import embedding_progress
+from textcap.data.text import counted
 
 if TYPE_CHECKING:
     from textcap.config import AdapterFacts
@@ -34,7 +37,7 @@ EXAMPLES = (
 
 
 class Method(str, Enum):
-    """How the least squares are found."""
+    """How the least squares are solved."""
 
     RIDGE = "ridge"
     SGD = "sgd"
@@ -42,35 +45,39 @@ class Method(str, Enum):
 
 def fit_adapter(
     pairs: PairsArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")] = Path("adapter.safetensors"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="The adapter file to write.")] = Path(
+        "adapter.safetensors"
+    ),
     audio_dir: AudioDirOption = None,
     method: Annotated[
-        Method, typer.Option(help="ridge is the closed form, sgd the paper's way (Adam).")
+        Method, typer.Option(help="ridge solves in closed form; sgd descends with Adam, as the paper does.")
     ] = Method.RIDGE,
     strength: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help="Penalty on the matrix beside the mean squared error.",
+            help="Weight of the penalty on the adapter's matrix.",
             show_default="the best on held-out pairs for ridge, 0 for sgd",
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Of sgd.")] = 100,
-    learning_rate: Annotated[float, typer.Option(min=0, max=1, help="Of sgd, above 0 and below 1.")] = 1e-3,
-    backbone: BackboneOption = "msclap-2023",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over all pairs; for sgd only.")] = 100,
+    learning_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="Adam's initial learning rate; for sgd only.")
+    ] = 1e-3,
+    backbone: BackboneOption = DEFAULT_BACKBONE,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     offline: OfflineOption = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output if it is there.")] = False,
+    force: ForceOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Fit a linear adapter from text to audio embeddings.
+    """Fit a linear adapter that moves text embeddings towards audio embeddings.
 
-    Least mean squared error over the pairs; a fifth of them is held out first to
-    choose the strength and to say what the adapter does, then all are used. Prints
-    the file.
+    It minimises the mean squared error over the pairs. A fifth of the sounds is held out first, to choose the
+    strength and to show what the adapter does; the adapter that is written is fitted on all of them. Prints the name
+    of the file.
     """
     set_verbosity(quiet, verbose)
     from textcap.data.pairs import read_pairs
@@ -79,16 +86,16 @@ def fit_adapter(
     from textcap.files import check_file_place
     from textcap.gap.adapter import save_adapter
     from textcap.gap.fit import MIN_PAIRS, fit_adapter_on_pairs
-    from textcap.models.backbone import Backbone
 
     check_file_place(output, force=force, inputs=[pairs])
     read = read_pairs(pairs, audio_folder=audio_dir)
     chosen = resolve_device(device)
-    loaded = Backbone.load(backbone, offline=offline or None)
-    with EmbeddingBar() as bar:
-        embedded = embed_pairs(read, loaded, chosen, min_pairs=MIN_PAIRS, progress=bar)
-    print_pair_warnings(embedded)
-    try:
+    loaded = load_backbone(backbone, offline=offline)
+    with embedding_progress() as progress:
+        embedded = embed_pairs(read, loaded, chosen, min_pairs=MIN_PAIRS, progress=progress)
+    for line in embedded.notices:
+        warn(line)
+    with settings_from_flags():
         adapter = fit_adapter_on_pairs(
             embedded,
             loaded,
@@ -99,10 +106,6 @@ def fit_adapter(
             learning_rate=learning_rate,
             seed=seed,
         )
-    except InputError as error:
-        if error.message.startswith(("strength", "learning_rate")):
-            raise typer.BadParameter(error.message.replace("learning_rate", "--learning-rate")) from error
-        raise
     save_adapter(output, adapter)
     _show(adapter.facts)
     if as_json:
@@ -110,19 +113,21 @@ def fit_adapter(
         print(json.dumps({"output": str(output), **facts}), flush=True)
     else:
         print(output, flush=True)
-    err.print(f"use it with: textcap train captions.txt --adapter {shlex.quote(str(output))}", markup=False)
+    note(f"use it with: textcap train captions.txt --adapter {shlex.quote(str(output))}")
 
 
 def _show(facts: "AdapterFacts") -> None:
     """Print what the adapter does on held-out pairs, on stderr."""
-    fitted = f"{facts.method} of strength {facts.strength:.3g} on {facts.n_captions:,} captions"
-    err.print(f"{fitted} of {facts.n_pairs:,} sounds; on {facts.n_held_out:,} sounds held out:", markup=False)
+    fitted = f"{facts.method}, strength {facts.strength:.3g}, fitted on {counted(facts.n_captions, 'caption')}"
+    note(f"{fitted} of {counted(facts.n_pairs, 'sound')}; on {counted(facts.n_held_out, 'held-out sound')}:")
     for name, before, after in (
         ("mean cosine", facts.cosine_before, facts.cosine_after),
         ("recall@1", facts.recall_at_1_before, facts.recall_at_1_after),
         ("recall@10", facts.recall_at_10_before, facts.recall_at_10_after),
     ):
-        err.print(f"  {name:<12} {before:.3f} -> {after:.3f}", markup=False)
+        note(f"  {name:<12} {before:.3f} -> {after:.3f}")
     if not facts.helps:
-        message = f"{facts.n_pairs:,} pairs are too few to help: held-out sounds are no nearer to their captions"
-        err.print(f"warning: {message}", markup=False, style="yellow")
+        warn(
+            f"{counted(facts.n_pairs, 'pair')} are too few for an adapter: held-out sounds are no nearer to their "
+            "captions than without it"
+        )

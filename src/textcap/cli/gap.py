@@ -1,4 +1,4 @@
-"""`textcap gap`: how far sounds and their captions are apart, and the noise that follows."""
+"""`textcap gap`: how far apart sounds and their captions are, and the noise that follows."""
 
 import json
 import shlex
@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from textcap.cli.console import err, print_result, set_verbosity
-from textcap.cli.pair_options import (
+from textcap.cli.console import note, print_result, set_verbosity, warn
+from textcap.cli.loading import load_backbone
+from textcap.cli.options import (
+    DEFAULT_BACKBONE,
     AudioDirOption,
     BackboneOption,
     DeviceOption,
-    EmbeddingBar,
     JsonOption,
     OfflineOption,
     PairsArgument,
     QuietOption,
     SeedOption,
     VerboseOption,
-    print_pair_warnings,
 )
+from textcap.cli.progress import embedding_progress
+from textcap.data.text import counted
 
 if TYPE_CHECKING:
     from textcap.gap.measure import GapReport, GapSample
@@ -32,59 +34,62 @@ EXAMPLES = "textcap gap pairs.csv\n\ntextcap gap clotho_captions_development.csv
 def gap(
     pairs: PairsArgument,
     audio_dir: AudioDirOption = None,
-    n: Annotated[int, typer.Option("--n", min=2, help="Pairs that the noise follows from; the paper's are 30.")] = 30,
-    draws: Annotated[int, typer.Option(min=1, help="How often so many pairs are drawn, for the spread.")] = 10,
+    n: Annotated[int, typer.Option("--n", min=2, help="Number of pairs to set the noise by; the paper uses 30.")] = 30,
+    draws: Annotated[
+        int, typer.Option(min=1, help="Number of random draws of that many pairs, to show the spread.")
+    ] = 10,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw both clouds and the cosines: png, svg or pdf. Needs textcap[plot].")
+        Path | None,
+        typer.Option(help="Plot the embeddings and their cosines to a .png, .svg or .pdf file; needs textcap\\[plot]."),
     ] = None,
-    backbone: BackboneOption = "msclap-2023",
+    backbone: BackboneOption = DEFAULT_BACKBONE,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     offline: OfflineOption = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the plot if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the plot if it exists.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Measure the modality gap between sounds and their captions.
+    """Measure the modality gap: how far sounds are from their captions in CLAP's space.
 
-    Embeddings have unit length. The noise is the paper's: its standard deviation
-    is the mean infinity norm of audio less text embedding over a few pairs. Prints
-    a line for each figure: its name, its value, and its mean and standard deviation
-    over the draws, with tabs between. Sounds that cannot be read are left out.
+    Also gives the noise to train with by the paper's rule: its standard deviation is the mean infinity norm of audio
+    minus text embedding, over a few pairs of unit-length embeddings. Prints one line for each figure: its name, its
+    value, and its mean and standard deviation over the draws, separated by tabs. Sounds that cannot be read are
+    skipped.
     """
     set_verbosity(quiet, verbose)
     from textcap.data.pairs import read_pairs
     from textcap.device import resolve_device
     from textcap.gap.calibrate import measure_pair_gap
     from textcap.gap.plot import check_plot, plot_gap
-    from textcap.models.backbone import Backbone
 
     if plot is not None:
         check_plot(plot, force=force, inputs=[pairs])
     read = read_pairs(pairs, audio_folder=audio_dir)
     chosen = resolve_device(device)
-    loaded = Backbone.load(backbone, offline=offline or None)
-    with EmbeddingBar() as bar:
-        found = measure_pair_gap(read, loaded, chosen, n=n, draws=draws, seed=seed, progress=bar)
-    print_pair_warnings(found.pairs)
+    loaded = load_backbone(backbone, offline=offline)
+    with embedding_progress() as progress:
+        found = measure_pair_gap(read, loaded, chosen, n=n, draws=draws, seed=seed, progress=progress)
+    for line in found.pairs.notices:
+        warn(line)
     if plot is not None:
         plot_gap(plot, found.pairs.audio, found.text, n_lines=min(n, 30), seed=seed)
     if as_json:
         print(json.dumps({"pairs": str(pairs), "backbone": loaded.name, **_to_dict(found.report)}), flush=True)
     else:
         _print(found.report)
-    # What is measured with other settings is not what --noise-from would use.
+    # --noise-from always uses the paper's 30 pairs and seed 0; what was measured otherwise is given as a number.
     if (n, seed) == (30, 0):
         command = f"textcap train captions.txt --noise-from {shlex.quote(str(pairs))}"
     else:
         command = f"textcap train captions.txt --noise-std {found.report.sample.noise_std:.4g}"
-    err.print(f"use it with: {command}", markup=False)
+    note(f"use it with: {command}")
 
 
 def _print(report: "GapReport") -> None:
-    noun = f"{report.n} of {report.n_available:,} pairs"
-    err.print(f"{noun}, and mean and standard deviation over {report.draws} draws", markup=False)
+    pairs = f"{report.n} of {counted(report.n_available, 'pair')}"
+    note(f"{pairs}; mean and standard deviation over {counted(report.draws, 'draw')}")
     for name, value in _figures(report.sample).items():
         spread = report.spread.get(name)
         cells = [name, "undefined" if value is None else f"{value:.4g}"]

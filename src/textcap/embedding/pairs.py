@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from textcap.config import CAPTION_BATCH_SIZE
-from textcap.data.pairs import AudioPair, PairSet, SkippedPair, without
+from textcap.data.pairs import AudioPair, PairSet, SkippedPair, describe_skipped, without
 from textcap.device import memory_errors
 from textcap.embedding.store.audio import embed_audio_files
 from textcap.embedding.store.text import embed_captions
@@ -41,6 +41,11 @@ class EmbeddedPairs:
     def skipped(self) -> tuple[SkippedPair, ...]:
         """Sounds that are missing or cannot be read."""
         return self.source.skipped
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """One line for each thing that the user should know: warnings, and the sounds that are left out."""
+        return (*self.source.warnings, *self.warnings, *describe_skipped(self.source))
 
     @property
     def captions(self) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from textcap.config import NoiseCalibration
-from textcap.data.pairs import PairSet, describe_skipped
+from textcap.data.pairs import PairSet
 from textcap.embedding.pairs import EmbeddedPairs, embed_pair_captions, embed_pairs, one_caption_per_pair
 from textcap.gap.adapter import LinearAdapter
 from textcap.gap.measure import N_DRAWS, N_PAIRS, RULE, GapReport, draw_pairs, measure_gap
@@ -85,5 +85,4 @@ def calibrate_noise(
     file, report = pairs.file, gap.report
     rule = f"{RULE} after the adapter" if adapter is not None else RULE
     calibration = NoiseCalibration(file.name, file.sha256, report.n, report.seed, rule)
-    warnings = (*pairs.warnings, *gap.pairs.warnings, *describe_skipped(gap.pairs.source))
-    return CalibratedNoise(report.sample.noise_variance, calibration, warnings)
+    return CalibratedNoise(report.sample.noise_variance, calibration, gap.pairs.notices)

@@ -16,7 +16,7 @@ import torch
 
 from textcap.config import BridgeConfig, MapperConfig
 from textcap.data.captions import CaptionFile, CaptionSet
-from textcap.data.pairs import AudioPair, PairSet, SkippedPair, describe_skipped
+from textcap.data.pairs import AudioPair, PairSet, SkippedPair
 from textcap.device import memory_errors
 from textcap.embedding.pairs import EmbeddedPairs, embed_pairs
 from textcap.embedding.store.text import default_cache_folder, embed_captions
@@ -83,7 +83,7 @@ def embed_all_pairs(
             pairs, backbone, device, progress=lambda n_done, n_total: report(Embedded(n_done, n_total, "sounds"))
         )
         embedded.append(one)
-        for warning in (*pairs.warnings, *one.warnings, *describe_skipped(one.source)):
+        for warning in one.notices:
             report(Warned(warning))
     return tuple(embedded)
 

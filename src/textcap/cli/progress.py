@@ -1,0 +1,56 @@
+"""Progress on stderr: downloads, and sounds that are being embedded."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TransferSpeedColumn
+
+from textcap.cli.console import note, progress_bar, progress_display
+from textcap.data.text import counted
+
+
+@contextmanager
+def download_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Show downloads: a bar for each file where stderr is a terminal, a line elsewhere.
+
+    Yields:
+        A function that the library calls with a file's name, its bytes so far and its bytes in all (0 if unknown).
+    """
+    bars = progress_display(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    tasks: dict[str, TaskID] = {}
+
+    def show(name: str, done: int, total: int) -> None:
+        if not tasks:
+            bars.start()  # not before: a display that shows nothing still moves the cursor
+        if name not in tasks:
+            tasks[name] = bars.add_task(name, total=total or None, completed=done)
+            if bars.disable:
+                note(f"downloading {name}" + (f" ({decimal(total)})" if total else ""))
+        bars.update(tasks[name], completed=done)
+
+    try:
+        yield show
+    finally:
+        if tasks:
+            bars.stop()
+
+
+@contextmanager
+def embedding_progress() -> Iterator[Callable[[int, int], None]]:
+    """Show how many sounds are embedded: a bar where stderr is a terminal, a line elsewhere.
+
+    Yields:
+        A function that the library calls with the number of sounds done and the number in all.
+    """
+    tasks: list[TaskID] = []
+    with progress_bar() as bar:
+
+        def show(n_done: int, n_total: int) -> None:
+            if not tasks:
+                tasks.append(bar.add_task("embedding sounds", total=n_total, status=""))
+                if bar.disable and n_done < n_total:
+                    note(f"embedding {counted(n_total - n_done, 'sound')}")
+            bar.update(tasks[0], completed=n_done, total=n_total)
+
+        yield show
