@@ -1,6 +1,7 @@
 """`textcap train`: exit codes, what goes to stdout and what to stderr."""
 
 import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -8,12 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import tiny_random
-from textcap import captions as captions_module
 from textcap.cli.app import app
+from textcap.cli.training_view import TrainingView
+from textcap.data import captions as captions_module
 from textcap.model_folder import load_model
+from textcap.training.events import Started, Stepped
 
 QUICK = ["--epochs", "2", "--batch-size", "40", "--learning-rate", "5e-3", "--device", "cpu"]
 
@@ -156,7 +160,6 @@ def test_stopped_run_is_taken_up_and_said(backbone: Path) -> None:
 
 
 def test_captions_with_control_characters_do_not_reach_the_terminal() -> None:
-    from textcap.cli.training_view import TrainingView
     from textcap.training.events import Warned
 
     with CliRunner().isolation() as streams, TrainingView(Path("model")) as view:
@@ -166,8 +169,6 @@ def test_captions_with_control_characters_do_not_reach_the_terminal() -> None:
 
 @pytest.mark.parametrize(("saved", "said"), [(True, "goes on from what was saved last"), (False, "starts again")])
 def test_what_is_said_after_an_interruption_is_true(saved: bool, said: str) -> None:
-    from textcap.cli.training_view import TrainingView
-    from textcap.training.events import Started
     from textcap.training.state import STATE_FILE
 
     if saved:
@@ -175,21 +176,38 @@ def test_what_is_said_after_an_interruption_is_true(saved: bool, said: str) -> N
         Path("model.partial", STATE_FILE).touch()
     with CliRunner().isolation() as streams:
         with contextlib.suppress(KeyboardInterrupt), TrainingView(Path("model")) as view:
-            view(Started("tiny", "cpu", "float32", 1, 2, 0, 0.01, 0.1, 3, 4, 0, 1, 1))
+            view(started())
             raise KeyboardInterrupt
         assert said in streams[1].getvalue().decode().splitlines()[-1]
 
 
-def test_bar_shows_the_time_left_that_the_run_reckons() -> None:
-    from textcap.cli.training_view import TrainingView
-    from textcap.training.events import Started, Stepped
+def started(**changed: object) -> Started:
+    """The start of a small run."""
+    facts: dict[str, object] = {
+        "backbone": "tiny",
+        "device": "cpu",
+        "precision": "float32",
+        "n_processes": 1,
+        "n_captions": 2,
+        "n_held_out": 0,
+        "noise_variance": 0.01,
+        "noise_std": 0.1,
+        "epochs": 3,
+        "total_steps": 4,
+        "first_step": 0,
+        "warmup_steps": 1,
+        "warmup_asked": 1,
+    }
+    return Started(**{**facts, **changed})  # type: ignore[arg-type]
 
-    view = TrainingView(Path("model"))
-    view(Started("tiny", "cpu", "float32", 1, 2, 0, 0.01, 0.1, 3, 40, 0, 8, 8))
-    view(Stepped(1, 2, 40, 1.5, 1e-4, 10.0, left_s=3723.4))
-    (task,) = view._bar.tasks
-    shown = [column(task) for column in view._bar.columns if not isinstance(column, str)]
-    assert "1:02:03" in [str(cell) for cell in shown]
+
+def test_bar_shows_the_time_left_that_the_run_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=120)
+    monkeypatch.setattr("textcap.cli.console.err", terminal)
+    with TrainingView(Path("model")) as view:
+        view(started(total_steps=40))
+        view(Stepped(epoch=1, step=2, total_steps=40, loss=1.5, learning_rate=1e-4, captions_per_s=10.0, left_s=3723.4))
+    assert "1:02:03" in terminal.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", [".", ".."])

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from textcap.captioner import Captioner, CaptionResult
 from textcap.cli.app import app
 from textcap.errors import InputError
-from textcap.scoring.formats import FORMS, CaptionFile, read_predictions, read_references
+from textcap.scoring.formats import FORMS, ClipCaptions, read_predictions, read_references
 
 TWO = {" dog.wav": ["a dog barks", "a dog"], "rain.wav": ["rain falls", "it rains"]}
 ONE = {" dog.wav": ["a dog barks"], "rain.wav": ["rain falls"]}
@@ -46,11 +46,11 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def references(path: Path, content: str | bytes, form: str | None = None) -> CaptionFile:
+def references(path: Path, content: str | bytes, form: str | None = None) -> ClipCaptions:
     return read_references(write(path / "refs", content), form)
 
 
-def predictions(path: Path, content: str | bytes, form: str | None = None) -> CaptionFile:
+def predictions(path: Path, content: str | bytes, form: str | None = None) -> ClipCaptions:
     return read_predictions(write(path / "preds", content), form)
 
 

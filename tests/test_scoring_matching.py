@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textcap.errors import InputError
-from textcap.scoring.formats import CaptionFile, read_predictions, read_references
+from textcap.scoring.formats import ClipCaptions, read_predictions, read_references
 from textcap.scoring.matching import Matched, match
 
 AUDIOCAPS = """audiocap_id,youtube_id,start_time,caption
@@ -21,12 +21,12 @@ AUDIOCAPS = """audiocap_id,youtube_id,start_time,caption
 """
 
 
-def refs(*names: str) -> CaptionFile:
-    return CaptionFile("refs", "plain", {name: [f"{name} is heard", "a sound"] for name in names})
+def refs(*names: str) -> ClipCaptions:
+    return ClipCaptions("refs", "plain", {name: [f"{name} is heard", "a sound"] for name in names})
 
 
-def preds(*names: str, path: str = "preds") -> CaptionFile:
-    return CaptionFile(path, "text", {name: [f"heard: {name}"] for name in names})
+def preds(*names: str, path: str = "preds") -> ClipCaptions:
+    return ClipCaptions(path, "text", {name: [f"heard: {name}"] for name in names})
 
 
 def predicted(matched: Matched, system: int = 0) -> dict[str, str]:
@@ -35,7 +35,7 @@ def predicted(matched: Matched, system: int = 0) -> dict[str, str]:
     return dict(zip(matched.ids, heard, strict=True))
 
 
-def refusal(references: CaptionFile, *systems: CaptionFile) -> str:
+def refusal(references: ClipCaptions, *systems: ClipCaptions) -> str:
     with pytest.raises(InputError) as raised:
         match(references, systems, allow_missing=False)
     assert "\n" not in str(raised.value)
@@ -43,7 +43,7 @@ def refusal(references: CaptionFile, *systems: CaptionFile) -> str:
     return str(raised.value)
 
 
-def audiocaps(folder: Path) -> CaptionFile:
+def audiocaps(folder: Path) -> ClipCaptions:
     path = folder / "test.csv"
     path.write_text(AUDIOCAPS, encoding="utf-8")
     return read_references(path)
@@ -157,8 +157,8 @@ def test_nothing_in_common_is_refused(allow_missing: bool) -> None:
 
 
 def test_repeated_clips_are_told_and_the_first_counts() -> None:
-    system = CaptionFile("preds", "text", {"a": ["first"]}, repeated={"a": 7})
-    references = CaptionFile("refs", "clotho", {"a": ["x"]}, repeated={"a": 9})
+    system = ClipCaptions("preds", "text", {"a": ["first"]}, repeated={"a": 7})
+    references = ClipCaptions("refs", "clotho", {"a": ["x"]}, repeated={"a": 9})
     said = refusal(references, system)
     assert "preds gives 1 clip more than once: 'a' again in line 7" in said
     assert "refs gives 1 clip more than once: 'a' again in line 9" in said
@@ -167,14 +167,14 @@ def test_repeated_clips_are_told_and_the_first_counts() -> None:
 
 
 def test_empty_predictions_are_told_and_stay_as_bad_as_they_are() -> None:
-    system = CaptionFile("preds", "text", {"a": [" \u2028"], "b": ["x"]})
+    system = ClipCaptions("preds", "text", {"a": [" \u2028"], "b": ["x"]})
     assert "preds has empty captions in 1 of 2 predictions: 'a'" in refusal(refs("a", "b"), system)
     matched = match(refs("a", "b"), [system], allow_missing=True)
     assert (matched.ids, matched.predictions) == (["a", "b"], [[" \u2028", "x"]])
 
 
 def test_empty_references_are_told_and_left_out() -> None:
-    references = CaptionFile("refs", "clotho", {"a": ["x", "", " "], "b": ["", "\n"], "c": [], "d": ["y"]})
+    references = ClipCaptions("refs", "clotho", {"a": ["x", "", " "], "b": ["", "\n"], "c": [], "d": ["y"]})
     said = refusal(references, preds("a", "b", "c", "d"))
     assert "refs has empty references for 1 of 4 clips: 'a'" in said
     assert "refs has no reference for 2 of 4 clips: 'b', 'c'" in said

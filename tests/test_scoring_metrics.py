@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from java_stand_in import count_starts, write_java
+from fake_java import count_starts, silent_java
 from textcap.errors import DependencyError, InputError
 from textcap.scoring import aac, fluency, memory, metrics, programs
 from textcap.scoring.cleaning import clean, clean_all
@@ -378,7 +378,7 @@ def test_a_java_that_fails_at_meteor_leaves_the_others(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    java = write_java(tmp_path / "java", f"run_real() if program == 'PTBTokenizer' else {misdeed}")
+    java = silent_java(tmp_path / "java", f"run_real() if program == 'PTBTokenizer' else {misdeed}")
     scores = score_systems(REFERENCES, [PREDICTIONS], WITHOUT_SPICE, ScoreSettings(java=str(java))).systems[0].scores
     assert {name for name, score in scores.items() if score.problem} == {"meteor"}
     assert message in (scores["meteor"].problem or "")
@@ -393,7 +393,7 @@ def test_a_java_that_hangs_at_meteor_leaves_the_others(
 ) -> None:
     monkeypatch.setattr(programs, "PATIENCE_S", 20.0)
     body = "run_real() if program == 'PTBTokenizer' else time.sleep(600)"
-    settings = ScoreSettings(java=str(write_java(tmp_path / "java", body)))
+    settings = ScoreSettings(java=str(silent_java(tmp_path / "java", body)))
     scores = score_systems(REFERENCES, [PREDICTIONS], ["rouge_l", "meteor"], settings).systems[0].scores
     assert "was not done after" in (scores["meteor"].problem or "")
     assert scores["rouge_l"].value == pytest.approx(CLIPS["scores"]["rouge_l"]["value"], abs=1e-9)
@@ -401,7 +401,7 @@ def test_a_java_that_hangs_at_meteor_leaves_the_others(
 
 def test_a_tokenizer_that_hangs_is_stopped(jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "PATIENCE_S", 1.0)
-    java = write_java(tmp_path / "java", "time.sleep(600)")
+    java = silent_java(tmp_path / "java", "time.sleep(600)")
     scores = score_systems(REFERENCES, [PREDICTIONS], WITHOUT_SPICE, ScoreSettings(java=str(java))).systems[0].scores
     assert all("was not done after" in (score.problem or "") for score in scores.values())
 
@@ -414,7 +414,7 @@ def test_a_tokenizer_that_hangs_is_stopped(jars: Path, tmp_path: Path, monkeypat
     ],
 )
 def test_a_tokenizer_that_cannot_be_trusted_stops_all(jars: Path, tmp_path: Path, body: str, message: str) -> None:
-    java = write_java(tmp_path / "java", body)
+    java = silent_java(tmp_path / "java", body)
     scores = score_systems(REFERENCES, [PREDICTIONS], WITHOUT_SPICE, ScoreSettings(java=str(java))).systems[0].scores
     assert all(message in (score.problem or "") for score in scores.values())
 
@@ -447,7 +447,7 @@ def test_meteor_and_spice_fit_into_memory_together_or_run_in_turn(
     monkeypatch.setattr(metrics._Run, "_jars", lambda self, name: find_jars("meteor"))
     body = "sys.stdout.write(sys.stdin.read())"
     score_systems(
-        REFERENCES, [PREDICTIONS], ["meteor", "spice"], ScoreSettings(java=str(write_java(tmp_path / "j", body)))
+        REFERENCES, [PREDICTIONS], ["meteor", "spice"], ScoreSettings(java=str(silent_java(tmp_path / "j", body)))
     )
     if available_mb == 2000:
         assert given_mb == {"meteor": None, "spice": None} and most == 1
@@ -486,7 +486,7 @@ def test_a_cell_that_is_too_long_is_not_put_down_to_doubled_quotes(tmp_path: Pat
 @needs_aac
 @pytest.mark.java
 def test_bleu_rouge_and_cider_start_one_java(jars: Path, tmp_path: Path) -> None:
-    java = write_java(tmp_path / "java", "run_real()")
+    java = silent_java(tmp_path / "java", "run_real()")
     names = parse_metrics("bleu,rouge_l,cider_d")
     systems = [PREDICTIONS, [references[0] for references in REFERENCES]]
     scoring = score_systems(REFERENCES, systems, names, ScoreSettings(java=str(java)))
@@ -502,7 +502,7 @@ def test_ctrl_c_ends_what_runs_beside(jars: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     pid_file = tmp_path / "pid"
     hang = f"[open({str(pid_file)!r}, 'w').write(str(os.getpid())), time.sleep(600)]"
-    java = write_java(tmp_path / "java", f"run_real() if program == 'PTBTokenizer' else {hang}")
+    java = silent_java(tmp_path / "java", f"run_real() if program == 'PTBTokenizer' else {hang}")
 
     def interrupt(name: str) -> None:
         until = time.monotonic() + 60

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from java_stand_in import count_starts, write_java
+from fake_java import count_starts, silent_java
 from textcap.cli.app import app
 from textcap.scoring.cleaning import clean_all
 from textcap.scoring.jars import Program, find_jars
@@ -54,7 +54,7 @@ def program(tmp_path: Path) -> Program:
 
 
 def run_stand_in(folder: Path, body: str, program: Program, n_clips: int = 3, **how: Any) -> Any:
-    java = Java(str(write_java(folder, body)), "a test")
+    java = Java(str(silent_java(folder, body)), "a test")
     return spice(["a dog"] * n_clips, [["a cat"]] * n_clips, java, program, **how)
 
 
@@ -92,7 +92,7 @@ def test_no_room_for_temporary_files_is_one_line(
     tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    java = Java(str(write_java(tmp_path / "java", "answer([(0, 0.5)])")), "test")
+    java = Java(str(silent_java(tmp_path / "java", "answer([(0, 0.5)])")), "test")
     with pytest.raises(JavaError, match=r"^cannot write to .*nowhere: .*TMPDIR"):
         spice(["a dog"], [["a dog"]], java, program)
 
@@ -101,7 +101,7 @@ def test_no_room_for_temporary_files_is_one_line(
 def test_a_disk_that_fills_up_is_one_line_and_costs_no_cache(
     tmp_path: Path, program: Program, scratch: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    java, kept = Java(str(write_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
+    java, kept = Java(str(silent_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
     spice(["a"], [["b"]], java, program, cache_folder=kept)
     whole = {path: path.read_bytes() for path in kept.iterdir()}
     real = getattr(Path, what)
@@ -121,7 +121,7 @@ def test_a_disk_that_fills_up_is_one_line_and_costs_no_cache(
 
 def test_captions_too_long_to_parse_are_left_out(tmp_path: Path, program: Program) -> None:
     body = "answer([(i['image_id'], len(i['refs'])) for i in asked()])"
-    java = Java(str(write_java(tmp_path / "java", body)), "a test")
+    java = Java(str(silent_java(tmp_path / "java", body)), "a test")
     long, most = " ".join(["dog"] * (MAX_WORDS + 1)), " ".join(["dog"] * MAX_WORDS)
     references = [["a cat", long, "a dog"], ["a cat"], [long], [most]]
     found = spice(["a", long, "c", most], references, java, program)
@@ -142,7 +142,7 @@ answer([(i["image_id"], float(known)) for i in asked()])
 
 
 def test_parsed_captions_are_kept_for_the_next_run(tmp_path: Path, program: Program) -> None:
-    java, kept = Java(str(write_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
+    java, kept = Java(str(silent_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
 
     def run(program: Program = program) -> float:
         return float(spice(["a"], [["b"]], java, program, cache_folder=kept).per_clip[0])
@@ -157,7 +157,7 @@ def test_parsed_captions_are_kept_for_the_next_run(tmp_path: Path, program: Prog
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "emptied", "half a header", "a folder"])
 def test_what_is_kept_and_broken_is_thrown_away(tmp_path: Path, program: Program, damage: str) -> None:
-    java, kept = Java(str(write_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
+    java, kept = Java(str(silent_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
     assert spice(["a"], [["b"]], java, program, cache_folder=kept).per_clip.tolist() == [0]
     [file] = kept.iterdir()
     whole = file.read_bytes()
@@ -173,7 +173,7 @@ def test_what_is_kept_and_broken_is_thrown_away(tmp_path: Path, program: Program
 
 
 def test_a_folder_in_the_place_of_what_is_kept_makes_way_and_loses_nothing(tmp_path: Path, program: Program) -> None:
-    java, kept = Java(str(write_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
+    java, kept = Java(str(silent_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
     spice(["a"], [["b"]], java, program, cache_folder=kept)
     [file] = kept.iterdir()
     file.unlink()
@@ -185,7 +185,7 @@ def test_a_folder_in_the_place_of_what_is_kept_makes_way_and_loses_nothing(tmp_p
 
 
 def test_what_killed_runs_left_is_removed_when_it_is_old(tmp_path: Path, program: Program) -> None:
-    java, kept = Java(str(write_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
+    java, kept = Java(str(silent_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
     kept.mkdir()
     names = (".textcap-old.tmp", ".textcap-new.tmp", "old.tmp")
     old, new, other = (kept / name for name in names)
@@ -202,7 +202,7 @@ def test_what_killed_runs_left_is_removed_when_it_is_old(tmp_path: Path, program
 
 
 def test_a_run_that_dies_of_what_is_kept_starts_from_nothing(tmp_path: Path, program: Program, scratch: Path) -> None:
-    java, kept = Java(str(write_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
+    java, kept = Java(str(silent_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
     spice(["a"], [["b"]], java, program, cache_folder=kept)
     [file] = kept.iterdir()
     poison = tmp_path / "poison"
@@ -232,7 +232,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path, program:
 
 def test_two_runs_at_once_do_not_disturb_each_other(tmp_path: Path, program: Program) -> None:
     body = KEEPING.replace("answer(", "time.sleep(0.3)\nassert open(parsed()).read() == 'x'\nanswer(")
-    java, kept = Java(str(write_java(tmp_path / "java", body)), "a test"), tmp_path / "kept"
+    java, kept = Java(str(silent_java(tmp_path / "java", body)), "a test"), tmp_path / "kept"
     with ThreadPoolExecutor(4) as pool:
         runs = [pool.submit(spice, ["a"], [["b"]], java, program, cache_folder=kept) for _ in range(4)]
         assert [run.result().per_clip.tolist() for run in runs] == [[0]] * 4

@@ -17,12 +17,13 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 import tiny_random
-from textcap import clap, training
+from textcap import training
 from textcap.config import BridgeConfig, TrainingConfig
 from textcap.data.captions import CaptionFile, CaptionSet
 from textcap.errors import CheckpointError, DeviceError, InputError, TextcapError
 from textcap.gap.bridge import Bridge
 from textcap.model_folder import load_model
+from textcap.models import clap
 from textcap.models.backbone import Backbone
 from textcap.training import loop, processes, train
 from textcap.training.data import Examples, epoch_batches, make_examples

@@ -315,7 +315,7 @@ def test_measured_noise_is_the_paper_rule_and_recorded(
     folder = train(make_job(backbone_folder, tmp_path / "m"), texts(), noise_pairs=pairs)
     gap = measure_pair_gap(pairs, backbone, torch.device("cpu"))
     rng = np.random.default_rng([0, 0])
-    chosen = np.sort(rng.choice(len(gap.heard.pairs), 30, replace=False))
+    chosen = np.sort(rng.choice(len(gap.pairs.pairs), 30, replace=False))
     audio = embed_pairs(pairs, backbone, torch.device("cpu")).audio
     std = np.mean([np.abs(audio[i].astype(np.float64) - gap.text[i]).max() for i in chosen])
     stored = load_model(folder).bridge

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from textcap.training import train
 
 _MODULES = {
-    "Backbone": "backbone",
+    "Backbone": "models.backbone",
     "CaptionResult": "captioner",
     "Captioner": "captioner",
     "DecodingConfig": "config",

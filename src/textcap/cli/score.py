@@ -50,9 +50,7 @@ _Compare = Annotated[
 ]
 _AllowMissing = Annotated[
     bool,
-    typer.Option(
-        "--allow-missing", help="Score the clips that all files have, instead of failing if some are missing."
-    ),
+    typer.Option("--allow-missing", help="Score the clips that all files have, even if some are missing."),
 ]
 _ReferencesFormat = Annotated[
     str | None, typer.Option(help="Format of the references.", show_default="detected from the content")

@@ -82,7 +82,7 @@ class _MapperLayer(nn.Module):
         return x.reshape(*x.shape[:2], self.n_heads, -1).transpose(1, 2)  # [B, heads, T, D / heads]
 
 
-def load_clapcap_mapper(config: MapperConfig, checkpoint: Checkpoint, prefix: str) -> Mapper:
+def load_clapcap_mapper(config: MapperConfig, checkpoint: Checkpoint, prefix: str = "clap_project.") -> Mapper:
     """Build the mapper of the released captioner from its checkpoint.
 
     Args:

@@ -243,7 +243,7 @@ def test_no_files_are_no_embeddings(backbone: Backbone, cache: Path) -> None:
 CHILD = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
-import test_audio_cache as t
+import test_store_audio as t
 from pathlib import Path
 backbone = t.Backbone.load(sys.argv[2])
 paths = sorted(Path(sys.argv[3]).glob("*.wav"))

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from textcap import embeddings
+from textcap.embedding.store import text as store
 from textcap.embedding.store.text import TextEmbeddings, embed_captions
 
 WIDTH = 8
@@ -39,7 +39,7 @@ class CountingEncoder:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embeddings, "CHUNK_CAPTIONS", 10)
+    monkeypatch.setattr(store, "CHUNK_CAPTIONS", 10)
 
 
 CAPTIONS = [f"caption {i}" for i in range(25)]
@@ -154,8 +154,8 @@ def test_killed_computation_repeats_at_most_one_chunk(tmp_path: Path) -> None:
         f"""
         import os, signal, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
-        import test_embeddings as t
-        t.embeddings.CHUNK_CAPTIONS = 10
+        import test_store_text as t
+        t.store.CHUNK_CAPTIONS = 10
         class Killed(t.CountingEncoder):
             def encode(self, captions):
                 if self.n_calls == 1:
@@ -207,4 +207,4 @@ def test_read_only_cache_that_has_them_is_used(tmp_path: Path) -> None:
 
 def test_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEXTCAP_CACHE", str(tmp_path))
-    assert embeddings.default_cache_folder().parent == tmp_path
+    assert store.default_cache_folder().parent == tmp_path
