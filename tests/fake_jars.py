@@ -1,4 +1,4 @@
-"""A catalogue of four tiny files in the places of the real ones, and archives that hold them."""
+"""A catalogue of six tiny files in the places of the real ones, and archives that contain them."""
 
 import gzip
 import hashlib
@@ -44,7 +44,7 @@ def hash_of(content: bytes) -> str:
 
 
 def wheel() -> bytes:
-    """A wheel with what the package has, and something that has a known name in the wrong place."""
+    """Return a wheel with the files of the package, and one file with a known name in the wrong place."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr("pycocoevalcap/__init__.py", "raise ImportError('not to be imported')")
@@ -56,7 +56,7 @@ def wheel() -> bytes:
 
 
 def corenlp_zip(**changed: bytes) -> bytes:
-    """CoreNLP's zip file, with other files and names that lead out of it."""
+    """Return CoreNLP's zip file with its two jars, another file, and a name that leads out of the target folder."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("stanford-corenlp-full-2015-12-09/README.txt", "read me" * 100)
@@ -68,6 +68,7 @@ def corenlp_zip(**changed: bytes) -> bytes:
 
 
 def use_tiny_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the catalogue of the Java programs by the tiny one."""
     files = tuple(
         JarFile(
             PROGRAMS[path.split("/")[0]],  # type: ignore[arg-type]
@@ -85,7 +86,7 @@ def use_tiny_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def install_package(folder: Path, **changed: bytes) -> None:
-    """Put what pycocoevalcap installs into a folder of packages."""
+    """Write the files that pycocoevalcap installs to a folder of packages."""
     for path, jar in CONTENTS.items():
         inside = packaged_path(path)
         if inside:
@@ -96,7 +97,7 @@ def install_package(folder: Path, **changed: bytes) -> None:
 
 
 def fill_cache(cache: Path, without: tuple[str, ...] = ()) -> None:
-    """Put every file into its place in a cache folder."""
+    """Write every file of the catalogue to its place in a cache folder."""
     for path, content in CONTENTS.items():
         if path.rpartition("/")[2] not in without:
             place = cache / "aac-metrics" / path

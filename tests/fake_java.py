@@ -1,4 +1,4 @@
-"""Programs that pass for `java`, good and bad: Python scripts made executable."""
+"""Fake `java` programs: executable Python scripts that behave or misbehave as a test needs."""
 
 import shutil
 import sys
@@ -40,14 +40,14 @@ def asked():
 
 
 def fake_java(folder: Path, body: str = "", *, version: str | None = "17.0.15", release: str | None = None) -> Path:
-    """Write a program and return its path; it logs how it is called.
+    """Write a program and return its path; the program logs its arguments.
 
     Args:
-        folder: Becomes the runtime's folder, with `bin/java` and, once it has run, `log`.
-        body: Python that runs after it has printed its version, with `arguments`, `program`, `run_real()`, `asked()`,
-            `answer(scores)` and `parsed()` at hand.
-        version: The version that it prints; None prints nothing.
-        release: The version in the file `release`; None writes no such file.
+        folder: The runtime's folder, which gets `bin/java` and, once the program has run, `log`.
+        body: Python code that runs after the version is printed. It can use `arguments`, `program`, `run_real()`,
+            `asked()`, `answer(scores)` and `parsed()`.
+        version: The version that the program prints; None prints none.
+        release: The version in the `release` file; None writes no such file.
     """
     path = folder / "bin" / "java"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,18 +68,18 @@ def fake_java(folder: Path, body: str = "", *, version: str | None = "17.0.15", 
 
 
 def silent_java(folder: Path, body: str) -> Path:
-    """Write a program whose version stands in its `release` file only, as `run_real` needs it."""
+    """Write a program that prints no version but has a `release` file, as `run_real` requires."""
     return fake_java(folder, body, version=None, release="17.0.1")
 
 
 def count_starts(java: Path) -> int:
-    """Return how often such a program was started."""
+    """Return how often a fake `java` was started."""
     log = java.parent.parent / "log"
     return len(log.read_text().splitlines()) if log.exists() else 0
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process is there and has not ended; one that nobody has waited for yet has."""
+    """Return whether a process is running; one that has ended but was not waited for is not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -87,17 +87,18 @@ def is_running(pid: int) -> bool:
 
 
 def wait_for_pid(path: Path, timeout_s: float = 30.0) -> int:
-    """Return the process id that a program writes into a file."""
+    """Return the process id that a program writes to a file, once it is there."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         text = path.read_text() if path.exists() else ""
         if text.endswith("\n"):
             return int(text)
         time.sleep(0.01)
-    raise TimeoutError(f"nothing was written to {path}")
+    raise TimeoutError(f"no process id was written to {path}")
 
 
 def gone_within(pid: int, timeout_s: float = 10.0) -> bool:
+    """Return whether a process ends within a time."""
     end = time.monotonic() + timeout_s
     while is_running(pid):
         if time.monotonic() > end:
@@ -107,7 +108,7 @@ def gone_within(pid: int, timeout_s: float = 10.0) -> bool:
 
 
 def hanging(started: Path) -> str:
-    """Return a body that starts a child, writes the child's process id into a file, and never ends."""
+    """Return a body that starts a child process, writes its id to a file, and hangs."""
     return f"""
         import subprocess
         child = subprocess.Popen(["sleep", "600"])

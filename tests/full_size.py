@@ -1,7 +1,7 @@
-"""Random weights of the real models' size in the files' exact formats, and msclap on those files.
+"""Random weights with the sizes of the real models in the exact file formats, and msclap loaded from these files.
 
-Every tensor is drawn anew, norms, biases and running statistics too, so that no two places can be swapped
-unseen; the scales keep the activations of a deep network within reason.
+All tensors are random, including norms, biases and running statistics, so that swapping any two changes the output.
+Their scales keep the activations of a deep network in a reasonable range.
 """
 
 import contextlib
@@ -28,8 +28,8 @@ from textcap.verify import import_msclap as _import_msclap
 from textcap.weights import WeightSet
 
 RATE_HZ = 44100
-STOP_TOKEN = 220  # where clapcap's captions end, a space
-# What msclap's config_2023.yml and config_clapcap.yml say.
+STOP_TOKEN = 220  # ends the captions of clapcap, a space
+# Values from msclap's config_2023.yml and config_clapcap.yml.
 CLAP_SIZES = {
     "audioenc_name": "HTSAT",
     "sample_rate": RATE_HZ,
@@ -47,33 +47,33 @@ CLAP_SIZES = {
 
 
 def import_msclap() -> Any:
-    """Return msclap's CLAPWrapper module, or skip the test where msclap is not installed."""
+    """Return msclap's CLAPWrapper module, or skip the test if msclap is not installed."""
     if importlib.util.find_spec("msclap") is None:
         pytest.skip("needs msclap")
-    return _import_msclap()  # where it is installed, failing to import it fails the test
+    return _import_msclap()  # if it is installed but cannot be imported, the test fails
 
 
 @contextlib.contextmanager
 def offline_msclap(tokenizer: Any = None) -> Iterator[Any]:
-    """Yield msclap's wrapper module; its look-ups of "gpt2" give empty models and the tokenizer."""
+    """Yield msclap's wrapper module, in which loading "gpt2" returns untrained models and the given tokenizer."""
     wrapper = import_msclap()
     import msclap.models.clap
     import msclap.models.mapper
 
-    answers = (
+    replacements = (
         (msclap.models.clap, "AutoModel", lambda _: GPT2Model(GPT2Config())),
         (msclap.models.mapper, "GPT2LMHeadModel", lambda _: GPT2LMHeadModel(GPT2Config())),
         (wrapper, "AutoTokenizer", lambda _: tokenizer),
     )
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what msclap itself calls in old ways
-        for module, name, answer in answers:
-            patch.setattr(module, name, types.SimpleNamespace(from_pretrained=answer))
+        warnings.simplefilter("ignore")  # msclap uses deprecated functions
+        for module, name, from_pretrained in replacements:
+            patch.setattr(module, name, types.SimpleNamespace(from_pretrained=from_pretrained))
         yield wrapper
 
 
 def load_msclap(weights: Path, version: str, vocab: Path, merges: Path) -> Any:
-    """Return msclap's CLAPWrapper on a weight file; it reads sound with soundfile."""
+    """Return msclap's CLAPWrapper loaded from a weight file, patched to read sound files with soundfile."""
     from transformers import GPT2TokenizerFast
 
     with offline_msclap(GPT2TokenizerFast(str(vocab), str(merges))) as module:
@@ -88,7 +88,7 @@ def load_msclap(weights: Path, version: str, vocab: Path, merges: Path) -> Any:
 
 
 def randomise(state: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """Return a state dict with all trained tensors drawn anew; whole numbers and Fourier kernels stay."""
+    """Return a state dict with random values for all tensors except integers, masks and Fourier kernels."""
     generator = torch.Generator().manual_seed(seed)
     return {name: _draw(name, tensor, generator) for name, tensor in state.items()}
 
@@ -98,7 +98,7 @@ def _draw(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
         return tensor.clone()
     normal = torch.randn(tensor.shape, generator=generator)
     if name.endswith("melW"):
-        # The file's own matrix counts, so it is not the one that could be computed.
+        # Differs from the matrix that the front end computes, to test that the file's is used.
         return tensor * (1 + 0.3 * normal).clamp(min=0.1)
     if name.endswith("running_mean"):
         return -30 + 5 * normal  # decibels
@@ -107,14 +107,14 @@ def _draw(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
     if name.endswith("relative_position_bias_table"):
         return 0.5 * normal
     if name.endswith("wte.weight"):
-        return 0.1 * normal  # logits of a normed vector then spread by about 3
+        return 0.1 * normal  # gives logits with a standard deviation of about 3 for a normed vector
     if name.endswith("wpe.weight"):
         return 0.05 * normal
     if name.endswith("prefix_const"):
         return normal
     if tensor.dim() <= 1:
         return 0.1 * normal + (1 if name.endswith("weight") else 0)
-    # Conv1D of GPT-2 has its inputs first.
+    # GPT-2's Conv1D has the input dimension first.
     fan_in = tensor.shape[0] if _is_gpt2_matrix(name) else tensor[0].numel()
     return normal * fan_in**-0.5
 
@@ -124,7 +124,7 @@ def _is_gpt2_matrix(name: str) -> bool:
 
 
 def old_gpt2_buffers(before: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return the buffers that GPT-2 modules of old transformers kept in their state dicts."""
+    """Return the buffers that old versions of transformers stored in the state dict of GPT-2."""
     mask = torch.ones(1024, 1024, dtype=torch.bool).tril().view(1, 1, 1024, 1024).to(dtype)
     buffers = {}
     for layer in range(12):
@@ -134,7 +134,7 @@ def old_gpt2_buffers(before: str, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def clap_tensors(seed: int = 0) -> dict[str, Tensor]:
-    """Return what CLAP_weights_2023.pth holds under "model", with random values."""
+    """Return the tensors of CLAP_weights_2023.pth under "model", with random values."""
     with offline_msclap():
         from msclap.models.clap import CLAP
 
@@ -143,7 +143,7 @@ def clap_tensors(seed: int = 0) -> dict[str, Tensor]:
 
 
 def clapcap_tensors(seed: int = 0) -> dict[str, Tensor]:
-    """Return what clapcap_weights_2023.pth holds under "model", with random values."""
+    """Return the tensors of clapcap_weights_2023.pth under "model", with random values."""
     with offline_msclap():
         from msclap.models.clap import CLAP
         from msclap.models.mapper import get_clapcap
@@ -152,18 +152,17 @@ def clapcap_tensors(seed: int = 0) -> dict[str, Tensor]:
             CLAP(**CLAP_SIZES), "gpt2", 40, 40, 1024, 8, True, "transformer", True, True
         )
     tensors = randomise(captioner.state_dict(), seed)
-    _make_talkative(tensors)
+    _diversify_captions(tensors)
     tensors["gpt.lm_head.weight"] = tensors["gpt.transformer.wte.weight"]
     return tensors | old_gpt2_buffers("gpt.transformer.", torch.bool)
 
 
-def _make_talkative(tensors: dict[str, Tensor]) -> None:
-    """Rescale a random captioner so that sounds get captions of their own and beams end at different steps.
+def _diversify_captions(tensors: dict[str, Tensor]) -> None:
+    """Rescale a random captioner so that each sound gets its own caption and beams end at different steps.
 
-    As first drawn, the mapper's constants drown the embedding and GPT-2 says one token for ever. Sharper
-    attention lets the embedding through, smaller residual branches let the last token through, and a final
-    norm of mixed signs stops a token from being its own best successor. The stop token's row is scaled until
-    it comes up.
+    Without this, the mapper's constants outweigh the embedding, and GPT-2 repeats one token. Sharper attention
+    makes the embedding matter, smaller residual branches make the last token matter, and a final norm with mixed
+    signs prevents a token from predicting itself. The row of the stop token is scaled so that it occurs.
     """
     for name, tensor in tensors.items():
         if name == "clap_project.linear.weight":
@@ -185,26 +184,26 @@ def _make_talkative(tensors: dict[str, Tensor]) -> None:
 
 
 def gpt2_tensors(seed: int = 0) -> dict[str, Tensor]:
-    """Return what the model.safetensors of openai-community/gpt2 holds, with random values."""
+    """Return the tensors of model.safetensors of openai-community/gpt2, with random values."""
     tensors = randomise(GPT2Model(GPT2Config()).state_dict(), seed)
     masks = old_gpt2_buffers("", torch.float32)
     return tensors | {name: mask.clone() for name, mask in masks.items() if name.endswith(".bias")}
 
 
 def save_pth(tensors: Mapping[str, Tensor], path: Path) -> Path:
-    """Write tensors as msclap's files have them."""
+    """Write tensors to a `.pth` file in msclap's format."""
     torch.save({"model": dict(tensors)}, path)
     return path
 
 
 def save_gpt2(tensors: Mapping[str, Tensor], path: Path) -> Path:
-    """Write tensors as the hub has GPT-2."""
+    """Write tensors to a safetensors file in the format of GPT-2 on the hub."""
     save_file(dict(tensors), path, metadata={"format": "pt"})
     return path
 
 
 def write_tokenizer(folder: Path) -> tuple[Path, Path]:
-    """Put GPT-2's vocab.json and merges.txt into a folder, or made-up ones with the same special ids."""
+    """Write GPT-2's vocab.json and merges.txt, or without test data made-up ones with the same special ids."""
     vocab, merges = folder / "vocab.json", folder / "merges.txt"
     known = Path(os.environ.get("TEXTCAP_TEST_DATA", "")) / "gpt2_tokenizer"
     if (known / "vocab.json").is_file():
@@ -224,18 +223,18 @@ def write_tokenizer(folder: Path) -> tuple[Path, Path]:
 
 
 def _byte_alphabet() -> list[str]:
-    """Return the characters that stand for bytes in byte-level BPE, in the order of GPT-2's ids."""
+    """Return the characters that represent bytes in byte-level BPE, in the order of GPT-2's ids."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     return [chr(byte) for byte in printable] + [chr(256 + place) for place in range(256 - len(printable))]
 
 
 def make_backbone(name: str, paths: dict[str, Path]) -> Backbone:
-    """Return a backbone on files that no cache knows."""
+    """Return a backbone loaded from the given files instead of the cache."""
     return Backbone(name, BackboneConfig(name=name), WeightSet(name, paths, "0" * 64))
 
 
 def write_sound(path: Path, duration_s: float, seed: int) -> Path:
-    """Write a mono wav at the model's rate: for each seed other sweeps and noise that come and go."""
+    """Write a mono WAV file at the model's rate, with sweeps and noise of varying loudness that depend on the seed."""
     rng = np.random.default_rng(seed)
     time_s = np.arange(round(duration_s * RATE_HZ)) / RATE_HZ
     signal = np.zeros_like(time_s)

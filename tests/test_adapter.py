@@ -1,4 +1,4 @@
-"""The linear adapter: its fit against numpy and scikit-learn, its file, and what it does in the bridge."""
+"""The linear adapter: its fit against numpy and scikit-learn, its file, and its use in the bridge."""
 
 import json
 from dataclasses import replace
@@ -25,15 +25,16 @@ FACTS = AdapterFacts(
 
 
 def pairs(n: int, width: int = 12, captions_each: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return audio `[N, E]`, text `[M, E]` and owners of pairs with a linear gap and some noise."""
+    """Return audio `[N, E]`, text `[M, E]` and owners `[M]` of pairs with a linear gap and some noise."""
     rng = np.random.default_rng(seed)
     audio = unit_rows(rng.normal(size=(n, width)))
     owners = np.repeat(np.arange(n), captions_each)
-    turn = rng.normal(size=(width, width)) / width**0.5
-    return audio, audio[owners] @ turn + 0.3 + 0.05 * rng.normal(size=(len(owners), width)), owners
+    matrix = rng.normal(size=(width, width)) / width**0.5
+    return audio, audio[owners] @ matrix + 0.3 + 0.05 * rng.normal(size=(len(owners), width)), owners
 
 
-def h(fitted, text: np.ndarray) -> np.ndarray:
+def apply_fitted(fitted, text: np.ndarray) -> np.ndarray:
+    """Return h of text embeddings `[M, E]` that are made unit length first."""
     return unit_rows(text) @ fitted.matrix.T + fitted.bias
 
 
@@ -41,7 +42,7 @@ def h(fitted, text: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("captions_each", [1, 3])
-def test_no_strength_is_numpys_least_squares(captions_each: int) -> None:
+def test_strength_zero_equals_numpy_least_squares(captions_each: int) -> None:
     audio, text, owners = pairs(80, captions_each=captions_each)
     fitted = fit_adapter(audio, text, owners, strength=0)
     rows = np.hstack([unit_rows(text), np.ones((len(text), 1))])
@@ -52,7 +53,7 @@ def test_no_strength_is_numpys_least_squares(captions_each: int) -> None:
 
 
 @pytest.mark.parametrize("strength", [1e-5, 1e-2, 1.0])
-def test_strength_is_scikit_learns(strength: float) -> None:
+def test_ridge_equals_scikit_learn(strength: float) -> None:
     audio, text, owners = pairs(60, captions_each=2)
     fitted = fit_adapter(audio, text, owners, strength=strength)
     theirs = Ridge(alpha=strength * len(text)).fit(unit_rows(text), audio[owners])
@@ -60,35 +61,36 @@ def test_strength_is_scikit_learns(strength: float) -> None:
     np.testing.assert_allclose(fitted.bias, theirs.intercept_, atol=1e-6)
 
 
-def test_fewer_pairs_than_dimensions_have_a_solution() -> None:
+def test_fewer_pairs_than_dimensions_can_be_fitted() -> None:
     audio, text, owners = pairs(30, width=64)
     exact = fit_adapter(audio, text, owners, strength=0)
-    np.testing.assert_allclose(h(exact, text), audio, atol=1e-5)  # through every pair, and of no use
+    # Without a penalty it fits every pair exactly, which does not generalise: the best strength is above 0.
+    np.testing.assert_allclose(apply_fitted(exact, text), audio, atol=1e-5)
     assert fit_adapter(audio, text, owners).strength > 0
 
 
 def test_known_linear_gap_is_removed() -> None:
     rng = np.random.default_rng(1)
     audio = unit_rows(rng.normal(size=(400, 12)))
-    # Text is audio turned and then, at unit length, moved: undone by a matrix and a bias on what is fitted.
-    turn = np.linalg.qr(rng.normal(size=(12, 12)))[0]
-    text = audio @ turn
+    # A rotation of the audio embeddings, which a matrix can undo exactly.
+    rotation = np.linalg.qr(rng.normal(size=(12, 12)))[0]
+    text = audio @ rotation
     fitted = fit_adapter(audio, text, np.arange(400))
-    np.testing.assert_allclose(h(fitted, text), audio, atol=1e-4)
+    np.testing.assert_allclose(apply_fitted(fitted, text), audio, atol=1e-4)
     assert fitted.before.recall_at_1 < 0.2
     assert (fitted.after.recall_at_1, fitted.after.cosine) == (1.0, pytest.approx(1.0, abs=1e-6))
 
 
-def test_descent_reaches_the_closed_form() -> None:
+def test_sgd_reaches_the_closed_form() -> None:
     audio, text, owners = pairs(1500)
-    closed = fit_adapter(audio, text, owners, strength=0)
-    descended = fit_adapter(audio, text, owners, method="sgd", epochs=150, learning_rate=1e-2)
-    assert descended.strength == 0
-    assert descended.loss == pytest.approx(closed.loss, rel=0.01)
-    assert descended.loss >= closed.loss * (1 - 1e-6)
+    ridge = fit_adapter(audio, text, owners, strength=0)
+    sgd = fit_adapter(audio, text, owners, method="sgd", epochs=150, learning_rate=1e-2)
+    assert sgd.strength == 0
+    assert sgd.loss == pytest.approx(ridge.loss, rel=0.01)
+    assert sgd.loss >= ridge.loss * (1 - 1e-6)
 
 
-def test_descent_follows_from_its_seed_and_its_strength_shrinks() -> None:
+def test_sgd_is_repeatable_and_its_strength_shrinks_the_matrix() -> None:
     audio, text, owners = pairs(60)
     first, again, other = (fit_adapter(audio, text, owners, method="sgd", epochs=5, seed=s) for s in (0, 0, 1))
     np.testing.assert_array_equal(first.matrix, again.matrix)
@@ -97,7 +99,7 @@ def test_descent_follows_from_its_seed_and_its_strength_shrinks() -> None:
     assert np.abs(shrunk.matrix).max() < 0.1
 
 
-def test_held_out_figures_are_of_clips_it_was_not_fitted_on() -> None:
+def test_held_out_figures_come_from_clips_it_was_not_fitted_on() -> None:
     audio, text, owners = pairs(100, captions_each=2, seed=3)
     fitted = fit_adapter(audio, text, owners, strength=1e-3, seed=4)
     held_out = np.sort(np.random.default_rng([4, 0]).choice(100, 20, replace=False))
@@ -115,7 +117,7 @@ def test_held_out_figures_are_of_clips_it_was_not_fitted_on() -> None:
 
 @settings(max_examples=20)
 @given(order=st.permutations(range(25)), scale=st.floats(0.01, 100))
-def test_order_of_captions_and_their_length_do_not_matter(order: list[int], scale: float) -> None:
+def test_order_and_length_of_embeddings_do_not_matter(order: list[int], scale: float) -> None:
     audio, text, owners = pairs(25, width=5)
     plain = fit_adapter(audio, text, owners, strength=1e-3)
     other = fit_adapter(audio * scale, text[order] * scale, owners[order], strength=1e-3)
@@ -124,23 +126,23 @@ def test_order_of_captions_and_their_length_do_not_matter(order: list[int], scal
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        ({"method": "magic"}, "there is no method 'magic'"),
+        ({"method": "magic"}, "method is 'magic', but must be ridge or sgd"),
         ({"strength": -1.0}, "strength is -1.0"),
         ({"strength": float("nan")}, "strength is nan"),
         ({"epochs": 0}, "epochs is 0"),
         ({"learning_rate": 1.0}, "learning_rate is 1.0"),
     ],
 )
-def test_settings_out_of_range_are_said(options: dict[str, object], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_setting_out_of_range_is_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         fit_adapter(*pairs(30), **options)
 
 
-def test_too_few_pairs_and_wrong_shapes_are_said() -> None:
+def test_too_few_pairs_and_wrong_shapes_are_refused() -> None:
     audio, text, owners = pairs(19)
-    with pytest.raises(InputError, match="20 pairs are needed to fit an adapter, and there are 19"):
+    with pytest.raises(InputError, match="fitting an adapter needs at least 20 pairs, but got 19"):
         fit_adapter(audio, text, owners)
     with pytest.raises(ValueError, match="owners"):
         fit_adapter(audio, text, owners[1:])
@@ -155,7 +157,7 @@ def adapter() -> LinearAdapter:
     return LinearAdapter(torch.randn(6, 6, generator=generator), torch.randn(6, generator=generator), FACTS)
 
 
-def test_what_is_saved_comes_back(adapter: LinearAdapter, tmp_path: Path) -> None:
+def test_saved_adapter_loads_unchanged(adapter: LinearAdapter, tmp_path: Path) -> None:
     save_adapter(tmp_path / "h.safetensors", adapter)
     found = load_adapter(tmp_path / "h.safetensors")
     assert torch.equal(found.matrix, adapter.matrix) and torch.equal(found.bias, adapter.bias)
@@ -164,9 +166,9 @@ def test_what_is_saved_comes_back(adapter: LinearAdapter, tmp_path: Path) -> Non
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "h.safetensors").read_bytes()
 
 
-def test_values_that_are_no_numbers_are_not_written(adapter: LinearAdapter, tmp_path: Path) -> None:
+def test_nan_is_not_written(adapter: LinearAdapter, tmp_path: Path) -> None:
     broken = replace(adapter, bias=torch.full((6,), float("nan")))
-    with pytest.raises(InputError, match="no numbers"):
+    with pytest.raises(InputError, match="contains NaN or infinite values"):
         save_adapter(tmp_path / "h.safetensors", broken)
     assert list(tmp_path.iterdir()) == []
 
@@ -178,27 +180,27 @@ def write(path: Path, matrix: torch.Tensor, bias: torch.Tensor, **changes: objec
     return path
 
 
-def test_broken_adapters_are_named(tmp_path: Path) -> None:
+def test_invalid_adapter_is_refused_with_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "h.safetensors"
     eye, zero = torch.eye(3), torch.zeros(3)
-    with pytest.raises(CheckpointError, match=r"there is no adapter .*fit-adapter"):
+    with pytest.raises(CheckpointError, match=r"h\.safetensors does not exist \(run textcap fit-adapter"):
         load_adapter(path)
     path.write_bytes(b"nonsense")
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_adapter(path)
     save_file({"matrix": eye}, path)
-    with pytest.raises(CheckpointError, match="is no adapter"):
+    with pytest.raises(CheckpointError, match="is not a valid adapter file"):
         load_adapter(path)
-    with pytest.raises(CheckpointError, match=r"a matrix \[3, 3\] and a bias \[4\]"):
+    with pytest.raises(CheckpointError, match=r"its matrix has shape \[3, 3\] and its bias \[4\]"):
         load_adapter(write(path, eye, torch.zeros(4)))
-    with pytest.raises(CheckpointError, match="no numbers"):
+    with pytest.raises(CheckpointError, match="contains NaN or infinite values"):
         load_adapter(write(path, eye * float("inf"), zero))
-    with pytest.raises(CheckpointError, match="of format 2, and this textcap reads 1"):
+    with pytest.raises(CheckpointError, match="has format 2, but this version of textcap reads format 1"):
         load_adapter(write(path, eye, zero, format_version=2))
     with pytest.raises(CheckpointError, match="AdapterFacts lacks method"):
         load_adapter(write(path, eye, zero, method=None))
     save_file({"matrix": eye, "bias": zero}, path, {"textcap_adapter": "{"})
-    with pytest.raises(CheckpointError, match="is no adapter"):
+    with pytest.raises(CheckpointError, match="is not a valid adapter file"):
         load_adapter(path)
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_adapter(tmp_path)
@@ -207,14 +209,14 @@ def test_broken_adapters_are_named(tmp_path: Path) -> None:
 # In the bridge.
 
 
-def test_bridge_applies_it_before_the_noise(adapter: LinearAdapter) -> None:
+def test_bridge_applies_the_adapter_before_the_noise(adapter: LinearAdapter) -> None:
     text = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
     unit = text.numpy().astype(np.float64)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     adapted = unit @ adapter.matrix.double().numpy().T + adapter.bias.double().numpy()
     adapted /= np.linalg.norm(adapted, axis=1, keepdims=True)
-    silent = Bridge(BridgeConfig(noise_variance=0.0), adapter).text_side(text, torch.Generator())
-    np.testing.assert_allclose(silent.numpy(), adapted, atol=1e-6)
+    noiseless = Bridge(BridgeConfig(noise_variance=0.0), adapter).text_side(text, torch.Generator())
+    np.testing.assert_allclose(noiseless.numpy(), adapted, atol=1e-6)
     noise = torch.randn((5, 6), generator=torch.Generator().manual_seed(2)).double().numpy() * 0.3
     noisy = adapted + noise
     noisy /= np.linalg.norm(noisy, axis=1, keepdims=True)
@@ -222,7 +224,7 @@ def test_bridge_applies_it_before_the_noise(adapter: LinearAdapter) -> None:
     np.testing.assert_allclose(found.numpy(), noisy, atol=1e-6)
 
 
-def test_sounds_are_trained_on_as_they_are_unless_noise_is_asked_for(adapter: LinearAdapter) -> None:
+def test_audio_training_side_adds_noise_only_if_configured(adapter: LinearAdapter) -> None:
     audio = torch.nn.functional.normalize(torch.randn(4, 6, generator=torch.Generator().manual_seed(3)))
     plain = Bridge(BridgeConfig(noise_variance=0.5), adapter)
     torch.testing.assert_close(plain.audio_training_side(audio, torch.Generator()), audio)

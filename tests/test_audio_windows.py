@@ -1,3 +1,5 @@
+"""Decoding sound files of all kinds and cutting them into windows, and the errors for files that cannot be used."""
+
 import os
 import sys
 import threading
@@ -32,7 +34,7 @@ def _write(path: Path, samples: np.ndarray, rate_hz: int = 44100) -> Path:
     cuts=st.lists(st.integers(0, 1000), max_size=6),
     hop=st.integers(1, 70),
 )
-def test_windows_cover_every_sample_whatever_the_blocks(n_samples: int, cuts: list[int], hop: int) -> None:
+def test_windows_cover_every_sample_for_any_blocks(n_samples: int, cuts: list[int], hop: int) -> None:
     config = AudioConfig(sample_rate_hz=100, window_s=0.7, hop_s=hop / 100)
     signal = np.arange(1, n_samples + 1, dtype=np.float32)
     blocks = np.split(signal, sorted(min(cut, n_samples) for cut in cuts))
@@ -56,14 +58,14 @@ def test_windows_cover_every_sample_whatever_the_blocks(n_samples: int, cuts: li
         assert starts[-1] - starts[-2] <= hop
 
 
-def test_short_clip_is_tiled_to_one_window(tmp_path: Path) -> None:
+def test_short_clip_is_repeated_to_fill_one_window(tmp_path: Path) -> None:
     samples = _noise(3 * 44100)
     [window] = read_windows(_write(tmp_path / "a.wav", samples), AudioConfig())
     np.testing.assert_array_equal(window.samples, np.tile(samples[:, 0], 3)[: 7 * 44100])
     assert (window.start_s, window.end_s) == (0.0, 3.0)
 
 
-def test_stereo_is_averaged_not_joined(tmp_path: Path) -> None:
+def test_stereo_channels_are_averaged(tmp_path: Path) -> None:
     samples = _noise(7 * 44100, n_channels=2)
     [window] = read_windows(_write(tmp_path / "a.wav", samples), AudioConfig())
     np.testing.assert_allclose(window.samples, samples.mean(axis=1), atol=1e-7)
@@ -79,7 +81,7 @@ def test_resampling_in_blocks_equals_resampling_at_once(tmp_path: Path, rate_hz:
     np.testing.assert_allclose(windows[-1].samples, whole[-7 * 44100 :], atol=1e-5)
 
 
-def test_reading_twice_gives_the_same(tmp_path: Path) -> None:
+def test_reading_a_file_twice_gives_equal_windows(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.wav", _noise(30 * 22050), 22050)
     first, second = (list(read_windows(path, AudioConfig())) for _ in range(2))
     assert len(first) == 8
@@ -88,7 +90,7 @@ def test_reading_twice_gives_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_U8", "FLOAT", "DOUBLE"])
-def test_sample_formats_give_the_same_sound(tmp_path: Path, subtype: str) -> None:
+def test_all_sample_formats_give_equal_samples(tmp_path: Path, subtype: str) -> None:
     samples = _noise(7 * 44100)
     soundfile.write(tmp_path / "a.wav", samples, 44100, subtype=subtype)
     [window] = read_windows(tmp_path / "a.wav", AudioConfig())
@@ -96,7 +98,7 @@ def test_sample_formats_give_the_same_sound(tmp_path: Path, subtype: str) -> Non
     np.testing.assert_allclose(window.samples, samples[:, 0], atol=1.01 * step)
 
 
-def test_silence_is_sound(tmp_path: Path) -> None:
+def test_silence_is_read(tmp_path: Path) -> None:
     [window] = read_windows(_write(tmp_path / "a.wav", np.zeros((100, 1), np.float32)), AudioConfig())
     assert not window.samples.any()
 
@@ -109,7 +111,7 @@ def test_silence_is_sound(tmp_path: Path) -> None:
         (b"<html><body>404</body></html>", "cannot be read as sound"),
     ],
 )
-def test_files_that_are_no_sound_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+def test_file_that_is_not_sound_is_an_error_with_its_name(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "bad.wav"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
@@ -118,45 +120,45 @@ def test_files_that_are_no_sound_are_named(tmp_path: Path, content: bytes, messa
     assert "\n" not in str(caught.value)
 
 
-def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no file .*nothing\.wav"):
+def test_missing_file_and_folder_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing\.wav does not exist"):
         list(read_windows(tmp_path / "nothing.wav", AudioConfig()))
-    with pytest.raises(InputError, match="is a folder"):
+    with pytest.raises(InputError, match=r"is a folder \(name the files in it"):
         list(read_windows(tmp_path, AudioConfig()))
 
 
-def test_header_without_samples_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no samples"):
+def test_file_without_samples_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.wav has no samples"):
         list(read_windows(_write(tmp_path / "a.wav", _noise(0)), AudioConfig()))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_no_numbers_are_an_error(tmp_path: Path, value: float) -> None:
+def test_nan_and_infinite_samples_are_an_error(tmp_path: Path, value: float) -> None:
     samples = _noise(1000)
     samples[500] = value
-    with pytest.raises(InputError, match="no numbers"):
+    with pytest.raises(InputError, match="contains NaN or infinite samples"):
         list(read_windows(_write(tmp_path / "a.wav", samples), AudioConfig()))
 
 
-def test_odd_and_broken_files_are_read_or_named(test_data: Path) -> None:
-    n_read = n_named = 0
+def test_unusual_and_broken_files_are_read_or_are_errors_with_their_name(test_data: Path) -> None:
+    n_read = n_errors = 0
     for path in sorted((test_data / "audio_odd").rglob("*.*")):
         try:
             windows = list(read_windows(path, AudioConfig()))
         except InputError as error:
             assert str(path) in str(error)
             assert "\n" not in str(error)
-            n_named += 1
+            n_errors += 1
         else:
             assert windows
             assert all(w.samples.shape == (308700,) and np.isfinite(w.samples).all() for w in windows)
             n_read += 1
     assert n_read >= 70
-    assert n_named >= 20
+    assert n_errors >= 20
 
 
-@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="names are Unicode here")
-def test_name_that_is_not_utf8_is_read(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="file names must be Unicode here")
+def test_file_with_a_name_that_is_not_utf_8_is_read(tmp_path: Path) -> None:
     written = _write(tmp_path / "a.wav", _noise(1000))
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
     written.rename(odd)
@@ -164,13 +166,13 @@ def test_name_that_is_not_utf8_is_read(tmp_path: Path) -> None:
     assert window.end_s == pytest.approx(1000 / 44100)
 
 
-def test_extension_says_nothing(tmp_path: Path) -> None:
+def test_extension_is_ignored(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.wav", _noise(1000)).rename(tmp_path / "a.raw")
     assert len(list(read_windows(path, AudioConfig()))) == 1
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
-def test_pipe_is_read(tmp_path: Path) -> None:
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_named_pipe_is_read(tmp_path: Path) -> None:
     content = _write(tmp_path / "a.wav", _noise(1000)).read_bytes()
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(content,), daemon=True)
@@ -181,14 +183,14 @@ def test_pipe_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["n" * 5000 + ".wav", "a.wav/b.wav", "nul\0.wav", "half\ud800.wav"])
-def test_impossible_names_are_one_line(tmp_path: Path, name: str) -> None:
+def test_impossible_file_name_is_an_error(tmp_path: Path, name: str) -> None:
     _write(tmp_path / "a.wav", _noise(10))
-    with pytest.raises(InputError, match="cannot be read: File name too long|there is no file|is no name"):
+    with pytest.raises(InputError, match="cannot be read: File name too long|does not exist|is not a valid file name"):
         list(read_windows(tmp_path / name, AudioConfig()))
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-def test_folder_without_permission_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root can read all files")
+def test_folder_without_permission_is_an_error(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir()
     _write(closed / "a.wav", _noise(10))
@@ -201,33 +203,33 @@ def test_folder_without_permission_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [3e38, -1e30, 1e5])
-def test_samples_far_too_loud_are_an_error(tmp_path: Path, value: float) -> None:
+def test_samples_far_out_of_range_are_an_error(tmp_path: Path, value: float) -> None:
     samples = _noise(1000)
     samples[500] = value
-    with pytest.raises(InputError, match="far outside -1 to 1"):
+    with pytest.raises(InputError, match="contains samples far outside the range from -1 to 1, up to "):
         list(read_windows(_write(tmp_path / "a.wav", samples), AudioConfig()))
 
 
-def test_samples_somewhat_too_loud_are_read(tmp_path: Path) -> None:
+def test_samples_slightly_out_of_range_are_read(tmp_path: Path) -> None:
     assert len(list(read_windows(_write(tmp_path / "a.wav", 30 * _noise(1000)), AudioConfig()))) == 1
 
 
 @pytest.mark.parametrize("rate_hz", [1, 999])
-def test_rate_of_no_sound_is_an_error(tmp_path: Path, rate_hz: int) -> None:
-    with pytest.raises(InputError, match=f"has {rate_hz} samples per second"):
+def test_sample_rate_that_is_too_low_is_an_error(tmp_path: Path, rate_hz: int) -> None:
+    with pytest.raises(InputError, match=f"has a sample rate of {rate_hz} Hz, but must have at least 1,000 Hz"):
         list(read_windows(_write(tmp_path / "a.wav", _noise(100), rate_hz), AudioConfig()))
 
 
-def test_blocks_stay_small_whatever_rate_and_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_stay_small_for_any_rate_and_number_of_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
-    class Watched(soxr.ResampleStream):
+    class RecordingStream(soxr.ResampleStream):
         def resample_chunk(self, x: np.ndarray, last: bool = False) -> np.ndarray:
             resampled = super().resample_chunk(x, last)
             sizes.append(len(resampled))
             return resampled
 
-    monkeypatch.setattr(soxr, "ResampleStream", Watched)
+    monkeypatch.setattr(soxr, "ResampleStream", RecordingStream)
     slow = _write(tmp_path / "slow.wav", _noise(60_000), 1000)  # a minute
     assert list(read_windows(slow, AudioConfig()))[-1].end_s == pytest.approx(60, abs=0.01)
     wide = _write(tmp_path / "wide.wav", _noise(20_000, n_channels=64), 48000)

@@ -1,4 +1,4 @@
-"""The paper's experiments on the sound world: what its writers say, and that parts are made once and from one plan."""
+"""Tests of the paper's experiments: the captions of the writers, and that each part is run once and from one plan."""
 
 import json
 import re
@@ -42,21 +42,21 @@ def words_of(texts: Sequence[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("writer", ["plain", *WRITERS])
-def test_events_of_every_writer_are_read_back_without_error(writer: str) -> None:
+def test_captions_of_every_writer_parse_back_without_error(writer: str) -> None:
     rng, drawn = np.random.default_rng(1), scenes(400)
     assert event_f1([word(writer, scene, rng) for scene in drawn], drawn).f1 == 1.0
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_writers_use_words_of_the_sound_world_only(writer: str) -> None:
+def test_writers_use_only_words_of_the_sound_world(writer: str) -> None:
     rng = np.random.default_rng(2)
     texts = [*(text for several in SENTENCES.values() for text in several), *ADJECTIVES.values()]
     texts += [text for table in (WORDINGS, ADVERBS) for several in table.values() for text in several]
-    said = words_of([word(writer, scene, rng) for scene in scenes(400)])
-    assert said <= words_of(texts) | {"is", "are"}
+    used = words_of([word(writer, scene, rng) for scene in scenes(400)])
+    assert used <= words_of(texts) | {"is", "are"}
 
 
-def test_first_and_second_writer_share_neither_phrase_nor_structure() -> None:
+def test_first_and_second_writer_share_no_phrase_and_no_sentence() -> None:
     for kind in WORDINGS:
         assert FIRST.wordings[kind]
         assert set(FIRST.wordings[kind]) | set(SECOND.wordings[kind]) == set(WORDINGS[kind])
@@ -69,47 +69,47 @@ def test_first_and_second_writer_share_neither_phrase_nor_structure() -> None:
 
 
 @pytest.mark.parametrize("writer", ["plain", "first", "styled"])
-def test_the_plainest_scene_has_five_different_references(writer: str) -> None:
+def test_the_simplest_scene_has_five_different_references(writer: str) -> None:
     rng = np.random.default_rng(3)
     for kind in WORDINGS:
-        said = {word(writer, Scene((Event(kind),), "alone"), rng) for _ in range(500)}
-        assert len(said) >= N_REFERENCES, kind
+        captions = {word(writer, Scene((Event(kind),), "alone"), rng) for _ in range(500)}
+        assert len(captions) >= N_REFERENCES, kind
 
 
-def test_style_is_told_from_every_other_writer() -> None:
+def test_is_styled_distinguishes_the_styled_writer_from_all_others() -> None:
     rng = np.random.default_rng(4)
     for scene in scenes(400):
         assert is_styled(word("styled", scene, rng))
         assert not any(is_styled(word(writer, scene, rng)) for writer in ("plain", "first", "second"))
 
 
-def test_nothing_that_is_trained_or_calibrated_on_is_a_test_clip() -> None:
-    tested = {clip.sound_seed for clip in clips_for_testing()}
-    learned = {clip.sound_seed for clip in training_clips(1000)}
-    calibrated = {clip.sound_seed for clip in training_pairs(30, CALIBRATION_SEED)}
-    assert len(tested) == 500
-    assert tested.isdisjoint(learned | calibrated)
-    assert learned.isdisjoint(calibrated)
+def test_training_calibration_and_test_clips_are_disjoint() -> None:
+    test = {clip.sound_seed for clip in clips_for_testing()}
+    training = {clip.sound_seed for clip in training_clips(1000)}
+    calibration = {clip.sound_seed for clip in training_pairs(30, CALIBRATION_SEED)}
+    assert len(test) == 500
+    assert test.isdisjoint(training | calibration)
+    assert training.isdisjoint(calibration)
 
 
-def test_references_are_five_of_each_test_clip() -> None:
+def test_each_test_clip_has_five_references() -> None:
     drawn = [clip.scene for clip in clips_for_testing()]
     for writer in ("plain", "first", "styled"):
         references = references_by(writer)
         assert all(len(set(several)) == N_REFERENCES for several in references)
         assert event_f1([several[-1] for several in references], drawn).f1 == 1.0
-    # The second writer has fewer ways to say a sound alone: some are said twice.
+    # The second writer has too few captions of a scene with one sound, so some occur twice.
     assert {len(several) for several in references_by("second")} == {N_REFERENCES}
 
 
-def test_second_writer_words_other_clips() -> None:
+def test_second_writer_describes_other_clips() -> None:
     first, second, styled = (captions_of(writer, 256) for writer in ("first", "second", "styled"))
     drawn = [clip.scene for clip in training_clips(256)]
     assert event_f1(first, drawn).f1 == event_f1(styled, drawn).f1 == 1.0
     assert event_f1(second, drawn).f1 < 0.2
 
 
-def test_parts_have_names_of_their_own_and_draw_as_much() -> None:
+def test_parts_have_unique_names_and_the_same_number_of_draws() -> None:
     assert len({part.name for part in ALL_PARTS}) == len(ALL_PARTS)
     plan = Plan()
     assert plan.n_captions % plan.n_scarce == plan.n_captions % plan.batch_size == 0
@@ -120,7 +120,7 @@ def test_parts_have_names_of_their_own_and_draw_as_much() -> None:
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """A work folder whose embeddings say which row they are."""
+    """Return a work folder whose training embeddings hold the numbers of their file and row."""
     for place, name in enumerate(("plain", "audio", *WRITERS)):
         rows = np.stack([np.full(256, float(place)), np.arange(256)], axis=1)
         np.save(tmp_path / f"{name}.npy", rows.astype(np.float32))
@@ -136,23 +136,23 @@ def test_draws_keep_captions_with_their_embeddings(work: Path, sources: tuple[st
     captions, embeddings = parts.draws(SMALL, work, sources)
     assert len(captions) == len(embeddings) == SMALL.n_captions * len(sources)
     names = ("plain", "audio", *WRITERS)
-    known = {name: captions_of(name, SMALL.n_captions) for name in names}
-    assert captions == [known[names[int(source)]][int(row)] for source, row in embeddings]
+    expected = {name: captions_of(name, SMALL.n_captions) for name in names}
+    assert captions == [expected[names[int(source)]][int(row)] for source, row in embeddings]
     n_different = sum(SMALL.n_scarce if source.endswith(":scarce") else SMALL.n_captions for source in sources)
     assert len(np.unique(embeddings, axis=0)) == n_different
 
 
-def test_noise_is_calibrated_by_the_mean_infinity_norm(work: Path) -> None:
+def test_calibrated_variance_is_the_squared_mean_infinity_norm(work: Path) -> None:
     audio, text = np.load(work / "calibration-audio.npy"), np.load(work / "calibration-text.npy")
     expected = np.abs(audio - text).max(axis=1).mean() ** 2
     assert parts.calibrated_variance(work) == pytest.approx(expected, rel=1e-5)
     facts = AdapterFacts("tiny", "", "ridge", 0.0, 30, 30, 6, "", "", 0, *[0.0] * 6)
-    turned = LinearAdapter(-torch.eye(2), torch.zeros(2), facts)
+    negating = LinearAdapter(-torch.eye(2), torch.zeros(2), facts)
     expected = np.abs(audio + text).max(axis=1).mean() ** 2
-    assert parts.calibrated_variance(work, turned) == pytest.approx(expected, rel=1e-5)
+    assert parts.calibrated_variance(work, negating) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_part_is_made_once_and_from_its_own_settings(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_is_run_once_with_its_own_settings(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Any, ...]] = []
 
     def train_and_caption(*arguments: Any) -> list[str]:
@@ -162,29 +162,29 @@ def test_a_part_is_made_once_and_from_its_own_settings(work: Path, monkeypatch: 
     monkeypatch.setattr(parts, "train_and_caption", train_and_caption)
     part = Part("one", ("first", "second"), 0.25, seed=2)
     assert parts.run_part(SMALL, work, part) == parts.run_part(SMALL, work, part) == "one"
-    ((_, captions, embeddings, bridge, training, heard),) = calls
+    ((_, captions, embeddings, bridge, training, test_audio),) = calls
     assert bridge.config.noise_variance == 0.25
     assert bridge.adapter is None
     assert (training.seed, training.epochs, training.held_out_captions) == (2, 2, 0)
     assert len(captions) == len(embeddings) == 512
-    assert len(heard) == 500
+    assert len(test_audio) == 500
     assert tables.facts_of(work, part)["draws"] == SMALL.n_steps * SMALL.batch_size
     assert scores.captions_by(work, part)[0] == "A dog barks"
 
 
-def test_a_folder_of_another_plan_is_refused(tmp_path: Path) -> None:
+def test_a_work_folder_of_another_plan_is_refused(tmp_path: Path) -> None:
     refuse_other_plan(tmp_path, SMALL)
     refuse_other_plan(tmp_path, SMALL)
-    with pytest.raises(SystemExit, match="another measurement"):
+    with pytest.raises(SystemExit, match="results of another plan"):
         refuse_other_plan(tmp_path, replace(SMALL, n_steps=9))
 
 
-def test_scores_are_kept_and_what_failed_is_tried_again(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+def test_scores_are_kept_and_failed_metrics_are_tried_again(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_scored: list[int] = []
     failing = {"spice"}
 
     def score_files(references: Path, files: list[Path], *, metrics: str, settings: Any) -> Any:
-        asked.append(len(files))
+        n_scored.append(len(files))
         values = {
             name: MetricScore(name, problem="no jars") if name in failing else MetricScore(name, 0.5)
             for name in metrics.split(",")
@@ -196,19 +196,19 @@ def test_scores_are_kept_and_what_failed_is_tried_again(work: Path, monkeypatch:
 
     monkeypatch.setattr(scores, "score_files", score_files)
     (work / "parts").mkdir()
-    several = [Part(f"part-{i}") for i in range(4)]
-    best = [clip.captions[0] for clip in clips_for_testing()]
-    for part in several:
-        parts.part_path(work, part).write_text(json.dumps({"captions": best, "facts": {}}))
-    first = scores.score_parts(work, [*several, Part("never made")])
-    assert [one.part for one in first] == several
+    four_parts = [Part(f"part-{i}") for i in range(4)]
+    perfect = [clip.captions[0] for clip in clips_for_testing()]
+    for part in four_parts:
+        parts.part_path(work, part).write_text(json.dumps({"captions": perfect, "facts": {}}))
+    first = scores.score_parts(work, [*four_parts, Part("no-result")])
+    assert [one.part for one in first] == four_parts
     assert "spice" not in first[0].figures
     assert first[0].figures["event_f1"] == first[0].figures["unseen"] == 1.0
-    assert sum(asked) == 4
+    assert sum(n_scored) == 4
     failing.clear()
-    assert scores.score_parts(work, several)[0].figures["spice"] == 0.5
-    scores.score_parts(work, several)
-    assert sum(asked) == 8
+    assert scores.score_parts(work, four_parts)[0].figures["spice"] == 0.5
+    scores.score_parts(work, four_parts)
+    assert sum(n_scored) == 8
 
 
 def test_tables_show_spread_and_dashes() -> None:
@@ -218,7 +218,7 @@ def test_tables_show_spread_and_dashes() -> None:
     assert text.splitlines()[2:] == ["| both | 1.500 ± .354 | – |", "| one | 1.250 | – |", "| none | – | – |"]
 
 
-def test_sweep_is_drawn_the_same_twice(tmp_path: Path) -> None:
+def test_drawing_the_sweep_twice_gives_equal_files(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     points = [(variance, {"cider_d": 1.0 - variance, "event_f1": 0.5}) for variance in (0.0, 0.01, 1.0)]
     for name in ("a.svg", "b.svg"):
@@ -227,6 +227,6 @@ def test_sweep_is_drawn_the_same_twice(tmp_path: Path) -> None:
     assert "from 30 pairs: 0.0100" in (tmp_path / "a.svg").read_text()
 
 
-def test_sweep_without_matplotlib_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_without_matplotlib_names_the_extra_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "textcap[plot]" in plot.draw_sweep(tmp_path / "a.svg", [(0.01, {"cider_d": 1.0, "event_f1": 1.0})], 0.01)

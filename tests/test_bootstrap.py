@@ -1,4 +1,4 @@
-"""The paired bootstrap: right intervals, few false alarms, and corpus scores computed anew for each resample."""
+"""The paired bootstrap: correct intervals, few false alarms, and corpus scores recomputed for each resample."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def system(**scores: MetricScore) -> SystemScores:
     return SystemScores(scores, {})
 
 
-def test_a_constant_difference_has_no_spread() -> None:
+def test_constant_difference_has_an_interval_of_no_width() -> None:
     second = np.random.default_rng(0).uniform(size=40)
     found = paired_bootstrap(second + 0.25, second)
     assert found.difference == pytest.approx(0.25)
@@ -29,7 +29,7 @@ def test_equal_predictions_do_not_differ() -> None:
     assert not found.is_more_than_noise
 
 
-def test_interval_is_that_of_the_normal_distribution_for_many_clips() -> None:
+def test_interval_for_many_clips_is_that_of_the_normal_distribution() -> None:
     rng = np.random.default_rng(1)
     first, second = rng.normal(0.3, 0.2, 400), rng.normal(0.25, 0.2, 400)
     found = paired_bootstrap(first, second, n_resamples=4000, seed=3)
@@ -42,7 +42,7 @@ def test_interval_is_that_of_the_normal_distribution_for_many_clips() -> None:
 
 def test_sides_are_paired_clip_by_clip() -> None:
     rng = np.random.default_rng(2)
-    hard = rng.normal(0, 1, 200)  # how hard a clip is: the same for both
+    hard = rng.normal(0, 1, 200)  # the difficulty of each clip, which is the same for both
     found = paired_bootstrap(hard + 0.05 + rng.normal(0, 0.01, 200), hard)
     assert found.is_more_than_noise
     assert found.high - found.low < 0.01
@@ -56,7 +56,7 @@ def test_false_alarms_are_about_one_in_twenty() -> None:
     assert 0.01 < np.mean(alarms) < 0.11
 
 
-def test_one_seed_gives_one_interval() -> None:
+def test_same_seed_gives_the_same_interval() -> None:
     sides = np.random.default_rng(5).uniform(size=(2, 30))
     assert paired_bootstrap(*sides, seed=7) == paired_bootstrap(*sides, seed=7)
     assert paired_bootstrap(*sides, seed=7).low != paired_bootstrap(*sides, seed=8).low
@@ -66,12 +66,12 @@ def test_one_seed_gives_one_interval() -> None:
     ("first", "second", "n_resamples"),
     [([1.0], [1.0, 2.0], 10), ([], [], 10), ([1.0, np.nan], [1.0, 2.0], 10), ([1.0], [1.0], 0)],
 )
-def test_what_cannot_be_compared_is_refused(first: list[float], second: list[float], n_resamples: int) -> None:
-    with pytest.raises(ValueError, match="cannot pair|needs a number|n_resamples"):
+def test_input_that_cannot_be_compared_is_rejected(first: list[float], second: list[float], n_resamples: int) -> None:
+    with pytest.raises(ValueError, match="cannot pair shape|NaN or infinite|n_resamples is 0, but must be at least 1"):
         paired_bootstrap(np.array(first), np.array(second), n_resamples=n_resamples)
 
 
-def test_bleu_is_computed_anew_and_not_a_mean_over_clips() -> None:
+def test_bleu_is_recomputed_and_not_averaged_over_clips() -> None:
     references = [["a dog barks in the yard and then runs away"], ["rain"]]
     first = ["a dog barks in the yard and then runs away", "wind"]
     second = ["a cat meows on the mat and then runs off", "rain"]
@@ -85,12 +85,12 @@ def test_bleu_is_computed_anew_and_not_a_mean_over_clips() -> None:
     assert found.difference == pytest.approx(10 / 11 - 6 / 11, abs=1e-6)
     means = [side.scores["bleu_1"].per_clip for side in sides]
     assert means[0] is not None and means[1] is not None
-    assert means[0].mean() < means[1].mean()  # the mean over clips says the opposite
-    assert found.low == pytest.approx(-1, abs=1e-6)  # the second clip twice
-    assert found.high == pytest.approx(1 / 2, abs=1e-6)  # the first clip twice
+    assert means[0].mean() < means[1].mean()  # the mean over clips ranks them the other way round
+    assert found.low == pytest.approx(-1, abs=1e-6)  # the resample with the second clip twice
+    assert found.high == pytest.approx(1 / 2, abs=1e-6)  # the resample with the first clip twice
 
 
-def test_what_one_side_lacks_is_not_compared() -> None:
+def test_metrics_that_one_side_lacks_are_not_compared() -> None:
     values = np.arange(5.0)
     first = system(
         spice=MetricScore("spice", problem="no jars"),
@@ -101,7 +101,7 @@ def test_what_one_side_lacks_is_not_compared() -> None:
     assert set(compare_systems(first, second)) == {"rouge_l"}
 
 
-def test_best_two_go_by_spider_where_all_have_it() -> None:
+def test_best_two_are_chosen_by_spider_if_all_systems_have_it() -> None:
     def make(spider: float | None, rouge_l: float) -> SystemScores:
         return system(rouge_l=MetricScore("rouge_l", rouge_l), spider=MetricScore("spider", spider))
 

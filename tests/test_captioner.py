@@ -1,3 +1,5 @@
+"""The captioner: its results, its errors, and `textcap caption` on top of it."""
+
 import json
 import shutil
 from pathlib import Path
@@ -28,8 +30,8 @@ def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_backbone(tmp_path_factory.mktemp("backbone"))
 
 
-def _save(folder: Path, backbone_name: str) -> Path:
-    """Write a model whose mapper is random, which the embedded backbone is talkative enough to hear through."""
+def save_model_folder(folder: Path, backbone_name: str) -> Path:
+    """Write a model folder with a random mapper, scaled so that different sounds get different captions."""
     backbone = Backbone.load(backbone_name)
     torch.manual_seed(0)
     config = ModelConfig(
@@ -46,7 +48,7 @@ def _save(folder: Path, backbone_name: str) -> Path:
         command="textcap train",
     )
     mapper = Mapper(backbone.config.mapper)
-    with torch.no_grad():  # as it starts, the constants drown what the embedding says
+    with torch.no_grad():  # as initialised, the prefix depends on the constants far more than on the embedding
         mapper.spread.weight *= 10
         mapper.constants *= 0.1
         for layer in mapper.layers:
@@ -57,7 +59,7 @@ def _save(folder: Path, backbone_name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _save(tmp_path_factory.mktemp("models") / "model", "tiny")
+    return save_model_folder(tmp_path_factory.mktemp("models") / "model", "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [folder / f"{i}.wav" for i in range(len(written))]
 
 
-def test_results_come_in_order_with_their_durations(model: Path, sounds: list[Path]) -> None:
+def test_results_are_in_order_with_their_durations(model: Path, sounds: list[Path]) -> None:
     results = list(Captioner.load(model, device="cpu").caption(sounds, decoding=SHORT, batch_size=4))
     assert [r.path for r in results] == sounds
     assert all(r.error is None and r.score <= 0 for r in results)
@@ -91,16 +93,16 @@ def test_results_come_in_order_with_their_durations(model: Path, sounds: list[Pa
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_captions_depend_neither_on_batch_size_nor_on_order(model: Path, sounds: list[Path], batch_size: int) -> None:
     captioner = Captioner.load(model, device="cpu")
-    together = {r.path: r for r in captioner.caption(sounds, decoding=SHORT, batch_size=8)}
-    apart = list(captioner.caption(reversed(sounds), decoding=SHORT, batch_size=batch_size))
-    assert [r.path for r in apart] == sounds[::-1]
-    for result in apart:
-        assert result.caption == together[result.path].caption
-        assert result.score == pytest.approx(together[result.path].score, abs=1e-5)
+    in_one_batch = {r.path: r for r in captioner.caption(sounds, decoding=SHORT, batch_size=8)}
+    in_batches = list(captioner.caption(reversed(sounds), decoding=SHORT, batch_size=batch_size))
+    assert [r.path for r in in_batches] == sounds[::-1]
+    for result in in_batches:
+        assert result.caption == in_one_batch[result.path].caption
+        assert result.score == pytest.approx(in_one_batch[result.path].score, abs=1e-5)
 
 
-def test_long_clip_is_the_mean_of_its_windows(model: Path, sounds: list[Path]) -> None:
-    # 8 s and a sample, windows of 4 s every 2 s: computed here from the samples themselves.
+def test_long_clip_is_captioned_from_the_mean_of_its_windows(model: Path, sounds: list[Path]) -> None:
+    # The clip is one sample longer than 8 s; windows are 4 s long and start every 2 s, the last one at the end.
     captioner = Captioner.load(model, device="cpu")
     samples = soundfile.read(sounds[4], dtype="float32")[0]
     starts = [0, 32000, 64000, 64001]
@@ -126,22 +128,22 @@ def test_bad_file_does_not_stop_the_others(model: Path, sounds: list[Path], tmp_
 
 
 def test_files_are_read_lazily(model: Path, sounds: list[Path]) -> None:
-    asked = 0
+    n_read = 0
 
     def endless() -> object:
-        nonlocal asked
+        nonlocal n_read
         while True:
-            asked += 1
+            n_read += 1
             yield sounds[0]
 
     results = Captioner.load(model, device="cpu").caption(endless(), decoding=SHORT, batch_size=2)  # type: ignore[arg-type]
     next(results)
-    assert asked == 2
+    assert n_read == 2
 
 
-def test_other_weights_than_trained_on_are_refused(backbone_folder: Path, tmp_path: Path) -> None:
+def test_other_weights_than_those_trained_on_are_refused(backbone_folder: Path, tmp_path: Path) -> None:
     other = write_tiny_backbone(tmp_path / "other", seed=1)
-    stored = load_model(_save(tmp_path / "first", str(backbone_folder)))
+    stored = load_model(save_model_folder(tmp_path / "first", str(backbone_folder)))
     swapped = tmp_path / "model"
     save_model(swapped, ModelConfig(**{**vars(stored.config), "backbone_name": str(other)}), stored.mapper)
     with pytest.raises(CheckpointError, match="was trained on"):
@@ -150,27 +152,27 @@ def test_other_weights_than_trained_on_are_refused(backbone_folder: Path, tmp_pa
 
 def test_backbone_folder_that_was_moved_is_named(backbone_folder: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(backbone_folder, tmp_path / "backbone")
-    model = _save(tmp_path / "model", str(moved))
+    model = save_model_folder(tmp_path / "model", str(moved))
     moved.rename(tmp_path / "elsewhere")
-    with pytest.raises(CheckpointError, match="put the folder back there, or train again") as caught:
+    with pytest.raises(CheckpointError, match="put the backbone folder back, or train again") as caught:
         Captioner.load(model, device="cpu")
     assert str(moved) in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["n" * 5000, "nul\0"])
-def test_impossible_backbone_name_is_one_line(name: str) -> None:
-    with pytest.raises(InputError, match="there is no backbone .* that can be read"):
+def test_invalid_backbone_name_is_an_input_error(name: str) -> None:
+    with pytest.raises(InputError, match="backbone .* cannot be read"):
         Backbone.load(name)
 
 
-def test_backbone_configuration_that_cannot_be_read_is_named(backbone_folder: Path, tmp_path: Path) -> None:
+def test_invalid_backbone_configuration_is_named(backbone_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(backbone_folder, tmp_path / "backbone")
     (folder / "config.json").write_bytes(b"\xff")
-    with pytest.raises(CheckpointError, match=r"backbone/config\.json is no backbone configuration"):
+    with pytest.raises(CheckpointError, match=r"backbone/config\.json is not a valid backbone configuration"):
         Backbone.load(str(folder))
 
 
-def test_tensors_that_nobody_asked_for_are_logged(
+def test_unused_tensors_are_logged_once(
     backbone_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = shutil.copytree(backbone_folder, tmp_path / "backbone")
@@ -183,38 +185,38 @@ def test_tensors_that_nobody_asked_for_are_logged(
         assert not caplog.messages
         backbone.audio_encoder()
         backbone.audio_encoder()
-    assert caplog.messages == [f"{path}: nobody asked for new.part"]
+    assert caplog.messages == [f"{path} has unused tensors: new.part"]
     assert backbone.unused_tensors() == ["new.part"]
 
 
-def test_too_little_memory_is_one_line(model: Path, sounds: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_a_device_error(model: Path, sounds: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **options: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     captioner = Captioner.load(model, device="cpu")
     with monkeypatch.context() as patch:
         patch.setattr(Captioner, "caption_embeddings", refuse)
-        with pytest.raises(DeviceError, match="use a --batch-size below 4"):
+        with pytest.raises(DeviceError, match="out of memory on cpu while captioning 4 files at once"):
             list(captioner.caption(sounds[:1], batch_size=4))
     monkeypatch.setattr(Backbone, "audio_encoder", refuse)
     with pytest.raises(DeviceError, match="out of memory while loading .* on cpu"):
         Captioner.load(model, device="cpu")
 
 
-def test_backbone_that_is_nowhere_is_named() -> None:
-    with pytest.raises(InputError, match="there is no backbone 'nothing-here'"):
+def test_missing_backbone_is_named() -> None:
+    with pytest.raises(InputError, match="backbone 'nothing-here' does not exist"):
         Backbone.load("nothing-here")
     with pytest.raises(DownloadError, match="textcap fetch msclap-2023"):
         Backbone.load("msclap-2023", offline=True)
 
 
-def test_without_a_model_clapcap_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clapcap_is_the_default_without_a_model_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DownloadError, match="textcap fetch clapcap"):
         Captioner.load(offline=True, device="cpu")
 
 
-def test_model_folder_of_the_working_directory_is_the_default(
+def test_model_folder_in_the_current_folder_is_the_default(
     model: Path, sounds: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "textcap-model").symlink_to(model, target_is_directory=True)
@@ -224,32 +226,33 @@ def test_model_folder_of_the_working_directory_is_the_default(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_device_that_is_absent_is_refused(model: Path) -> None:
+def test_missing_device_is_refused(model: Path) -> None:
     with pytest.raises(DeviceError):
         Captioner.load(model, device="cuda")
 
 
-def _run(*arguments: object) -> tuple[int, str, str]:
+def run_caption(*arguments: object) -> tuple[int, str, str]:
+    """Run `textcap caption` and return the exit code, stdout and stderr."""
     result = CliRunner().invoke(app, ["caption", *map(str, arguments)], catch_exceptions=False)
     return result.exit_code, result.stdout, result.stderr
 
 
 def test_caption_goes_to_stdout_only(model: Path, sounds: list[Path]) -> None:
-    code, out, err = _run(*sounds[:2], "-m", model, "--max-tokens", 8, "--device", "cpu")
+    code, out, err = run_caption(*sounds[:2], "-m", model, "--max-tokens", 8, "--device", "cpu")
     expected = Captioner.load(model, device="cpu").caption(sounds[:2], decoding=SHORT)
     assert code == 0
     assert out == "".join(f"{r.path}\t{r.caption}\n" for r in expected)
     assert "cpu" in err
 
 
-def test_quiet_says_nothing_on_stderr(model: Path, sounds: list[Path]) -> None:
-    code, out, err = _run(sounds[0], "-q", "-m", model, "--max-tokens", 8)
+def test_quiet_prints_nothing_on_stderr(model: Path, sounds: list[Path]) -> None:
+    code, out, err = run_caption(sounds[0], "-q", "-m", model, "--max-tokens", 8)
     assert (code, err) == (0, "")
     assert out.count("\n") == 1
 
 
-def test_json_lines_hold_path_caption_score_duration(model: Path, sounds: list[Path]) -> None:
-    code, out, _ = _run(*sounds[:3], "--json", "-m", model, "--max-tokens", 8)
+def test_json_lines_have_path_caption_score_and_duration(model: Path, sounds: list[Path]) -> None:
+    code, out, _ = run_caption(*sounds[:3], "--json", "-m", model, "--max-tokens", 8)
     lines = [json.loads(line) for line in out.splitlines()]
     assert code == 0
     assert [set(line) for line in lines] == [{"path", "caption", "score", "duration_s"}] * 3
@@ -257,44 +260,46 @@ def test_json_lines_hold_path_caption_score_duration(model: Path, sounds: list[P
     assert lines[0]["duration_s"] == pytest.approx(0.1)
 
 
-def test_some_failed_is_exit_3_and_all_failed_exit_1(model: Path, sounds: list[Path], tmp_path: Path) -> None:
+def test_exit_code_is_3_if_some_files_fail_and_1_if_all_fail(model: Path, sounds: list[Path], tmp_path: Path) -> None:
     missing = tmp_path / "no\nsuch.wav"
-    code, out, err = _run(missing, sounds[0], "-m", model, "--max-tokens", 8)
+    code, out, err = run_caption(missing, sounds[0], "-m", model, "--max-tokens", 8)
     assert code == 3
     assert out.startswith(str(sounds[0]))
-    assert "there is no file" in err
-    code, out, err = _run(missing, tmp_path, "-q", "-m", model)
+    assert "does not exist" in err
+    code, out, err = run_caption(missing, tmp_path, "-q", "-m", model)
     assert (code, out) == (1, "")
     assert len(err.splitlines()) == 2
 
 
-def test_odd_names_stay_on_one_line(model: Path, sounds: list[Path], tmp_path: Path) -> None:
+def test_unusual_file_names_stay_on_one_line(model: Path, sounds: list[Path], tmp_path: Path) -> None:
     odd = tmp_path / " tab\tnew\nline [bold] \u2028é.wav"
     odd.write_bytes(sounds[0].read_bytes())
-    code, out, _ = _run(odd, "-m", model, "--max-tokens", 8)
+    code, out, _ = run_caption(odd, "-m", model, "--max-tokens", 8)
     assert code == 0
     assert out.count("\n") == 1
     assert out.split("\t")[0].endswith(" tab\\x09new\\x0aline [bold] \\u2028é.wav")
-    _, out, _ = _run(odd, "--json", "-m", model, "--max-tokens", 8)
+    _, out, _ = run_caption(odd, "--json", "-m", model, "--max-tokens", 8)
     assert json.loads(out)["path"] == str(odd)
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["-m", "no-such-model"], 1, "there is no model folder no-such-model"),
+        (["-m", "no-such-model"], 1, "no-such-model does not exist (name a model folder"),
         (["--beam-size", "0"], 2, "beam-size"),
-        (["--device", "abacus"], 1, "no device is called"),
+        (["--device", "abacus"], 1, "device 'abacus' does not exist"),
     ],
 )
-def test_misuse_is_one_line(sounds: list[Path], arguments: list[str], code: int, message: str) -> None:
-    got, out, err = _run(sounds[0], *arguments)
-    assert (got, out) == (code, "")
+def test_misuse_is_reported_without_a_traceback(
+    sounds: list[Path], arguments: list[str], code: int, message: str
+) -> None:
+    exit_code, out, err = run_caption(sounds[0], *arguments)
+    assert (exit_code, out) == (code, "")
     assert message in err
     assert "Traceback" not in err
 
 
-def test_beams_beyond_the_vocabulary_are_refused(model: Path, sounds: list[Path]) -> None:
-    code, _, err = _run(sounds[0], "-m", model, "--beam-size", 1001)
+def test_beam_size_above_the_vocabulary_is_refused(model: Path, sounds: list[Path]) -> None:
+    code, _, err = run_caption(sounds[0], "-m", model, "--beam-size", 1001)
     assert code == 1
     assert "beam_size is 1001" in err

@@ -1,4 +1,4 @@
-"""Reading caption files: what is forgiven, what is refused, and what is said about it."""
+"""Reading caption files: what is accepted, what is an error, and the messages."""
 
 import hashlib
 import io
@@ -28,21 +28,21 @@ def test_captions_keep_order_and_duplicates(tmp_path: Path) -> None:
     assert loaded.warnings == ()
 
 
-def test_file_hash_is_that_of_its_bytes(tmp_path: Path) -> None:
+def test_file_hash_covers_the_bytes_of_the_file(tmp_path: Path) -> None:
     content = b"\xef\xbb\xbfa dog barks\r\n\r\n  \na bell rings"
     loaded = load_captions([write(tmp_path / "a.txt", content)])
     assert loaded.files[0].sha256 == hashlib.sha256(content).hexdigest()
     assert loaded.captions == ["a dog barks", "a bell rings"]
 
 
-def test_content_hash_ignores_how_lines_are_stored(tmp_path: Path) -> None:
+def test_content_hash_ignores_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
     plain = load_captions([write(tmp_path / "a.txt", b"a\nb\n")])
     windows = load_captions([write(tmp_path / "b.txt", b"\xef\xbb\xbfa\r\n\r\nb")])
     other = load_captions([write(tmp_path / "c.txt", b"ab\n")])
     assert plain.content_hash == windows.content_hash != other.content_hash
 
 
-def test_byte_order_mark_between_joined_files_is_dropped(tmp_path: Path) -> None:
+def test_byte_order_marks_of_concatenated_files_are_removed(tmp_path: Path) -> None:
     loaded = load_captions([write(tmp_path / "a.txt", b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n\xef\xbb\xbf\n")])
     assert loaded.captions == ["a", "b"]
 
@@ -54,7 +54,7 @@ def test_control_character_inside_a_line_does_not_split_it(tmp_path: Path, insid
 
 
 @pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n", b"\r\r\n"])
-def test_line_ends_of_every_system_end_a_line(tmp_path: Path, end: bytes) -> None:
+def test_line_ends_of_all_systems_are_recognised(tmp_path: Path, end: bytes) -> None:
     content = end.join([b"a dog barks", b"rain", b"x" * 1001, b""])
     loaded = load_captions([write(tmp_path / "a.txt", content)])
     assert loaded.captions == ["a dog barks", "rain", "x" * 1000]
@@ -64,47 +64,47 @@ def test_line_ends_of_every_system_end_a_line(tmp_path: Path, end: bytes) -> Non
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
-def test_nul_bytes_are_refused_with_their_line_and_a_cause(tmp_path: Path, encoding: str) -> None:
+def test_nul_byte_is_an_error_with_its_line_and_likely_cause(tmp_path: Path, encoding: str) -> None:
     path = write(tmp_path / "wide.txt", b"a dog barks\n" + "rain\n".encode(encoding))
     with pytest.raises(InputError, match=r"wide\.txt, line 2: byte 0x00 .*UTF-16, save it as UTF-8"):
         load_captions([path])
 
 
-def test_closed_standard_input_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", None)  # what Python makes of a closed descriptor
+def test_closed_standard_input_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # Python sets None for a closed descriptor
     with pytest.raises(InputError, match="standard input is closed"):
         load_captions(["-"])
 
 
-def test_other_scripts_are_untouched(tmp_path: Path) -> None:
+def test_non_ascii_text_is_unchanged(tmp_path: Path) -> None:
     text = "l'été — “cigales” 蝉 🦗"
     assert load_captions([write(tmp_path / "a.txt", text.encode())]).captions == [text]
 
 
-def test_undecodable_byte_names_file_line_and_cause(tmp_path: Path) -> None:
+def test_byte_that_is_not_utf_8_names_file_line_and_likely_cause(tmp_path: Path) -> None:
     path = write(tmp_path / "old.txt", b"a dog\nthe caf\xe9 is loud\n")
     with pytest.raises(InputError, match=r"old\.txt, line 2: byte 0xe9 is not UTF-8 .*cp1252"):
         load_captions([path])
 
 
 def test_utf_16_is_recognised(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="line 1.*UTF-16"):
+    with pytest.raises(InputError, match=r"a\.txt is UTF-16 text \(save it as UTF-8\)"):
         load_captions([write(tmp_path / "a.txt", "a dog barks\n".encode("utf-16"))])
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf", b" \t\r\n"])
-def test_file_without_captions_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_file_without_captions_is_an_error(tmp_path: Path, content: bytes) -> None:
     good = write(tmp_path / "good.txt", b"a dog barks\n")
-    with pytest.raises(InputError, match=r"empty\.txt holds no caption"):
+    with pytest.raises(InputError, match=r"empty\.txt has no captions"):
         load_captions([good, write(tmp_path / "empty.txt", content)])
 
 
-def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot read .*nowhere\.txt: No such file"):
+def test_missing_file_and_folder_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.txt cannot be read: No such file"):
         load_captions([tmp_path / "nowhere.txt"])
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
         load_captions([tmp_path])
-    with pytest.raises(InputError, match="no caption file"):
+    with pytest.raises(InputError, match="no caption file was given"):
         load_captions([])
 
 
@@ -126,7 +126,7 @@ def test_dash_reads_standard_input_once(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"))), min_size=1))
-def test_any_lines_come_back_one_by_one(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
+def test_every_line_becomes_one_caption(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
     path = write(tmp_path_factory.mktemp("any") / "a.txt", "\n".join(["first", *lines]).encode())
-    wanted = [line.lstrip("\ufeff").strip() for line in lines]
-    assert load_captions([path]).captions == ["first", *(line for line in wanted if line)]
+    expected = [line.lstrip("\ufeff").strip() for line in lines]
+    assert load_captions([path]).captions == ["first", *(line for line in expected if line)]

@@ -1,3 +1,5 @@
+"""The CLAP encoders: the log-mel front end, embeddings independent of their batch, and pooling."""
+
 import tempfile
 from pathlib import Path
 
@@ -53,15 +55,15 @@ def test_log_mel_equals_a_direct_fourier_transform() -> None:
     np.testing.assert_allclose(log_mel[0, 0].numpy(), expected, atol=2e-3)
 
 
-def test_silence_is_at_the_floor() -> None:
+def test_silence_is_at_the_power_floor() -> None:
     assert FrontEnd(CONFIG.audio)(torch.zeros(1, 8000)).unique().tolist() == [-100.0]
 
 
-def test_paper_front_end_has_965_frames_of_64_mels() -> None:
+def test_front_end_of_the_paper_has_965_frames_of_64_mel_bins() -> None:
     assert FrontEnd(AudioConfig())(torch.zeros(1, AudioConfig().window_samples)).shape == (1, 1, 965, 64)
 
 
-def test_audio_embeddings_are_unit_length_and_alone_in_their_row() -> None:
+def test_audio_embeddings_are_unit_length_and_independent_of_the_batch() -> None:
     torch.manual_seed(0)
     encoder = AudioEncoder(CONFIG).eval()
     windows = torch.rand(3, 8000) - 0.5
@@ -73,7 +75,7 @@ def test_audio_embeddings_are_unit_length_and_alone_in_their_row() -> None:
 
 @settings(max_examples=25)
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=9), st.integers(1, 4))
-def test_text_embeddings_do_not_depend_on_their_batch(captions: list[str], batch_size: int) -> None:
+def test_text_embeddings_are_unit_length_and_independent_of_the_batch(captions: list[str], batch_size: int) -> None:
     encoder = _text_encoder()
     together = encoder.encode(captions, batch_size=batch_size)
     alone = torch.cat([encoder.encode([caption]) for caption in captions])
@@ -81,7 +83,7 @@ def test_text_embeddings_do_not_depend_on_their_batch(captions: list[str], batch
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-def test_text_is_pooled_at_the_last_real_token_also_when_its_id_is_0() -> None:
+def test_text_is_pooled_at_the_last_token_even_if_its_id_is_0() -> None:
     encoder = _text_encoder()
     tokens = torch.tensor([[0, 0, 5, 0, 7, 0]])
     with torch.inference_mode():
@@ -91,7 +93,7 @@ def test_text_is_pooled_at_the_last_real_token_also_when_its_id_is_0() -> None:
     torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
 
 
-def test_over_long_caption_is_cut_at_the_limit() -> None:
+def test_long_caption_is_cut_at_the_limit() -> None:
     encoder = _text_encoder()
     long = "dog " * 50
     [ids] = TOKENIZER.encode_for_clap([long], 12)
@@ -106,8 +108,8 @@ def test_progress_counts_every_caption() -> None:
     assert counts == [4, 4, 1]
 
 
-def test_stretch_runs_where_the_device_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    # No Apple device here: a tensor that says it is on one is moved to the CPU and back.
+def test_stretch_of_the_time_axis_runs_on_the_cpu_under_mps(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without an MPS device, a tensor that claims to be on one is moved to the CPU and back.
     encoder = AudioEncoder(CONFIG).eval()
     log_mel = torch.zeros(1, 1, 63, 16)
     moves: list[str] = []

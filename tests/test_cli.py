@@ -1,4 +1,4 @@
-"""What all commands share: which stream carries what, what a terminal is shown, how help ends."""
+"""What all commands share: what goes to stdout and to stderr, terminal output, and the examples in the help."""
 
 import inspect
 import json
@@ -18,11 +18,11 @@ from textcap.captioner import Captioner, CaptionResult
 from textcap.cli.app import app
 from textcap.cli.caption import caption
 from textcap.cli.console import print_error, set_verbosity
-from textcap.cli.fetch import download_progress
+from textcap.cli.progress import download_progress
 from textcap.errors import InputError
 
-# Captions files with no model: the command line is what is tested.
-STAND_IN = """
+# Runs `textcap caption` with a fake captioner, because only the command line is tested.
+FAKE_CAPTION_SCRIPT = """
 import sys, types
 from textcap import captioner
 from textcap.cli.app import main
@@ -45,11 +45,11 @@ main()
 
 
 @pytest.fixture(autouse=True)
-def _usual_verbosity() -> None:
-    set_verbosity(quiet=False, verbose=False)  # a command leaves its own behind
+def _reset_verbosity() -> None:
+    set_verbosity(quiet=False, verbose=False)  # every command changes it for the whole process
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
 def test_results_stay_on_stdout_when_stderr_is_a_terminal() -> None:
     terminal, stderr = os.openpty()
     shown = bytearray()
@@ -58,12 +58,12 @@ def test_results_stay_on_stdout_when_stderr_is_a_terminal() -> None:
         try:
             while block := os.read(terminal, 4096):
                 shown.extend(block)
-        except OSError:  # how Linux reports that the other side is closed
+        except OSError:  # on Linux this means that the other side is closed
             pass
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    command = [sys.executable, "-c", STAND_IN, "caption", "a.wav", "b.wav"]
+    command = [sys.executable, "-c", FAKE_CAPTION_SCRIPT, "caption", "a.wav", "b.wav"]
     environment = {**os.environ, "TERM": "xterm"}
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, env=environment, timeout=120, check=False)
     os.close(stderr)
@@ -72,84 +72,85 @@ def test_results_stay_on_stdout_when_stderr_is_a_terminal() -> None:
     assert done.returncode == 0, shown.decode()
     assert done.stdout == b"a.wav\ta dog\\x1b[31m barks\nb.wav\ta dog\\x1b[31m barks\n"
     assert b"a dog" not in shown
-    assert b"captioning" in shown  # the bar was on
+    assert b"captioning" in shown  # the progress bar was shown
 
 
 @pytest.fixture
-def captions(monkeypatch: pytest.MonkeyPatch) -> list[CaptionResult]:
-    """What the captioner is to say; the test fills it."""
+def results(monkeypatch: pytest.MonkeyPatch) -> list[CaptionResult]:
+    """Replace the captioner by a fake that returns this list, which the test fills."""
     results: list[CaptionResult] = []
 
-    class StandIn:
+    class FakeCaptioner:
         device = "cpu"
         backbone = SimpleNamespace(name="stand-in")
 
         def caption(self, *arguments: object, **options: object) -> list[CaptionResult]:
             return results
 
-    monkeypatch.setattr(Captioner, "load", lambda *arguments, **options: StandIn())
+    monkeypatch.setattr(Captioner, "load", lambda *arguments, **options: FakeCaptioner())
     return results
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
+    """Run a command and return the exit code, stdout and stderr."""
     result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_nothing_a_terminal_obeys_is_printed(captions: list[CaptionResult]) -> None:
-    captions += [
+def test_control_characters_are_escaped(results: list[CaptionResult]) -> None:
+    results += [
         CaptionResult(Path("a\x9b31m.wav"), "loud\x1b]0;title\x07 bell\x85", -1.0, 1.0),
-        CaptionResult(Path("b\x1b[2J.wav"), error=InputError("there is no file b\x1b[2J\n.wav")),
+        CaptionResult(Path("b\x1b[2J.wav"), error=InputError("b\x1b[2J\n.wav does not exist")),
     ]
     code, out, err = run("caption", "a", "b")
     assert code == 3
     assert out == "a\\x9b31m.wav\tloud\\x1b]0;title\\x07 bell\\x85\n"
-    assert err.splitlines()[-1] == "textcap: there is no file b\\x1b[2J\\x0a.wav"
+    assert err.splitlines()[-1] == "skipped: b\\x1b[2J\\x0a.wav does not exist"
 
 
-def test_csv_has_a_header_and_quotes_what_needs_it(captions: list[CaptionResult]) -> None:
-    captions.append(CaptionResult(Path('a,"b".wav'), "a dog barks,\x1b rain", -1.0, 1.0))
+def test_csv_has_a_header_and_quotes_cells(results: list[CaptionResult]) -> None:
+    results.append(CaptionResult(Path('a,"b".wav'), "a dog barks,\x1b rain", -1.0, 1.0))
     code, out, _ = run("caption", "a", "--csv")
     assert (code, out) == (0, 'file_name,caption_predicted\n"a,""b"".wav","a dog barks,\\x1b rain"\n')
     assert run("caption", "a", "--csv", "--json")[0] == 2
 
 
-def test_json_is_exact_and_utf8_for_any_name(captions: list[CaptionResult]) -> None:
+def test_json_is_exact_and_valid_utf8_for_any_name(results: list[CaptionResult]) -> None:
     path = Path(os.fsdecode(b"caf\xe9 \xc3\xa9 \xc2\x9b.wav"))
-    captions.append(CaptionResult(path, "a\u2028b\x1b", -1.0, 1.0))
+    results.append(CaptionResult(path, "a\u2028b\x1b", -1.0, 1.0))
     code, out, _ = run("caption", "a", "--json")
-    line = out.encode("utf-8").decode("utf-8")  # no lone surrogate
+    line = out.encode("utf-8").decode("utf-8")  # fails on a lone surrogate
     assert code == 0
     assert out.count("\n") == 1 and len(out.splitlines()) == 1
     assert "é" in line and "\x9b" not in line
     assert json.loads(line) == {"path": str(path), "caption": "a\u2028b\x1b", "score": -1.0, "duration_s": 1.0}
 
 
-def test_error_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_is_printed_without_markup(capsys: pytest.CaptureFixture[str]) -> None:
     print_error(InputError("no  file [bold]:dog:.wav"))
     assert capsys.readouterr() == ("", "textcap: no  file [bold]:dog:.wav\n")
 
 
-def test_log_is_plain_lines_on_stderr(captions: list[CaptionResult], monkeypatch: pytest.MonkeyPatch) -> None:
-    def log(*arguments: object, **options: object) -> object:
+def test_log_messages_are_plain_lines_on_stderr(results: list[CaptionResult], monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*arguments: object, **options: object) -> object:
         logging.getLogger("textcap").info("detail [bold]\x1b")
-        logging.getLogger("textcap").warning("take care")
+        logging.getLogger("textcap").warning("a warning")
         raise InputError("stop")
 
-    monkeypatch.setattr(Captioner, "load", log)
-    assert run("caption", "a")[2].splitlines() == ["textcap: take care", "textcap: stop"]
+    monkeypatch.setattr(Captioner, "load", load)
+    assert run("caption", "a")[2].splitlines() == ["textcap: a warning", "textcap: stop"]
     assert run("caption", "a", "-v")[2].splitlines()[0] == "textcap: detail [bold]\\x1b"
     assert run("caption", "a", "-q")[2].splitlines() == ["textcap: stop"]
 
 
-def test_display_of_no_download_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_download_display_prints_only_downloads(capsys: pytest.CaptureFixture[str]) -> None:
     with download_progress():
         pass
     assert capsys.readouterr() == ("", "")
     with download_progress() as progress:
         progress("a.bin", 1, 2_000_000)
         progress("a.bin", 2_000_000, 2_000_000)
-    assert capsys.readouterr() == ("", "fetching a.bin (2.0 MB)\n")
+    assert capsys.readouterr() == ("", "downloading a.bin (2.0 MB)\n")
 
 
 @pytest.mark.parametrize("command", ["fetch", "train", "caption", "demo", "verify"])
@@ -163,12 +164,12 @@ def test_help_ends_with_two_examples(command: str) -> None:
 
 def test_help_of_caption_shows_the_defaults() -> None:
     _, out, _ = run("caption", "--help")
-    assert "[default: (textcap-model if it is there, else clapcap)]" in " ".join(out.replace("│", " ").split())
+    assert "[default: (textcap-model if that folder exists, else clapcap)]" in " ".join(out.replace("│", " ").split())
     batch_size = inspect.signature(caption).parameters["batch_size"].default
     assert batch_size == inspect.signature(Captioner.caption).parameters["batch_size"].default
 
 
-def test_demo_gives_its_switches_to_the_commands_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_passes_its_switches_to_the_commands_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[list[str]] = []
 
     def record(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
@@ -176,7 +177,7 @@ def test_demo_gives_its_switches_to_the_commands_it_runs(tmp_path: Path, monkeyp
         return subprocess.CompletedProcess(command, 1, "")
 
     monkeypatch.setattr("textcap.cli.demo.N_CAPTIONS", 5)
-    monkeypatch.setattr("textcap.demo.folder.write_sounds", _write_one)
+    monkeypatch.setattr("textcap.demo.folder.write_sounds", _write_one_sound)
     monkeypatch.setattr("textcap.cli.demo.subprocess.run", record)
     code, _, err = run("demo", str(tmp_path / "a"), "--seed", "7")
     assert code == 1
@@ -187,17 +188,17 @@ def test_demo_gives_its_switches_to_the_commands_it_runs(tmp_path: Path, monkeyp
     assert ran[1][-1] == "-q"
 
 
-def _write_one(clips: list[object], folder: Path) -> list[str]:
+def _write_one_sound(clips: list[object], folder: Path) -> list[str]:
     folder.mkdir()
     soundfile.write(folder / "001.wav", [0.0], 16000)
     return ["001.wav"] * len(clips)
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
-def test_demo_on_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_full_disk_in_demo_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = soundfile.write
     monkeypatch.setattr(soundfile, "write", lambda path, *arguments: write("/dev/full", *arguments, format="WAV"))
     monkeypatch.setattr("textcap.cli.demo.N_CAPTIONS", 5)
     code, out, err = run("demo", str(tmp_path / "demo"))
     assert (code, out) == (1, "")
-    assert len(err.splitlines()) == 1 and "cannot write" in err and "free some space" in err
+    assert len(err.splitlines()) == 1 and "cannot be written" in err and "free some space" in err

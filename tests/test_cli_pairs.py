@@ -1,4 +1,4 @@
-"""The commands on pairs: gap, fit-adapter and embed, as a user meets them."""
+"""The commands gap, fit-adapter and embed, through the command line."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ N_CLIPS = 36
 
 @pytest.fixture(scope="module")
 def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Clips of the sound world, two of which say the same."""
+    """A pairs file with clips of the sound world, two of which have the same caption."""
     folder = tmp_path_factory.mktemp("world")
     clips = training_pairs(N_CLIPS, seed=77)
     names = write_sounds(clips, folder)
@@ -42,12 +42,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("TEXTCAP_CACHE", str(cache))  # sounds are embedded once for all tests here
+def _shared_cache(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TEXTCAP_CACHE", str(cache))  # shared, so that sounds are embedded once for all tests here
     monkeypatch.chdir(tmp_path)
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
+    """Run a command with the embedded backbone on the CPU, and return the exit code, stdout and stderr."""
     flags = () if "--backbone" in arguments else ("--backbone", "tiny")
     command = [str(argument) for argument in (*arguments, *flags, "--device", "cpu")]
     result = CliRunner().invoke(app, command, catch_exceptions=False)
@@ -55,6 +56,7 @@ def run(*arguments: object) -> tuple[int, str, str]:
 
 
 def one_line(text: str) -> str:
+    """Return the text of an error box as one line."""
     return " ".join(text.replace("│", " ").split())
 
 
@@ -62,7 +64,7 @@ def one_line(text: str) -> str:
 
 
 def test_gap_prints_the_figures(pairs_file: Path) -> None:
-    code, out, said = run("gap", pairs_file)
+    code, out, err = run("gap", pairs_file)
     assert code == 0
     lines = [line.split("\t") for line in out.splitlines()]
     assert [line[0] for line in lines] == [
@@ -74,16 +76,16 @@ def test_gap_prints_the_figures(pairs_file: Path) -> None:
         "noise_variance",
         "cosine_variance",
     ]
-    assert f"30 of {N_CLIPS} pairs" in said
-    assert f"use it with: textcap train captions.txt --noise-from {pairs_file}" in said
+    assert f"30 of {N_CLIPS} pairs" in err
+    assert f"use it with: textcap train captions.txt --noise-from {pairs_file}" in err
 
 
 def test_gap_equals_a_direct_computation(pairs_file: Path) -> None:
-    code, out, said = run("gap", pairs_file, "--n", N_CLIPS, "--json")
+    code, out, err = run("gap", pairs_file, "--n", N_CLIPS, "--json")
     assert code == 0
     backbone = Backbone.load("tiny")
-    heard = embed_pairs(read_pairs(pairs_file), backbone, torch.device("cpu"))
-    audio, text = (unit_rows(x) for x in (heard.audio, embed_pair_captions(heard, backbone, torch.device("cpu"))))
+    embedded = embed_pairs(read_pairs(pairs_file), backbone, torch.device("cpu"))
+    audio, text = (unit_rows(x) for x in (embedded.audio, embed_pair_captions(embedded, backbone, torch.device("cpu"))))
     found = json.loads(out)
     norms = np.abs(audio - text).max(axis=1)
     cosine = (audio * text).sum(axis=1).mean()
@@ -93,110 +95,110 @@ def test_gap_equals_a_direct_computation(pairs_file: Path) -> None:
     assert found["sample"]["mean_cosine"] == pytest.approx(cosine, rel=1e-9)
     assert found["sample"]["cosine_variance"] == pytest.approx((1 / cosine**2 - 1) / 256, rel=1e-9)
     assert found["every_pair"] == found["sample"]
-    assert found["spread"]["mean_cosine"]["std"] == pytest.approx(0, abs=1e-12)  # every draw is all of them
-    assert "--noise-std" in said  # not what --noise-from would measure
+    assert found["spread"]["mean_cosine"]["std"] == pytest.approx(0, abs=1e-12)  # every draw has all pairs
+    assert "--noise-std" in err  # --noise-from would measure the gap on other pairs
 
 
-def test_gap_is_the_same_whatever_the_order_of_runs(pairs_file: Path) -> None:
+def test_gap_depends_only_on_the_seed(pairs_file: Path) -> None:
     assert run("gap", pairs_file, "--json")[1] == run("gap", pairs_file, "--json")[1]
     assert run("gap", pairs_file, "--seed", 1)[1] != run("gap", pairs_file)[1]
 
 
-def test_gap_names_what_it_leaves_out(pairs_file: Path, tmp_path: Path) -> None:
+def test_gap_names_skipped_sounds(pairs_file: Path, tmp_path: Path) -> None:
     rows = pairs_file.read_text(encoding="utf-8") + "gone.wav,A dog barks\nnan.wav,A dog barks\n"
     (tmp_path / "more.csv").write_text(rows, encoding="utf-8")
     nan = pairs_file.parent / "nan.wav"
     soundfile.write(nan, np.full(16000, np.nan, np.float32), 16000, subtype="FLOAT")
-    code, out, said = run("gap", "more.csv", "--audio-dir", pairs_file.parent)
+    code, out, err = run("gap", "more.csv", "--audio-dir", pairs_file.parent)
     assert code == 0 and out
-    assert f"warning: more.csv: left out: there is no file {pairs_file.parent / 'gone.wav'}" in said
-    assert f"left out: {nan} holds samples that are no numbers" in said
+    assert f"warning: more.csv: skipped: {pairs_file.parent / 'gone.wav'} does not exist" in err
+    assert f"skipped: {nan} contains NaN or infinite samples" in err
 
 
-def test_many_that_are_left_out_are_counted(pairs_file: Path, tmp_path: Path) -> None:
+def test_many_skipped_sounds_are_counted(pairs_file: Path, tmp_path: Path) -> None:
     rows = pairs_file.read_text(encoding="utf-8") + "".join(f"gone{i}.wav,A dog barks\n" for i in range(25))
     (tmp_path / "more.csv").write_text(rows, encoding="utf-8")
-    code, _, said = run("fit-adapter", "more.csv", "--audio-dir", pairs_file.parent)
+    code, _, err = run("fit-adapter", "more.csv", "--audio-dir", pairs_file.parent)
     assert code == 0
-    assert said.count("there is no file") == 10 and "more.csv: left out: 15 more sounds" in said
+    assert err.count("does not exist") == 10 and "more.csv: skipped: 15 more sounds" in err
 
 
 def test_too_few_pairs_are_refused(tmp_path: Path, pairs_file: Path) -> None:
     (tmp_path / "one.csv").write_text(f"file,caption\n{pairs_file.parent / '001.wav'},x\n", encoding="utf-8")
     for command, n in (("gap", 30), ("fit-adapter", 20)):
-        code, out, said = run(command, "one.csv")
+        code, out, err = run(command, "one.csv")
         assert (code, out) == (1, "")
-        assert f"one.csv has 1 pairs whose sound can be read, and {n} are needed" in said
+        assert f"one.csv has 1 pair with a readable sound file, but must have at least {n}" in err
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
-def test_gap_draws(pairs_file: Path, tmp_path: Path, suffix: str) -> None:
+def test_gap_plots_are_repeatable_and_not_overwritten(pairs_file: Path, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"gap.{suffix}"
     assert run("gap", pairs_file, "--plot", path)[0] == 0
     first = path.read_bytes()
     assert first[:4] in (b"\x89PNG", b"<?xm", b"%PDF")
-    code, _, said = run("gap", pairs_file, "--plot", path)
-    assert code == 1 and "gap." in said and "--force to replace it" in said
+    code, _, err = run("gap", pairs_file, "--plot", path)
+    assert code == 1 and f"{path} exists already (choose another name, or use --force to overwrite it)" in err
     assert run("gap", pairs_file, "--plot", path, "--force")[0] == 0
     assert path.read_bytes() == first
 
 
-def test_plot_shows_clouds_with_lines_and_two_histograms() -> None:
+def test_plot_shows_a_scatter_plot_with_lines_and_two_histograms() -> None:
     rng = np.random.default_rng(0)
     audio = rng.normal(size=(50, 8))
     figure = draw_gap(audio, audio + 0.3 * rng.normal(size=(50, 8)), n_lines=30)
     left, right = figure.axes
     assert len(left.lines) == 30
     assert [len(cloud.get_offsets()) for cloud in left.collections] == [50, 50]
-    for line in left.lines:  # each from a sound to its own caption
+    for line in left.lines:  # each joins a sound and its own caption
         ends = np.column_stack(line.get_data())
-        places = [
+        distances = [
             np.abs(cloud.get_offsets() - end).sum(axis=1) for cloud, end in zip(left.collections, ends, strict=True)
         ]
-        assert places[0].argmin() == places[1].argmin() and places[0].min() < 1e-12
+        assert distances[0].argmin() == distances[1].argmin() and distances[0].min() < 1e-12
     assert {text.get_text() for text in left.get_legend().get_texts()} == {"audio", "text"}
     labels = {text.get_text() for text in right.get_legend().get_texts()}
     assert {"pairs", "others"} < labels
 
 
-def test_pictures_of_degenerate_pairs_are_drawn(tmp_path: Path) -> None:
+def test_degenerate_pairs_can_be_plotted(tmp_path: Path) -> None:
     same = np.tile(np.eye(3)[:1], (2, 1))
     plot_gap(tmp_path / "a.png", same, same)
     assert (tmp_path / "a.png").stat().st_size > 0
 
 
-def test_what_keeps_a_picture_from_being_drawn_is_said_first(
+def test_plot_errors_are_reported_before_any_work(
     pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("textcap.gap.calibrate.measure_pair_gap", lambda *a, **k: pytest.fail("work was done"))
-    code, _, said = run("gap", pairs_file, "--plot", "gap.jpg")
-    assert code == 1 and "gap.jpg is no name of a picture (let it end in .png, .svg, .pdf)" in said
+    monkeypatch.setattr("textcap.gap.calibrate.measure_pair_gap", lambda *a, **k: pytest.fail("the gap was measured"))
+    code, _, err = run("gap", pairs_file, "--plot", "gap.jpg")
+    assert code == 1 and "gap.jpg is not a valid plot file name (use a name ending in .png or .svg or .pdf)" in err
     (tmp_path / "gap.png").mkdir()
     assert "is a folder" in run("gap", pairs_file, "--plot", "gap.png")[2]
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    code, _, said = run("gap", pairs_file, "--plot", "other.png")
-    assert code == 1 and "drawing needs matplotlib (pip install 'textcap[plot]')" in said
+    code, _, err = run("gap", pairs_file, "--plot", "other.png")
+    assert code == 1 and "plotting needs matplotlib (pip install 'textcap[plot]')" in err
 
 
 # fit-adapter
 
 
-def test_fit_adapter_writes_what_training_takes(pairs_file: Path, tmp_path: Path) -> None:
-    code, out, said = run("fit-adapter", pairs_file)
+def test_fit_adapter_writes_an_adapter_that_training_accepts(pairs_file: Path, tmp_path: Path) -> None:
+    code, out, err = run("fit-adapter", pairs_file)
     assert (code, out) == (0, "adapter.safetensors\n")
     adapter = load_adapter(tmp_path / "adapter.safetensors")
     assert adapter.facts.backbone_hash == Backbone.load("tiny").content_hash
     assert (adapter.facts.n_pairs, adapter.facts.n_held_out) == (N_CLIPS, N_CLIPS // 5)
-    assert f"mean cosine  {adapter.facts.cosine_before:.3f} -> {adapter.facts.cosine_after:.3f}" in said
-    # With fewer pairs than a seventh of the dimensions, it cannot help.
-    assert f"warning: {N_CLIPS} pairs are too few to help" in said
-    assert "textcap train captions.txt --adapter adapter.safetensors" in said
+    assert f"mean cosine  {adapter.facts.cosine_before:.3f} -> {adapter.facts.cosine_after:.3f}" in err
+    # So few pairs, a seventh of the number of dimensions, cannot make a useful adapter.
+    assert f"warning: the adapter does not help" in err
+    assert "textcap train captions.txt --adapter adapter.safetensors" in err
     (tmp_path / "captions.txt").write_text("A dog barks\nRain falls\n", encoding="utf-8")
-    code, out, said = run("train", "captions.txt", "--adapter", "adapter.safetensors", "--epochs", 1)
+    code, out, err = run("train", "captions.txt", "--adapter", "adapter.safetensors", "--epochs", 1)
     assert (code, out) == (0, "textcap-model\n")
-    assert "linear adapter adapter.safetensors" in said
+    assert "linear adapter: adapter.safetensors" in err
     assert (tmp_path / "textcap-model" / "adapter.safetensors").exists()
 
 
@@ -208,38 +210,38 @@ def test_fit_adapter_as_json(pairs_file: Path) -> None:
     assert found["helps"] in (True, False) and 0 <= found["recall_at_10_after"] <= 1
 
 
-def test_outputs_that_are_there_are_kept(pairs_file: Path, tmp_path: Path) -> None:
+def test_existing_outputs_and_inputs_are_not_overwritten(pairs_file: Path, tmp_path: Path) -> None:
     (tmp_path / "there.safetensors").write_text("mine", encoding="utf-8")
     for command in (["fit-adapter", pairs_file], ["embed", "--text", "A dog barks"]):
-        code, _, said = run(*command, "-o", "there.safetensors")
-        assert code == 1 and "there.safetensors is there already (choose another name, or --force" in said
+        code, _, err = run(*command, "-o", "there.safetensors")
+        assert code == 1 and "there.safetensors exists already (choose another name, or use --force" in err
     assert (tmp_path / "there.safetensors").read_text(encoding="utf-8") == "mine"
     before = pairs_file.read_bytes()
     for command in (["fit-adapter", pairs_file], ["embed", pairs_file]):
-        code, _, said = run(*command, "-o", pairs_file, "--force")
-        assert code == 1 and "is the input" in said
+        code, _, err = run(*command, "-o", pairs_file, "--force")
+        assert code == 1 and "is the input" in err
     assert pairs_file.read_bytes() == before
     assert run("embed", "--text", "x", "-o", "there.safetensors", "--force")[0] == 0
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["fit-adapter", "p.csv", "--method", "magic"], "magic"),
         (["fit-adapter", "p.csv", "--strength", "-1"], "--strength"),
         (["gap", "p.csv", "--n", "1"], "--n"),
-        (["embed"], "give a sound, a .txt file, or --text"),
+        (["embed"], "give a sound file, a .txt file, or --text"),
     ],
 )
-def test_misuse_exits_2(arguments: list[str], said: str) -> None:
-    code, out, error = run(*arguments)
+def test_misuse_exits_2(arguments: list[str], message: str) -> None:
+    code, out, err = run(*arguments)
     assert (code, out) == (2, "")
-    assert said in one_line(error)
+    assert message in one_line(err)
 
 
-def test_rates_out_of_range_exit_2(pairs_file: Path) -> None:
-    code, _, error = run("fit-adapter", pairs_file, "--method", "sgd", "--learning-rate", "1")
-    assert code == 2 and "--learning-rate is 1.0" in one_line(error)
+def test_learning_rate_out_of_range_exits_2(pairs_file: Path) -> None:
+    code, _, err = run("fit-adapter", pairs_file, "--method", "sgd", "--learning-rate", "1")
+    assert code == 2 and "--learning-rate: is 1.0, but must be between 0 and 1" in one_line(err)
 
 
 # embed
@@ -262,15 +264,15 @@ def test_embed_keeps_the_order_and_the_names(pairs_file: Path, tmp_path: Path) -
     assert (metadata["backbone"], metadata["backbone_hash"]) == ("tiny", backbone.content_hash)
     expected = backbone.text_encoder().encode(["A dog barks"]).numpy()
     np.testing.assert_allclose(vectors[1:2], expected, atol=1e-6)
-    heard = embed_pairs(read_pairs(pairs_file), backbone, torch.device("cpu"))
-    np.testing.assert_allclose(vectors[[3, 0]], heard.audio[:2], atol=1e-6)
+    embedded = embed_pairs(read_pairs(pairs_file), backbone, torch.device("cpu"))
+    np.testing.assert_allclose(vectors[[3, 0]], embedded.audio[:2], atol=1e-6)
 
 
-def test_embed_goes_on_after_what_it_cannot_read(pairs_file: Path, tmp_path: Path) -> None:
+def test_embed_continues_after_unreadable_inputs(pairs_file: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.wav").write_text("no sound", encoding="utf-8")
-    code, out, said = run("embed", "broken.wav", "gone.txt", pairs_file.parent / "001.wav")
+    code, out, err = run("embed", "broken.wav", "gone.txt", pairs_file.parent / "001.wav")
     assert (code, out) == (3, "embeddings.safetensors\n")
-    assert "broken.wav cannot be read as sound" in said and "cannot read gone.txt" in said
+    assert "broken.wav cannot be read as sound" in err and "gone.txt cannot be read" in err
     with safe_open("embeddings.safetensors", "np") as file:
         assert json.loads(file.metadata()["names"]) == [str(pairs_file.parent / "001.wav")]
     code, out, _ = run("embed", "broken.wav", "-o", "none.safetensors")
@@ -279,8 +281,8 @@ def test_embed_goes_on_after_what_it_cannot_read(pairs_file: Path, tmp_path: Pat
 
 
 def test_embed_refuses_an_empty_caption() -> None:
-    code, _, said = run("embed", "--text", " ")
-    assert code == 1 and "a caption to embed is empty" in said
+    code, _, err = run("embed", "--text", " ")
+    assert code == 1 and "a caption to embed is empty" in err
 
 
 @pytest.mark.parametrize("command", ["gap", "fit-adapter", "embed"])

@@ -183,7 +183,7 @@ def test_lines_in_captions_are_counted(files: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["refs.json", "nothing.json"], "cannot read nothing.json"),
+        (["refs.json", "nothing.json"], "nothing.json cannot be read"),
         (["a.json", "refs.json"], "references come first"),
         (["-", "-"], "standard input was given twice"),
         (["refs.json", "a.json", "--java", "no-such-java"], "--java is no-such-java"),
@@ -221,7 +221,7 @@ def test_scores_that_are_there_need_force(files: Path) -> None:
     Path("scores.csv").write_text("mine", encoding="utf-8")
     arguments = ("refs.json", "a.json", "--metrics", "bleu_1", "-o", "scores.csv")
     code, out, err = run(*arguments)
-    assert (code, out) == (1, "") and "scores.csv is there already" in err and "--force" in err
+    assert (code, out) == (1, "") and "scores.csv exists already" in err and "--force" in err
     assert Path("scores.csv").read_text(encoding="utf-8") == "mine"
     assert run(*arguments, "--force")[0] == 0
     assert Path("scores.csv").read_text(encoding="utf-8").startswith("id,bleu_1")

@@ -13,11 +13,13 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import tiny_random
+from textcap.cli import training_view
 from textcap.cli.app import app
 from textcap.cli.training_view import TrainingView
 from textcap.data import captions as captions_module
 from textcap.model_folder import load_model
-from textcap.training.events import Started, Stepped
+from textcap.training.events import EpochDone, Event, Started, Stepped, Warned
+from textcap.training.state import STATE_FILE
 
 QUICK = ["--epochs", "2", "--batch-size", "40", "--learning-rate", "5e-3", "--device", "cpu"]
 
@@ -41,25 +43,25 @@ def run(*arguments: object, stdin: str | None = None) -> Result:
     return result
 
 
-def test_folder_goes_to_stdout_and_the_rest_to_stderr(backbone: Path) -> None:
+def test_stdout_has_only_the_model_folder(backbone: Path) -> None:
     result = run("captions.txt", "--backbone", backbone, *QUICK)
     assert result.exit_code == 0
     assert result.stdout == "textcap-model\n"
     lines = result.stderr.splitlines()
     assert f"backbone {backbone} on cpu, float32" in lines
-    assert "noise variance 0.01 (standard deviation 0.1)" in lines
-    assert "108 captions to learn, 12 held out; 6 steps in 2 epochs" in lines
-    assert "warm-up 1 steps instead of 2,000: a fifth of this short run" in lines
+    assert "noise on text: variance 0.01 (standard deviation 0.1)" in lines
+    assert "training on 108 captions, 12 held out; 6 steps in 2 epochs" in lines
+    assert "warm-up shortened from 2,000 to 1 step, a fifth of this short run" in lines
     epochs = [line for line in lines if line.startswith("epoch ")]
     assert [line.split(":")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
     assert all("held-out loss" in line and "% distinct" in line and "captions/s" in line for line in epochs)
     assert sum(" -> " in line for line in lines) == 6
-    assert lines[-1] == "caption with: textcap caption *.wav -m textcap-model"
+    assert lines[-1] == "use it with: textcap caption *.wav -m textcap-model"
     assert load_model(Path("textcap-model")).config.training.batch_size == 40
     assert sorted(path.name for path in Path().iterdir()) == ["captions.txt", "textcap-model"]
 
 
-def test_quiet_says_nothing_but_the_folder(backbone: Path) -> None:
+def test_quiet_prints_only_the_model_folder(backbone: Path) -> None:
     result = run("captions.txt", "-q", "-o", "my model", "--backbone", backbone, *QUICK)
     assert (result.exit_code, result.stdout, result.stderr) == (0, "my model\n", "")
 
@@ -70,14 +72,14 @@ def test_flags_reach_the_model_folder(backbone: Path) -> None:
     assert result.exit_code == 0, result.stderr
     stored = load_model(Path("textcap-model"))
     assert stored.bridge.noise_variance == pytest.approx(0.04)
-    assert "noise variance 0.04 (standard deviation 0.2)" in result.stderr
+    assert "noise on text: variance 0.04 (standard deviation 0.2)" in result.stderr
     assert (stored.config.training.seed, stored.config.training.warmup_steps) == (9, 1)
     assert (stored.config.n_training_captions, stored.config.n_held_out_captions) == (121, 0)
     assert stored.mapper.config.prefix_length == 2
     assert [file.name for file in stored.config.caption_files] == ["captions.txt", "standard input"]
 
 
-def test_odd_captions_are_used_with_a_warning(backbone: Path, captions: Path) -> None:
+def test_long_captions_are_cut_with_a_warning(backbone: Path, captions: Path) -> None:
     captions.write_text("a dog barks\n" + "long " * 300, encoding="utf-8")
     result = run("captions.txt", "--backbone", backbone, *QUICK)
     assert result.exit_code == 0
@@ -85,51 +87,51 @@ def test_odd_captions_are_used_with_a_warning(backbone: Path, captions: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--noise-std", "0.1", "--noise-variance", "0.01"], "not both"),
         (["--epochs", "0"], "--epochs"),
         (["--batch-size", "many"], "--batch-size"),
         (["--noise-variance", "-1"], "--noise-variance"),
-        (["--noise-variance", "inf"], "--noise-variance is too large or no number"),
-        (["--noise-std", "1e200"], "--noise-std is too large or no number"),
+        (["--noise-variance", "inf"], "--noise-variance: must be a finite number"),
+        (["--noise-std", "1e200"], "--noise-std: must be a finite number"),
         (["--noise-std", "nan"], "--noise-std"),
         (["--learning-rate", "2"], "--learning-rate"),
-        (["--learning-rate", "0"], "--learning-rate is 0.0, but must be between 0 and 1"),
+        (["--learning-rate", "0"], "--learning-rate: is 0.0, but must be between 0 and 1"),
         (["--seed", "-1"], "--seed"),
         (["--seed", str(2**63)], "--seed"),
         (["--no-such-flag"], "--no-such-flag"),
     ],
 )
-def test_misuse_exits_2(flags: list[str], said: str) -> None:
+def test_misuse_exits_2(flags: list[str], message: str) -> None:
     result = run("captions.txt", *flags)
-    assert result.exit_code == 2 and said in result.stderr and result.stdout == ""
+    assert result.exit_code == 2 and message in result.stderr and result.stdout == ""
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
-        (["--backbone", "no-such-backbone"], "no backbone 'no-such-backbone'"),
-        (["--device", "warp"], "no device is called 'warp'"),
-        (["more.txt"], "cannot read more.txt: No such file"),
+        (["--backbone", "no-such-backbone"], "backbone 'no-such-backbone' does not exist"),
+        (["--device", "warp"], "device 'warp' does not exist"),
+        (["more.txt"], "more.txt cannot be read: No such file"),
         (["--offline"], "msclap"),
     ],
 )
-def test_known_errors_are_one_line_and_exit_1(flags: list[str], said: str) -> None:
+def test_known_errors_are_one_line_and_exit_1(flags: list[str], message: str) -> None:
     result = run("captions.txt", *flags)
     assert result.exit_code == 1 and result.stdout == ""
     (line,) = result.stderr.splitlines()
-    assert line.startswith("textcap: ") and said in line
+    assert line.startswith("textcap: ") and message in line
     assert sorted(path.name for path in Path().iterdir()) == ["captions.txt"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
-def test_device_that_is_not_there_is_not_replaced(backbone: Path) -> None:
+def test_missing_device_is_not_replaced_by_another(backbone: Path) -> None:
     result = run("captions.txt", "--backbone", backbone, "--device", "cuda")
     assert result.exit_code == 1 and "device cuda cannot be used here" in result.stderr
 
 
-def test_output_that_is_there_needs_force(backbone: Path) -> None:
+def test_existing_output_is_overwritten_only_with_force(backbone: Path) -> None:
     Path("textcap-model").mkdir()
     result = run("captions.txt", "--backbone", backbone, *QUICK)
     assert result.exit_code == 1 and "--force" in result.stderr
@@ -137,40 +139,38 @@ def test_output_that_is_there_needs_force(backbone: Path) -> None:
     assert result.exit_code == 0 and load_model(Path("textcap-model"))
 
 
-def test_stopped_run_is_taken_up_and_said(backbone: Path) -> None:
+def test_stopped_run_continues_and_reports_it(backbone: Path) -> None:
     class Stop(Exception):
         pass
 
-    from textcap.cli import training_view
+    class StoppingView(TrainingView):
+        def __call__(self, event: Event) -> None:
+            if isinstance(event, EpochDone) and event.epoch == 2:
+                raise Stop
+            super().__call__(event)
 
     with pytest.MonkeyPatch.context() as patch:
-
-        def stop(done: object) -> None:
-            raise Stop
-
-        patch.setattr(training_view, "_show_epoch", lambda done: None if done.epoch == 1 else stop(done))
+        patch.setattr(training_view, "TrainingView", StoppingView)
         result = CliRunner().invoke(app, ["train", "captions.txt", "--backbone", str(backbone), *QUICK])
         assert isinstance(result.exception, Stop) and Path("textcap-model.partial").is_dir()
     result = run("captions.txt", "--backbone", backbone, *QUICK, "--seed", "1")
-    assert result.exit_code == 1 and "unfinished run with other training.seed" in result.stderr
+    assert result.exit_code == 1 and "unfinished run that differs in training.seed" in result.stderr
     result = run("captions.txt", "--backbone", backbone, *QUICK)
-    assert result.exit_code == 0 and "going on from step 3 of an unfinished run" in result.stderr
+    assert result.exit_code == 0 and "continuing an unfinished run from step 3" in result.stderr
     epochs = [json.loads(line)["epoch"] for line in Path("textcap-model/metrics.jsonl").read_text().splitlines()]
     assert epochs == [1, 2]
 
 
-def test_captions_with_control_characters_do_not_reach_the_terminal() -> None:
-    from textcap.training.events import Warned
-
+def test_control_characters_are_escaped_on_the_terminal() -> None:
     with CliRunner().isolation() as streams, TrainingView(Path("model")) as view:
         view(Warned("red \x1b[31m [bold]"))
         assert streams[1].getvalue().decode().rstrip() == "warning: red \\x1b[31m [bold]"
 
 
-@pytest.mark.parametrize(("saved", "said"), [(True, "goes on from what was saved last"), (False, "starts again")])
-def test_what_is_said_after_an_interruption_is_true(saved: bool, said: str) -> None:
-    from textcap.training.state import STATE_FILE
-
+@pytest.mark.parametrize(
+    ("saved", "message"), [(True, "continue from the last saved state"), (False, "to start again")]
+)
+def test_interruption_tells_whether_the_run_can_continue(saved: bool, message: str) -> None:
     if saved:
         Path("model.partial").mkdir()
         Path("model.partial", STATE_FILE).touch()
@@ -178,12 +178,12 @@ def test_what_is_said_after_an_interruption_is_true(saved: bool, said: str) -> N
         with contextlib.suppress(KeyboardInterrupt), TrainingView(Path("model")) as view:
             view(started())
             raise KeyboardInterrupt
-        assert said in streams[1].getvalue().decode().splitlines()[-1]
+        assert message in streams[1].getvalue().decode().splitlines()[-1]
 
 
 def started(**changed: object) -> Started:
-    """The start of a small run."""
-    facts: dict[str, object] = {
+    """Return the first event of a small run, with some fields changed."""
+    fields: dict[str, object] = {
         "backbone": "tiny",
         "device": "cpu",
         "precision": "float32",
@@ -198,10 +198,10 @@ def started(**changed: object) -> Started:
         "warmup_steps": 1,
         "warmup_asked": 1,
     }
-    return Started(**{**facts, **changed})  # type: ignore[arg-type]
+    return Started(**{**fields, **changed})  # type: ignore[arg-type]
 
 
-def test_bar_shows_the_time_left_that_the_run_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_bar_shows_the_time_left_that_the_run_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Console(file=io.StringIO(), force_terminal=True, width=120)
     monkeypatch.setattr("textcap.cli.console.err", terminal)
     with TrainingView(Path("model")) as view:
@@ -211,36 +211,36 @@ def test_bar_shows_the_time_left_that_the_run_estimates(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("name", [".", ".."])
-def test_force_never_erases_where_one_works(tmp_path: Path, name: str) -> None:
+def test_force_never_overwrites_the_current_folder(tmp_path: Path, name: str) -> None:
     Path("thesis.doc").write_text("years of work")
     result = run("captions.txt", "-o", name, "--force", "--backbone", "tiny", *QUICK)
-    assert result.exit_code == 1 and "is the current folder, or holds it" in result.stderr
+    assert result.exit_code == 1 and "is the current folder or contains it" in result.stderr
     assert sorted(path.name for path in Path().iterdir()) == ["captions.txt", "thesis.doc"]
 
 
-def test_model_folder_that_holds_the_captions_is_not_replaced(captions: Path) -> None:
+def test_model_folder_that_contains_the_captions_is_not_overwritten(captions: Path) -> None:
     model = Path("model")
     model.mkdir()
     (model / "config.json").write_text('{"format_version": 1}')
     captions.rename(model / "captions.txt")
     result = run(model / "captions.txt", "-o", model, "--force")
-    assert result.exit_code == 1 and "model holds the input model/captions.txt" in result.stderr
+    assert result.exit_code == 1 and "model contains the input file model/captions.txt" in result.stderr
     assert (model / "captions.txt").exists()
 
 
-def test_output_is_looked_at_before_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_is_checked_before_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("model").write_text("a file")
-    monkeypatch.setattr(captions_module, "load_captions", lambda paths: pytest.fail("read"))
+    monkeypatch.setattr(captions_module, "load_captions", lambda paths: pytest.fail("standard input was read"))
     result = run("-", "-o", "model")
     assert result.exit_code == 1 and "model is a file" in result.stderr
 
 
-def test_help_names_the_backbones_defaults() -> None:
+def test_help_shows_which_defaults_depend_on_the_backbone() -> None:
     shown = " ".join(run("--help").stdout.split())
     assert shown.count("the backbone's") == 3
 
 
-def test_rank_without_torchrun_silences_nothing(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rank_without_torchrun_does_not_silence_the_output(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     result = run("captions.txt", "--backbone", backbone, *QUICK)
     assert (result.exit_code, result.stdout) == (0, "textcap-model\n") and "epoch 2/2" in result.stderr

@@ -1,3 +1,5 @@
+"""Configurations: defaults, JSON, and the errors for values out of range."""
+
 import json
 import re
 
@@ -20,7 +22,7 @@ from textcap.errors import InputError
 
 
 @pytest.mark.parametrize("config", [BackboneConfig(), TrainingConfig(epochs=3), DecodingConfig(beam_size=2)])
-def test_config_survives_json(config: object) -> None:
+def test_config_is_equal_after_json(config: object) -> None:
     assert from_dict(type(config), json.loads(json.dumps(to_dict(config)))) == config
 
 
@@ -88,11 +90,11 @@ def test_value_out_of_range_names_field_and_value(cls: type, field: str, value: 
 @pytest.mark.parametrize(
     ("mapper", "message"),
     [
-        (MapperConfig(width=32), "mapper.width is 32, but must be 768"),
-        (MapperConfig(embedding_width=512), "mapper.embedding_width is 512, but must be 1024"),
+        (MapperConfig(width=32), "mapper.width is 32, but must be 768, the width of the language model"),
+        (MapperConfig(embedding_width=512), "mapper.embedding_width is 512, but must be 1024, the width of CLAP"),
     ],
 )
-def test_mapper_has_to_fit_between_clap_and_the_language_model(mapper: MapperConfig, message: str) -> None:
+def test_mapper_must_match_the_widths_of_clap_and_the_language_model(mapper: MapperConfig, message: str) -> None:
     with pytest.raises(InputError, match=message):
         BackboneConfig(mapper=mapper)
 
@@ -107,12 +109,12 @@ def test_mapper_has_to_fit_between_clap_and_the_language_model(mapper: MapperCon
         ({"seed": None}, "seed is None"),
     ],
 )
-def test_json_that_is_no_config_is_an_error(change: dict[str, object], message: str) -> None:
+def test_json_with_a_wrong_field_is_an_error(change: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         from_dict(TrainingConfig, {**to_dict(TrainingConfig()), **change})
 
 
-def test_json_that_lacks_a_field_is_an_error() -> None:
+def test_json_without_a_field_or_an_object_is_an_error() -> None:
     data = to_dict(TrainingConfig())
     del data["epochs"]
     with pytest.raises(InputError, match="lacks epochs"):

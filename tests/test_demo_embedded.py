@@ -1,4 +1,4 @@
-"""The embedded backbone: small enough to ship, and good enough at its own sound world to show the method."""
+"""Tests of the embedded backbone: it is small enough to ship, and good enough on its sound world to show the method."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def clips() -> list[Clip]:
 
 @pytest.fixture(scope="module")
 def embeddings(backbone: Backbone, clips: list[Clip]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Audio and text embeddings `[N, E]` of the clips, row by row of the same clip."""
+    """Return audio and text embeddings `[N, E]` of the clips, in the same order."""
     encoder = backbone.audio_encoder()
     windows = torch.from_numpy(np.stack([render_scene(c.scene, c.sound_seed, RATE_HZ) for c in clips]))
     with torch.inference_mode():
@@ -38,7 +38,7 @@ def embeddings(backbone: Backbone, clips: list[Clip]) -> tuple[torch.Tensor, tor
     return audio, backbone.text_encoder().encode([clip.captions[0] for clip in clips])
 
 
-def test_embedded_files_are_small_and_all_there() -> None:
+def test_embedded_files_are_complete_and_small() -> None:
     folder = embedded_folder()
     sizes = {path.name: path.stat().st_size for path in Path(str(folder)).iterdir()}
     assert set(sizes) == {
@@ -53,14 +53,14 @@ def test_embedded_files_are_small_and_all_there() -> None:
     assert sum(sizes.values()) <= 10_000_000
 
 
-def test_end_token_is_the_last(backbone: Backbone) -> None:
+def test_end_token_has_the_last_id(backbone: Backbone) -> None:
     assert backbone.tokenizer.end_id == backbone.config.language_model.vocab_size - 1
 
 
 def test_towers_find_the_caption_of_a_sound(embeddings: tuple[torch.Tensor, torch.Tensor]) -> None:
     audio, text = embeddings
     scores = audio @ text.T
-    better = (scores > scores.diagonal()[:, None]).sum(1)  # captions nearer to the sound than its own
+    better = (scores > scores.diagonal()[:, None]).sum(1)  # number of captions nearer to the sound than its own
     assert (better < 1).float().mean() >= 0.5
     assert (better < 10).float().mean() >= 0.95
 
@@ -71,7 +71,7 @@ def test_towers_leave_a_modality_gap(embeddings: tuple[torch.Tensor, torch.Tenso
     assert 0.6 < cosine <= 0.9
 
 
-def test_language_model_says_what_it_is_given(backbone: Backbone) -> None:
+def test_language_model_names_the_sounds_in_its_context(backbone: Backbone) -> None:
     model, tokenizer = backbone.language_model(), backbone.tokenizer
     rng = np.random.default_rng(20_000_001)
     scenes = [sample_scene(rng, unseen=i % 2 == 0) for i in range(60)]
@@ -83,10 +83,10 @@ def test_language_model_says_what_it_is_given(backbone: Backbone) -> None:
 
 
 def _continue(model: LanguageModel, tokens: list[int], tokenizer: Tokenizer) -> str:
-    """Return the likeliest continuation of tokens, one token after the other."""
+    """Return the greedy continuation of a sequence of tokens, decoded."""
     state, logits = model.start(model.gpt2.transformer.wte(torch.tensor([tokens])))
-    said: list[int] = []
-    while len(said) < 40 and (token := int(logits.argmax())) != tokenizer.end_id:
-        said.append(token)
+    generated: list[int] = []
+    while len(generated) < 40 and (token := int(logits.argmax())) != tokenizer.end_id:
+        generated.append(token)
         state, logits = model.advance(state, torch.tensor([0]), torch.tensor([token]))
-    return tokenizer.decode(said)
+    return tokenizer.decode(generated)

@@ -1,4 +1,4 @@
-"""Captions of the sound world: every wording of every scene names its sounds and nothing else."""
+"""Tests of the sound world's captions: every caption of every scene names its sounds and nothing else."""
 
 import re
 
@@ -42,13 +42,13 @@ def _scenes(draw: st.DrawFn) -> Scene:
 
 
 @given(scene=_scenes(), seed=st.integers(0, 2**32))
-def test_every_wording_parses_back_to_its_scene(scene: Scene, seed: int) -> None:
+def test_captions_parse_back_to_the_sounds_of_their_scene(scene: Scene, seed: int) -> None:
     caption = word_scene(scene, np.random.default_rng(seed))
     assert sorted(parse_events(caption)) == sorted(scene.kinds)
 
 
 @given(scene=_scenes(), seed=st.integers(0, 2**32))
-def test_every_attribute_is_said(scene: Scene, seed: int) -> None:
+def test_captions_name_every_attribute(scene: Scene, seed: int) -> None:
     caption = word_scene(scene, np.random.default_rng(seed))
     for event in scene.events:
         values = (event.level, event.distance, event.pace, "repeated" if event.repeated else None)
@@ -57,33 +57,33 @@ def test_every_attribute_is_said(scene: Scene, seed: int) -> None:
 
 
 @given(scene=_scenes(), seed=st.integers(0, 2**32))
-def test_captions_are_tidy_text(scene: Scene, seed: int) -> None:
+def test_captions_are_well_formed(scene: Scene, seed: int) -> None:
     caption = word_scene(scene, np.random.default_rng(seed))
     assert re.fullmatch(r"[A-Z][a-z]*(?:,? [a-z]+)*", caption)
-    assert not re.search(r"\b(\w+) \1\b", caption), "a word twice in a row"
+    assert not re.search(r"\b(\w+) \1\b", caption), "the same word twice in a row"
     assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", caption.lower()), "a wrong article"
 
 
-def test_drawn_scenes_get_4_to_16_words() -> None:
+def test_captions_of_drawn_scenes_have_4_to_16_words() -> None:
     rng = np.random.default_rng(3)
     lengths = [len(word_scene(sample_scene(rng, unseen=i % 2 == 0), rng).split()) for i in range(4000)]
     assert 4 <= min(lengths) and max(lengths) <= 16
 
 
-def test_order_of_a_sequence_can_be_read() -> None:
+def test_order_of_a_sequence_can_be_parsed() -> None:
     rng = np.random.default_rng(4)
     scene = Scene((Event("dog_barking"), Event("rain_falling"), Event("car_horn")), "sequence")
     assert {parse_events(word_scene(scene, rng)) for _ in range(100)} == {scene.kinds}
 
 
-def test_what_runs_behind_is_said_to() -> None:
+def test_captions_place_the_last_sound_in_the_background() -> None:
     rng = np.random.default_rng(4)
     scene = Scene((Event("dog_barking"), Event("rain_falling")), "background")
     captions = {word_scene(scene, rng) for _ in range(100)}
     assert all(re.search(r"rain\w* [a-z ]*in the background| over rain", c.lower()) for c in captions)
 
 
-def test_a_scene_has_many_wordings() -> None:
+def test_a_scene_has_many_captions() -> None:
     rng = np.random.default_rng(5)
     scene = Scene((Event("dog_barking", level="loud"), Event("rain_falling")), "together")
     captions = {word_scene(scene, rng) for _ in range(300)}
@@ -97,7 +97,7 @@ def test_every_kind_has_two_to_four_wordings() -> None:
     assert all(2 <= len(set(wordings)) <= 4 for wordings in WORDINGS.values())
 
 
-def test_no_phrase_stands_inside_one_of_another_kind() -> None:
+def test_no_phrase_is_part_of_a_phrase_of_another_kind() -> None:
     phrases = []
     for kind, wordings in WORDINGS.items():
         for wording in wordings:
@@ -109,33 +109,33 @@ def test_no_phrase_stands_inside_one_of_another_kind() -> None:
         assert not clashes, (phrase, clashes)
 
 
-def test_parse_reads_text_that_no_scene_made() -> None:
+def test_parse_events_reads_captions_from_elsewhere() -> None:
     assert parse_events("A dog barks and a cat is meowing") == ("dog_barking", "cat_meowing")
     assert parse_events("a dog barks, a dog barks") == ("dog_barking", "dog_barking")
     assert parse_events("The manager speaks") == ()
     assert parse_events("") == ()
 
 
-def test_event_f1_counts_by_hand() -> None:
+def test_event_f1_equals_hand_computed_scores() -> None:
     rain_and_dog = Scene((Event("dog_barking"), Event("rain_falling")), "together")
     phone = Scene((Event("telephone_ringing"),), "alone")
-    # Named 3, present 3, right 2; the dog that is named twice is right once.
+    # Named 3, present 3, correct 2; the dog that is named twice counts once.
     score = event_f1(["A dog barks and a dog barks", "A phone is ringing"], [rain_and_dog, phone])
     assert (score.precision, score.recall, score.f1) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
-    # Named 1, present 3, right 1.
+    # Named 1, present 3, correct 1.
     score = event_f1(["Rain falls", "Silence"], [rain_and_dog, phone])
     assert (score.precision, score.recall, score.f1) == pytest.approx((1, 1 / 3, 0.5))
 
 
-def test_event_f1_takes_captions_as_references() -> None:
+def test_event_f1_accepts_captions_as_references() -> None:
     assert event_f1(["Rain pours while a dog barks"], ["A puppy yaps in the rain while rain falls"]).f1 == 1
 
 
-def test_event_f1_of_nothing_named_is_zero() -> None:
+def test_event_f1_is_zero_if_no_sound_is_named() -> None:
     score = event_f1(["Silence"], ["A dog barks loudly"])
     assert (score.precision, score.recall, score.f1) == (0, 0, 0)
 
 
-def test_event_f1_wants_a_reference_for_each_caption() -> None:
+def test_event_f1_requires_a_reference_for_each_caption() -> None:
     with pytest.raises(ValueError):
         event_f1(["A dog barks loudly"], [])

@@ -1,4 +1,4 @@
-"""Scenes of the sound world: what may be drawn, and what is kept out of training."""
+"""Tests of the sound world's scenes: what may be drawn, and which pairs are held out from training."""
 
 from collections import Counter
 from itertools import combinations
@@ -19,20 +19,20 @@ def _held_out_pairs(scene: Scene) -> int:
     return sum(is_held_out(a, b) for a, b in combinations(scene.kinds, 2))
 
 
-def test_held_out_pairs_are_a_sixth_and_touch_every_kind() -> None:
+def test_a_sixth_of_the_pairs_is_held_out_with_every_kind_in_one() -> None:
     held_out = [pair for pair in combinations(KINDS, 2) if is_held_out(*pair)]
     n_pairs = len(KINDS) * (len(KINDS) - 1) / 2
     assert n_pairs / 7.5 < len(held_out) < n_pairs / 5
     assert {kind for pair in held_out for kind in pair} == set(KINDS)
 
 
-def test_held_out_ignores_order_and_never_holds_for_one_kind_alone() -> None:
+def test_is_held_out_ignores_order_and_is_false_for_equal_kinds() -> None:
     assert all(is_held_out(a, b) == is_held_out(b, a) for a, b in combinations(KINDS, 2))
     assert not any(is_held_out(kind, kind) for kind in KINDS)
 
 
-def test_held_out_pairs_stay_the_same() -> None:
-    # The embedded models were trained without these pairs: a changed hash would spoil the figures in silence.
+def test_held_out_pairs_never_change() -> None:
+    # The embedded models were trained without these pairs: a changed hash would silently invalidate the figures.
     held_out = [pair for pair in combinations(sorted(KINDS), 2) if is_held_out(*pair)]
     assert len(held_out) == 188
     assert held_out[:3] == [
@@ -50,7 +50,7 @@ def test_unseen_scenes_have_a_held_out_pair() -> None:
     assert all(_held_out_pairs(scene) >= 1 for scene in _draw(1000, unseen=True))
 
 
-def test_training_scenes_hear_every_kind_alike_and_every_layout() -> None:
+def test_training_scenes_cover_kinds_evenly_and_all_layouts() -> None:
     scenes = _draw(6000, unseen=False)
     kinds = Counter(kind for scene in scenes for kind in scene.kinds)
     expected = kinds.total() / len(KINDS)
@@ -67,7 +67,7 @@ def test_about_a_third_of_the_events_have_an_attribute() -> None:
     assert any(event.repeated for event in events)
 
 
-def test_background_goes_on_behind_without_attributes() -> None:
+def test_background_sounds_are_lasting_and_have_no_attributes() -> None:
     scenes = [scene for scene in _draw(4000, unseen=False) if scene.layout == "background"]
     assert all(not KINDS[scene.kinds[-1]].short for scene in scenes)
     assert all(scene.events[-1] == Event(scene.kinds[-1]) for scene in scenes)
@@ -88,7 +88,7 @@ def test_the_same_seed_draws_the_same_scenes() -> None:
         ({"kind": "rain_falling", "repeated": True}, "not short"),
     ],
 )
-def test_an_event_that_cannot_be_is_refused(arguments: dict[str, str], message: str) -> None:
+def test_invalid_events_are_refused(arguments: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Event(**arguments)  # type: ignore[arg-type]
 
@@ -104,6 +104,6 @@ def test_an_event_that_cannot_be_is_refused(arguments: dict[str, str], message: 
         (("dog_barking", "rain_falling", "clock_ticking", "footsteps"), "together"),
     ],
 )
-def test_a_scene_that_cannot_be_is_refused(kinds: tuple[str, ...], layout: str) -> None:
+def test_invalid_scenes_are_refused(kinds: tuple[str, ...], layout: str) -> None:
     with pytest.raises(ValueError):
         Scene(tuple(Event(kind) for kind in kinds), layout)

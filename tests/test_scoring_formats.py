@@ -1,4 +1,4 @@
-"""Reading references and predictions: every form by its content, and what is said of files that are none."""
+"""Reading references and predictions: every format is detected from the content, and bad files give clear errors."""
 
 import csv
 import io
@@ -76,7 +76,7 @@ def test_coco_references_keep_images_without_annotation_and_their_file_names(tmp
     assert read.names == {"file_name": {"dog.wav": "1"}}  # "rain.wav" stands for two
 
 
-def test_json_lines_references_come_as_lists_or_one_by_one(tmp_path: Path) -> None:
+def test_json_lines_references_are_lists_or_single_captions(tmp_path: Path) -> None:
     lists = "\n".join(json.dumps({"file_name": name, "captions": texts}) for name, texts in TWO.items())
     assert references(tmp_path, lists).captions == TWO
     singly = [json.dumps({"id": name, "caption": text}) for name, texts in TWO.items() for text in texts]
@@ -92,7 +92,7 @@ def test_tables_keep_leading_spaces(tmp_path: Path, form: str, content: str, del
     assert (read.form, read.captions, read.repeated) == (form, TWO, {})
 
 
-def test_audiocaps_rows_of_a_clip_come_together_under_its_three_names(tmp_path: Path) -> None:
+def test_audiocaps_rows_are_grouped_by_clip_under_its_three_names(tmp_path: Path) -> None:
     read = references(tmp_path, AUDIOCAPS)
     assert (read.form, read.captions) == ("audiocaps", {"abc_30": ["a dog barks", "a dog"], "-x__0": ["rain falls"]})
     assert read.names == {
@@ -102,7 +102,7 @@ def test_audiocaps_rows_of_a_clip_come_together_under_its_three_names(tmp_path: 
     assert references(tmp_path, AUDIOCAPS.replace(",30,", ",30.0,")).captions == read.captions
 
 
-def test_youtube_id_with_two_start_times_is_no_name(tmp_path: Path) -> None:
+def test_youtube_id_with_two_start_times_is_not_a_name(tmp_path: Path) -> None:
     read = references(tmp_path, AUDIOCAPS + "10,abc,60,a cat\n11,abc,30,a hound\n")
     assert list(read.captions) == ["abc_30", "-x__0", "abc_60"]
     assert read.names["youtube_id"] == {"-x_": "-x__0"}
@@ -132,7 +132,7 @@ def test_coco_ids_that_are_numbers_become_text(tmp_path: Path) -> None:
     assert references(tmp_path, json.dumps(COCO)).captions["1"] == ["a dog barks", "a dog"]
 
 
-def test_table_with_predictions_and_references_serves_as_both(tmp_path: Path) -> None:
+def test_table_with_predictions_and_references_is_read_as_either(tmp_path: Path) -> None:
     content = "file_name,caption_predicted,caption_reference_01\na.wav,guess,truth\n"
     assert predictions(tmp_path, content).captions == {"a.wav": ["guess"]}
     assert references(tmp_path, content).captions == {"a.wav": ["truth"]}
@@ -140,7 +140,7 @@ def test_table_with_predictions_and_references_serves_as_both(tmp_path: Path) ->
 
 @pytest.mark.parametrize(("flag", "form"), [("--json", "jsonl"), ("--csv", "dcase"), ("-q", "text")])
 @pytest.mark.parametrize("names", [["clips/a b.wav"], ["[1] a.wav", "{é}\u2028.wav", " c,d;e.wav"]])
-def test_output_of_caption_is_read(
+def test_output_of_textcap_caption_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], flag: str, form: str
 ) -> None:
     results = [CaptionResult(Path(name), f"a dog, “barks” {i}", -0.5, 3.25) for i, name in enumerate(names)]
@@ -164,7 +164,7 @@ def test_only_line_ends_end_a_line(tmp_path: Path, inside: str) -> None:
     assert predictions(tmp_path, "\n".join(lines)).captions == wanted
 
 
-def test_single_record_is_json_lines_even_over_several_lines(tmp_path: Path) -> None:
+def test_single_record_is_json_lines_even_if_it_spans_several_lines(tmp_path: Path) -> None:
     record = {"path": "a.wav", "caption": "a dog", "score": -0.5}
     for indent in (None, 2):
         read = predictions(tmp_path, json.dumps(record, indent=indent))
@@ -173,7 +173,7 @@ def test_single_record_is_json_lines_even_over_several_lines(tmp_path: Path) -> 
     assert forced.captions == {"path": ["a.wav"], "caption": ["a dog"]}
 
 
-def test_clip_called_annotations_is_a_clip(tmp_path: Path) -> None:
+def test_clip_named_annotations_is_a_clip(tmp_path: Path) -> None:
     assert references(tmp_path, '{"annotations": ["a pen scratches"]}').form == "plain"
 
 
@@ -200,7 +200,7 @@ def test_dash_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         ("a\tfirst\n\na\tsecond\n", {"a": ["first"]}, 3),
     ],
 )
-def test_repeated_prediction_is_told_with_its_line(
+def test_repeated_prediction_is_reported_with_its_line(
     tmp_path: Path, content: str, captions: dict[str, list[str]], line: int
 ) -> None:
     read = predictions(tmp_path, content)
@@ -215,7 +215,7 @@ def test_repeated_prediction_is_told_with_its_line(
         ('{"a": ["x"], "b": ["y"],\n"a": ["z"]}', {"a": ["x"], "b": ["y"]}, {"a": 2}),
         ('{"id": "a", "captions": ["x"]}\n{"id": "a", "captions": ["x"]}', {"a": ["x"]}, {"a": 2}),
         ("file_name,caption_1\na,x\nb,y\na,z\n", {"a": ["x"], "b": ["y"]}, {"a": 4}),
-        # The same caption of two people counts twice, the same row does not.
+        # The same caption from two people counts twice, a repeated row does not.
         ("audiocap_id,youtube_id,start_time,caption\n1,a,0,x\n2,a,0,x\n1,a,0,x\n", {"a_0": ["x", "x"]}, {"a_0": 4}),
     ],
 )
@@ -236,12 +236,12 @@ def test_empty_captions_are_kept(tmp_path: Path) -> None:
 BAD = [
     (b"", r"refs is empty"),
     (b"\xef\xbb\xbf \r\n", r"refs is empty"),
-    ("a dog".encode("utf-16"), r"refs, line 1: this is UTF-16 \(save it as UTF-8\)"),
-    ('{"a": "x"}'.encode("utf-16-le"), r"refs, line 1: byte 0x00 is in no text"),
+    ("a dog".encode("utf-16"), r"refs is UTF-16 text \(save it as UTF-8\)"),
+    ('{"a": "x"}'.encode("utf-16-le"), r"refs, line 1: byte 0x00 does not belong in text"),
     (b'{"a": "x",\n"b": "caf\xe9"}', r"refs, line 2: byte 0xe9 is not UTF-8 \(if the file is cp1252"),
-    (b'{"a": "x",\n "b" "y"}', r"refs, line 2: not JSON from column 6 on: expecting ':'"),
-    (b'{"a": ["x"],\n"b": ["y"', r"refs, line 2: not JSON from column 10"),
-    (b'{"id": "a", "caption": "x"}\n{"id": "b", "caption": }', r"refs, line 2: not JSON from column 24"),
+    (b'{"a": "x",\n "b" "y"}', r"refs, line 2: not valid JSON at column 6: expecting ':'"),
+    (b'{"a": ["x"],\n"b": ["y"', r"refs, line 2: not valid JSON at column 10"),
+    (b'{"id": "a", "caption": "x"}\n{"id": "b", "caption": }', r"refs, line 2: not valid JSON at column 24"),
     (
         b'{"id": "a", "caption": "x"}\n{"id": "b", "text": "x"}',
         r"refs, line 2: expected an object .* found 'id', 'text'",
@@ -249,7 +249,7 @@ BAD = [
     (b'{"id": "a", "caption": "x"}\n["b"]', r"refs, line 2: expected an object .* found a list"),
     (
         b'{"id": "a", "caption": "x"}\n{"id": null, "caption": "x"}',
-        r"line 2: expected a text .* for \"id\", found null",
+        r"line 2: expected a string .* for \"id\", found null",
     ),
     (
         b'{"id": "a", "caption": "x"}\n{"id": "b", "caption": "x", "captions": ["y"]}\n',
@@ -258,30 +258,39 @@ BAD = [
     (b'{"a": ["x"],\n\n "b": [3]}', r"refs, line 3: expected a caption or a list of captions for 'b', found a number"),
     (b'{"a": {"caption": "x"}}', r"refs, line 1: expected a caption .* for 'a', found an object"),
     (b'[{"image_id": 1, "caption": "x"},\n{"image_id": true, "caption": "x"}]', r"line 2: .*\"image_id\", found true"),
-    (b'["a dog barks"]', r"refs, line 1: expected an object .* found a text"),
+    (b'["a dog barks"]', r"refs, line 1: expected an object .* found a string"),
     (b'{"images": [{"id": 1}],\n"annotations": [{"image_id": 2, "caption": "x"}]}', r"line 2: '2' is not among the"),
     (b'{"images": [\n{"id": 1.5}], "annotations": []}', r"refs, line 2: .*for \"id\", found a number"),
     (b'{"images": 5, "annotations": []}', r"refs, line 1: expected a list for \"images\""),
     (b'{"images": [7], "annotations": []}', r"refs, line 1: expected an object with \"id\", found a number"),
-    (b"[" * 100_000, r"refs, line 1: lists within lists"),
-    (b'{"a": ' + b"9" * 5000 + b"}", r"refs.*(digits|found a number)"),
-    (b"[]", r"refs holds no caption"),
-    (b'{"a": []}', r"refs holds no caption"),
-    (b"file_name,caption_1\n", r"refs holds no caption"),
-    (b"file_name,caption_1\na.wav,a dog, barking\n", r"refs, line 2: expected 2 cells, found 3 \(a cell that holds"),
+    (b"[" * 100_000, r"refs, line 1: nested too deeply"),
+    (b'{"a": ' + b"9" * 5000 + b"}", r"refs.*(cannot be read as JSON: .* digits|found a number)"),
+    (b"[]", r"refs contains no captions"),
+    (b'{"a": []}', r"refs contains no captions"),
+    (b"file_name,caption_1\n", r"refs contains no captions"),
+    (
+        b"file_name,caption_1\na.wav,a dog, barking\n",
+        r"refs, line 2: expected 2 cells, found 3 \(put quotes around cells",
+    ),
     (b'file_name,caption_1\na.wav,"x\ny"\nb.wav\n', r"refs, line 4: expected 2 cells, found 1$"),
-    (b'file_name,caption_1\na.wav,x\nb.wav,"a dog\nc.wav,y\n', r"refs, line 3: not a row of a table: .*\(a quote that"),
+    (
+        b'file_name,caption_1\na.wav,x\nb.wav,"a dog\nc.wav,y\n',
+        r"refs, line 3: not a valid table row: .*\(close every quote",
+    ),
     (b"file_name,caption_1\n,x\n", r"refs, line 2: expected the name of a clip, found none"),
-    (b"audiocap_id,youtube_id,start_time,caption\n1,,0,x\n", r"refs, line 2: expected a youtube_id, found none"),
-    (b"file_name,caption_1\na," + b"x" * 200_000, r"refs, line 2: not a row of a table: field larger"),
-    (b"<html><body>404</body></html>", r"refs, line 1: this is no form of references .*\(expected JSON"),
-    (b"a dog barks\na cat\n", r"refs, line 1: this is no form of references"),
-    (b"file_name,caption_predicted\na,x\n", r"no form of references .*\(references come first, then predictions\)"),
+    (b"audiocap_id,youtube_id,start_time,caption\n1,,0,x\n", r"refs, line 2: expected a youtube_id and a start_time"),
+    (b"file_name,caption_1\na," + b"x" * 200_000, r"refs, line 2: not a valid table row: field larger"),
+    (b"<html><body>404</body></html>", r"refs, line 1: not a known format of references \(expected JSON"),
+    (b"a dog barks\na cat\n", r"refs, line 1: not a known format of references"),
+    (
+        b"file_name,caption_predicted\na,x\n",
+        r"not a known format of references \(give references first, then predictions\)",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("content", "message"), BAD)
-def test_bad_references_are_one_line_that_says_where_and_what(tmp_path: Path, content: bytes, message: str) -> None:
+def test_bad_references_give_one_line_with_place_and_problem(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message) as raised:
         references(tmp_path, content)
     assert "\n" not in str(raised.value)
@@ -294,14 +303,14 @@ def test_bad_references_are_one_line_that_says_where_and_what(tmp_path: Path, co
         (b"\tx\n", r"preds, line 1: expected the name of a clip"),
         (
             b'{"a": "x",\n"b": ["y", "z"]}',
-            r"preds, line 2: expected one caption for 'b', found 2 \(references come first",
+            r"preds, line 2: expected one caption for 'b', found 2 \(give references first",
         ),
-        (CLOTHO.encode(), r"preds, line 1: this is no form of predictions .*\(references come first"),
-        (b"a dog barks\n", r"preds, line 1: this is no form of predictions .*path, tab, caption"),
+        (CLOTHO.encode(), r"preds, line 1: not a known format of predictions \(give references first"),
+        (b"a dog barks\n", r"preds, line 1: not a known format of predictions .*path, tab, caption"),
         (b"file_name;caption_predicted\na;b;c\n", r"preds, line 2: expected 2 cells, found 3"),
     ],
 )
-def test_bad_predictions_are_one_line_that_says_where_and_what(tmp_path: Path, content: bytes, message: str) -> None:
+def test_bad_predictions_give_one_line_with_place_and_problem(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message) as raised:
         predictions(tmp_path, content)
     assert "\n" not in str(raised.value)
@@ -316,29 +325,29 @@ def test_bad_predictions_are_one_line_that_says_where_and_what(tmp_path: Path, c
             r"line 1: expected columns file_name and caption_1.*found 'file_name', 'caption_reference_01'",
         ),
         ("audiocaps", CLOTHO, r"line 1: expected columns youtube_id, start_time and caption, found"),
-        ("plain", "[]", r"line 1: expected an object of captions"),
+        ("plain", "[]", r"line 1: expected an object with the captions of each clip"),
         ("coco", '{"a": "x"}', r"line 1: expected a list, or an object with \"annotations\""),
         ("jsonl", '{"a": "x"}', r"line 1: expected an object with \"id\""),
-        ("plain", CLOTHO, r"line 1: not JSON"),
-        ("text", CLOTHO, r"no form of references is called 'text' \(one of plain, coco, jsonl, clotho"),
+        ("plain", CLOTHO, r"line 1: not valid JSON"),
+        ("text", CLOTHO, r"unknown format of references 'text' \(use one of plain, coco, jsonl, clotho"),
     ],
 )
-def test_forced_form_is_held_to(tmp_path: Path, form: str, content: str, message: str) -> None:
+def test_only_the_requested_format_is_accepted(tmp_path: Path, form: str, content: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         references(tmp_path, content, form)
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot read .*nowhere\.json: No such file"):
+    with pytest.raises(InputError, match=r"nowhere\.json cannot be read: No such file"):
         read_references(tmp_path / "nowhere.json")
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="cannot be read"):
         read_references(tmp_path)
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="is not a valid file name"):
         read_references(Path("a\0b"))
 
 
 @pytest.mark.parametrize("name", ["audiocaps_test", "audiocaps_val", "clotho_eval", "clotho_val"])
-def test_references_of_the_field_are_read_whole(test_data: Path, tmp_path: Path, name: str) -> None:
+def test_references_of_known_datasets_are_read_completely(test_data: Path, tmp_path: Path, name: str) -> None:
     path = test_data / "references" / f"{name}_refs.json"
     wanted = json.loads(path.read_text(encoding="utf-8"))
     assert read_references(path).captions == wanted
@@ -347,7 +356,7 @@ def test_references_of_the_field_are_read_whole(test_data: Path, tmp_path: Path,
 
 
 @given(captions=CAPTIONS, form=st.sampled_from([form for form in FORMS["predictions"] if form != "text"]))
-def test_predictions_of_any_unicode_come_back(
+def test_predictions_in_any_unicode_are_read_unchanged(
     tmp_path_factory: pytest.TempPathFactory, captions: dict[str, str], form: str
 ) -> None:
     if form == "plain":
@@ -368,7 +377,7 @@ def test_predictions_of_any_unicode_come_back(
 
 
 @given(captions=st.dictionaries(NAME, st.lists(st.text(), min_size=1), min_size=1))
-def test_references_of_any_unicode_come_back(
+def test_references_in_any_unicode_are_read_unchanged(
     tmp_path_factory: pytest.TempPathFactory, captions: dict[str, list[str]]
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
@@ -381,7 +390,7 @@ def test_references_of_any_unicode_come_back(
 
 
 @given(content=st.one_of(st.binary(), st.text().map(str.encode), st.text('{}[]",:\\\t\n\rab0').map(str.encode)))
-def test_any_bytes_are_read_or_refused_in_one_line(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_any_bytes_are_read_or_rejected_with_one_line(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     for role in (references, predictions):
         for form in (None, *FORMS[role.__name__]):
             try:

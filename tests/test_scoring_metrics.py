@@ -1,4 +1,4 @@
-"""The metrics: equal to published values and to aac-metrics' own programs, each on its own, a score for every clip."""
+"""The metrics: equal to published values and to aac-metrics, independent of each other, with a score for every clip."""
 
 import hashlib
 import importlib.util
@@ -12,15 +12,17 @@ import threading
 import time
 import warnings
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from fake_java import count_starts, silent_java
+from textcap.cli.app import app
 from textcap.errors import DependencyError, InputError
 from textcap.scoring import aac, fluency, memory, metrics, programs
 from textcap.scoring.cleaning import clean, clean_all
@@ -28,7 +30,16 @@ from textcap.scoring.counts import bleu_counts, bleu_of_counts, meteor_of_counts
 from textcap.scoring.formats import read_references
 from textcap.scoring.jars import find_jars
 from textcap.scoring.java import find_java
-from textcap.scoring.metric_names import GROUPS, METRICS, TITLES, VOCAB, parse_metrics, with_parts
+from textcap.scoring.metric_names import (
+    BLEU,
+    GROUPS,
+    METRICS,
+    TITLES,
+    VOCAB,
+    need_aac_metrics,
+    parse_metrics,
+    with_parts,
+)
 from textcap.scoring.metrics import ScoreSettings, Scoring, score_systems
 from textcap.scoring.programs import meteor_counts, tokenize
 from textcap.scoring.results import MetricScore, add_combined, score_of_clips
@@ -38,21 +49,21 @@ PREDICTIONS = [clip["prediction"] for clip in CLIPS["clips"]]
 REFERENCES = [clip["references"] for clip in CLIPS["clips"]]
 WITHOUT_SPICE = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider_d"]
 
-ANY_TEXT = st.text(st.characters(), max_size=60)  # lone surrogates, too, which are not drawn without asking
+ANY_TEXT = st.text(st.characters(), max_size=60)  # including lone surrogates, which st.text() alone does not draw
 
 needs_aac = pytest.mark.skipif(importlib.util.find_spec("aac_metrics") is None, reason="needs aac-metrics")
 
 
 @pytest.fixture
 def jars(metric_jars: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The jars of the tokenizer and METEOR, in the cache that is looked at."""
+    """The jars of the tokenizer and METEOR, in the cache that scoring uses."""
     monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(metric_jars))
     return metric_jars
 
 
 @pytest.fixture
 def aac_metrics(jars: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The whole of aac-metrics, willing to start any Java."""
+    """The whole of aac-metrics, made to accept any version of Java."""
     if importlib.util.find_spec("aac_metrics") is None:
         pytest.skip("needs aac-metrics")
     from textcap.verify import import_msclap
@@ -77,7 +88,7 @@ def assert_scores(scoring: Scoring, recorded: dict[str, Any], system: int = 0) -
 # Names
 
 
-def test_names_and_groups_are_understood() -> None:
+def test_names_and_groups_are_parsed() -> None:
     assert parse_metrics("meteor,bleu") == ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor"]
     assert parse_metrics(" SPIDEr , cider-d,cider_d,") == ["cider_d", "spider"]
     assert parse_metrics("all") == list(METRICS)
@@ -89,13 +100,13 @@ def test_names_and_groups_are_understood() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("bleu,metoer", "no metric is called 'metoer' (did you mean meteor?)"),
-        ("spyder", "no metric is called 'spyder' (did you mean spider?)"),
-        ("qqq", "no metric is called 'qqq' (there are bleu_1, "),
-        (" , ", "no metric is named (name some of bleu_1, "),
+        ("bleu,metoer", "unknown metric 'metoer' (did you mean meteor?)"),
+        ("spyder", "unknown metric 'spyder' (did you mean spider?)"),
+        ("qqq", "unknown metric 'qqq' (use some of bleu_1, "),
+        (" , ", "no metric is given (use some of bleu_1, "),
     ],
 )
-def test_unknown_name_is_refused_with_the_nearest(text: str, message: str) -> None:
+def test_unknown_name_is_rejected_with_the_nearest(text: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_metrics(text)
     assert str(caught.value).startswith(message)
@@ -104,7 +115,7 @@ def test_unknown_name_is_refused_with_the_nearest(text: str, message: str) -> No
 # Cleaning
 
 
-def test_captions_are_one_line_without_signs() -> None:
+def test_cleaned_captions_are_one_line_without_separators() -> None:
     dirty = [
         "a\nb",
         "a\r\nb",
@@ -121,11 +132,11 @@ def test_captions_are_one_line_without_signs() -> None:
     cleaned, n_changed = clean_all(dirty)
     assert cleaned[:8] == ["a b", "a b", "a b", "a b", "a b", "a   b", "a b", "a b"]
     assert cleaned[8:] == ["a\ufffdb", "a b ", "a\tb"]
-    assert n_changed == 9  # neither a line end after the last word nor a tab
+    assert n_changed == 9  # all but the caption that only ends in a line end, and the one with a tab
 
 
 @given(st.text())
-def test_cleaned_text_is_one_line_of_utf8_and_stays_so(text: str) -> None:
+def test_cleaned_text_is_one_line_of_utf8_and_cleaning_again_changes_nothing(text: str) -> None:
     cleaned = clean(text)
     assert len(cleaned.splitlines()) <= 1
     assert "|||" not in cleaned
@@ -139,7 +150,7 @@ def test_cleaned_text_is_one_line_of_utf8_and_stays_so(text: str) -> None:
 @needs_aac
 @settings(max_examples=200)
 @given(st.lists(st.tuples(*[st.text("abc ", max_size=14)] * 3), min_size=1, max_size=6))
-def test_bleu_from_counts_is_aac_metrics_own(rows: list[tuple[str, str, str]]) -> None:
+def test_bleu_from_counts_equals_that_of_aac_metrics(rows: list[tuple[str, str, str]]) -> None:
     predictions, references = [row[0] for row in rows], [list(row[1:]) for row in rows]
     values, per_clip = aac.compute_bleu(predictions, references)
     counts = bleu_counts(predictions, references)
@@ -148,11 +159,11 @@ def test_bleu_from_counts_is_aac_metrics_own(rows: list[tuple[str, str, str]]) -
         assert bleu_of_counts(counts, n) == pytest.approx(per_clip[f"bleu_{n}"], rel=1e-9, abs=1e-15)
 
 
-def test_meteor_of_nothing_is_nothing() -> None:
+def test_meteor_of_zero_counts_is_zero() -> None:
     assert meteor_of_counts(np.zeros((3, 23))).tolist() == [0, 0, 0]
 
 
-# The programs, beside aac-metrics' own starts of them
+# The Java programs, compared with the way in which aac-metrics runs them
 
 ODD = [
     "A dog (large) barks, doesn't it?",
@@ -169,7 +180,7 @@ ODD = [
 
 
 @pytest.mark.java
-def test_tokenizer_gives_what_aac_metrics_gives(aac_metrics: ModuleType) -> None:
+def test_tokenizer_equals_that_of_aac_metrics(aac_metrics: ModuleType) -> None:
     own = importlib.import_module("aac_metrics.utils.tokenization").preprocess_mono_sents
     java = find_java()
     tokens = tokenize([*ODD, *PREDICTIONS], java, find_jars("ptb").class_path)
@@ -179,8 +190,8 @@ def test_tokenizer_gives_what_aac_metrics_gives(aac_metrics: ModuleType) -> None
 
 
 @pytest.mark.java
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its pipes are never closed
-def test_meteor_gives_what_aac_metrics_gives(aac_metrics: ModuleType) -> None:
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # aac-metrics never closes its pipes
+def test_meteor_equals_that_of_aac_metrics(aac_metrics: ModuleType) -> None:
     own = importlib.import_module("aac_metrics.functional").meteor
     predictions = [*CLIPS["tokens"], "a dog barks", "", "the", "x 3.5 times"]
     references = [[r.lower() for r in rs] for rs in REFERENCES]
@@ -192,7 +203,7 @@ def test_meteor_gives_what_aac_metrics_gives(aac_metrics: ModuleType) -> None:
 
 
 @pytest.mark.java
-def test_every_caption_gets_its_tokens_wherever_the_empty_ones_are(jars: Path) -> None:
+def test_tokens_stay_with_their_captions_if_some_are_empty(jars: Path) -> None:
     java, class_path = find_java(), find_jars("ptb").class_path
     captions = ["", "A dog.\nA cat.", "\u2028", "a|||b", "!", "Rain", "", "\n"]
     assert tokenize(captions, java, class_path).captions == ["", "a dog a cat", "", "a b", "", "rain", "", ""]
@@ -211,7 +222,7 @@ def test_any_unicode_is_tokenised(jars: Path, captions: list[str]) -> None:
 @pytest.mark.java
 @settings(max_examples=4, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(ANY_TEXT, st.lists(ANY_TEXT, min_size=1, max_size=3)), min_size=40, max_size=80))
-def test_any_unicode_gets_as_many_scores_as_clips(jars: Path, clips: list[tuple[str, list[str]]]) -> None:
+def test_any_unicode_gets_one_score_per_clip(jars: Path, clips: list[tuple[str, list[str]]]) -> None:
     clips = [*clips, ("a \ud800 dog", ["\udfff", "\ud83d barks"])]
     predictions, references = [clip[0] for clip in clips], [clip[1] for clip in clips]
     for name, score in score_systems(references, [predictions], [*WITHOUT_SPICE, "vocab"]).systems[0].scores.items():
@@ -228,7 +239,7 @@ def test_any_unicode_gets_as_many_scores_as_clips(jars: Path, clips: list[tuple[
 
 @needs_aac
 @pytest.mark.java
-def test_clips_of_our_own_score_as_recorded_whatever_is_scored_with_them(jars: Path) -> None:
+def test_own_clips_score_as_recorded_together_with_other_systems(jars: Path) -> None:
     other = [references[1] for references in REFERENCES]
     other[3] = "crickets |||\nchirp"
     done: list[str] = []
@@ -251,7 +262,7 @@ def test_clips_of_our_own_score_as_recorded_whatever_is_scored_with_them(jars: P
 @needs_aac
 @pytest.mark.java
 @pytest.mark.parametrize("name", ["conette_audiocaps_test", "timkonr_clapcap_audiocaps_inference"])
-def test_published_values_are_met(jars: Path, test_data: Path, name: str) -> None:
+def test_published_values_are_reproduced(jars: Path, test_data: Path, name: str) -> None:
     oracle = json.loads((test_data / "oracle" / f"{name}.json").read_text(encoding="utf-8"))
     items, published = oracle["items"], oracle["published"]
     references, predictions = [item["references"] for item in items], [item["candidate"] for item in items]
@@ -263,13 +274,13 @@ def test_published_values_are_met(jars: Path, test_data: Path, name: str) -> Non
         assert scores[metric].value == pytest.approx(published[metric], abs=tolerance), metric
         per_clip = scores[metric].per_clip
         assert per_clip is not None and len(per_clip) == len(items)
-        if "scores" in items[0] and metric != "cider_d":  # its weights were rounded when they were published
+        if "scores" in items[0] and metric != "cider_d":  # its word weights were rounded before publication
             assert per_clip.tolist() == pytest.approx([item["scores"][metric] for item in items], abs=1e-9), metric
 
 
 @needs_aac
 @pytest.mark.java
-def test_one_clip_has_no_cider_d(jars: Path) -> None:
+def test_cider_d_of_a_single_clip_is_undefined(jars: Path) -> None:
     scores = score_systems([["a dog barks"]], [["a dog"]], ["rouge_l", "cider_d"]).systems[0].scores
     assert scores["rouge_l"].value is not None
     assert scores["cider_d"].value is None and scores["cider_d"].per_clip is None
@@ -277,7 +288,7 @@ def test_one_clip_has_no_cider_d(jars: Path) -> None:
     assert "undefined for a single clip" in (scores["cider_d"].problem or "")
 
 
-def test_combined_metrics_follow_from_their_parts_clip_by_clip() -> None:
+def test_combined_metrics_are_computed_from_their_parts_clip_by_clip() -> None:
     cider_d, spice, fer, sbert = (np.array(v) for v in ([0.5, 1.5], [0.25, 0.0], [0.0, 1.0], [0.5, 0.25]))
     parts = {"cider_d": cider_d, "spice": spice, "fer": fer, "sbert_sim": sbert}
     scores = {name: score_of_clips(name, values) for name, values in parts.items()}
@@ -290,22 +301,22 @@ def test_combined_metrics_follow_from_their_parts_clip_by_clip() -> None:
 
 
 @pytest.mark.parametrize("spice_too", [False, True])
-def test_a_combined_metric_says_what_it_lacks(spice_too: bool) -> None:
+def test_combined_metric_names_the_parts_that_it_lacks(spice_too: bool) -> None:
     scores = {"cider_d": MetricScore("cider_d", problem="undefined for x", is_undefined=True)}
     scores["spice"] = MetricScore("spice", problem="no jar") if spice_too else score_of_clips("spice", np.ones(1))
     add_combined(scores, ["spider"])
-    lacking = "CIDEr-D, which is undefined" + (" and SPICE, which failed" if spice_too else "")
-    assert scores["spider"].problem == f"follows from {lacking}"
+    missing = "CIDEr-D, which is undefined" + (", and SPICE, which failed" if spice_too else "")
+    assert scores["spider"].problem == f"needs {missing}"
     assert scores["spider"].is_undefined is not spice_too
 
 
 @needs_aac
 @pytest.mark.java
-def test_clips_without_words_are_scored_or_said_to_be_undefined(jars: Path) -> None:
+def test_clips_without_words_are_scored_or_reported_as_undefined(jars: Path) -> None:
     scores = score_systems([["..."], [""]], [["a dog", ""]], [*WITHOUT_SPICE, "vocab"]).systems[0].scores
     for name in ("bleu_1", "meteor", "rouge_l"):
         assert scores[name].per_clip is not None and scores[name].per_clip.tolist() == pytest.approx([0, 0], abs=1e-9)
-    assert scores["cider_d"].problem == "undefined: no reference has a word"
+    assert scores["cider_d"].problem == "undefined: no reference contains a word"
     assert scores["vocab.cands"].value == 2
     assert scores["vocab.f1"].is_undefined
 
@@ -313,18 +324,19 @@ def test_clips_without_words_are_scored_or_said_to_be_undefined(jars: Path) -> N
 @pytest.mark.parametrize(
     ("references", "systems"), [([], [[]]), ([["a"], []], [["a", "b"]]), ([["a"], ["b"]], [["a"]])]
 )
-def test_numbers_that_do_not_fit_are_refused(references: list[list[str]], systems: list[list[str]]) -> None:
-    with pytest.raises(ValueError, match="needs a reference"):
+def test_clips_without_a_caption_or_reference_are_rejected(
+    references: list[list[str]], systems: list[list[str]]
+) -> None:
+    with pytest.raises(ValueError, match="at least one clip, each with a reference"):
         score_systems(references, systems, ["rouge_l"])
 
 
-# Each on its own
+# Independent metrics
 
 
+@needs_aac
 @pytest.mark.java
-def test_what_is_known_of_versions_is_told_though_the_tokenizer_failed(
-    jars: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_versions_are_reported_even_if_the_tokenizer_failed(jars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **options: object) -> None:
         raise DependencyError("Java did not answer")
 
@@ -336,7 +348,7 @@ def test_what_is_known_of_versions_is_told_though_the_tokenizer_failed(
     assert any(name.endswith("stanford-corenlp-3.4.1.jar") for name in found.jars)
 
 
-def test_without_java_every_metric_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_java_every_metric_reports_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings_ = ScoreSettings(java=str(tmp_path / "no-java"))
     scores = score_systems(REFERENCES, [PREDICTIONS], ["meteor", "spider"], settings_).systems[0].scores
     assert list(scores) == ["meteor", "cider_d", "spice", "spider"]
@@ -348,37 +360,39 @@ def test_without_java_every_metric_says_so(monkeypatch: pytest.MonkeyPatch, tmp_
 
 @needs_aac
 @pytest.mark.java
-def test_missing_jars_cost_their_own_metrics_only(jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_jars_affect_only_their_own_metrics(
+    jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(jars / "aac-metrics" / "stanford_nlp", tmp_path / "aac-metrics" / "stanford_nlp", symlinks=True)
     monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(tmp_path))
     names = [*WITHOUT_SPICE, "spice", "spider"]
     scores = score_systems(REFERENCES, [PREDICTIONS], names).systems[0].scores
     assert {name for name, score in scores.items() if score.problem} == {"meteor", "spice", "spider"}
     assert "textcap fetch metrics" in (scores["meteor"].problem or "")
-    assert scores["spider"].problem == "follows from SPICE, which failed"
+    assert scores["spider"].problem == "needs SPICE, which failed"
     assert scores["rouge_l"].value == pytest.approx(CLIPS["scores"]["rouge_l"]["value"], abs=1e-9)
 
 
 @needs_aac
 @pytest.mark.java
 @pytest.mark.parametrize(
-    ("misdeed", "message"),
+    ("body", "message"),
     [
-        ("sys.exit('no such thing')", "died (exit code 1): no such thing"),
-        ("print('a b c')", "METEOR printed something else than numbers"),
-        ("print('1.0 2.0')", "METEOR gave 1 lines for 10 captions"),
-        ("print('nan ' * 23 + '\\n', end='')", "METEOR gave 1 lines for 10 captions"),
-        ("sys.stdout.buffer.write(b'\\xff')", "METEOR printed what is not UTF-8"),
-        ("os.kill(os.getpid(), 11)", "died (signal SIGSEGV)"),
+        ("sys.exit('no such thing')", "failed (exit code 1): no such thing"),
+        ("print('a b c')", "METEOR printed something other than numbers"),
+        ("print('1.0 2.0')", "METEOR returned 1 line for 10 captions"),
+        ("print('nan ' * 23 + '\\n', end='')", "METEOR returned 1 line for 10 captions"),
+        ("sys.stdout.buffer.write(b'\\xff')", "METEOR printed text that is not UTF-8"),
+        ("os.kill(os.getpid(), 11)", "failed (signal SIGSEGV)"),
     ],
 )
-def test_a_java_that_fails_at_meteor_leaves_the_others(
-    jars: Path, tmp_path: Path, misdeed: str, message: str, monkeypatch: pytest.MonkeyPatch
+def test_other_metrics_survive_a_meteor_that_fails(
+    jars: Path, tmp_path: Path, body: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    java = silent_java(tmp_path / "java", f"run_real() if program == 'PTBTokenizer' else {misdeed}")
+    java = silent_java(tmp_path / "java", f"run_real() if program == 'PTBTokenizer' else {body}")
     scores = score_systems(REFERENCES, [PREDICTIONS], WITHOUT_SPICE, ScoreSettings(java=str(java))).systems[0].scores
     assert {name for name, score in scores.items() if score.problem} == {"meteor"}
     assert message in (scores["meteor"].problem or "")
@@ -388,39 +402,39 @@ def test_a_java_that_fails_at_meteor_leaves_the_others(
 
 @needs_aac
 @pytest.mark.java
-def test_a_java_that_hangs_at_meteor_leaves_the_others(
-    jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_metrics_survive_a_meteor_that_hangs(jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "PATIENCE_S", 20.0)
     body = "run_real() if program == 'PTBTokenizer' else time.sleep(600)"
     settings = ScoreSettings(java=str(silent_java(tmp_path / "java", body)))
     scores = score_systems(REFERENCES, [PREDICTIONS], ["rouge_l", "meteor"], settings).systems[0].scores
-    assert "was not done after" in (scores["meteor"].problem or "")
+    assert "did not finish within" in (scores["meteor"].problem or "")
     assert scores["rouge_l"].value == pytest.approx(CLIPS["scores"]["rouge_l"]["value"], abs=1e-9)
 
 
-def test_a_tokenizer_that_hangs_is_stopped(jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokenizer_that_hangs_is_stopped(jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "PATIENCE_S", 1.0)
     java = silent_java(tmp_path / "java", "time.sleep(600)")
     scores = score_systems(REFERENCES, [PREDICTIONS], WITHOUT_SPICE, ScoreSettings(java=str(java))).systems[0].scores
-    assert all("was not done after" in (score.problem or "") for score in scores.values())
+    assert all("did not finish within" in (score.problem or "") for score in scores.values())
 
 
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("print('one line too few')", "the tokenizer gave 1 lines for 40 captions"),
-        ("sys.stdout.buffer.write(b'\\xff\\n' * 40)", "the tokenizer printed what is not UTF-8"),
+        ("print('a single line')", "the tokenizer returned 1 line for 40 captions"),
+        ("sys.stdout.buffer.write(b'\\xff\\n' * 40)", "the tokenizer printed text that is not UTF-8"),
     ],
 )
-def test_a_tokenizer_that_cannot_be_trusted_stops_all(jars: Path, tmp_path: Path, body: str, message: str) -> None:
+def test_all_metrics_fail_if_the_tokenizer_returns_unexpected_output(
+    jars: Path, tmp_path: Path, body: str, message: str
+) -> None:
     java = silent_java(tmp_path / "java", body)
     scores = score_systems(REFERENCES, [PREDICTIONS], WITHOUT_SPICE, ScoreSettings(java=str(java))).systems[0].scores
     assert all(message in (score.problem or "") for score in scores.values())
 
 
 @pytest.mark.parametrize("available_mb", [100_000, 3200, 2000, None])
-def test_meteor_and_spice_fit_into_memory_together_or_run_in_turn(
+def test_meteor_and_spice_share_the_memory_or_take_turns(
     jars: Path, tmp_path: Path, available_mb: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "available_mb", lambda: available_mb)
@@ -444,7 +458,7 @@ def test_meteor_and_spice_fit_into_memory_together_or_run_in_turn(
 
     monkeypatch.setattr(metrics, "meteor_counts", stand_in("meteor"))
     monkeypatch.setattr(metrics, "spice", stand_in("spice"))
-    monkeypatch.setattr(metrics._Run, "_jars", lambda self, name: find_jars("meteor"))
+    monkeypatch.setattr(metrics._Run, "_find_jars", lambda self, name: find_jars("meteor"))
     body = "sys.stdout.write(sys.stdin.read())"
     score_systems(
         REFERENCES, [PREDICTIONS], ["meteor", "spice"], ScoreSettings(java=str(silent_java(tmp_path / "j", body)))
@@ -460,32 +474,30 @@ def test_meteor_and_spice_fit_into_memory_together_or_run_in_turn(
 # Tables
 
 
-def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+def test_repeated_column_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("file_name,caption_1,caption_1\na.wav,a dog,a cat\n")
-    with pytest.raises(InputError, match=r"table.csv, line 1: two columns are called .*caption_1"):
+    with pytest.raises(InputError, match=r"table.csv, line 1: two columns are named .*caption_1"):
         read_references(path)
     path.write_text("file_name,caption_1,,\na.wav,a dog,,\n")
     assert read_references(path).captions == {"a.wav": ["a dog"]}
 
 
 @pytest.mark.parametrize("quote", ["", '"'])
-def test_a_cell_that_is_too_long_is_not_put_down_to_doubled_quotes(tmp_path: Path, quote: str) -> None:
+def test_hint_for_a_cell_that_is_too_long_does_not_mention_doubled_quotes(tmp_path: Path, quote: str) -> None:
     path = tmp_path / "table.csv"
     path.write_text(f"file_name,caption_1\na.wav,a dog\nb.wav,{quote}{'x' * 140_000}\n")
-    with pytest.raises(
-        InputError, match="line 3: not a row of a table: field larger .*no cell may be so long"
-    ) as error:
+    with pytest.raises(InputError, match="line 3: not a valid table row: field larger .*the cell is too long") as error:
         read_references(path)
-    assert "written twice" not in str(error.value)
+    assert "double every quote" not in str(error.value)
 
 
-# One start
+# Processes
 
 
 @needs_aac
 @pytest.mark.java
-def test_bleu_rouge_and_cider_start_one_java(jars: Path, tmp_path: Path) -> None:
+def test_bleu_rouge_and_cider_start_java_once(jars: Path, tmp_path: Path) -> None:
     java = silent_java(tmp_path / "java", "run_real()")
     names = parse_metrics("bleu,rouge_l,cider_d")
     systems = [PREDICTIONS, [references[0] for references in REFERENCES]]
@@ -496,7 +508,7 @@ def test_bleu_rouge_and_cider_start_one_java(jars: Path, tmp_path: Path) -> None
 
 @needs_aac
 @pytest.mark.java
-def test_ctrl_c_ends_what_runs_beside(jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_stops_running_processes(jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
@@ -520,21 +532,99 @@ def test_ctrl_c_ends_what_runs_beside(jars: Path, tmp_path: Path, monkeypatch: p
     assert not list(scratch.iterdir())
 
 
-@pytest.mark.java
-def test_without_aac_metrics_what_needs_it_says_so(jars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# Without aac-metrics
+
+MISSING = "aac-metrics, which computes {}, is not installed (pip install 'textcap[reference]')"
+
+
+@pytest.fixture
+def without_aac_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide aac-metrics, on a Python that could install it."""
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "aac_metrics" else find_spec(name, *rest)
     )
     for name in [name for name in sys.modules if name.startswith("aac_metrics")]:
         monkeypatch.delitem(sys.modules, name)
-    scores = score_systems(REFERENCES, [PREDICTIONS], ["bleu_1", "meteor"]).systems[0].scores
+    monkeypatch.setattr(aac, "sys", SimpleNamespace(version_info=(3, 12), modules=sys.modules))
+
+
+@pytest.mark.java
+@pytest.mark.usefixtures("without_aac_metrics")
+def test_without_aac_metrics_meteor_is_computed_and_the_others_name_the_extra(jars: Path) -> None:
+    names = ["bleu_1", "meteor", "cider_d", "sbert_sim", "fer"]
+    scores = score_systems(REFERENCES, [PREDICTIONS], names).systems[0].scores
     assert scores["meteor"].value == pytest.approx(CLIPS["scores"]["meteor"]["value"], abs=1e-9)
-    assert (scores["bleu_1"].problem or "").startswith("aac-metrics, which computes this, is not installed (")
+    assert {score.problem for name, score in scores.items() if name != "meteor"} == {MISSING.format("this metric")}
+
+
+@pytest.mark.usefixtures("without_aac_metrics")
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (["rouge_l"], "this metric"),
+        (["spider"], "this metric"),
+        ([*BLEU, "cider_d", "fense", "vocab"], "these metrics"),
+    ],
+)
+def test_without_aac_metrics_scoring_fails_before_java_starts(
+    names: list[str], what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "find_jars", lambda name: pytest.fail("jars were searched for"))
+    java = silent_java(tmp_path / "java", "")
+    with pytest.raises(DependencyError) as caught:
+        score_systems(REFERENCES, [PREDICTIONS], names, ScoreSettings(java=str(java)))
+    assert str(caught.value) == MISSING.format(what)
+    assert count_starts(java) == 0
+
+
+@pytest.mark.usefixtures("without_aac_metrics")
+def test_without_aac_metrics_the_command_prints_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("refs.json").write_text('{"a": ["a dog"], "b": ["rain"]}')
+    Path("said.json").write_text('{"a": "a dog", "b": "wind"}')
+    arguments = ["score", "refs.json", "said.json", "--java", "no-such-java", "--metrics"]
+    done = CliRunner().invoke(app, [*arguments, "cider_d,spider"], catch_exceptions=False)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == f"textcap: {MISSING.format('these metrics')}\n"
+    done = CliRunner().invoke(app, [*arguments, "cider_d,spice"], catch_exceptions=False)
+    assert done.exit_code == 1 and "--java is no-such-java" in done.stdout  # SPICE could be computed
+
+
+def test_metrics_that_need_aac_metrics_are_all_but_meteor_and_spice() -> None:
+    assert [name for name in METRICS if not need_aac_metrics([name])] == ["meteor", "spice"]
+    assert need_aac_metrics(["bleu_1", "spider"])
+    assert not need_aac_metrics(["bleu_1", "meteor"]) and not need_aac_metrics([])
+
+
+@pytest.mark.usefixtures("without_aac_metrics")
+@pytest.mark.parametrize(
+    ("version", "hint"),
+    [((3, 12), "pip install 'textcap[reference]'"), ((3, 13), "it cannot be installed on Python 3.13 and later: use")],
+)
+def test_hint_for_aac_metrics_depends_on_the_python(
+    version: tuple[int, int], hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aac, "sys", SimpleNamespace(version_info=version, modules=sys.modules))
+    for load in (aac.load_fer, aac.check_installed):
+        with pytest.raises(DependencyError) as caught:
+            load()
+        assert (caught.value.hint or "").startswith(hint)
 
 
 @needs_aac
-def test_bleu_loads_none_of_what_aac_metrics_loads_with_it() -> None:
+def test_package_that_aac_metrics_cannot_import_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    monkeypatch.delitem(sys.modules, "aac_metrics.functional.sbert_sim", raising=False)
+    with pytest.raises(DependencyError) as caught:
+        aac.load_sbert_sim()
+    assert str(caught.value).startswith("aac-metrics cannot be loaded: ")
+    assert "sentence_transformers" in caught.value.message
+    assert caught.value.hint == "pip install 'textcap[reference]'"
+
+
+@needs_aac
+def test_bleu_does_not_load_the_dependencies_of_other_metrics() -> None:
     code = """
 import sys
 from textcap.scoring.aac import compute_bleu, compute_cider_d, compute_rouge_l, compute_vocab
@@ -543,8 +633,8 @@ for compute in (compute_bleu, compute_cider_d, compute_rouge_l, compute_vocab):
 print(*sorted({name.split(".")[0] for name in sys.modules}), "aac_metrics" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
-    *loaded, has_front = done.stdout.split()
-    assert "aac_metrics" in loaded and has_front == "False"
+    *loaded, has_package = done.stdout.split()
+    assert "aac_metrics" in loaded and has_package == "False"
     assert {"msclap", "transformers", "sentence_transformers", "torchaudio"}.isdisjoint(loaded)
 
 
@@ -559,30 +649,30 @@ def no_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @needs_aac
 @pytest.mark.java
 @pytest.mark.usefixtures("no_models")
-def test_missing_models_are_named_with_the_way_to_get_them(jars: Path, tmp_path: Path) -> None:
+def test_missing_models_are_named_with_how_to_download_them(jars: Path, tmp_path: Path) -> None:
     scores = score_systems(REFERENCES, [PREDICTIONS], ["rouge_l", "fense"]).systems[0].scores
     assert list(scores) == ["rouge_l", "sbert_sim", "fer", "fense"]
     assert scores["rouge_l"].value is not None
     assert "hf download sentence-transformers/paraphrase-TinyBERT-L6-v2" in (scores["sbert_sim"].problem or "")
     assert f"to {tmp_path / 'fense'}" in (scores["fer"].problem or "")
-    assert (scores["fense"].problem or "").startswith("follows from SBERT, which failed")
+    assert (scores["fense"].problem or "").startswith("needs SBERT, which failed")
 
 
 @needs_aac
 @pytest.mark.usefixtures("no_models")
-def test_a_detector_that_was_cut_off_is_not_loaded(tmp_path: Path) -> None:
+def test_incomplete_detector_is_not_loaded(tmp_path: Path) -> None:
     (tmp_path / "fense").mkdir()
     (tmp_path / "fense" / "echecker_clotho_audiocaps_base.ckpt").write_bytes(b"PK\x03\x04 half of it")
-    with pytest.raises(DependencyError, match="is not the fluency error detector, or not all of it"):
+    with pytest.raises(DependencyError, match="is not the fluency error detector, or is incomplete"):
         fluency.fluency_errors([["a dog"]], "cpu")
 
 
 @needs_aac
 @pytest.mark.usefixtures("no_models")
-def test_fense_of_tiny_models_is_aac_metrics_own(
+def test_fense_with_tiny_models_equals_that_of_aac_metrics(
     aac_metrics: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Models of a few thousand weights, laid where the real ones would be."""
+    """Use models of a few thousand weights in the places of the real ones."""
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers import BertConfig, BertModel, BertTokenizerFast
@@ -633,7 +723,7 @@ def test_fense_of_tiny_models_is_aac_metrics_own(
     similarities = fluency.sentence_similarities([CLIPS["tokens"]], REFERENCES, "cpu")[0]
     assert errors.tolist() == clips["fer"].tolist()
     assert similarities.tolist() == pytest.approx(clips["sbert_sim"].tolist(), abs=1e-6)
-    # What they are is told: a snapshot's folder is its commit.
+    # Versions are reported: the name of a snapshot's folder is its commit.
     versions = fluency.model_versions(["sbert_sim", "fer", "rouge_l"])
     assert versions == {fluency._SENTENCE_MODEL: "0" * 40, fluency._DETECTOR: fluency._DETECTOR_SHA256}
     assert float((similarities * (1 - 0.9 * errors)).mean()) == pytest.approx(float(corpus["fense"]), abs=1e-6)

@@ -1,4 +1,4 @@
-"""SPICE: equal to published values, sure of its clips, with a cache that is never trusted blindly."""
+"""SPICE: equal to published values, scores in the order of the clips, and a cache that is checked before use."""
 
 import csv
 import errno
@@ -40,7 +40,7 @@ needs_aac = pytest.mark.skipif(importlib.util.find_spec("aac_metrics") is None, 
 
 @pytest.fixture
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder for temporary files, of which none may be left."""
+    """The folder for temporary files, which must be empty after a run."""
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -49,7 +49,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Program:
-    """Jars that only a stand-in for Java would run."""
+    """Jars that do not exist, for a fake Java."""
     return Program("spice", (tmp_path / "spice" / "spice-1.0.jar",), {"spice/spice-1.0.jar": "0" * 64}, [])
 
 
@@ -58,7 +58,7 @@ def run_stand_in(folder: Path, body: str, program: Program, n_clips: int = 3, **
     return spice(["a dog"] * n_clips, [["a cat"]] * n_clips, java, program, **how)
 
 
-def test_results_are_put_in_the_order_of_the_clips(tmp_path: Path, program: Program, scratch: Path) -> None:
+def test_results_are_returned_in_the_order_of_the_clips(tmp_path: Path, program: Program, scratch: Path) -> None:
     found = run_stand_in(tmp_path / "java", "answer([(2, 0.3), (0, 0.1), (1, None)])", program)
     assert found.per_clip[[0, 2]].tolist() == [0.1, 0.3]
     assert math.isnan(found.per_clip[1])
@@ -68,17 +68,17 @@ def test_results_are_put_in_the_order_of_the_clips(tmp_path: Path, program: Prog
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("answer([(0, 0.1), (1, 0.1)])", "SPICE gave 2 results for 3 clips"),
-        ("answer([(0, 0.1), (1, 0.1), (1, 0.1)])", "SPICE gave 3 results for 3 clips, or for others"),
-        ("answer([(0, 0.1), (1, 0.1), (7, 0.1)])", "SPICE gave 3 results for 3 clips, or for others"),
+        ("answer([(0, 0.1), (1, 0.1)])", "SPICE returned 2 results for 3 clips"),
+        ("answer([(0, 0.1), (1, 0.1), (1, 0.1)])", "SPICE returned 3 results for 3 clips, or results for other clips"),
+        ("answer([(0, 0.1), (1, 0.1), (7, 0.1)])", "SPICE returned 3 results for 3 clips, or results for other clips"),
         ("open(arguments[arguments.index('-out') + 1], 'wb').write(b'\\xff[[')", "SPICE's result cannot be read"),
         ("open(arguments[arguments.index('-out') + 1], 'w')", "SPICE's result cannot be read"),
         ("pass", "SPICE's result cannot be read"),
-        ("print('x', file=sys.stderr); sys.exit(3)", r"died \(exit code 3\): x"),
-        ("time.sleep(600)", "was not done after 1 s"),
+        ("print('x', file=sys.stderr); sys.exit(3)", r"failed \(exit code 3\): x"),
+        ("time.sleep(600)", "did not finish within 1 s"),
     ],
 )
-def test_what_is_no_result_is_one_line(
+def test_unexpected_result_is_a_one_line_error(
     tmp_path: Path, program: Program, scratch: Path, body: str, message: str
 ) -> None:
     with pytest.raises(JavaError, match=message) as caught:
@@ -88,17 +88,17 @@ def test_what_is_no_result_is_one_line(
     assert not list(scratch.iterdir())
 
 
-def test_no_room_for_temporary_files_is_one_line(
+def test_missing_temporary_folder_is_a_one_line_error(
     tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     java = Java(str(silent_java(tmp_path / "java", "answer([(0, 0.5)])")), "test")
-    with pytest.raises(JavaError, match=r"^cannot write to .*nowhere: .*TMPDIR"):
+    with pytest.raises(JavaError, match=r"nowhere cannot be written: .*TMPDIR"):
         spice(["a dog"], [["a dog"]], java, program)
 
 
 @pytest.mark.parametrize("what", ["mkdir", "write_text"])
-def test_a_disk_that_fills_up_is_one_line_and_costs_no_cache(
+def test_full_disk_is_a_one_line_error_and_leaves_the_cache_unchanged(
     tmp_path: Path, program: Program, scratch: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     java, kept = Java(str(silent_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
@@ -112,14 +112,14 @@ def test_a_disk_that_fills_up_is_one_line_and_costs_no_cache(
         return real(path, *rest, **named)
 
     monkeypatch.setattr(Path, what, fail)
-    with pytest.raises(JavaError, match=f"^cannot write to {scratch}: No space left on device .*TMPDIR") as caught:
+    with pytest.raises(JavaError, match=f"^{scratch} cannot be written: No space left on device .*TMPDIR") as caught:
         spice(["a"], [["b"]], java, program, cache_folder=kept)
     assert caught.value.problem == "no room"
     assert {path: path.read_bytes() for path in kept.iterdir()} == whole
     assert not list(scratch.iterdir())
 
 
-def test_captions_too_long_to_parse_are_left_out(tmp_path: Path, program: Program) -> None:
+def test_captions_too_long_to_parse_are_skipped(tmp_path: Path, program: Program) -> None:
     body = "answer([(i['image_id'], len(i['refs'])) for i in asked()])"
     java = Java(str(silent_java(tmp_path / "java", body)), "a test")
     long, most = " ".join(["dog"] * (MAX_WORDS + 1)), " ".join(["dog"] * MAX_WORDS)
@@ -129,7 +129,7 @@ def test_captions_too_long_to_parse_are_left_out(tmp_path: Path, program: Progra
     assert math.isnan(found.per_clip[1]) and found.per_clip[3] == 1
     assert found.n_too_long.tolist() == [1, 1, 1, 0]
     assert spice([long], [["a cat"]], java, program).n_too_long.tolist() == [1]
-    assert count_starts(Path(java.path)) == 1  # nothing was left to ask
+    assert count_starts(Path(java.path)) == 1  # Java is not started if all captions are too long
 
 
 KEEPING = """
@@ -141,7 +141,7 @@ answer([(i["image_id"], float(known)) for i in asked()])
 """
 
 
-def test_parsed_captions_are_kept_for_the_next_run(tmp_path: Path, program: Program) -> None:
+def test_parsed_captions_are_reused_by_the_next_run(tmp_path: Path, program: Program) -> None:
     java, kept = Java(str(silent_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
 
     def run(program: Program = program) -> float:
@@ -151,12 +151,12 @@ def test_parsed_captions_are_kept_for_the_next_run(tmp_path: Path, program: Prog
     [file] = kept.iterdir()
     assert file.read_bytes().endswith(b"\nxx")
     other = Program("spice", program.class_path, {"spice/spice-1.0.jar": "1" * 64}, [])
-    assert run(other) == 0  # what another jar has parsed is not this one's
+    assert run(other) == 0  # captions parsed by another jar are not reused
     assert len(list(kept.iterdir())) == 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "emptied", "half a header", "a folder"])
-def test_what_is_kept_and_broken_is_thrown_away(tmp_path: Path, program: Program, damage: str) -> None:
+def test_damaged_cache_is_discarded(tmp_path: Path, program: Program, damage: str) -> None:
     java, kept = Java(str(silent_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
     assert spice(["a"], [["b"]], java, program, cache_folder=kept).per_clip.tolist() == [0]
     [file] = kept.iterdir()
@@ -172,7 +172,7 @@ def test_what_is_kept_and_broken_is_thrown_away(tmp_path: Path, program: Program
     assert count_starts(Path(java.path)) == 2
 
 
-def test_a_folder_in_the_place_of_what_is_kept_makes_way_and_loses_nothing(tmp_path: Path, program: Program) -> None:
+def test_folder_in_place_of_the_cache_is_renamed_and_kept(tmp_path: Path, program: Program) -> None:
     java, kept = Java(str(silent_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
     spice(["a"], [["b"]], java, program, cache_folder=kept)
     [file] = kept.iterdir()
@@ -184,7 +184,7 @@ def test_a_folder_in_the_place_of_what_is_kept_makes_way_and_loses_nothing(tmp_p
     assert (aside / "somebody's").read_text() == "work"
 
 
-def test_what_killed_runs_left_is_removed_when_it_is_old(tmp_path: Path, program: Program) -> None:
+def test_old_leftovers_of_killed_runs_are_removed(tmp_path: Path, program: Program) -> None:
     java, kept = Java(str(silent_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
     kept.mkdir()
     names = (".textcap-old.tmp", ".textcap-new.tmp", "old.tmp")
@@ -201,7 +201,7 @@ def test_what_killed_runs_left_is_removed_when_it_is_old(tmp_path: Path, program
     assert len(list(kept.iterdir())) == 4
 
 
-def test_a_run_that_dies_of_what_is_kept_starts_from_nothing(tmp_path: Path, program: Program, scratch: Path) -> None:
+def test_run_that_fails_with_the_cache_is_repeated_without(tmp_path: Path, program: Program, scratch: Path) -> None:
     java, kept = Java(str(silent_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
     spice(["a"], [["b"]], java, program, cache_folder=kept)
     [file] = kept.iterdir()
@@ -210,27 +210,27 @@ def test_a_run_that_dies_of_what_is_kept_starts_from_nothing(tmp_path: Path, pro
     (poison / "data.mdb").write_text("poison")
     cache = SpiceCache(kept, [])
     cache.path = file
-    cache.keep(poison)  # of the right hash, and deadly
+    cache.keep(poison)  # with the right hash, but SPICE fails on it
     assert spice(["a"], [["b"]], java, program, cache_folder=kept).per_clip.tolist() == [0]
     assert count_starts(Path(java.path)) == 3
     assert file.read_bytes().endswith(b"\nx")
     assert not list(scratch.iterdir())
 
 
-def test_a_run_that_fails_keeps_nothing(tmp_path: Path, program: Program) -> None:
+def test_failed_run_is_not_cached(tmp_path: Path, program: Program) -> None:
     body = "open(parsed(), 'w').write('half'); sys.exit(1)"
     with pytest.raises(JavaError):
         run_stand_in(tmp_path / "java", body, program, cache_folder=tmp_path / "kept")
     assert not (tmp_path / "kept").exists() or not list((tmp_path / "kept").iterdir())
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path, program: Program) -> None:
+def test_cache_that_cannot_be_written_is_ignored(tmp_path: Path, program: Program) -> None:
     (tmp_path / "kept").write_text("a file where the folder should be")
     found = run_stand_in(tmp_path / "java", KEEPING, program, cache_folder=tmp_path / "kept")
     assert found.per_clip.tolist() == [0, 0, 0]
 
 
-def test_two_runs_at_once_do_not_disturb_each_other(tmp_path: Path, program: Program) -> None:
+def test_simultaneous_runs_do_not_disturb_each_other(tmp_path: Path, program: Program) -> None:
     body = KEEPING.replace("answer(", "time.sleep(0.3)\nassert open(parsed()).read() == 'x'\nanswer(")
     java, kept = Java(str(silent_java(tmp_path / "java", body)), "a test"), tmp_path / "kept"
     with ThreadPoolExecutor(4) as pool:
@@ -242,7 +242,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(tmp_path: Path, program: Pro
 
 @pytest.fixture(scope="module")
 def scored(spice_jars: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Our ten clips, scored by SPICE from an empty cache with odd clips among them."""
+    """The ten own clips, scored by SPICE with an empty cache together with unusual captions."""
     if shutil.which("java") is None:
         pytest.skip("needs a Java runtime")
     kept = tmp_path_factory.mktemp("kept")
@@ -257,14 +257,14 @@ def scored(spice_jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Simple
 
 
 @pytest.mark.java
-def test_odd_captions_get_a_score_each(scored: SimpleNamespace) -> None:
+def test_unusual_captions_get_a_score_each(scored: SimpleNamespace) -> None:
     assert len(scored.found.per_clip) == 10 + len(scored.odd)
     assert np.isfinite(scored.found.per_clip).all()
     assert (scored.found.per_clip[:10] > 0).sum() >= 8
 
 
 @pytest.mark.java
-def test_clips_of_our_own_score_as_recorded(
+def test_own_clips_score_as_recorded(
     scored: SimpleNamespace, spice_jars: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(spice_jars))
@@ -279,12 +279,12 @@ def test_clips_of_our_own_score_as_recorded(
     assert score.value == pytest.approx(recorded["value"], abs=1e-9)
     assert (result.systems[1].scores["spice"].value or 0) > recorded["value"]
     after = {path.name: path.read_bytes() for path in scored.kept.iterdir()}
-    assert set(after) == set(before) and after != before  # the references of the second run are new to it
+    assert set(after) == set(before) and after != before  # the second run adds captions to the cache
     assert any(name.endswith("spice-1.0.jar") for name in result.jars)
 
 
 def check_oracle(data: Path, folder: Path, *arguments: str) -> None:
-    """Compare every clip of the published set with its published value, through the command line."""
+    """Compare the scores that the command line gives to the clips of a published set with the published ones."""
     oracle = json.loads((data / "oracle" / "conette_audiocaps_test.json").read_text(encoding="utf-8"))
     items = oracle["items"]
     references, predictions, scores = (folder / name for name in ("refs.json", "said.json", "scores.csv"))
@@ -305,7 +305,7 @@ def check_oracle(data: Path, folder: Path, *arguments: str) -> None:
 @needs_aac
 @pytest.mark.java
 @pytest.mark.full_size
-def test_every_published_value_is_met(
+def test_every_published_value_is_reproduced(
     spice_jars: Path, test_data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(spice_jars))
@@ -314,7 +314,7 @@ def test_every_published_value_is_met(
 
 @needs_aac
 @pytest.mark.slow
-def test_every_published_value_is_met_on_the_newest_java(
+def test_every_published_value_is_reproduced_on_the_newest_java(
     spice_jars: Path,
     test_data: Path,
     other_java: Callable[[int], Path],
@@ -329,8 +329,8 @@ def test_every_published_value_is_met_on_the_newest_java(
 @pytest.mark.slow
 @settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(captions=st.lists(st.text(max_size=30), min_size=40, max_size=60))
-def test_any_unicode_gets_a_score_each(scored: SimpleNamespace, tmp_path: Path, captions: list[str]) -> None:
-    """Through everything that cleans captions, as `textcap score` sends them."""
+def test_any_unicode_gets_one_score_per_caption(scored: SimpleNamespace, tmp_path: Path, captions: list[str]) -> None:
+    """Clean the captions as `textcap score` does."""
     references = [[caption, "a dog barks"] for caption in reversed(captions)]
     cleaned, _ = clean_all([*captions, *(one for several in references for one in several)])
     predictions = cleaned[: len(captions)]

@@ -1,4 +1,4 @@
-"""Audio embeddings on disk: equal to the captioner's, computed once, and never trusted when damaged."""
+"""The cache of audio embeddings: equal to the captioner's, computed once, verified, and shared by processes."""
 
 import os
 import signal
@@ -16,11 +16,14 @@ import torch
 import tiny_random
 from textcap.audio.windows import read_windows
 from textcap.captioner import Captioner
+from textcap.config import BridgeConfig
 from textcap.data.pairs import read_pairs
 from textcap.embedding.pairs import embed_pair_captions, embed_pairs, one_caption_per_pair
 from textcap.embedding.store.audio import AudioEmbeddings, embed_audio_files
 from textcap.errors import InputError
+from textcap.gap.bridge import Bridge
 from textcap.models.backbone import Backbone
+from textcap.training.loop import new_mapper
 
 RATE_HZ = 8000
 
@@ -49,14 +52,14 @@ def sounds(tmp_path: Path) -> list[Path]:
     return write_sounds(tmp_path / "sounds", 7)
 
 
-class Counted:
-    """An encoder that counts the windows it is given."""
+class CountingEncoder:
+    """An encoder that counts how often it is loaded and how many windows it embeds."""
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
         self.n_windows = self.n_loaded = 0
 
-    def load(self) -> "Counted":
+    def load(self) -> "CountingEncoder":
         self.n_loaded += 1
         self._encoder = self._backbone.audio_encoder()
         return self
@@ -66,8 +69,10 @@ class Counted:
         return self._encoder(windows)
 
 
-def embed(backbone: Backbone, paths: list[Path], encoder: Counted | None = None, **options: object) -> AudioEmbeddings:
-    encoder = encoder or Counted(backbone)
+def embed(
+    backbone: Backbone, paths: list[Path], encoder: CountingEncoder | None = None, **options: object
+) -> AudioEmbeddings:
+    encoder = encoder or CountingEncoder(backbone)
     return embed_audio_files(
         paths,
         backbone_hash=backbone.content_hash,
@@ -100,7 +105,7 @@ def test_embeddings_are_the_mean_over_the_windows(backbone: Backbone, sounds: li
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
-def test_batch_size_and_order_do_not_matter(
+def test_embeddings_depend_neither_on_batch_size_nor_on_order(
     backbone: Backbone, sounds: list[Path], tmp_path: Path, batch_size: int
 ) -> None:
     plain = embed(backbone, sounds, cache_folder=tmp_path / "a").vectors
@@ -108,9 +113,9 @@ def test_batch_size_and_order_do_not_matter(
     np.testing.assert_allclose(other[::-1], plain, atol=1e-6)
 
 
-def test_what_is_known_is_not_computed_again(backbone: Backbone, sounds: list[Path], cache: Path) -> None:
+def test_cached_embeddings_are_not_computed_again(backbone: Backbone, sounds: list[Path], cache: Path) -> None:
     first = embed(backbone, sounds[:5], cache_folder=cache)
-    encoder = Counted(backbone)
+    encoder = CountingEncoder(backbone)
     again = embed(backbone, sounds[:5], encoder, cache_folder=cache)
     assert encoder.n_loaded == 0
     np.testing.assert_array_equal(again.vectors, first.vectors)
@@ -120,14 +125,16 @@ def test_what_is_known_is_not_computed_again(backbone: Backbone, sounds: list[Pa
     np.testing.assert_array_equal(more.vectors[:5], first.vectors)
 
 
-def test_a_file_is_known_by_its_bytes(backbone: Backbone, sounds: list[Path], cache: Path) -> None:
+def test_copies_share_an_embedding_and_changed_files_get_a_new_one(
+    backbone: Backbone, sounds: list[Path], cache: Path
+) -> None:
     copy = sounds[0].with_name("copy.wav")
     copy.write_bytes(sounds[0].read_bytes())
-    encoder = Counted(backbone)
+    encoder = CountingEncoder(backbone)
     both = embed(backbone, [sounds[0], copy], encoder, cache_folder=cache)
     assert encoder.n_windows == sum(1 for _ in read_windows(copy, backbone.config.clap.audio))
     np.testing.assert_array_equal(both.vectors[0], both.vectors[1])
-    # Other bytes under the name, of the same size, at another time.
+    # The same name and size, but other bytes and another modification time.
     long_ago = os.stat(copy).st_mtime - 1000
     os.utime(copy, (long_ago, long_ago))
     embed(backbone, [copy], cache_folder=cache)
@@ -146,9 +153,9 @@ def test_unchanged_files_are_not_read_again(
     np.testing.assert_array_equal(embed(backbone, sounds, cache_folder=cache).vectors, first.vectors)
 
 
-def test_other_weights_have_other_embeddings(backbone: Backbone, sounds: list[Path], cache: Path) -> None:
+def test_other_weights_do_not_share_the_cache(backbone: Backbone, sounds: list[Path], cache: Path) -> None:
     embed(backbone, sounds[:1], cache_folder=cache)
-    encoder = Counted(backbone)
+    encoder = CountingEncoder(backbone)
     embed_audio_files(
         sounds[:1],
         backbone_hash="another",
@@ -161,20 +168,20 @@ def test_other_weights_have_other_embeddings(backbone: Backbone, sounds: list[Pa
     assert encoder.n_loaded == 1
 
 
-def test_files_that_cannot_be_read_stop_nobody(backbone: Backbone, sounds: list[Path], cache: Path) -> None:
-    missing, text, silent = (sounds[0].with_name(name) for name in ("gone.wav", "text.wav", "nan.wav"))
+def test_unreadable_files_do_not_stop_the_others(backbone: Backbone, sounds: list[Path], cache: Path) -> None:
+    missing, text, nan = (sounds[0].with_name(name) for name in ("gone.wav", "text.wav", "nan.wav"))
     text.write_text("no sound", encoding="utf-8")
-    soundfile.write(silent, np.full(RATE_HZ, np.nan, np.float32), RATE_HZ, subtype="FLOAT")
+    soundfile.write(nan, np.full(RATE_HZ, np.nan, np.float32), RATE_HZ, subtype="FLOAT")
     other_text = text.with_name("other.wav")
     other_text.write_text("no sound", encoding="utf-8")
-    for _ in range(2):  # nothing of them is kept either
-        found = embed(backbone, [missing, sounds[0], text, silent, other_text, sounds[1]], cache_folder=cache)
+    for _ in range(2):  # the second time with a cache, which must not contain them
+        found = embed(backbone, [missing, sounds[0], text, nan, other_text, sounds[1]], cache_folder=cache)
         assert found.readable == (1, 5)
         assert len(found.vectors) == 2
         messages = [str(found.errors[i]) for i in (0, 2, 3, 4)]
         assert "gone.wav" in messages[0] and "No such file" in messages[0]
         assert messages[1].startswith(f"{text} cannot be read as sound")
-        assert "nan.wav holds samples that are no numbers" in messages[2]
+        assert "nan.wav contains NaN or infinite samples" in messages[2]
         assert messages[3].startswith(f"{other_text} cannot be read as sound")
 
 
@@ -187,14 +194,14 @@ def test_damaged_rows_are_computed_again(backbone: Backbone, sounds: list[Path],
         connection.execute("UPDATE embeddings SET vector = ? WHERE content = ?", (changed, content))
         connection.execute("UPDATE embeddings SET vector = ? WHERE content = ?", (rows[1][1][:-4], rows[1][0]))
     connection.close()
-    encoder = Counted(backbone)
+    encoder = CountingEncoder(backbone)
     again = embed(backbone, sounds, encoder, cache_folder=cache)
     assert encoder.n_loaded == 1
     np.testing.assert_allclose(again.vectors, first.vectors, atol=1e-6)
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "empty", "another table"])
-def test_damaged_caches_are_thrown_away(backbone: Backbone, sounds: list[Path], cache: Path, damage: str) -> None:
+def test_damaged_cache_is_deleted_and_rebuilt(backbone: Backbone, sounds: list[Path], cache: Path, damage: str) -> None:
     first = embed(backbone, sounds, cache_folder=cache)
     path = database(cache)
     if damage == "garbage":
@@ -211,21 +218,21 @@ def test_damaged_caches_are_thrown_away(backbone: Backbone, sounds: list[Path], 
     again = embed(backbone, sounds, cache_folder=cache)
     np.testing.assert_allclose(again.vectors, first.vectors, atol=1e-6)
     assert damage == "empty" or again.warnings
-    # And it is of use again.
-    encoder = Counted(backbone)
+    # The rebuilt cache works.
+    encoder = CountingEncoder(backbone)
     assert not embed(backbone, sounds, encoder, cache_folder=cache).warnings
     assert encoder.n_loaded == 0
 
 
-def test_cache_that_cannot_be_written_costs_a_warning(backbone: Backbone, sounds: list[Path], tmp_path: Path) -> None:
+def test_unwritable_cache_gives_a_warning(backbone: Backbone, sounds: list[Path], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     found = embed(backbone, sounds, cache_folder=tmp_path / "file" / "cache")
     assert len(found.vectors) == 7
     (warning,) = found.warnings
-    assert warning.startswith(f"cannot keep audio embeddings in {tmp_path / 'file' / 'cache'}")
+    assert warning.startswith(f"audio embeddings cannot be cached in {tmp_path / 'file' / 'cache'}")
 
 
-def test_progress_counts_files_up_to_the_end(backbone: Backbone, sounds: list[Path], cache: Path) -> None:
+def test_progress_counts_up_to_all_files(backbone: Backbone, sounds: list[Path], cache: Path) -> None:
     seen: list[tuple[int, int]] = []
     embed(backbone, sounds, cache_folder=cache, batch_size=3, progress=lambda *done: seen.append(done))
     assert seen == [(0, 7), (3, 7), (6, 7), (7, 7)]
@@ -234,13 +241,13 @@ def test_progress_counts_files_up_to_the_end(backbone: Backbone, sounds: list[Pa
     assert seen == [(7, 7)]
 
 
-def test_no_files_are_no_embeddings(backbone: Backbone, cache: Path) -> None:
+def test_no_files_give_an_empty_array(backbone: Backbone, cache: Path) -> None:
     assert embed(backbone, [], cache_folder=cache).vectors.shape == (0, 24)
 
 
-# Interrupted runs, and several at once.
+# Killed runs, and several processes at once.
 
-CHILD = """
+CHILD_SCRIPT = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import test_store_audio as t
@@ -256,49 +263,49 @@ print(len(found.vectors), len(found.warnings))
 """
 
 
-def child(backbone_folder: Path, sounds: Path, cache: Path, stop: int) -> "subprocess.Popen[str]":
+def start_child(backbone_folder: Path, sounds: Path, cache: Path, stop: int) -> "subprocess.Popen[str]":
     where = [str(Path(__file__).parent), str(backbone_folder), str(sounds), str(cache), str(stop)]
-    return subprocess.Popen([sys.executable, "-c", CHILD, *where], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", CHILD_SCRIPT, *where], stdout=subprocess.PIPE, text=True)
 
 
-def recomputed_after_kill(backbone_folder: Path, tmp_path: Path, n_files: int, stop: int) -> int:
-    """Kill a run after `stop` files, run again, and return how many files before that were computed twice."""
+def n_recomputed_after_kill(backbone_folder: Path, tmp_path: Path, n_files: int, stop: int) -> int:
+    """Kill a run after `stop` files, run it again, and return how many of those files were computed twice."""
     paths = write_sounds(tmp_path / "sounds", n_files)
-    killed = child(backbone_folder, tmp_path / "sounds", tmp_path / "cache", stop)
+    killed = start_child(backbone_folder, tmp_path / "sounds", tmp_path / "cache", stop)
     assert killed.wait(500) == -signal.SIGKILL
     assert killed.stdout is not None
     killed.stdout.close()
     backbone = Backbone.load(str(backbone_folder))
-    encoder = Counted(backbone)
+    encoder = CountingEncoder(backbone)
     found = embed(backbone, paths, encoder, cache_folder=tmp_path / "cache")
     assert len(found.vectors) == n_files and not found.warnings
     n_windows = [sum(1 for _ in read_windows(path, backbone.config.clap.audio)) for path in paths]
     n_left = sum(n_windows[stop:])
-    twice, n_twice = encoder.n_windows - n_left, 0
-    while twice > 0:
-        twice -= n_windows[stop - 1 - n_twice]
-        n_twice += 1
-    whole = embed(backbone, paths, cache_folder=tmp_path / "other")
-    np.testing.assert_allclose(found.vectors, whole.vectors, atol=1e-6)
-    return n_twice
+    n_windows_twice, n_files_twice = encoder.n_windows - n_left, 0
+    while n_windows_twice > 0:  # the files done last are the ones that were lost
+        n_windows_twice -= n_windows[stop - 1 - n_files_twice]
+        n_files_twice += 1
+    uninterrupted = embed(backbone, paths, cache_folder=tmp_path / "other")
+    np.testing.assert_allclose(found.vectors, uninterrupted.vectors, atol=1e-6)
+    return n_files_twice
 
 
 def test_killed_run_loses_at_most_a_batch(backbone_folder: Path, tmp_path: Path) -> None:
-    assert recomputed_after_kill(backbone_folder, tmp_path, 60, 32) <= 8
+    assert n_recomputed_after_kill(backbone_folder, tmp_path, 60, 32) <= 8
 
 
 @pytest.mark.slow
 def test_killed_run_over_2000_files_loses_at_most_a_batch(backbone_folder: Path, tmp_path: Path) -> None:
-    assert recomputed_after_kill(backbone_folder, tmp_path, 2000, 1000) <= 8
+    assert n_recomputed_after_kill(backbone_folder, tmp_path, 2000, 1000) <= 8
 
 
-def test_two_at_once_do_not_disturb_each_other(backbone_folder: Path, backbone: Backbone, tmp_path: Path) -> None:
+def test_two_processes_can_use_the_cache_at_once(backbone_folder: Path, backbone: Backbone, tmp_path: Path) -> None:
     paths = write_sounds(tmp_path / "sounds", 40)
-    both = [child(backbone_folder, tmp_path / "sounds", tmp_path / "cache", 0) for _ in range(2)]
+    both = [start_child(backbone_folder, tmp_path / "sounds", tmp_path / "cache", 0) for _ in range(2)]
     for process in both:
         assert process.communicate(timeout=300)[0] == "40 0\n"
         assert process.returncode == 0
-    encoder = Counted(backbone)
+    encoder = CountingEncoder(backbone)
     assert len(embed(backbone, paths, encoder, cache_folder=tmp_path / "cache").vectors) == 40
     assert encoder.n_loaded == 0
 
@@ -314,32 +321,31 @@ def pairs_file(sounds: list[Path]) -> Iterator[Path]:
     yield path
 
 
-def test_pairs_have_both_sides(backbone: Backbone, pairs_file: Path, sounds: list[Path]) -> None:
+def test_pairs_are_embedded_on_both_sides(backbone: Backbone, pairs_file: Path, sounds: list[Path]) -> None:
     sounds[3].write_bytes(b"broken")
-    heard = embed_pairs(read_pairs(pairs_file), backbone, torch.device("cpu"))
-    assert [pair.audio for pair in heard.pairs] == [*sounds[:3], *sounds[4:]]
-    assert [skipped.name for skipped in heard.skipped] == ["gone.wav", str(sounds[3])]
-    assert heard.owners.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
-    assert heard.captions[6:8] == ["first of 4", "second of 4"]
-    assert heard.source.file.n_captions == 12
-    text = embed_pair_captions(heard, backbone, torch.device("cpu"))
-    np.testing.assert_allclose(text, backbone.text_encoder().encode(heard.captions).numpy(), atol=1e-6)
-    one = one_caption_per_pair(heard, text, seed=0)
+    embedded = embed_pairs(read_pairs(pairs_file), backbone, torch.device("cpu"))
+    assert [pair.audio for pair in embedded.pairs] == [*sounds[:3], *sounds[4:]]
+    assert [skipped.name for skipped in embedded.skipped] == ["gone.wav", str(sounds[3])]
+    assert embedded.owners.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert embedded.captions[6:8] == ["first of 4", "second of 4"]
+    assert embedded.source.file.n_captions == 12
+    text = embed_pair_captions(embedded, backbone, torch.device("cpu"))
+    np.testing.assert_allclose(text, backbone.text_encoder().encode(embedded.captions).numpy(), atol=1e-6)
+    one = one_caption_per_pair(embedded, text, seed=0)
     for i, row in enumerate(one):
         assert any(np.array_equal(row, text[j]) for j in (2 * i, 2 * i + 1))
-    assert any(not np.array_equal(one_caption_per_pair(heard, text, seed=s), one) for s in range(1, 5))
+    assert any(not np.array_equal(one_caption_per_pair(embedded, text, seed=s), one) for s in range(1, 5))
 
 
-def test_too_few_pairs_say_how_many_and_why(backbone: Backbone, pairs_file: Path) -> None:
-    with pytest.raises(InputError, match=r"has 7 pairs whose sound can be read, and 8 are needed: there is no file"):
+def test_too_few_pairs_name_both_counts_and_the_reason(backbone: Backbone, pairs_file: Path) -> None:
+    message = r"has 7 pairs with a readable sound file, but must have at least 8: .*gone\.wav does not exist"
+    with pytest.raises(InputError, match=message):
         embed_pairs(read_pairs(pairs_file), backbone, torch.device("cpu"), min_pairs=8)
 
 
-def test_captioner_hears_the_same(backbone: Backbone, sounds: list[Path], cache: Path) -> None:
-    """The captions of cached embeddings are those of the files."""
-    from textcap.config import BridgeConfig
-    from textcap.gap.bridge import Bridge
-    from textcap.training.loop import new_mapper
+def test_captions_of_cached_embeddings_equal_those_of_files(
+    backbone: Backbone, sounds: list[Path], cache: Path
+) -> None:
 
     mapper = new_mapper(backbone.config.mapper, 0)
     bridge, end_id = Bridge(BridgeConfig(0.0)), backbone.tokenizer.end_id

@@ -1,4 +1,4 @@
-"""The cache of text embeddings: computed once, continued when killed, never trusted unchecked."""
+"""The cache of text embeddings: computed once, continued after an interruption, and verified before use."""
 
 import os
 import signal
@@ -21,12 +21,14 @@ WIDTH = 8
 
 
 def vector_of(caption: str) -> np.ndarray:
-    """A unit vector that follows from the caption alone."""
+    """Return a unit vector that depends only on the caption."""
     generator = torch.Generator().manual_seed(int.from_bytes(caption.encode()[-6:], "big"))
     return torch.nn.functional.normalize(torch.randn(WIDTH, generator=generator), dim=0).numpy()
 
 
 class CountingEncoder:
+    """An encoder that counts its calls and the captions it embeds."""
+
     def __init__(self) -> None:
         self.n_encoded = 0
         self.n_calls = 0
@@ -43,7 +45,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 CAPTIONS = [f"caption {i}" for i in range(25)]
-WANTED = np.stack([vector_of(caption) for caption in CAPTIONS])
+EXPECTED = np.stack([vector_of(caption) for caption in CAPTIONS])
 
 
 def embed(cache: Path, encoder: object, captions: Sequence[str] = CAPTIONS, **changes: str) -> TextEmbeddings:
@@ -61,18 +63,18 @@ def test_embeddings_are_computed_once_and_mapped_read_only(tmp_path: Path) -> No
     computed, cached = embed(tmp_path, first), embed(tmp_path, second)
     assert first.n_encoded == 25 and second.n_encoded == 0
     for found in (computed, cached):
-        np.testing.assert_array_equal(found.vectors, WANTED)
+        np.testing.assert_array_equal(found.vectors, EXPECTED)
         assert isinstance(found.vectors, np.memmap) and found.vectors.dtype == np.float32
         assert not found.vectors.flags.writeable and found.warnings == ()
 
 
 def test_cache_file_is_an_ordinary_npy_file(tmp_path: Path) -> None:
     embed(tmp_path, CountingEncoder())
-    np.testing.assert_array_equal(np.load(only_file(tmp_path, ".npy")), WANTED)
+    np.testing.assert_array_equal(np.load(only_file(tmp_path, ".npy")), EXPECTED)
 
 
 @pytest.mark.parametrize("changed", ["content_hash", "backbone_hash"])
-def test_other_captions_or_weights_have_their_own_cache(tmp_path: Path, changed: str) -> None:
+def test_other_captions_or_weights_do_not_share_the_cache(tmp_path: Path, changed: str) -> None:
     embed(tmp_path, CountingEncoder())
     other = CountingEncoder()
     embed(tmp_path, other, **{changed: "d" * 64})
@@ -109,43 +111,45 @@ def test_damaged_cache_is_computed_again(tmp_path: Path, damage) -> None:
     path = only_file(tmp_path, ".npy")
     path.write_bytes(damage(path.read_bytes()))
     again = CountingEncoder()
-    np.testing.assert_array_equal(embed(tmp_path, again).vectors, WANTED)
+    np.testing.assert_array_equal(embed(tmp_path, again).vectors, EXPECTED)
     assert again.n_encoded == 25
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"0\n0\n0\n"])
-def test_damaged_sums_make_the_cache_worthless(tmp_path: Path, damage: bytes) -> None:
+def test_cache_with_damaged_checksums_is_computed_again(tmp_path: Path, damage: bytes) -> None:
     embed(tmp_path, CountingEncoder())
     only_file(tmp_path, ".sha256").write_bytes(damage)
     again = CountingEncoder()
-    np.testing.assert_array_equal(embed(tmp_path, again).vectors, WANTED)
+    np.testing.assert_array_equal(embed(tmp_path, again).vectors, EXPECTED)
     assert again.n_encoded == 25
 
 
-class DyingEncoder(CountingEncoder):
+class InterruptedEncoder(CountingEncoder):
+    """Embeds two chunks and is interrupted in the third."""
+
     def encode(self, captions: Sequence[str]) -> Tensor:
         if self.n_calls == 2:
             raise KeyboardInterrupt
         return super().encode(captions)
 
 
-def test_interrupted_computation_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_interrupted_computation_continues_where_it_stopped(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        embed(tmp_path, DyingEncoder())
+        embed(tmp_path, InterruptedEncoder())
     rest = CountingEncoder()
-    np.testing.assert_array_equal(embed(tmp_path, rest).vectors, WANTED)
+    np.testing.assert_array_equal(embed(tmp_path, rest).vectors, EXPECTED)
     assert rest.n_encoded == 5
 
 
-def test_damaged_partial_file_is_cut_back_to_what_is_sound(tmp_path: Path) -> None:
+def test_damaged_partial_file_is_truncated_to_its_intact_chunks(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        embed(tmp_path, DyingEncoder())
+        embed(tmp_path, InterruptedEncoder())
     partial = only_file(tmp_path, ".partial")
     raw = bytearray(partial.read_bytes())
-    raw[-1] ^= 255  # in the second of two chunks
-    partial.write_bytes(bytes(raw) + b"left over")
+    raw[-1] ^= 255  # damages the second of two chunks
+    partial.write_bytes(bytes(raw) + b"trailing bytes")
     rest = CountingEncoder()
-    np.testing.assert_array_equal(embed(tmp_path, rest).vectors, WANTED)
+    np.testing.assert_array_equal(embed(tmp_path, rest).vectors, EXPECTED)
     assert rest.n_encoded == 15
 
 
@@ -167,11 +171,11 @@ def test_killed_computation_repeats_at_most_one_chunk(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], timeout=120)
     assert done.returncode == -signal.SIGKILL
     rest = CountingEncoder()
-    np.testing.assert_array_equal(embed(tmp_path, rest).vectors, WANTED)
+    np.testing.assert_array_equal(embed(tmp_path, rest).vectors, EXPECTED)
     assert rest.n_encoded == 15
 
 
-def test_two_at_once_compute_once(tmp_path: Path) -> None:
+def test_two_threads_at_once_compute_only_once(tmp_path: Path) -> None:
     encoders = [CountingEncoder(), CountingEncoder()]
     results: list[TextEmbeddings] = []
     threads = [threading.Thread(target=lambda e=e: results.append(embed(tmp_path, e))) for e in encoders]
@@ -181,21 +185,21 @@ def test_two_at_once_compute_once(tmp_path: Path) -> None:
         thread.join(timeout=60)
     assert sorted(encoder.n_encoded for encoder in encoders) == [0, 25]
     for result in results:
-        np.testing.assert_array_equal(result.vectors, WANTED)
+        np.testing.assert_array_equal(result.vectors, EXPECTED)
 
 
-def test_unwritable_cache_works_with_a_warning(tmp_path: Path) -> None:
+def test_unwritable_cache_gives_a_warning_and_a_temporary_file(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     found = embed(blocked / "cache", CountingEncoder())
-    np.testing.assert_array_equal(found.vectors, WANTED)
+    np.testing.assert_array_equal(found.vectors, EXPECTED)
     assert isinstance(found.vectors, np.memmap)
     (warning,) = found.warnings
-    assert "cannot keep text embeddings" in warning and str(blocked) in warning
+    assert warning.startswith(f"text embeddings cannot be cached in {blocked / 'cache'}")
 
 
-@pytest.mark.skipif(os.geteuid() == 0 if hasattr(os, "geteuid") else True, reason="root may write anywhere")
-def test_read_only_cache_that_has_them_is_used(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0 if hasattr(os, "geteuid") else True, reason="root can write to any folder")
+def test_complete_cache_is_used_though_read_only(tmp_path: Path) -> None:
     embed(tmp_path, CountingEncoder())
     tmp_path.chmod(0o500)
     again = CountingEncoder()

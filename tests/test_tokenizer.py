@@ -1,3 +1,5 @@
+"""The tokenizer compared with transformers' GPT-2 tokenizer, and the errors for broken files."""
+
 import tempfile
 from pathlib import Path
 
@@ -18,7 +20,7 @@ with tempfile.TemporaryDirectory() as _folder:
 
 
 @given(st.text())
-def test_any_text_survives_and_equals_transformers(text: str) -> None:
+def test_any_text_is_encoded_like_transformers_and_decoded_again(text: str) -> None:
     [ids] = tiny.encode([text])
     assert ids == reference(text)["input_ids"]
     if END_OF_TEXT not in text:
@@ -26,7 +28,7 @@ def test_any_text_survives_and_equals_transformers(text: str) -> None:
 
 
 @given(st.text(min_size=1), st.integers(2, 20))
-def test_clap_tokens_are_cut_and_keep_the_end_token(caption: str, max_tokens: int) -> None:
+def test_tokens_for_clap_are_cut_but_keep_the_end_token(caption: str, max_tokens: int) -> None:
     [ids] = tiny.encode_for_clap([caption], max_tokens)
     [whole] = tiny.encode_for_clap([caption], 10**6)
     assert ids[-1] == tiny.end_id
@@ -34,7 +36,7 @@ def test_clap_tokens_are_cut_and_keep_the_end_token(caption: str, max_tokens: in
     assert ids[:-1] == whole[: len(ids) - 1]
 
 
-def test_gpt2_tokens_equal_transformers(test_data: Path) -> None:
+def test_tokens_of_gpt2_equal_transformers(test_data: Path) -> None:
     folder = test_data / "gpt2_tokenizer"
     ours = Tokenizer.load(folder / "vocab.json", folder / "merges.txt")
     theirs = GPT2TokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt"))
@@ -45,13 +47,13 @@ def test_gpt2_tokens_equal_transformers(test_data: Path) -> None:
     assert ours.encode_for_clap(captions, 77) == [theirs(f"{c} <|endoftext|>")["input_ids"] for c in captions]
 
 
-def test_end_tokens_are_not_said() -> None:
+def test_end_tokens_are_not_decoded() -> None:
     [ids] = tiny.encode(["a dog barks"])
     assert tiny.decode([*ids, tiny.end_id]) == "a dog barks"
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"a": 0}'])
-def test_file_that_is_no_vocabulary_is_named(tmp_path: Path, content: str) -> None:
+def test_broken_vocabulary_is_an_error_with_its_name(tmp_path: Path, content: str) -> None:
     path = tmp_path / "vocab.json"
     path.write_text(content)
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")

@@ -1,4 +1,4 @@
-"""Training: exact against a plain loop, the same on any number of processes, and after any interruption."""
+"""Training equals a plain loop, on any number of processes and after any interruption."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import signal
 import stat
 import subprocess
 import sys
-import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,13 +19,14 @@ import tiny_random
 from textcap import training
 from textcap.config import BridgeConfig, TrainingConfig
 from textcap.data.captions import CaptionFile, CaptionSet
+from textcap.device import seeded_generator
 from textcap.errors import CheckpointError, DeviceError, InputError, TextcapError
 from textcap.gap.bridge import Bridge
 from textcap.model_folder import load_model
 from textcap.models import clap
 from textcap.models.backbone import Backbone
 from textcap.training import loop, processes, train
-from textcap.training.data import Examples, epoch_batches, make_examples
+from textcap.training.data import NOISE_STREAM, Examples, epoch_batches, make_examples
 from textcap.training.events import (
     Embedded,
     EpochDone,
@@ -42,9 +42,10 @@ from textcap.training.held_out import HeldOutResult
 from textcap.training.job import TrainingJob
 from textcap.training.loop import MapperTraining, new_mapper
 from textcap.training.prepare import TrainingData
+from textcap.training.sources import SourceCount
 from textcap.training.state import STATE_FILE, TrainingProgress, WorkFolder, has_saved, load_state
 
-# 203 captions, 20 of them held out: batches of 13 leave one caption over.
+# Of 203 captions 20 are held out; the last of the batches of 13 has one caption.
 CAPTIONS = tiny_random.tiny_captions(203)
 SETTINGS = {"captions": "", "backbone": "", "bridge": {}, "mapper": {}, "training": {"seed": 1}}
 QUICK = TrainingConfig(epochs=2, batch_size=13, learning_rate=5e-3, seed=3)
@@ -75,12 +76,12 @@ def make_run(
 ) -> MapperTraining:
     return MapperTraining(
         examples,
-        options.pop("language_model", None) or backbone.language_model(),
-        backbone.tokenizer,
-        options.pop("bridge", None) or Bridge(BridgeConfig(noise_variance=0.01)),
-        backbone.config.mapper,
-        config,
-        Accelerator(cpu=True, mixed_precision="no"),
+        language_model=options.pop("language_model", None) or backbone.language_model(),
+        tokenizer=backbone.tokenizer,
+        bridge=options.pop("bridge", None) or Bridge(BridgeConfig(noise_variance=0.01)),
+        mapper_config=backbone.config.mapper,
+        config=config,
+        accelerator=Accelerator(cpu=True, mixed_precision="no"),
         **options,
     )
 
@@ -94,7 +95,7 @@ def without_speed(metrics: Path) -> list[dict[str, object]]:
 
 
 def test_run_equals_a_plain_loop(backbone: Backbone, examples: Examples) -> None:
-    """The reference takes captions one by one, without padding, and adds their gradients up."""
+    """The reference trains on captions one by one, without padding, and accumulates their gradients."""
     config = replace(QUICK, epochs=1)
     trained = make_run(backbone, examples, config).run()
 
@@ -107,7 +108,7 @@ def test_run_equals_a_plain_loop(backbone: Backbone, examples: Examples) -> None
         chosen = examples.training[places]
         noisy = bridge.text_side(
             torch.from_numpy(examples.embeddings[chosen]),
-            loop.seeded_generator(config.seed, loop.NOISE_STREAM, 0, step),
+            seeded_generator(config.seed, NOISE_STREAM, 0, step),
         )
         n_tokens = 0
         for vector, index in zip(noisy, chosen, strict=True):
@@ -118,7 +119,7 @@ def test_run_equals_a_plain_loop(backbone: Backbone, examples: Examples) -> None
             total_loss += float(loss.detach())
         for parameter in mapper.parameters():
             parameter.grad /= n_tokens
-        # 15 steps, so a warm-up of 3.
+        # The run has 15 steps, so its warm-up has 3.
         optimizer.param_groups[0]["lr"] = 5e-3 * min((step + 1) / 3, (15 - step) / 12)
         optimizer.step()
         optimizer.zero_grad()
@@ -129,7 +130,7 @@ def test_run_equals_a_plain_loop(backbone: Backbone, examples: Examples) -> None
     assert trained.metrics[0]["loss"] == pytest.approx(total_loss / total_tokens, rel=1e-5)
 
 
-def test_loss_falls_and_the_language_model_stays(backbone: Backbone, examples: Examples) -> None:
+def test_loss_falls_and_the_language_model_is_unchanged(backbone: Backbone, examples: Examples) -> None:
     language_model = backbone.language_model()
     before = {name: tensor.clone() for name, tensor in language_model.state_dict().items()}
     events: list[Event] = []
@@ -153,8 +154,8 @@ def test_loss_falls_and_the_language_model_stays(backbone: Backbone, examples: E
         assert event.distinct_share is not None and 0 < event.distinct_share <= 1
 
 
-class RowsCounted:
-    """Embeddings that remember which rows were asked for."""
+class CountedEmbeddings:
+    """Embeddings that count how often each row is read."""
 
     def __init__(self, vectors: np.ndarray) -> None:
         self.vectors, self.counts = vectors, np.zeros(len(vectors), int)
@@ -165,10 +166,10 @@ class RowsCounted:
 
 
 def test_held_out_captions_are_never_trained_on(backbone: Backbone, examples: Examples) -> None:
-    counted = RowsCounted(examples.embeddings)
+    counted = CountedEmbeddings(examples.embeddings)
     run = make_run(backbone, replace(examples, embeddings=counted))
     run.run()
-    # Once in each of two epochs: to learn, or at the epoch's end to measure.
+    # Once in each of two epochs: in a training step, or in the evaluation at the end of the epoch.
     assert counted.counts.tolist() == [2] * len(CAPTIONS)
 
     counted.counts[:] = 0
@@ -177,25 +178,27 @@ def test_held_out_captions_are_never_trained_on(backbone: Backbone, examples: Ex
     assert counted.counts[examples.held_out].sum() == 0
 
 
-class BridgeWatched(Bridge):
+class RecordingBridge(Bridge):
+    """A bridge that records the embeddings before and after its text side."""
+
     def __init__(self, config: BridgeConfig) -> None:
         super().__init__(config)
-        self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.recorded: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def text_side(self, embeddings: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         noisy = super().text_side(embeddings, generator)
-        self.seen.append((embeddings, noisy))
+        self.recorded.append((embeddings, noisy))
         return noisy
 
 
-def test_noise_is_fresh_at_every_step_and_of_the_variance_asked(backbone: Backbone, examples: Examples) -> None:
-    bridge = BridgeWatched(BridgeConfig(noise_variance=0.004))
+def test_noise_is_new_at_every_step_and_has_the_given_variance(backbone: Backbone, examples: Examples) -> None:
+    bridge = RecordingBridge(BridgeConfig(noise_variance=0.004))
     make_run(backbone, replace(examples, held_out=np.array([], np.int64)), bridge=bridge).run()
-    clean = torch.cat([before for before, _ in bridge.seen])
-    noisy = torch.cat([after for _, after in bridge.seen])
+    clean = torch.cat([before for before, _ in bridge.recorded])
+    noisy = torch.cat([after for _, after in bridge.recorded])
     assert len(clean) == 2 * len(examples.training)
     assert len(noisy.unique(dim=0)) == len(noisy)
-    # Across the clean direction there is only noise; dividing by what is along it undoes the last scaling.
+    # Orthogonal to the clean direction there is only noise; dividing by the part along it undoes the last scaling.
     along = (noisy * clean).sum(-1, keepdim=True)
     across = (noisy - along * clean) / along
     variance = float(across.square().sum() / (len(clean) * (clean.shape[1] - 1)))
@@ -203,22 +206,22 @@ def test_noise_is_fresh_at_every_step_and_of_the_variance_asked(backbone: Backbo
 
 
 @pytest.mark.parametrize(("epochs", "warned"), [(5, [2, 3, 4, 5]), (1, [1])])
-def test_collapse_is_said_after_every_epoch_but_the_first_of_many(
+def test_collapse_is_warned_of_after_every_epoch_but_the_first_of_several(
     backbone: Backbone, examples: Examples, monkeypatch: pytest.MonkeyPatch, epochs: int, warned: list[int]
 ) -> None:
     same = HeldOutResult(1.0, ("a dog",) * 20, examples.held_out_captions)
-    monkeypatch.setattr(loop, "evaluate_held_out", lambda *args: same)
+    monkeypatch.setattr(loop, "evaluate_held_out", lambda *arguments: same)
     events: list[Event] = []
     make_run(backbone, examples, replace(QUICK, epochs=epochs, batch_size=100), report=events.append).run()
     warned_before = [
-        next(later.epoch for later in events[place:] if isinstance(later, EpochDone))
-        for place, event in enumerate(events)
-        if isinstance(event, Warned) and "much the same to everything: 5% distinct" in event.message
+        next(later.epoch for later in events[index:] if isinstance(later, EpochDone))
+        for index, event in enumerate(events)
+        if isinstance(event, Warned) and "nearly the same captions for everything: 5% of its" in event.message
     ]
     assert warned_before == warned
 
 
-def test_collapse_needs_references_that_differ() -> None:
+def test_collapse_requires_different_references() -> None:
     different = tuple(f"caption {i}" for i in range(10))
     assert HeldOutResult(1.0, ("x",) * 10, different).collapsed
     assert not HeldOutResult(1.0, ("x",) * 10, ("one", "two") * 5).collapsed
@@ -226,7 +229,7 @@ def test_collapse_needs_references_that_differ() -> None:
     assert HeldOutResult(1.0, ("x", "y") * 5, different).distinct_share == 0.2
 
 
-def test_out_of_memory_says_what_to_lower(backbone: Backbone, examples: Examples) -> None:
+def test_out_of_memory_suggests_a_smaller_batch(backbone: Backbone, examples: Examples) -> None:
     language_model = backbone.language_model()
 
     def loss(*args: object) -> torch.Tensor:
@@ -237,7 +240,7 @@ def test_out_of_memory_says_what_to_lower(backbone: Backbone, examples: Examples
         make_run(backbone, examples, language_model=language_model).run()
 
 
-def test_out_of_memory_while_embedding_is_one_line(
+def test_out_of_memory_while_embedding_leaves_no_files(
     backbone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def encode(*args: object) -> torch.Tensor:
@@ -246,39 +249,43 @@ def test_out_of_memory_while_embedding_is_one_line(
     monkeypatch.setattr(clap.TextEncoder, "encode", encode)
     with pytest.raises(DeviceError, match="out of memory on cpu while embedding the captions"):
         train(make_job(backbone_folder, tmp_path / "model"), caption_set())
-    assert not any(tmp_path.iterdir()), "nothing was saved, so nothing stays"
+    assert not any(tmp_path.iterdir())
 
 
-def test_device_that_accelerate_does_not_take_is_refused() -> None:
-    with pytest.raises(DeviceError, match="training on meta was asked for, and accelerate chose cpu"):
-        with training._accelerator(torch.device("meta")):
-            pytest.fail("the block ran")
+def test_other_device_chosen_by_accelerate_is_refused(
+    backbone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "resolve_device", torch.device)
+    events: list[Event] = []
+    with pytest.raises(DeviceError, match="accelerate chose the device .*, not meta as requested .*unset"):
+        train(make_job(backbone_folder, tmp_path / "model", device="meta"), caption_set(), events.append)
+    assert not events and not any(tmp_path.iterdir())
 
 
 def test_prefix_without_room_is_refused_before_any_work(backbone_folder: Path, tmp_path: Path) -> None:
     events: list[Event] = []
-    with pytest.raises(InputError, match="a prefix of 96 leaves no room for a caption in 96 positions"):
+    with pytest.raises(InputError, match="a prefix of 96 vectors leaves no room for a caption in 96 positions"):
         train(make_job(backbone_folder, tmp_path / "model", prefix_length=96), caption_set(), events.append)
     assert not events and not any(tmp_path.iterdir())
 
 
-def test_clapcap_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
+def test_clapcap_is_refused_before_its_download(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="clapcap has no text encoder"):
         train(TrainingJob(str(tmp_path / "model"), backbone="clapcap", offline=True), caption_set())
 
 
-def test_loss_that_is_no_number_stops_the_run(backbone: Backbone, examples: Examples) -> None:
+def test_nan_loss_stops_the_run(backbone: Backbone, examples: Examples) -> None:
     broken = np.full_like(examples.embeddings, np.nan)
-    with pytest.raises(InputError, match="the loss is nan at step 1 .lower --learning-rate"):
+    with pytest.raises(InputError, match="the loss at step 1 is nan .lower --learning-rate"):
         make_run(backbone, replace(examples, embeddings=broken)).run()
 
 
-def test_new_mapper_leaves_torch_alone(backbone: Backbone) -> None:
+def test_new_mapper_leaves_the_global_generator_unchanged(backbone: Backbone) -> None:
     torch.manual_seed(5)
-    wanted = torch.rand(3)
+    expected = torch.rand(3)
     torch.manual_seed(5)
     first = new_mapper(backbone.config.mapper, 1)
-    assert torch.equal(torch.rand(3), wanted)
+    assert torch.equal(torch.rand(3), expected)
     again, other = (new_mapper(backbone.config.mapper, seed) for seed in (1, 2))
     assert torch.equal(first.constants, again.constants) and not torch.equal(first.constants, other.constants)
 
@@ -311,18 +318,18 @@ def test_same_seed_gives_the_same_files(backbone_folder: Path, tmp_path: Path) -
         assert first == again != other
 
 
-def test_existing_output_is_kept_unless_forced(backbone_folder: Path, tmp_path: Path) -> None:
+def test_existing_output_is_overwritten_only_with_force(backbone_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "model"
     output.mkdir()
     (output / "mine.txt").write_text("keep")
     quick = replace(QUICK, epochs=1, batch_size=100)
     for force in (False, True):
-        with pytest.raises(InputError, match="is there already, and is not of textcap's making"):
+        with pytest.raises(InputError, match="exists already and was not written by textcap"):
             train(make_job(backbone_folder, output, training=quick, force=force), caption_set())
     assert [path.name for path in output.iterdir()] == ["mine.txt"]
     (output / "mine.txt").unlink()
     train(make_job(backbone_folder, output, training=quick, force=True), caption_set())
-    with pytest.raises(InputError, match="is there already .*--force"):
+    with pytest.raises(InputError, match="exists already .*--force"):
         train(make_job(backbone_folder, output, training=quick), caption_set())
     train(make_job(backbone_folder, output, training=replace(quick, seed=9), force=True), caption_set())
     assert load_model(output).config.training.seed == 9
@@ -336,7 +343,7 @@ def test_few_captions_are_all_trained_on(backbone_folder: Path, tmp_path: Path, 
     assert json.loads((tmp_path / "m" / "metrics.jsonl").read_text().splitlines()[-1])["held_out_loss"] is None
 
 
-KILLED = """
+RUN_UNTIL_KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import test_training as t
@@ -350,13 +357,13 @@ t.train(t.make_job(Path(sys.argv[2]), Path(sys.argv[3])), t.caption_set(), kill)
 """
 
 
-def test_killed_run_goes_on_and_ends_the_same(backbone_folder: Path, tmp_path: Path) -> None:
+def test_killed_run_continues_to_the_same_result(backbone_folder: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(make_job(backbone_folder, whole), caption_set())
-    # In the middle of the first epoch, then when it is done and measured but not yet saved.
+    # First in the middle of an epoch, then after the epoch was evaluated and before it is saved.
     for moment in (("Stepped", "8"), ("EpochDone", "15")):
         where = [str(Path(__file__).parent), str(backbone_folder), str(killed)]
-        command = [sys.executable, "-c", KILLED, *where, *moment]
+        command = [sys.executable, "-c", RUN_UNTIL_KILLED, *where, *moment]
         done = subprocess.run(command, timeout=300, capture_output=True, text=True)
         assert done.returncode == -signal.SIGKILL, done.stderr
         assert not killed.exists()
@@ -371,12 +378,12 @@ def test_killed_run_goes_on_and_ends_the_same(backbone_folder: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_run_killed_after_every_few_steps_ends_the_same(backbone_folder: Path, tmp_path: Path) -> None:
+def test_run_killed_every_few_steps_gives_the_same_result(backbone_folder: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(make_job(backbone_folder, whole), caption_set())
     where = [str(Path(__file__).parent), str(backbone_folder), str(killed)]
     for step in range(3, 30, 3):
-        command = [sys.executable, "-c", KILLED, *where, "Stepped", str(step)]
+        command = [sys.executable, "-c", RUN_UNTIL_KILLED, *where, "Stepped", str(step)]
         done = subprocess.run(command, timeout=300, capture_output=True, text=True)
         assert done.returncode == -signal.SIGKILL, done.stderr
     train(make_job(backbone_folder, killed), caption_set())
@@ -385,10 +392,12 @@ def test_run_killed_after_every_few_steps_ends_the_same(backbone_folder: Path, t
 
 
 class Stop(Exception):
-    """Raised by a test out of its report."""
+    """Raised by a test's report function to stop a run."""
 
 
 def stop_after(step: int):
+    """Return a report function that stops the run after a step."""
+
     def report(event: Event) -> None:
         if isinstance(event, EpochDone | Stepped) and event.step > step:
             raise Stop
@@ -397,7 +406,7 @@ def stop_after(step: int):
 
 
 def stopped_run(backbone_folder: Path, output: Path) -> Path:
-    """Leave an unfinished run that has done one epoch of two."""
+    """Stop a run after the first of two epochs, and return its work folder."""
     with pytest.raises(Stop):
         train(make_job(backbone_folder, output), caption_set(), stop_after(15))
     return WorkFolder.path_of(output)
@@ -407,9 +416,11 @@ def test_unfinished_run_with_other_settings_needs_force(backbone_folder: Path, t
     output = tmp_path / "model"
     work = stopped_run(backbone_folder, output)
     other = make_job(backbone_folder, output, bridge=BridgeConfig(noise_variance=0.1), training=replace(QUICK, seed=4))
-    with pytest.raises(InputError, match=r"unfinished run with other bridge.noise_variance, training.seed .*--force"):
+    with pytest.raises(
+        InputError, match=r"unfinished run that differs in bridge.noise_variance, training.seed .*--force"
+    ):
         train(other, caption_set())
-    with pytest.raises(InputError, match="other captions"):
+    with pytest.raises(InputError, match="differs in captions"):
         train(make_job(backbone_folder, output), caption_set(CAPTIONS[1:]))
     assert load_state(work)[0].step == 15
     events: list[Event] = []
@@ -418,14 +429,14 @@ def test_unfinished_run_with_other_settings_needs_force(backbone_folder: Path, t
     assert load_model(output).bridge.noise_variance == 0.1
 
 
-def test_broken_state_is_named(backbone_folder: Path, tmp_path: Path) -> None:
+def test_broken_state_is_reported(backbone_folder: Path, tmp_path: Path) -> None:
     work = stopped_run(backbone_folder, tmp_path / "model")
     (work / STATE_FILE).write_bytes(b"no tensors")
     with pytest.raises(CheckpointError, match=r"state\.safetensors cannot be read.*delete .*partial to start again"):
         train(make_job(backbone_folder, tmp_path / "model"), caption_set())
 
 
-def test_state_holds_all_that_adam_needs(backbone_folder: Path, tmp_path: Path) -> None:
+def test_state_contains_the_moments_of_adam(backbone_folder: Path, tmp_path: Path) -> None:
     work = stopped_run(backbone_folder, tmp_path / "model")
     assert [json.loads(line)["epoch"] for line in (work / "metrics.jsonl").read_text().splitlines()] == [1]
     tensors = load_file(work / STATE_FILE)
@@ -435,7 +446,7 @@ def test_state_holds_all_that_adam_needs(backbone_folder: Path, tmp_path: Path) 
     assert all(tensors[name] == 15 for name in tensors if name.startswith("step."))
 
 
-def test_one_run_at_a_time_writes_an_output(tmp_path: Path) -> None:
+def test_second_run_with_the_same_output_is_refused(tmp_path: Path) -> None:
     first = WorkFolder.open(tmp_path / "model", SETTINGS)
     with pytest.raises(InputError, match="another training run is writing"):
         WorkFolder.open(tmp_path / "model", SETTINGS)
@@ -445,18 +456,18 @@ def test_one_run_at_a_time_writes_an_output(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["thesis.doc", "settings.json"])
-def test_work_folder_of_others_is_left_alone(tmp_path: Path, name: str) -> None:
+def test_work_folder_with_files_of_others_is_untouched(tmp_path: Path, name: str) -> None:
     path = WorkFolder.path_of(tmp_path / "model")
     path.mkdir()
     (path / name).write_text('{"editor": "mine"}')
     for force in (False, True):
-        with pytest.raises(InputError, match=f"model.partial is wanted .* holds {name} of another making"):
+        with pytest.raises(InputError, match=f"model.partial is needed .* contains {name}, which textcap did not"):
             WorkFolder.open(tmp_path / "model", SETTINGS, force=force)
     WorkFolder.sweep(tmp_path / "model")
     assert [path.name for path in path.iterdir()] == [name]
 
 
-def test_work_folder_takes_only_its_own_files_away(tmp_path: Path) -> None:
+def test_removing_a_work_folder_keeps_files_of_others(tmp_path: Path) -> None:
     work = WorkFolder.open(tmp_path / "model", SETTINGS)
     work.save(TrainingProgress(), {"a": torch.zeros(1)})
     (work.path / "notes.txt").write_text("mine")
@@ -464,12 +475,12 @@ def test_work_folder_takes_only_its_own_files_away(tmp_path: Path) -> None:
     assert [path.name for path in work.path.iterdir()] == ["notes.txt"]
 
 
-def test_work_folder_stays_only_with_a_state(tmp_path: Path) -> None:
+def test_work_folder_without_a_state_is_deleted(tmp_path: Path) -> None:
     output = tmp_path / "model"
     work = WorkFolder.open(output, SETTINGS)
     assert work.path.is_dir() and not has_saved(output)
     WorkFolder.sweep(output)
-    assert work.path.is_dir(), "it is still being worked on"
+    assert work.path.is_dir(), "it is still open"
     work.close()
     assert not any(tmp_path.iterdir())
     work = WorkFolder.open(output, SETTINGS)
@@ -491,7 +502,7 @@ def test_state_follows_the_umask(tmp_path: Path) -> None:
     work.remove()
 
 
-def test_names_that_are_not_utf_8_do_not_stop_the_run(backbone_folder: Path, tmp_path: Path) -> None:
+def test_run_with_names_that_are_not_utf_8(backbone_folder: Path, tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
     job = make_job(backbone_folder, tmp_path / name, training=replace(QUICK, batch_size=100))
     captions = CaptionSet(CAPTIONS, (CaptionFile(f"{name}.txt", "0" * 64, len(CAPTIONS)),))
@@ -520,7 +531,7 @@ def test_names_that_are_not_utf_8_do_not_stop_the_run(backbone_folder: Path, tmp
         ({"WORLD_SIZE": "3", "RANK": "2"}, (2, 3)),
     ],
 )
-def test_place_among_processes(
+def test_torchrun_place_follows_the_environment(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], place: tuple[int, int]
 ) -> None:
     for name, value in environment.items():
@@ -529,38 +540,38 @@ def test_place_among_processes(
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "message"),
     [
-        ({"WORLD_SIZE": "x"}, "WORLD_SIZE is 'x'"),
-        ({"WORLD_SIZE": "2"}, "RANK is ''"),
-        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK is 2 and WORLD_SIZE 2"),
+        ({"WORLD_SIZE": "x"}, "WORLD_SIZE is 'x', but must be a whole number"),
+        ({"WORLD_SIZE": "2"}, "RANK is '', but must be a whole number"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK is 2, but must be less than WORLD_SIZE, which is 2"),
         ({"LOCAL_RANK": "0"}, "LOCAL_RANK is set without WORLD_SIZE"),
     ],
 )
-def test_environment_that_makes_no_sense_is_said(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str
+def test_invalid_torchrun_environment_is_refused(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         processes.torchrun_place()
 
 
-def test_output_that_cannot_be_written_is_said_first(backbone_folder: Path, tmp_path: Path) -> None:
+def test_unwritable_output_is_reported_before_any_work(backbone_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     events: list[Event] = []
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match="model.partial cannot be written: Not a directory"):
         train(make_job(backbone_folder, tmp_path / "file" / "model"), caption_set(), events.append)
     assert not events
 
 
-def test_two_processes_make_the_same_mapper(backbone_folder: Path, tmp_path: Path) -> None:
+def test_two_processes_give_the_same_mapper(backbone_folder: Path, tmp_path: Path) -> None:
     events: list[Event] = []
-    # Adam makes steps of the size of the rate even of gradients near 0, whose rounding depends on the CPU: at a rate of
-    # 5e-3 it was worth 4e-5, at the paper's 1e-7. What is wrong is worth whole steps.
-    paced = replace(QUICK, learning_rate=TrainingConfig.learning_rate)
-    train(make_job(backbone_folder, tmp_path / "one", training=paced), caption_set())
-    train(make_job(backbone_folder, tmp_path / "two", training=paced), caption_set(), events.append, n_processes=2)
+    # Adam's steps are as large as the learning rate even for gradients near 0, whose rounding depends on the CPU. The
+    # mappers then differed by 4e-5 at a rate of 5e-3, and by 1e-7 at the paper's. An error would amount to whole steps.
+    slow = replace(QUICK, learning_rate=TrainingConfig.learning_rate)
+    train(make_job(backbone_folder, tmp_path / "one", training=slow), caption_set())
+    train(make_job(backbone_folder, tmp_path / "two", training=slow), caption_set(), events.append, n_processes=2)
     assert next(event for event in events if isinstance(event, Started)).n_processes == 2
     assert [event.step for event in events if isinstance(event, Stepped)] == list(range(1, 31))
     one, two = (load_model(tmp_path / name) for name in ("one", "two"))
@@ -570,49 +581,48 @@ def test_two_processes_make_the_same_mapper(backbone_folder: Path, tmp_path: Pat
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def fake_workers(monkeypatch: pytest.MonkeyPatch, *scripts: str) -> list[subprocess.Popen[bytes]]:
-    """Have `launch` start these scripts; every one runs until its standard input closes, or as it likes."""
+def replace_workers(monkeypatch: pytest.MonkeyPatch, *scripts: str) -> list[subprocess.Popen[bytes]]:
+    """Make `launch` start these scripts, one for each rank, and return the list that it adds the processes to."""
     started: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
 
-    def start(path: Path, rank: int, n_processes: int, port: int) -> subprocess.Popen[bytes]:
-        script = textwrap.dedent("import json, sys\n") + scripts[rank]
-        worker = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        started.append(worker)
-        return worker
+    def start_script(command: list[str], *, env: dict[str, str], **options: int) -> subprocess.Popen[bytes]:
+        script = "import json, sys\n" + scripts[int(env["RANK"])]
+        started.append(start([command[0], "-c", script], env=env, **options))
+        return started[-1]
 
-    monkeypatch.setattr(processes, "_start", start)
+    monkeypatch.setattr(subprocess, "Popen", start_script)
     return started
 
 
-WAITS = "sys.stdin.read()"
-FAILS = """
-print(json.dumps({"kind": "error", "type": "InputError", "message": "no room", "hint": "less"}), flush=True)
+WAIT_FOR_END = "sys.stdin.read()"
+REPORT_ERROR = """
+print(json.dumps({"kind": "error", "type": "%s", "message": "no room", "hint": "less"}), flush=True)
 """
 
 
 @pytest.mark.parametrize(
     ("script", "error", "message"),
     [
-        (
-            FAILS + WAITS,
-            InputError,
-            r"no room \(less\)",
-        ),
+        (REPORT_ERROR % "InputError" + WAIT_FOR_END, InputError, r"no room \(less\)"),
+        (REPORT_ERROR % "FileError" + WAIT_FOR_END, InputError, r"no room \(less\)"),
+        (REPORT_ERROR % "SettingError" + WAIT_FOR_END, InputError, r"no room \(less\)"),
+        (REPORT_ERROR % "DeviceError" + WAIT_FOR_END, DeviceError, r"no room \(less\)"),
         ("sys.exit(3)", TextcapError, "training process 1 of 2 ended with exit code 3"),
         ("import os; os.kill(os.getpid(), 9)", TextcapError, "ended with exit code -9"),
     ],
 )
-def test_failing_process_ends_the_others(
+def test_failing_process_stops_the_others(
     monkeypatch: pytest.MonkeyPatch, script: str, error: type[Exception], message: str
 ) -> None:
-    workers = fake_workers(monkeypatch, WAITS, script)
+    workers = replace_workers(monkeypatch, WAIT_FOR_END, script)
     with pytest.raises(error, match=message):
         processes.launch(TrainingJob("model"), TrainingData(caption_set()), 2, lambda event: None)
     assert len(workers) == 2 and all(worker.poll() is not None for worker in workers)
 
 
-def test_worker_ends_when_its_starter_is_gone(tmp_path: Path) -> None:
-    """The worker waits here for a job file that is a pipe nobody writes to."""
+def test_worker_ends_when_its_standard_input_closes(tmp_path: Path) -> None:
+    """The job file is a named pipe without a writer, so the worker waits for its job."""
     pipe = tmp_path / "job.json"
     os.mkfifo(pipe)
     command = [sys.executable, "-m", "textcap.training.worker", str(pipe)]
@@ -622,15 +632,45 @@ def test_worker_ends_when_its_starter_is_gone(tmp_path: Path) -> None:
     assert worker.wait(timeout=300) == 1
 
 
+STARTED = Started(
+    backbone="tiny",
+    device="cpu",
+    precision="float32",
+    n_processes=1,
+    n_captions=2,
+    n_held_out=0,
+    noise_variance=0.01,
+    noise_std=0.1,
+    epochs=3,
+    total_steps=4,
+    first_step=0,
+    warmup_steps=1,
+    warmup_asked=2000,
+)
+STEPPED = Stepped(epoch=1, step=2, total_steps=3, loss=0.5, learning_rate=1e-4, captions_per_s=10.0, left_s=3.0)
+EPOCH_DONE = EpochDone(
+    epoch=1,
+    epochs=2,
+    step=3,
+    loss=0.5,
+    held_out_loss=0.6,
+    learning_rate=1e-4,
+    captions_per_s=10.0,
+    distinct_share=0.9,
+    samples=(Sample("a", "b"),),
+)
+
+
 @pytest.mark.parametrize(
     "event",
     [
         Warned("odd"),
         Embedded(1, 2),
-        Stepped(1, 2, 3, 0.5, 1e-4, 10.0, 3.0),
-        EpochDone(1, 2, 3, 0.5, None, 1e-4, 10.0, None, ()),
-        EpochDone(1, 2, 3, 0.5, 0.6, 1e-4, 10.0, 0.9, (Sample("a", "b"),)),
-        Started("tiny", "cpu", "float32", 1, 2, 0, 0.01, 0.1, 3, 4, 0, 1, 2000),
+        STEPPED,
+        EPOCH_DONE,
+        replace(EPOCH_DONE, held_out_loss=None, distinct_share=None, samples=()),
+        STARTED,
+        replace(STARTED, sources=(SourceCount("a.txt", "text", n_captions=2, n_per_epoch=1),)),
     ],
 )
 def test_events_survive_json(event: Event) -> None:

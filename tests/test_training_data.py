@@ -1,4 +1,4 @@
-"""What the training loop reads: tokens, the split, the batches, the schedule."""
+"""What the training loop reads: token ids, the held-out split, the batches, and the learning rate schedule."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return tiny_random.write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
-def test_tokens_are_the_caption_and_the_end_token(tokenizer: Tokenizer) -> None:
+def test_tokens_spell_the_caption_and_finish_with_the_end_token(tokenizer: Tokenizer) -> None:
     captions = ["a dog barks", "a bell rings in the distance", "!"]
     table = tokenize_captions(captions, tokenizer, 77)
     tokens, lengths = table.padded([1, 0, 2])
@@ -35,14 +35,14 @@ def test_tokens_are_the_caption_and_the_end_token(tokenizer: Tokenizer) -> None:
     assert tokens.shape[1] == max(table.lengths) and list(table.lengths[[1, 0, 2]]) == lengths.tolist()
 
 
-def test_long_caption_is_cut_and_keeps_its_end(tokenizer: Tokenizer) -> None:
+def test_long_caption_is_cut_and_keeps_the_end_token(tokenizer: Tokenizer) -> None:
     table = tokenize_captions(["a dog barks " * 50], tokenizer, 20)
     tokens, lengths = table.padded([0])
     assert lengths.tolist() == [20] and tokens[0, -1] == tokenizer.end_id
     assert ("a dog barks " * 50).startswith(tokenizer.decode(tokens[0].tolist()))
 
 
-def test_end_token_spelled_in_a_caption_is_taken_away(tokenizer: Tokenizer) -> None:
+def test_end_token_spelled_out_in_a_caption_is_removed(tokenizer: Tokenizer) -> None:
     tokens, lengths = tokenize_captions(["<|endoftext|>", "a<|endoftext|> b"], tokenizer, 77).padded([0, 1])
     assert lengths[0] == 1 and (tokens[1] == tokenizer.end_id).sum() == 1
     assert tokens[1, lengths[1] - 1] == tokenizer.end_id
@@ -66,15 +66,15 @@ def test_held_out_follows_from_the_seed() -> None:
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=300), st.integers(0, 50), st.integers(0, 5))
-def test_copies_of_a_caption_are_on_one_side(numbers: list[int], wanted: int, seed: int) -> None:
+def test_copies_of_a_caption_stay_on_the_same_side(numbers: list[int], wanted: int, seed: int) -> None:
     captions = [f"caption {number}" for number in numbers]
     held_out = set(split_held_out(captions, wanted, seed).tolist())
     assert len(held_out) <= min(wanted, len(captions) // 10)
-    outside = {captions[i] for i in range(len(captions)) if i not in held_out}
-    assert outside and not outside & {captions[i] for i in held_out}
+    training = {captions[i] for i in range(len(captions)) if i not in held_out}
+    assert training and not training & {captions[i] for i in held_out}
 
 
-def test_examples_know_every_caption_on_one_side(tokenizer: Tokenizer) -> None:
+def test_examples_split_all_captions_in_two(tokenizer: Tokenizer) -> None:
     captions = tiny_random.tiny_captions(100)
     examples = make_examples(captions, np.zeros((100, 4), np.float32), tokenizer, held_out_captions=7)
     assert sorted([*examples.training, *examples.held_out]) == list(range(100))
@@ -92,7 +92,7 @@ def test_examples_know_every_caption_on_one_side(tokenizer: Tokenizer) -> None:
 )
 def test_every_caption_is_in_one_batch_of_an_epoch(lengths: list[int], size: int, seed: int, epoch: int) -> None:
     batches = epoch_batches(np.array(lengths), size, seed, epoch)
-    assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     sizes = sorted(len(batch) for batch in batches)
     assert sizes[1:] == [size] * (len(sizes) - 1) and 1 <= sizes[0] <= size
     assert len(batches) * 3 == n_steps(len(lengths), size, 3)
@@ -110,10 +110,10 @@ def test_batches_follow_from_seed_and_epoch() -> None:
 
 def test_batches_hold_captions_of_similar_length() -> None:
     lengths = np.random.default_rng(0).integers(5, 30, 8000)
-    batches = epoch_batches(lengths, 32, 0, 0)
+    batches = epoch_batches(lengths, batch_size=32, seed=0, epoch=0)
     padded = sum(len(batch) * lengths[batch].max() for batch in batches)
     assert padded < 1.04 * lengths.sum()
-    # Sorted batches in sorted order would teach long captions last.
+    # If the batches were not shuffled, long captions would come last.
     means = np.array([lengths[batch].mean() for batch in batches])
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.2
 
@@ -136,7 +136,7 @@ def test_warmup_is_at_most_a_fifth_of_a_short_run(asked: int, total: int, used: 
 
 
 @given(st.integers(1, 500), st.integers(0, 3000))
-def test_rate_is_the_lower_of_two_lines(total: int, asked: int) -> None:
+def test_rate_is_the_lower_of_a_rising_and_a_falling_line(total: int, asked: int) -> None:
     warmup = scaled_warmup(asked, total)
     factors = [rate_factor(step, warmup, total) for step in range(total)]
     for step, factor in enumerate(factors):

@@ -1,4 +1,4 @@
-"""Training on weighted files, on pairs, on both, with measured noise and with an adapter."""
+"""Training on weighted text files, on pairs, on both, with measured noise and with an adapter."""
 
 import csv
 import json
@@ -56,7 +56,7 @@ def backbone(backbone_folder: Path) -> Backbone:
 
 @pytest.fixture(scope="module")
 def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty sounds with two captions each, as Clotho's table has them."""
+    """Write 40 sounds and a pairs file with two captions for each, in the form of Clotho's table."""
     folder = tmp_path_factory.mktemp("pairs")
     rng = np.random.default_rng(0)
     captions = tiny_random.tiny_captions(300)[200:]
@@ -88,7 +88,7 @@ def same_mapper(a: Path, b: Path) -> bool:
     return (a / "mapper.safetensors").read_bytes() == (b / "mapper.safetensors").read_bytes()
 
 
-# What an epoch draws.
+# What an epoch draws
 
 
 @given(
@@ -111,7 +111,7 @@ def test_sources_are_drawn_by_weight_and_evenly(sizes: list[int], weights: list[
         for source in sources:
             of_source = places[(places >= source.first) & (places < source.end)]
             assert len(of_source) == n_per_epoch(source, training)
-            # No caption comes more often than the others by more than one.
+            # No caption is drawn more than once more than another.
             counts = [drawn[i] for i in range(source.first, source.end)]
             assert max(counts) - min(counts) <= 1
     for source in sources:
@@ -119,16 +119,16 @@ def test_sources_are_drawn_by_weight_and_evenly(sizes: list[int], weights: list[
         assert sum(drawn[i] for i in range(source.first, source.end)) == wanted
 
 
-def test_one_source_of_weight_one_gives_every_caption_in_order() -> None:
+def test_sources_of_weight_one_give_every_caption_in_order() -> None:
     training = np.array([0, 2, 3, 7, 9])
     sources = [Source("a", TEXT, 0, 5), Source("b", AUDIO, 5, 10)]
     assert draw_epoch(sources, training, 0, 4).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_draws_follow_from_the_seed_and_the_epoch() -> None:
-    source, training = [Source("a", TEXT, 0, 50, 0.5)], np.arange(50)
+    sources, training = [Source("a", TEXT, first=0, end=50, weight=0.5)], np.arange(50)
     first, again, later, other = (
-        draw_epoch(source, training, seed, epoch).tolist() for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))
+        draw_epoch(sources, training, seed, epoch).tolist() for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))
     )
     assert first == again
     assert sorted(first + later) == list(range(50))
@@ -139,25 +139,25 @@ def test_draws_follow_from_the_seed_and_the_epoch() -> None:
     captions=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=30),
     clips=st.lists(st.integers(-1, 6), min_size=30, max_size=30),
 )
-def test_copies_and_clips_are_never_split(captions: list[str], clips: list[int]) -> None:
+def test_copies_and_clips_are_grouped(captions: list[str], clips: list[int]) -> None:
     groups = group_captions(captions, clips)
     for i in range(len(captions)):
         for j in range(i):
             if captions[i] == captions[j] or clips[i] == clips[j] >= 0:
                 assert groups[i] == groups[j]
-    # Nothing is joined without a chain of copies and clips: as many groups as a slow search finds.
-    left, n_groups = set(range(len(captions))), 0
-    while left:
-        n_groups, open_ones = n_groups + 1, [left.pop()]
-        while open_ones:
-            i = open_ones.pop()
-            near = {j for j in left if captions[i] == captions[j] or clips[i] == clips[j] >= 0}
-            left -= near
-            open_ones += near
+    # Nothing else is grouped: a slow search for chains of copies and clips finds as many groups.
+    ungrouped, n_groups = set(range(len(captions))), 0
+    while ungrouped:
+        n_groups, pending = n_groups + 1, [ungrouped.pop()]
+        while pending:
+            i = pending.pop()
+            linked = {j for j in ungrouped if captions[i] == captions[j] or clips[i] == clips[j] >= 0}
+            ungrouped -= linked
+            pending += linked
     assert len(set(groups.tolist())) == n_groups
 
 
-def test_held_out_clips_are_wholly_held_out() -> None:
+def test_clips_are_held_out_with_all_their_captions() -> None:
     captions = [f"caption {i}" for i in range(200)]
     clips = [i // 5 for i in range(200)]
     held_out = split_held_out(captions, 20, 0, clips)
@@ -165,14 +165,14 @@ def test_held_out_clips_are_wholly_held_out() -> None:
     assert {clips[i] for i in held_out}.isdisjoint(clips[i] for i in set(range(200)) - set(held_out.tolist()))
 
 
-def test_mixed_embeddings_are_both_tables() -> None:
+def test_mixed_embeddings_read_from_both_tables() -> None:
     text, audio = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
     mixed = MixedEmbeddings(text, audio, np.array([3, 3, 0]))
     assert len(mixed) == 7
     np.testing.assert_array_equal(mixed[np.array([6, 1, 4, 0])], [audio[0], text[1], audio[3], text[0]])
 
 
-def test_each_kind_goes_through_its_side_of_the_bridge(backbone: Backbone) -> None:
+def test_text_and_audio_go_through_their_sides_of_the_bridge(backbone: Backbone) -> None:
     rng = np.random.default_rng(0)
     text, audio = (torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(n, 24)))).float() for n in (60, 20))
     mixed = MixedEmbeddings(text.numpy(), audio.numpy(), np.repeat(np.arange(20), 2))
@@ -187,17 +187,17 @@ def test_each_kind_goes_through_its_side_of_the_bridge(backbone: Backbone) -> No
     assert not torch.allclose(found[1], text[3], atol=1e-3)
 
 
-# Names with weights.
+# Names with weights
 
 
-def test_weight_counts_only_where_the_rest_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weight_is_split_off_only_if_the_rest_names_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a.txt", "b.txt", "b.txt:2"):
         Path(name).write_text("a dog barks\n", encoding="utf-8")
     assert split_weight("a.txt:0.5") == ("a.txt", 0.5)
     assert split_weight("a.txt") == ("a.txt", 1.0)
-    assert split_weight("b.txt:2") == ("b.txt:2", 1.0)  # a file of the whole name
-    assert split_weight("c.txt:2") == ("c.txt:2", 1.0)  # no file of the rest
+    assert split_weight("b.txt:2") == ("b.txt:2", 1.0)  # a file with the whole name exists
+    assert split_weight("c.txt:2") == ("c.txt:2", 1.0)  # no file c.txt exists
     assert split_weight("a.txt:high") == ("a.txt:high", 1.0)
     assert split_weight("-:3") == ("-", 3.0)
     loaded = load_captions(["a.txt:0.5", "b.txt"])
@@ -207,10 +207,10 @@ def test_weight_counts_only_where_the_rest_is_a_file(tmp_path: Path, monkeypatch
             split_weight(f"a.txt:{weight}")
 
 
-# Whole runs.
+# Whole runs
 
 
-def test_pairs_alone_learn_from_sounds(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
+def test_training_on_pairs_alone(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
     events: list[Event] = []
     longer = replace(QUICK, epochs=6)
     folder = train(make_job(backbone_folder, tmp_path / "m", training=longer), None, events.append, pairs=[pairs])
@@ -228,7 +228,7 @@ def test_pairs_alone_learn_from_sounds(backbone_folder: Path, pairs: PairSet, tm
     assert all(not result.error for result in Captioner.load(folder, device="cpu").caption(sounds))
 
 
-def test_mixture_names_what_each_source_gives(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
+def test_training_on_text_and_pairs_reports_each_source(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
     events: list[Event] = []
     folder = train(make_job(backbone_folder, tmp_path / "m"), texts(0.5), events.append, pairs=[pairs])
     started = next(event for event in events if isinstance(event, Started))
@@ -242,7 +242,7 @@ def test_mixture_names_what_each_source_gives(backbone_folder: Path, pairs: Pair
     assert "b.txt: 40 captions, weight 0.5" in (folder / "README.md").read_text(encoding="utf-8")
 
 
-KILLED = """
+RUN_UNTIL_KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import test_training_sources as t
@@ -257,14 +257,14 @@ t.train(job, t.texts(0.5), kill, pairs=[t.read_pairs(Path(sys.argv[4]))])
 """
 
 
-def test_killed_mixture_goes_on_and_ends_the_same(
+def test_killed_run_on_text_and_pairs_continues_to_the_same_result(
     backbone_folder: Path, pairs_file: Path, pairs: PairSet, tmp_path: Path
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(make_job(backbone_folder, whole), texts(0.5), pairs=[pairs])
     where = [str(Path(__file__).parent), str(backbone_folder), str(killed), str(pairs_file)]
     for step in (4, 13):  # in the first epoch and in the second
-        command = [sys.executable, "-c", KILLED, *where, str(step)]
+        command = [sys.executable, "-c", RUN_UNTIL_KILLED, *where, str(step)]
         done = subprocess.run(command, timeout=300, capture_output=True, text=True)
         assert done.returncode == -signal.SIGKILL, done.stderr
     events: list[Event] = []
@@ -273,10 +273,10 @@ def test_killed_mixture_goes_on_and_ends_the_same(
     assert same_mapper(whole, killed)
 
 
-def test_two_processes_learn_the_same_from_pairs(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
-    paced = replace(QUICK, learning_rate=TrainingConfig.learning_rate)
+def test_two_processes_give_the_same_mapper_from_pairs(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
+    slow = replace(QUICK, learning_rate=TrainingConfig.learning_rate)
     for name, n_processes in (("one", 1), ("two", 2)):
-        job = make_job(backbone_folder, tmp_path / name, training=paced)
+        job = make_job(backbone_folder, tmp_path / name, training=slow)
         train(job, texts(2.0), pairs=[pairs], noise_pairs=pairs, n_processes=n_processes)
     one, two = (load_model(tmp_path / name) for name in ("one", "two"))
     assert one.config.bridge == two.config.bridge
@@ -300,16 +300,16 @@ def test_unfinished_run_on_other_pairs_is_not_continued(backbone_folder: Path, p
     with pytest.raises(KeyboardInterrupt):
         train(make_job(backbone_folder, tmp_path / "m"), texts(), stop, pairs=[pairs])
     fewer = replace(pairs, pairs=pairs.pairs[:-1])
-    with pytest.raises(InputError, match="unfinished run with other pairs"):
+    with pytest.raises(InputError, match="unfinished run that differs in pairs"):
         train(make_job(backbone_folder, tmp_path / "m"), texts(), pairs=[fewer])
-    with pytest.raises(InputError, match="unfinished run with other weights"):
+    with pytest.raises(InputError, match="unfinished run that differs in weights"):
         train(make_job(backbone_folder, tmp_path / "m"), texts(2.0), pairs=[pairs])
 
 
-# Noise that was measured, and the adapter.
+# Measured noise and the adapter
 
 
-def test_measured_noise_is_the_paper_rule_and_recorded(
+def test_measured_noise_follows_the_paper_and_is_recorded(
     backbone_folder: Path, backbone: Backbone, pairs: PairSet, tmp_path: Path
 ) -> None:
     folder = train(make_job(backbone_folder, tmp_path / "m"), texts(), noise_pairs=pairs)
@@ -326,23 +326,40 @@ def test_measured_noise_is_the_paper_rule_and_recorded(
     assert "measured on 30 pairs" in (folder / "README.md").read_text(encoding="utf-8")
 
 
-def test_too_few_pairs_to_measure_on(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
+def test_too_few_pairs_to_measure_the_noise_are_refused(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
     few = replace(pairs, pairs=pairs.pairs[:29])
-    with pytest.raises(InputError, match="has 29 pairs whose sound can be read, and 30 are needed"):
+    with pytest.raises(InputError, match="has 29 pairs with a readable sound file, but must have at least 30"):
         train(make_job(backbone_folder, tmp_path / "m"), texts(), noise_pairs=few)
     assert list(tmp_path.iterdir()) == []
 
 
-def an_adapter(backbone_hash: str) -> LinearAdapter:
+def make_adapter(backbone_hash: str) -> LinearAdapter:
     generator = torch.Generator().manual_seed(0)
-    facts = AdapterFacts("x", backbone_hash, "ridge", 0.0, 40, 80, 8, "p.csv", "0" * 64, 0, 0, 0, 0, 0, 0, 0)
+    facts = AdapterFacts(
+        backbone_name="x",
+        backbone_hash=backbone_hash,
+        method="ridge",
+        strength=0.0,
+        n_pairs=40,
+        n_captions=80,
+        n_held_out=8,
+        pairs_name="p.csv",
+        pairs_sha256="0" * 64,
+        seed=0,
+        cosine_before=0.0,
+        cosine_after=0.0,
+        recall_at_1_before=0.0,
+        recall_at_1_after=0.0,
+        recall_at_10_before=0.0,
+        recall_at_10_after=0.0,
+    )
     return LinearAdapter(torch.randn(24, 24, generator=generator), torch.randn(24, generator=generator), facts)
 
 
-def test_adapter_is_applied_before_the_noise_and_kept(
+def test_adapter_is_used_in_training_and_saved_with_the_model(
     backbone_folder: Path, backbone: Backbone, tmp_path: Path
 ) -> None:
-    adapter = an_adapter(backbone.content_hash)
+    adapter = make_adapter(backbone.content_hash)
     save_adapter(tmp_path / "h.safetensors", adapter)
     noiseless = BridgeConfig(noise_variance=0.0)
     job = make_job(backbone_folder, tmp_path / "m", adapter=str(tmp_path / "h.safetensors"), bridge=noiseless)
@@ -353,18 +370,18 @@ def test_adapter_is_applied_before_the_noise_and_kept(
     assert torch.equal(kept.matrix, adapter.matrix) and kept.facts == adapter.facts
     assert load_model(folder).config.adapter == adapter.facts
     assert not (plain / "adapter.safetensors").exists()
-    # Captioning does nothing to audio: unit length, whatever the adapter.
+    # Captioning ignores the adapter; audio embeddings are only scaled to unit length.
     audio = torch.randn(3, 24)
     torch.testing.assert_close(Bridge(noiseless, kept).audio_side(audio), torch.nn.functional.normalize(audio))
 
 
 def test_adapter_of_another_backbone_is_refused(backbone_folder: Path, tmp_path: Path) -> None:
-    save_adapter(tmp_path / "h.safetensors", an_adapter("another"))
-    with pytest.raises(CheckpointError, match="was fitted on x with weights another, not on"):
+    save_adapter(tmp_path / "h.safetensors", make_adapter("another"))
+    with pytest.raises(CheckpointError, match="was fitted on x with weights another, not "):
         train(make_job(backbone_folder, tmp_path / "m", adapter=str(tmp_path / "h.safetensors")), texts())
 
 
-# The command line.
+# The command line
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -385,14 +402,14 @@ def test_command_trains_on_everything(backbone_folder: Path, pairs_file: Path, t
     code, out, said = run("train", a, f"{b}:0.5", "--pairs", pairs_file, "--noise-from", pairs_file, *flags)
     assert (code, out) == (0, f"{tmp_path / 'm'}\n")
     assert f"measured on {pairs_file}" in said
-    assert "captions of text" in said
-    assert "pairs.csv: " in said and "captions of audio" in said
+    assert f"{b}: " in said and "text captions, " in said
+    assert f"{pairs_file}: " in said and "audio captions, " in said
     stored = load_model(tmp_path / "m").config
     assert [file.weight for file in stored.caption_files] == [1.0, 0.5]
     assert stored.bridge.calibration is not None
 
 
-def test_sounds_that_cannot_be_used_are_named(backbone_folder: Path, pairs_file: Path, tmp_path: Path) -> None:
+def test_skipped_sounds_are_reported(backbone_folder: Path, pairs_file: Path, tmp_path: Path) -> None:
     broken = tmp_path / "pairs"
     broken.mkdir()
     for path in pairs_file.parent.glob("*.wav"):
@@ -404,49 +421,51 @@ def test_sounds_that_cannot_be_used_are_named(backbone_folder: Path, pairs_file:
     flags = ("--backbone", backbone_folder, "--epochs", 1, "--device", "cpu", "-o", tmp_path / "m")
     code, _, said = run("train", "--pairs", broken / "pairs.csv", *flags)
     assert code == 0
-    assert f"there is no file {broken / '00.wav'}" in said
-    assert "nan.wav holds samples that are no numbers" in said
+    assert f"{broken / '00.wav'} does not exist" in said
+    assert "nan.wav contains NaN or infinite samples" in said
     assert load_model(tmp_path / "m").config.pair_files[0].n_captions == 76
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
-        ([], "give a text file with captions, or --pairs"),
-        (["a.txt", "--noise-from", "p.csv", "--noise-std", "0.1"], "--noise-from or the noise itself, not both"),
-        (["--pairs", "p.csv", "--noise-from", "p.csv"], "--noise-from is for text, and there is none"),
-        (["--pairs", "p.csv", "--noise-std", "0.1"], "is for text, and there is none"),
-        (["--pairs", "p.csv", "--adapter", "h"], "--adapter is for text, and there is none"),
-        (["a.txt", "--audio-noise-variance", "0.1"], "for the sounds of --pairs, and there are none"),
-        (["a.txt", "--audio-dir", "x"], "--audio-dir is for --pairs and --noise-from"),
+        ([], "give a text file of captions, or --pairs"),
+        (
+            ["a.txt", "--noise-from", "p.csv", "--noise-std", "0.1"],
+            "give only one of --noise-from, --noise-variance and --noise-std",
+        ),
+        (["--pairs", "p.csv", "--noise-from", "p.csv"], "--noise-from applies to text, but no text file is given"),
+        (["--pairs", "p.csv", "--noise-std", "0.1"], "--noise-std applies to text, but no text file is given"),
+        (["--pairs", "p.csv", "--adapter", "h"], "--adapter applies to text, but no text file is given"),
+        (["a.txt", "--audio-noise-variance", "0.1"], "--audio-noise-variance: needs --pairs"),
+        (["a.txt", "--audio-dir", "x"], "--audio-dir: needs --pairs or --noise-from"),
         (
             ["--pairs", "p", "--pairs", "q", "--pairs", "r", "--audio-dir", "x", "--audio-dir", "y"],
-            "there are 2 --audio-dir for 3 files of pairs",
+            "--audio-dir: is given 2 times, but must be given once, or once for each pairs file",
         ),
     ],
 )
-def test_misuse_exits_2(flags: list[str], said: str) -> None:
+def test_misuse_exits_2(flags: list[str], message: str) -> None:
     code, out, error = run("train", *flags)
     assert (code, out) == (2, "")
-    assert said in " ".join(error.replace("│", " ").split())
+    assert message in " ".join(error.replace("│", " ").split())
 
 
-def test_table_given_as_text_is_warned_of(backbone_folder: Path, pairs_file: Path, tmp_path: Path) -> None:
+def test_table_given_as_text_gives_a_warning(backbone_folder: Path, pairs_file: Path, tmp_path: Path) -> None:
     flags = ("--backbone", backbone_folder, "--epochs", 1, "--device", "cpu", "-o", tmp_path / "m")
     code, _, said = run("train", pairs_file, *flags)
     assert code == 0
-    assert "is read as text, every line a caption" in said
+    assert "is read as text, one caption per line" in said
 
 
-def test_warnings_of_pairs_reach_the_report(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
+def test_warnings_about_pairs_are_reported(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
     events: list[Event] = []
     odd = replace(pairs, warnings=("something odd",))
     train(make_job(backbone_folder, tmp_path / "m"), None, events.append, pairs=[odd])
     assert Warned("something odd") in events
 
 
-def test_text_training_is_what_it_was(backbone_folder: Path, tmp_path: Path) -> None:
-    """Two files of weight 1 are the same run as one file with the lines of both."""
+def test_two_text_files_of_weight_one_equal_one_file(backbone_folder: Path, tmp_path: Path) -> None:
     one = CaptionSet(CAPTIONS, (CaptionFile("all.txt", "2" * 64, 100),))
     train(make_job(backbone_folder, tmp_path / "one"), one)
     train(make_job(backbone_folder, tmp_path / "two"), texts())

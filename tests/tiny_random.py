@@ -1,6 +1,6 @@
-"""A backbone of random weights, small enough to build in a test, as a folder that `Backbone.load` takes.
+"""A backbone with random weights, small enough to build in a test, as a folder for `Backbone.load`.
 
-Its encoders and its GPT-2 know nothing, but every part is of the real class and in the real format.
+Its encoders and its GPT-2 are untrained, but all parts have the real classes and file formats.
 """
 
 import json
@@ -31,15 +31,15 @@ PLACES = ("", " in the distance", " nearby", " while rain falls", " and wind blo
 
 
 def tiny_captions(n_captions: int) -> list[str]:
-    """Return distinct captions, at most 720 of them, of different lengths."""
+    """Return distinct captions of different lengths, at most 720."""
     every = [f"a {sound} {verb}{place}" for place in PLACES for verb in VERBS for sound in SOUNDS]
     assert n_captions <= len(every)
-    # A step coprime to the number of captions visits all of them in a mixed order.
+    # A step that is coprime to the number of captions visits all of them in mixed order.
     return [every[(i * 271) % len(every)] for i in range(n_captions)]
 
 
 def tiny_config(vocab_size: int = 320, noise_variance: float = 0.01) -> BackboneConfig:
-    """Return the sizes of the backbone that `write_tiny_backbone` writes."""
+    """Return the configuration of the backbone that `write_tiny_backbone` writes."""
     return BackboneConfig(
         name="tiny-random",
         clap=ClapConfig(
@@ -86,7 +86,7 @@ def write_tokenizer(folder: Path, vocab_size: int = 320) -> Tokenizer:
 
 
 def write_tiny_backbone(folder: Path, *, seed: int = 0, noise_variance: float = 0.01) -> Path:
-    """Write a whole backbone of random weights and return its folder."""
+    """Write a complete backbone with random weights and return its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     config = tiny_config(noise_variance=noise_variance)
     tokenizer = write_tokenizer(folder)
@@ -97,7 +97,7 @@ def write_tiny_backbone(folder: Path, *, seed: int = 0, noise_variance: float = 
             "text_encoder": TextEncoder(config.clap, tokenizer),
             "language_model": LanguageModel(config.language_model).gpt2.transformer,
         }
-        with torch.no_grad():  # at its own small start, GPT-2 says much the same after any prefix
+        with torch.no_grad():  # with GPT-2's small initial weights, the output hardly depends on the prefix
             for parameter in parts["language_model"].parameters():
                 parameter += 0.2 * torch.randn_like(parameter)
     for name, module in parts.items():

@@ -1,7 +1,7 @@
-"""Compile the script engine that SPICE needs on today's Java, into the jar beside its source.
+"""Compile the script engine that SPICE needs on recent versions of Java, into a jar beside its source.
 
-Needs javac of Java 9 or later. The same compiler gives the same bytes: names in order, no times. Prints the SHA-256
-of the jar, which goes into `_ENGINE_SHA256` of `textcap.scoring.jars`.
+Needs javac of Java 9 or later. The same compiler gives the same bytes, because entries are sorted and timestamps fixed.
+Prints the SHA-256 of the jar; copy it to `_ENGINE_SHA256` in `textcap.scoring.jars`.
 """
 
 import argparse
@@ -17,29 +17,29 @@ SOURCE = Path(__file__).parent.parent / "src" / "textcap" / "scoring" / "engine"
 JAR = SOURCE.with_name("textcap-engine.jar")
 CLASS = "textcap.TextEngine"
 OLDEST_JAVA = 8
-FIRST_TIME = (1980, 1, 1, 0, 0, 0)  # that a zip file can say
+FIRST_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
 TIMEOUT_S = 120
 
 
 def compile_classes(javac: str, source: Path) -> dict[str, bytes]:
-    """Return the class files of a source, by their names in a jar.
+    """Return the class files compiled from a source, keyed by their names in a jar.
 
     Raises:
-        RuntimeError: The compiler refused it, or warned of something.
+        RuntimeError: The compiler reported an error or a warning.
     """
     with tempfile.TemporaryDirectory() as folder:
-        # -options: newer compilers warn that Java 8 will not be supported for ever.
+        # -options: newer compilers warn that support for Java 8 will end.
         options = ["--release", str(OLDEST_JAVA), "-Xlint:all,-options", "-Werror", "-g:none", "-encoding", "UTF-8"]
         command = [javac, *options, "-d", folder, str(source)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
         if done.returncode:
-            raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr}")
+            raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr}")
         root = Path(folder)
         return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.class"))}
 
 
 def write_jar(path: Path, classes: dict[str, bytes], source: Path) -> None:
-    """Write class files as a jar, with the name under which Java looks for script engines, and their source's hash."""
+    """Write class files as a jar that Java finds as a script engine, with the SHA-256 of their source."""
     entries = {
         "META-INF/MANIFEST.MF": b"Manifest-Version: 1.0\r\n\r\n",
         "META-INF/services/javax.script.ScriptEngineFactory": f"{CLASS}\n".encode(),
@@ -49,18 +49,18 @@ def write_jar(path: Path, classes: dict[str, bytes], source: Path) -> None:
     with zipfile.ZipFile(path, "w") as jar:
         for name, content in entries.items():
             entry = zipfile.ZipInfo(name, FIRST_TIME)
-            entry.create_system = 3  # whatever system this is
+            entry.create_system = 3  # Unix, whatever system this runs on
             entry.external_attr = 0o644 << 16
-            jar.writestr(entry, content)  # not compressed: libraries differ in how
+            jar.writestr(entry, content)  # not compressed, because libraries compress differently
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-o", "--output", type=Path, default=JAR, help="the jar to write")
-    parser.add_argument("--javac", default=shutil.which("javac"), help="the compiler; by default the one on PATH")
+    parser.add_argument("-o", "--output", type=Path, default=JAR, help="the jar to write (default: beside the source)")
+    parser.add_argument("--javac", default=shutil.which("javac"), help="the compiler (default: the one on PATH)")
     options = parser.parse_args()
     if options.javac is None:
-        sys.exit("there is no javac on PATH: install a JDK, or name one with --javac")
+        sys.exit("javac is not on PATH (install a JDK, or name its javac with --javac)")
     write_jar(options.output, compile_classes(options.javac, SOURCE), SOURCE)
     digest = hashlib.sha256(options.output.read_bytes()).hexdigest()
     print(f"{options.output}: {options.output.stat().st_size:,} bytes, SHA-256 {digest}")

@@ -1,9 +1,9 @@
-"""Build the embedded backbone from nothing: `python tools/build_tiny.py --out DIR`.
+"""Build the embedded backbone from scratch: `python tools/build_tiny.py --out DIR`.
 
-Stages: tokenizer and sound; then the language model in one process, and hearing, towers and projections in another;
-then export. Each writes its files to the work folder once they are complete, so a build that was stopped goes on at the
-stage where it stood. Figures go to log.jsonl there. About an hour on two cores that compute in bfloat16; with --quick,
-which shows that every stage runs, under a minute.
+Stages: tokenizer and clips; then the language model in one process, and sound classification, towers and projections
+in another; then export. Each stage writes its files to the work folder when they are complete, so an interrupted build
+continues with the stage that was interrupted. Figures are logged to log.jsonl in the work folder. Takes about an hour
+on two cores that compute in bfloat16; with --quick, which only shows that every stage runs, under a minute.
 """
 
 import argparse
@@ -29,11 +29,11 @@ _TOKENIZER_TEXTS, _TOKENIZER_SEED = 30_000, 10
 
 
 def main() -> None:
-    """Run the stages that the work folder does not hold yet."""
+    """Run the stages whose results are not in the work folder yet."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the backbone")
-    parser.add_argument("--work", type=Path, help="folder for what is half done (default: OUT.work)")
-    parser.add_argument("--quick", action="store_true", help="a few steps of each stage")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the backbone to")
+    parser.add_argument("--work", type=Path, help="folder for the results of each stage (default: OUT.work)")
+    parser.add_argument("--quick", action="store_true", help="run only a few steps of each stage")
     arguments = parser.parse_args()
     work = arguments.work or arguments.out.with_name(arguments.out.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
@@ -41,12 +41,12 @@ def main() -> None:
 
 
 def build(work: Path, out: Path, settings: Settings, log: Log) -> None:
-    """Build the backbone with given settings, language model and towers side by side."""
+    """Build the backbone; the language model and the towers are trained in parallel."""
     if not (work / "vocab.json").exists():
         train_tokenizer(work, VOCAB_SIZE, _TOKENIZER_TEXTS, _TOKENIZER_SEED)
-    # Before the processes part, for rendering takes all cores.
-    for clips in (_training_clips, _validation_clips):
-        clips(work, settings, log)
+    # Render before the two processes start, because rendering uses all cores.
+    for render in (_training_clips, _validation_clips):
+        render(work, settings, log)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         sides = [pool.submit(side, work, settings, log) for side in (build_language_model, build_towers)]
         for side in sides:
@@ -58,14 +58,14 @@ def build(work: Path, out: Path, settings: Settings, log: Log) -> None:
 
 
 def build_language_model(work: Path, settings: Settings, log: Log) -> None:
-    """Train the language model unless the work folder holds it."""
+    """Train the language model unless it is in the work folder."""
     torch.set_num_threads(1)
     if not (work / "language_model.safetensors").exists():
         train_language_model(work, _tokenizer(work), BACKBONE.language_model, settings.language, log)
 
 
 def build_towers(work: Path, settings: Settings, log: Log) -> None:
-    """Train towers and projections as far as the work folder does not hold them."""
+    """Train the towers and projections, skipping the stages whose results are in the work folder."""
     torch.set_num_threads(1)
     if (work / "audio_encoder.safetensors").exists():
         return

@@ -1,6 +1,6 @@
-"""Check a built wheel: what has to be inside is, and its command runs from there.
+"""Check that a built wheel has all files of the package and that its command runs.
 
-Takes the folder that holds the one wheel; run it in an environment that has textcap's dependencies.
+Takes the folder that holds the wheel. Run it in an environment that has textcap's dependencies.
 """
 
 import os
@@ -17,7 +17,7 @@ TIMEOUT_S = 300
 
 
 def find_faults(wheel: Path) -> list[str]:
-    """Return one line for each thing that is missing from the wheel or too large in it."""
+    """Return one line for each file that is missing from the wheel or too large."""
     with zipfile.ZipFile(wheel) as archive:
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
     package = [path for path in SOURCE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
@@ -26,19 +26,21 @@ def find_faults(wheel: Path) -> list[str]:
     faults += [f"{name} is missing" for name in ENGINE if name not in wanted and name not in sizes]
     embedded = {name: size for name, size in sizes.items() if name.startswith("textcap/demo/embedded/")}
     if not any(name.endswith(".safetensors") for name in embedded):
-        faults.append("there are no embedded weights")
+        faults.append("the embedded weights are missing")
     if sum(embedded.values()) > MAX_EMBEDDED_BYTES:
-        faults.append(f"the embedded files take {sum(embedded.values()):,} bytes")
+        faults.append(
+            f"the embedded files are {sum(embedded.values()):,} bytes, but must be at most {MAX_EMBEDDED_BYTES:,}"
+        )
     if not any(name.endswith(".dist-info/licenses/LICENSE") for name in sizes):
-        faults.append("there is no LICENSE")
+        faults.append("LICENSE is missing")
     return faults
 
 
 def run_command(wheel: Path) -> str:
-    """Install the wheel in a folder of its own and return what its command says of its version.
+    """Install the wheel in a temporary folder and return the version line that its command prints.
 
     Raises:
-        RuntimeError: The command failed, or another textcap answered.
+        RuntimeError: A command failed, or Python imported textcap from another place.
     """
     with tempfile.TemporaryDirectory() as folder:
         options = ["--quiet", "--no-deps", "--no-index", "--target", folder]
@@ -55,21 +57,21 @@ def run_command(wheel: Path) -> str:
                 command, capture_output=True, text=True, env=environment, cwd=folder, timeout=TIMEOUT_S
             )
             if done.returncode != 0:
-                raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr}")
+                raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr}")
             outputs.append(done.stdout.strip())
         if not outputs[0].startswith(folder):
-            raise RuntimeError(f"another textcap answered: {outputs[0]}")
+            raise RuntimeError(f"textcap was imported from {outputs[0]}, not from the wheel")
         return outputs[-1]
 
 
 def main() -> None:
     wheels = list(Path(sys.argv[1]).glob("*.whl"))
     if len(wheels) != 1:
-        sys.exit(f"one wheel was expected in {sys.argv[1]}, {len(wheels)} are there")
+        sys.exit(f"the number of wheels in {sys.argv[1]} is {len(wheels)}, but must be 1")
     faults = find_faults(wheels[0])
     if faults:
         sys.exit(f"{wheels[0].name}: " + "; ".join(faults))
-    print(f"{wheels[0].name}: {wheels[0].stat().st_size:,} bytes, its command says {run_command(wheels[0])!r}")
+    print(f"{wheels[0].name}: {wheels[0].stat().st_size:,} bytes, textcap --version prints {run_command(wheels[0])!r}")
 
 
 if __name__ == "__main__":

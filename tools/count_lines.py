@@ -1,6 +1,7 @@
-"""Count lines of code per package: no blank lines, comments or docstrings.
+"""Count lines of code per package, without blank lines, comments and docstrings.
 
-`python tools/count_lines.py [FOLDER]` prints a line for each package and module of a source tree, and the total.
+`python tools/count_lines.py [FOLDER]` prints one line for each package and top-level module of a source tree, and the
+total.
 """
 
 import ast
@@ -15,7 +16,7 @@ _IGNORED = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, to
 
 
 def count_code_lines(text: str) -> int:
-    """Return how many lines of a Python source hold code."""
+    """Return the number of lines of a Python source that hold code."""
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type not in _IGNORED:
@@ -24,7 +25,7 @@ def count_code_lines(text: str) -> int:
 
 
 def count_packages(source: Path) -> dict[str, int]:
-    """Return the lines of code of each package and each top-level module of a source tree, in order of names."""
+    """Return the number of lines of code of each package and top-level module of a source tree, sorted by name."""
     counts: Counter[str] = Counter()
     for path in sorted(source.rglob("*.py")):
         inside = path.relative_to(source)
@@ -37,7 +38,7 @@ def count_packages(source: Path) -> dict[str, int]:
 def _docstring_lines(text: str) -> set[int]:
     lines: set[int] = set()
     for node in ast.walk(ast.parse(text)):
-        # A bare string anywhere in a body is a docstring too: those behind attributes among them.
+        # Any bare string in a body counts as a docstring, such as one below an attribute.
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             lines.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     return lines
@@ -48,7 +49,7 @@ def main() -> None:
     counts = count_packages(source)
     for name, count in counts.items():
         print(f"{count:6,}  {name}")
-    print(f"{sum(counts.values()):6,}  in all")
+    print(f"{sum(counts.values()):6,}  total")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The experiments of the paper on the sound world and the embedded models; `python -m benchmarks.paper`."""
+"""The paper's experiments on the sound world with the embedded models: `python -m benchmarks.paper`."""

@@ -1,4 +1,4 @@
-"""Run the experiments."""
+"""Run the experiments: `python -m benchmarks.paper`."""
 
 from benchmarks.paper.run import main
 

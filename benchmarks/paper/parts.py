@@ -1,7 +1,7 @@
-"""Train the mapper of one part and caption the test clips with it.
+"""Train the mapper of one part and caption the test clips with it, from the embeddings in the work folder.
 
-Knows the embeddings in the work folder. Each part is a JSON file with captions and what they came from; a part
-that is there is not made again.
+The result of a part is a JSON file with its captions and the facts of its training. A part whose file exists is
+skipped.
 """
 
 import json
@@ -25,12 +25,12 @@ from textcap.models.backbone import Backbone
 
 
 def part_path(work: Path, part: Part) -> Path:
-    """Return where a part is kept."""
+    """Return the path of a part's result."""
     return work / "parts" / f"{part.name}.json"
 
 
 def run_part(plan: Plan, work: Path, part: Part) -> str:
-    """Make a part unless it is there; return its name."""
+    """Run a part unless its file exists; return its name."""
     path = part_path(work, part)
     if path.exists():
         return part.name
@@ -46,7 +46,7 @@ def run_part(plan: Plan, work: Path, part: Part) -> str:
         seed=part.seed,
     )
     bridge = Bridge(BridgeConfig(variance), adapter)
-    said = train_and_caption(
+    test_captions = train_and_caption(
         Backbone.load(plan.backbone), captions, embeddings, bridge, training, np.load(work / "test-audio.npy")
     )
     facts = {
@@ -57,12 +57,12 @@ def run_part(plan: Plan, work: Path, part: Part) -> str:
         "cpu_s": round(time.process_time() - cpu_s, 1),
     }
     path.parent.mkdir(exist_ok=True)
-    atomic_write_text(path, json.dumps({"captions": said, "facts": facts}, indent=1))
+    atomic_write_text(path, json.dumps({"captions": test_captions, "facts": facts}, indent=1))
     return part.name
 
 
 def draws(plan: Plan, work: Path, sources: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
-    """Return captions and embeddings `[N, E]` of one epoch: as many from each source."""
+    """Return the captions and embeddings `[N, E]` of one epoch, with the same number from each source."""
     captions: list[str] = []
     embeddings = []
     for source in sources:
@@ -75,9 +75,9 @@ def draws(plan: Plan, work: Path, sources: tuple[str, ...]) -> tuple[list[str], 
 
 
 def calibrated_variance(work: Path, adapter: LinearAdapter | None = None) -> float:
-    """Return the noise variance that the paper's rule gives on 30 pairs that are neither trained on nor tested on.
+    """Return the noise variance by the paper's rule, from 30 pairs that are used neither for training nor for testing.
 
-    With an adapter it is the rule on what the adapter leaves of the gap.
+    With an adapter, the rule is applied to the gap that remains after the adapter.
     """
     text = np.load(work / "calibration-text.npy")
     if adapter is not None:
@@ -88,7 +88,7 @@ def calibrated_variance(work: Path, adapter: LinearAdapter | None = None) -> flo
 
 
 def make_adapter(plan: Plan, work: Path, n_pairs: int, seed: int) -> LinearAdapter:
-    """Fit the linear adapter on pairs drawn from those that are trained on."""
+    """Fit the linear adapter on pairs drawn from the training pairs."""
     rows = np.sort(np.random.default_rng([seed, n_pairs]).permutation(plan.n_captions)[:n_pairs])
     audio, text = (np.load(work / name)[rows] for name in ("audio.npy", "plain.npy"))
     fitted = fit_adapter(audio, text, np.arange(n_pairs), seed=seed)

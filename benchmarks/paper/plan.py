@@ -1,14 +1,14 @@
-"""What is measured: the sizes of the run, and the parts of each experiment.
+"""Define the sizes of the run and the parts of each experiment.
 
-Knows no model. A part is one mapper that is trained, and the captions that it gives to the test clips; some stand
-in the tables of several experiments.
+A part is one mapper to train, and its captions of the test clips. Some parts appear in the tables of several
+experiments.
 """
 
 from dataclasses import dataclass, replace
 
-# No clip or caption of the demo, none that the embedded models were built on, none of any other measurement.
+# Shares no clip or caption with the demo, the training of the embedded models or any other benchmark.
 WORLD_SEED = 5005
-# Another world: its pairs say how much noise to add, so that no test clip does.
+# The noise is calibrated on pairs of another world, so that no test clip takes part in it.
 CALIBRATION_SEED = 5006
 N_SEEN, N_UNSEEN, N_REFERENCES = 330, 170, 5
 N_CALIBRATION_PAIRS = 30
@@ -24,10 +24,13 @@ class Plan:
     """The sizes of the run.
 
     Attributes:
-        n_captions: Captions of each writer, and clips that the first of them describe. So that all rows take the
-            same number of steps, it is a multiple of the batch size.
-        n_scarce: Captions in the rows of experiment 4 where human text is scarce; divides `n_captions`.
-        n_steps: Of every mapper.
+        backbone: Name or folder of the backbone.
+        n_captions: Captions of each writer, and number of training clips. A multiple of the batch size, so that all
+            rows take the same number of steps.
+        n_scarce: Captions in the rows of experiment 4 in which human text is scarce; divides `n_captions`.
+        n_steps: Training steps of every mapper.
+        batch_size: Captions in a training step.
+        learning_rate: Adam's learning rate.
     """
 
     backbone: str = "tiny"
@@ -40,16 +43,18 @@ class Plan:
 
 @dataclass(frozen=True)
 class Part:
-    """One mapper.
+    """One mapper to train, and how to score its captions.
 
     Attributes:
-        name: Unlike all others; files are called after it.
-        sources: What is trained on: writers, "audio" for pairs with plain captions; with ":scarce", few captions
-            repeated as often as makes as many draws as of the others.
-        noise_variance: `CALIBRATED` follows from the 30 pairs, with an adapter from what the adapter leaves.
-        adapter_pairs: How many pairs the linear adapter is fitted on; 0 for none.
-        references: The writer of the references that its captions are scored against.
-        all_metrics: SPICE as well, which takes long.
+        name: Unique name; the part's files are named after it.
+        sources: Training data: the names of writers, or "audio" for audio embeddings with plain captions. With
+            ":scarce", only the first `n_scarce` captions, repeated to the same number of draws as the others.
+        noise_variance: A variance, or `CALIBRATED` for the value from the 30 pairs; with an adapter, that value is for
+            the gap that remains after the adapter.
+        adapter_pairs: Number of pairs that the linear adapter is fitted on; 0 for no adapter.
+        seed: Seed of the training and of the adapter.
+        references: The writers of the references that its captions are scored against.
+        all_metrics: Whether to compute SPICE and SPIDEr too, which takes long.
     """
 
     name: str
@@ -62,27 +67,27 @@ class Part:
 
 
 def text_part(seed: int) -> Part:
-    """Return the main row: text with calibrated noise. Seed 0 is scored on styled references too."""
+    """Return the part of the main row: text with calibrated noise. Seed 0 is also scored on styled references."""
     return Part(f"text-noise-{seed}", seed=seed, references=("plain", "styled") if seed == 0 else ("plain",))
 
 
 def audio_part(seed: int) -> Part:
-    """Return training on audio embeddings."""
+    """Return the part that is trained on audio embeddings."""
     return Part(f"audio-{seed}", ("audio",), 0.0, seed=seed)
 
 
 def swept_part(variance: float) -> Part:
-    """Return text with a given noise, one seed."""
+    """Return the part with text and a given noise variance, for one seed."""
     return Part(f"variance-{variance:g}", noise_variance=variance, all_metrics=variance == 0)
 
 
 def no_noise_part(seed: int) -> Part:
-    """Return text without noise; seed 0 is the sweep's."""
+    """Return the part with text and no noise; for seed 0 it is the one of the sweep."""
     return replace(swept_part(0.0), name=f"no-noise-{seed}", seed=seed) if seed else swept_part(0.0)
 
 
 def adapter_part(n_pairs: int, seed: int) -> Part:
-    """Return text through an adapter, with what noise the rule then asks for."""
+    """Return the part with text and an adapter, with the noise that the rule gives after the adapter."""
     return Part(f"adapter-{n_pairs}-{seed}", adapter_pairs=n_pairs, seed=seed)
 
 
@@ -95,7 +100,7 @@ WRITER_PARTS = {
 }
 STYLED_PART = Part("styled-text", ("styled",), references=("styled",))
 
-# In the order in which they are made, so that a run that is stopped early has the most important ones.
+# In the order in which they are run, so that an interrupted run has the most important ones.
 EXPERIMENTS: dict[int, tuple[Part, ...]] = {
     1: tuple(part for seed in SEEDS for part in (text_part(seed), audio_part(seed), no_noise_part(seed))),
     2: (text_part(0), *(swept_part(variance) for variance in SWEPT_VARIANCES)),
@@ -106,6 +111,6 @@ EXPERIMENTS: dict[int, tuple[Part, ...]] = {
 
 
 def parts_of(experiments: list[int]) -> list[Part]:
-    """Return the parts of experiments, each once, in the order in which they are made."""
+    """Return the parts of experiments, each once, in the order in which they are run."""
     wanted = [part for number, parts in EXPERIMENTS.items() if number in experiments for part in parts]
     return list(dict.fromkeys(wanted))

@@ -1,32 +1,32 @@
-"""Draw the noise sweep: scores against variance, with the calibrated value marked.
+"""Draw the noise sweep: scores against noise variance, with the calibrated value marked.
 
-Knows matplotlib, an extra, and numbers. Readable in grey: lines differ in marker and dash, not in colour alone.
+Needs matplotlib, an optional dependency. Readable in greyscale: lines differ in marker and dash, not only in colour.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 PANELS = {"cider_d": "CIDEr-D", "event_f1": "event F1"}
-_SMALLEST = 0.0005  # the axis is linear from 0 to here, and logarithmic beyond
-_WITHIN = 0.95
+_SMALLEST = 0.0005  # the axis is linear up to this variance and logarithmic above it
+_WITHIN = 0.95  # share of the best score that a horizontal line marks
 
 
 def draw_sweep(path: Path, points: Sequence[tuple[float, Mapping[str, float]]], calibrated: float) -> str:
-    """Draw scores by noise variance; return a line that says where the picture is, or why there is none.
+    """Draw scores against noise variance; return a line that names the file, or says why there is none.
 
     Args:
-        path: SVG, or what else matplotlib writes.
-        points: Variance and figures, by rising variance.
-        calibrated: The variance that the 30 pairs gave.
+        path: File to write: SVG, or another format that matplotlib supports.
+        points: Variance and figures of each part, by increasing variance.
+        calibrated: The variance from the 30 pairs; one of the points.
     """
     try:
         import matplotlib
     except ImportError:
-        return "no plot: matplotlib is missing; pip install 'textcap[plot]'"
+        return "no plot: matplotlib is not installed (run pip install 'textcap[plot]')"
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    # Text stays text, and the same figures give the same file.
+    # Keep text as text, and write the same file for the same figures.
     style = {"svg.fonttype": "none", "svg.hashsalt": "textcap", "font.size": 10, "font.family": "sans-serif"}
     with matplotlib.rc_context(style):
         figure, axes = pyplot.subplots(1, len(PANELS), figsize=(8.0, 3.2), layout="constrained")
@@ -53,4 +53,4 @@ def draw_sweep(path: Path, points: Sequence[tuple[float, Mapping[str, float]]], 
         metadata = {"Date": None} if path.suffix == ".svg" else {}
         figure.savefig(path, metadata=metadata)
         pyplot.close(figure)
-    return f"drawn: {path}"
+    return f"drew {path}"

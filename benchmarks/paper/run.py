@@ -1,10 +1,10 @@
-"""The paper's five experiments on the sound world: one command, under 90 minutes on two cores.
+"""Run the paper's five experiments on the sound world, in under 90 minutes on two cores.
 
     python -m benchmarks.paper [--work FOLDER] [--jobs 2] [--experiments 1 2 3 4 5] [--jars FOLDER] [--plot PATH]
 
-Each mapper is a part that is kept in the work folder, and so are embeddings and scores: a run that was killed goes
-on where it was. Prints a table for each experiment, writes them to results.md in the work folder, and draws the
-noise sweep. SPICE is left out where its jars are missing; `--jars` names a folder with CoreNLP's.
+Each mapper is one part. Its captions are kept in the work folder, and so are embeddings and scores, so an interrupted
+run continues. Prints a table for each experiment, writes the tables to results.md in the work folder, and draws the
+noise sweep. SPICE is skipped if its jars are missing; --jars names the file or folder to take CoreNLP's from.
 """
 
 import argparse
@@ -24,13 +24,14 @@ from benchmarks.sound_world import refuse_other_plan
 
 
 def main() -> None:
-    """Make what is missing, score it, and print the tables."""
+    """Run the missing parts, score them, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("paper-benchmark"))
-    parser.add_argument("--jobs", type=int, default=2, help="mappers trained at once, one thread each")
-    parser.add_argument("--experiments", type=int, nargs="+", choices=sorted(EXPERIMENTS), default=sorted(EXPERIMENTS))
+    parser.add_argument("--work", type=Path, default=Path("paper-benchmark"), help="folder to keep results in")
+    parser.add_argument("--jobs", type=int, default=2, help="mappers to train at once, one thread each")
+    numbers = sorted(EXPERIMENTS)
+    parser.add_argument("--experiments", type=int, nargs="+", choices=numbers, default=numbers, help="which to run")
     parser.add_argument("--jars", type=Path, help="file or folder with CoreNLP 3.6.0 and its models, for SPICE")
-    parser.add_argument("--plot", type=Path, help="where to draw the noise sweep; by default in the work folder")
+    parser.add_argument("--plot", type=Path, help="file for the plot of the noise sweep (default: in the work folder)")
     options = parser.parse_args()
     started_s, plan = time.monotonic(), Plan()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -46,7 +47,7 @@ def main() -> None:
 
 
 def run_parts(plan: Plan, work: Path, parts: list[Part], n_jobs: int) -> None:
-    """Train what is missing, several mappers at once."""
+    """Run the parts without a result, several at once."""
     missing = [part for part in parts if not part_path(work, part).exists()]
     one_thread = {"initializer": torch.set_num_threads, "initargs": (1,)}
     with ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn"), **one_thread) as pool:
@@ -56,8 +57,8 @@ def run_parts(plan: Plan, work: Path, parts: list[Part], n_jobs: int) -> None:
 
 
 def fill_jars(work: Path, source: Path) -> None:
-    """Put the jars of the metrics in the work folder, and have them used."""
-    # Imported late: huggingface_hub, which it uses, reads its variables when it is imported.
+    """Put the jars of the metrics in the work folder, and make the scoring use them."""
+    # Imported late, because it imports huggingface_hub, which reads environment variables when it is imported.
     from textcap.scoring.jar_fetching import fetch_metrics
 
     folder = work / "jars"

@@ -1,6 +1,6 @@
-"""Score the captions of parts with textcap's own metrics, and with the two that only the sound world has.
+"""Score the captions of parts with textcap's metrics, and with those that only the sound world has.
 
-Knows files of captions. Scores are kept beside the parts; what could not be computed is tried again next time.
+Scores are kept beside the parts. A metric that could not be computed is tried again in the next run.
 """
 
 import json
@@ -21,20 +21,20 @@ from textcap.scoring import ScoreSettings, score_files
 
 QUICK = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider_d")
 SLOW = ("spice", "spider")
-_AT_ONCE = 3  # SPICE starts once for so many; what is lost when it is killed
+_AT_ONCE = 3  # parts scored with one start of SPICE; an interrupted run loses at most so many
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The figures of a part against the references of a writer; a metric that cannot be computed has none."""
+    """The figures of a part against the references of a writer, without metrics that could not be computed."""
 
     part: Part
-    references: str
+    references: str  # the writer of the references
     figures: dict[str, float]
 
 
 def score_parts(work: Path, parts: Sequence[Part]) -> list[Scored]:
-    """Return the figures of every part that is made, scoring those that have no scores yet."""
+    """Return the figures of every part that has a result, scoring those that have no scores yet."""
     wanted = [(part, writer) for part in parts if part_path(work, part).exists() for writer in part.references]
     missing = [pair for pair in wanted if not _is_scored(work, *pair)]
     groups: dict[tuple[str, bool], list[Part]] = {}
@@ -50,13 +50,13 @@ def score_parts(work: Path, parts: Sequence[Part]) -> list[Scored]:
 
 
 def captions_by(work: Path, part: Part) -> list[str]:
-    """Return what a part says of the test clips."""
+    """Return a part's captions of the test clips."""
     captions: list[str] = _read(part_path(work, part))["captions"]
     return captions
 
 
 def world_figures(captions: list[str]) -> dict[str, float]:
-    """Return event F1 over all clips, the seen and the unseen combinations, and shares of captions."""
+    """Return event F1 over all clips, over seen and unseen combinations, and shares of distinct and styled captions."""
     scenes = [clip.scene for clip in clips_for_testing()]
     return {
         "event_f1": event_f1(captions, scenes).f1,
@@ -77,18 +77,18 @@ def _score(work: Path, parts: Sequence[Part], writer: str, *, all_metrics: bool)
     for part in parts:
         path = work / "scores" / f"{part.name}.predictions.json"
         path.parent.mkdir(exist_ok=True)
-        said = {f"{i:03d}": caption for i, caption in enumerate(captions_by(work, part))}
-        atomic_write_text(path, json.dumps(said, indent=1))
+        predictions = {f"{i:03d}": caption for i, caption in enumerate(captions_by(work, part))}
+        atomic_write_text(path, json.dumps(predictions, indent=1))
         files.append(path)
     names = QUICK + SLOW if all_metrics else QUICK
     settings = ScoreSettings(cache_folder=work / "spice")
     report = score_files(references_path(work, writer), files, metrics=",".join(names), settings=settings)
     for failed in report.failed:
-        print(f"{failed.name} is left out: {failed.problem}", flush=True)
+        print(f"{failed.name} is skipped: {failed.problem}", flush=True)
     for part, system in zip(parts, report.scoring.systems, strict=True):
         values = {name: score.value for name, score in system.scores.items() if score.value is not None}
         atomic_write_text(_score_path(work, part, writer), json.dumps(values, indent=1))
-        print(f"scored {part.name} against references by {writer}", flush=True)
+        print(f"scored {part.name} against the references of writer {writer}", flush=True)
 
 
 def _score_path(work: Path, part: Part, writer: str) -> Path:

@@ -1,7 +1,7 @@
-"""Tables of the experiments in Markdown, from the scores of the parts.
+"""Write the tables of the experiments in Markdown, from the scores of the parts.
 
-Knows no models and computes no score. A row of several seeds shows the mean and the standard deviation; what was
-not made or cannot be computed is a dash.
+A row of several seeds shows the mean and the standard deviation. A dash stands for a part without a result or a metric
+that could not be computed.
 """
 
 import json
@@ -44,11 +44,11 @@ COLUMNS = {
 SWEEP_COLUMNS = {name: COLUMNS[name] for name in ("bleu_4", "meteor", "cider_d", "event_f1", "unseen", "distinct")}
 STYLE_COLUMNS = {**COLUMNS, "styled": "in style"}
 
-Figures = dict[tuple[str, str], dict[str, float]]  # by part and writer of the references
+Figures = dict[tuple[str, str], dict[str, float]]  # keyed by name of the part and writer of the references
 
 
 def write_tables(work: Path, scored: Sequence[Scored], plot_path: Path) -> str:
-    """Return the tables of all experiments, keep them in the work folder, and draw the sweep."""
+    """Return the tables of all experiments, write them to the work folder, and draw the noise sweep."""
     figures: Figures = {(one.part.name, one.references): one.figures for one in scored}
     text = "\n".join(
         [
@@ -66,7 +66,7 @@ def write_tables(work: Path, scored: Sequence[Scored], plot_path: Path) -> str:
 
 
 def text_against_audio(figures: Figures) -> str:
-    """Return the table of experiment 1, with the share of the audio-text row that text alone reaches."""
+    """Return the table of experiment 1, and the share of the audio-text scores that text alone reaches."""
     text, audio = ([make(seed) for seed in SEEDS] for make in (text_part, audio_part))
     rows = {"text, noise": text, "text, no noise": [no_noise_part(seed) for seed in SEEDS], "audio-text": audio}
     lines = ["## 1. Text-only against audio-text", table(rows, "plain", figures, COLUMNS), ""]
@@ -78,7 +78,7 @@ def text_against_audio(figures: Figures) -> str:
 
 
 def noise_sweep(work: Path, figures: Figures, plot_path: Path) -> str:
-    """Return the table of experiment 2 and draw it."""
+    """Return the table of experiment 2, and draw the sweep."""
     calibrated = text_part(0)
     parts = [calibrated, *(swept_part(variance) for variance in SWEPT_VARIANCES)]
     made = [part for part in parts if (part.name, "plain") in figures]
@@ -98,7 +98,7 @@ def noise_sweep(work: Path, figures: Figures, plot_path: Path) -> str:
 
 
 def adapter_against_noise(work: Path, figures: Figures) -> str:
-    """Return the table of experiment 3, and what the adapters are."""
+    """Return the table of experiment 3, and the facts of its adapters."""
     rows = {"noise alone": [text_part(seed) for seed in SEEDS]}
     for n_pairs in ADAPTER_PAIRS:
         rows[f"adapter on {n_pairs:,} pairs"] = [adapter_part(n_pairs, seed) for seed in SEEDS]
@@ -124,7 +124,7 @@ def second_writer(figures: Figures) -> str:
 
 
 def style(figures: Figures) -> str:
-    """Return the tables of experiment 5: a style of new structures, and the second writer taken as a style."""
+    """Return the tables of experiment 5: a style with new sentence structures, and the second writer as a style."""
     far = {"plain captions": [text_part(0)], "styled captions": [STYLED_PART]}
     near = {label: [WRITER_PARTS[label]] for label in ("first writer", "second writer")}
     return (
@@ -136,7 +136,7 @@ def style(figures: Figures) -> str:
 def table(
     rows: dict[str, list[Part]], writer: str, figures: Figures, columns: dict[str, str], *, first: str = "trained on"
 ) -> str:
-    """Return a table with a row for each label, against the references of one writer."""
+    """Return a table with one row per label, scored against the references of one writer."""
     lines = [f"| {first} | {' | '.join(columns.values())} |", "|---" * (len(columns) + 1) + "|"]
     for label, parts in rows.items():
         found = [figures[part.name, writer] for part in parts if (part.name, writer) in figures]
@@ -146,7 +146,7 @@ def table(
 
 
 def show(values: Sequence[float]) -> str:
-    """Return the mean with three places, with the standard deviation where there are several values."""
+    """Return the mean with three decimal places, with the standard deviation if there are several values."""
     if not values:
         return "–"
     spread = f" ± {short(statistics.stdev(values))}" if len(values) > 1 else ""
@@ -154,17 +154,17 @@ def show(values: Sequence[float]) -> str:
 
 
 def short(value: float) -> str:
-    """Return a number with three places, without a zero before the point."""
+    """Return a number with three decimal places, without a zero before the point."""
     return f"{value:.3f}".removeprefix("0")
 
 
 def mean(names: Sequence[str], writer: str, metric: str, figures: Figures) -> float | None:
-    """Return the mean of a metric over the parts that have it; none when no part has."""
+    """Return the mean of a metric over the parts that have it; None if no part has it."""
     values = [figures[name, writer][metric] for name in names if metric in figures.get((name, writer), {})]
     return statistics.mean(values) if values else None
 
 
 def facts_of(work: Path, part: Part) -> dict[str, Any]:
-    """Return what a part was made from."""
+    """Return the facts of a part's training."""
     facts: dict[str, Any] = json.loads(part_path(work, part).read_text(encoding="utf-8"))["facts"]
     return facts

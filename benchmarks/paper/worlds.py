@@ -1,6 +1,6 @@
-"""Clips, captions and embeddings that all parts share, kept in the work folder.
+"""Provide the clips, captions and embeddings that all parts share.
 
-Knows writers and the frozen models, no mapper. Audio and text are embedded once.
+Audio and text are embedded once and kept in the work folder. Training is left to `benchmarks.paper.parts`.
 """
 
 import json
@@ -30,20 +30,21 @@ _STREAMS = {"first": 11, "second": 12, "styled": 13}
 
 @cache
 def training_clips(n_clips: int) -> list[Clip]:
-    """Return the clips that are trained on, each with a plain caption."""
+    """Return the training clips, each with one plain caption."""
     return training_pairs(n_clips, WORLD_SEED)
 
 
 @cache
 def clips_for_testing() -> list[Clip]:
-    """Return the test clips, the unseen combinations last."""
+    """Return the test clips, unseen combinations last."""
     return held_out_clips(N_SEEN, N_UNSEEN, WORLD_SEED)
 
 
 def captions_of(writer: str, n_captions: int) -> list[str]:
-    """Return a writer's captions to train on, of the training clips.
+    """Return a writer's training captions.
 
-    The second writer's are of other clips: added text is about other things than there are already.
+    They describe the training clips. Only the second writer describes other clips, so that the added text is about
+    different scenes.
     """
     if writer in ("plain", "audio"):
         return [clip.captions[0] for clip in training_clips(n_captions)]
@@ -54,7 +55,7 @@ def captions_of(writer: str, n_captions: int) -> list[str]:
 
 
 def references_by(writer: str) -> list[list[str]]:
-    """Return five captions of each test clip."""
+    """Return a writer's five captions of each test clip."""
     if writer == "plain":
         return [list(clip.captions) for clip in clips_for_testing()]
     rng = np.random.default_rng([WORLD_SEED, _STREAMS[writer], 1])
@@ -62,7 +63,7 @@ def references_by(writer: str) -> list[list[str]]:
 
 
 def prepare(plan: Plan, work: Path, n_jobs: int) -> None:
-    """Write every embedding and every file of references that is missing."""
+    """Write all missing embeddings and reference files to the work folder."""
     embed_sounds(work / "test-audio.npy", plan.backbone, clips_for_testing(), n_jobs)
     calibration = training_pairs(N_CALIBRATION_PAIRS, CALIBRATION_SEED)
     embed_sounds(work / "calibration-audio.npy", plan.backbone, calibration, n_jobs)
@@ -73,12 +74,12 @@ def prepare(plan: Plan, work: Path, n_jobs: int) -> None:
     for writer in ("plain", *WRITERS):
         path = references_path(work, writer)
         if not path.exists():
-            known = {f"{i:03d}": captions for i, captions in enumerate(references_by(writer))}
-            atomic_write_text(path, json.dumps(known, indent=1))
+            by_clip = {f"{i:03d}": captions for i, captions in enumerate(references_by(writer))}
+            atomic_write_text(path, json.dumps(by_clip, indent=1))
 
 
 def references_path(work: Path, writer: str) -> Path:
-    """Return where the references by a writer are kept."""
+    """Return the path of a writer's references."""
     return work / f"references-{writer}.json"
 
 

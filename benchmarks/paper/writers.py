@@ -1,7 +1,6 @@
-"""Writers: grammars that word the scenes of the sound world with words and structures of their own.
+"""Writers: grammars that caption the scenes of the sound world, each with its own phrases and sentence structures.
 
-Knows no sound and no model. Every event phrase is one that `textcap.demo.grammar` can read back, so event F1
-holds for all writers. Returns captions from a scene and random numbers.
+Every phrase for an event is one that `textcap.demo.grammar` can parse, so event F1 is exact for all writers.
 """
 
 import re
@@ -15,14 +14,15 @@ from textcap.demo.grammar import parse_events, word_scene
 from textcap.demo.phrases import ADJECTIVES, ADVERBS, SENTENCES, WORDINGS
 from textcap.demo.scenes import Event, Scene
 
-MIN_WORDS, MAX_WORDS = 2, 20  # the first writer has five captions for each scene, "Rain falls" among them
+# Two words are enough ("Rain falls"), because otherwise the first writer would not have five captions of every scene.
+MIN_WORDS, MAX_WORDS = 2, 20
 _TRIES, _REFERENCE_TRIES = 16, 1000
 _ARTICLES = ("a", "an", "the")
-_ADJECTIVE_SHARE, _PLAIN_VERB_SHARE = 0.4, 0.75  # as in the sound world's own grammar
+_ADJECTIVE_SHARE, _PLAIN_VERB_SHARE = 0.4, 0.75  # the same as in textcap.demo.grammar
 
 Sentences = Mapping[tuple[str, int], tuple[str, ...]]
 
-# Of the sound world's sentences, those of the first writer; the second has the rest of them.
+# The first writer's part of the sound world's sentences; the second writer has the rest.
 FIRST_SENTENCES: Sentences = {
     ("alone", 1): ("{c0}", "there is {p0}", "the sound of {p0}", "{p0} can be heard"),
     ("sequence", 2): ("{c0}, then {c1}", "{c0} followed by {p1}", "{c0} before {c1}", "{p0} and then {p1}"),
@@ -44,7 +44,7 @@ FIRST_SENTENCES: Sentences = {
     ),
 }
 
-# The structures are new, the words are the sound world's: the embedded models know no others.
+# The structures are new, but the words are the sound world's: the embedded models were trained on no others.
 STYLED_SENTENCES: Sentences = {
     ("alone", 1): ("there is only {p0}", "first there is only {p0}", "there is only the sound of {p0}"),
     ("sequence", 2): (
@@ -76,12 +76,12 @@ STYLED_SENTENCES: Sentences = {
 
 @dataclass(frozen=True)
 class Writer:
-    """What a writer has to choose from: the keys are those of `textcap.demo.phrases`.
+    """The phrases that a writer chooses from, in the form of `textcap.demo.phrases`.
 
     Attributes:
-        wordings: "subject | finite verb | participle" for each kind of sound.
-        sentences: For each layout and number of events.
-        adverbs: For each attribute.
+        wordings: Wordings of each kind of sound, "subject | finite verb | participle".
+        sentences: Sentences for each layout and number of events.
+        adverbs: Adverbs for each attribute.
     """
 
     wordings: Mapping[str, tuple[str, ...]]
@@ -89,7 +89,7 @@ class Writer:
     adverbs: Mapping[str, tuple[str, ...]]
 
     def word(self, scene: Scene, rng: np.random.Generator) -> str:
-        """Return one of many captions of a scene, of 2 to 20 words where one can be had."""
+        """Return one of many captions of a scene, of 2 to 20 words if one is drawn in a few tries."""
         drawn = []
         for _ in range(_TRIES):
             drawn.append(self._draw(scene, rng))
@@ -111,12 +111,12 @@ class Writer:
             events = [events[i] for i in rng.permutation(len(events))]
         words = {}
         for place, event in enumerate(events):
-            words[f"c{place}"] = self._say(event, rng, clause=True)
-            words[f"p{place}"] = self._say(event, rng, clause=False)
+            words[f"c{place}"] = self._word_event(event, rng, clause=True)
+            words[f"p{place}"] = self._word_event(event, rng, clause=False)
         caption = sentences[rng.integers(len(sentences))].format(**words)
         return caption[0].upper() + caption[1:]
 
-    def _say(self, event: Event, rng: np.random.Generator, *, clause: bool) -> str:
+    def _word_event(self, event: Event, rng: np.random.Generator, *, clause: bool) -> str:
         wordings = self._split_wordings[event.kind]
         subject, verb, participle = wordings[rng.integers(len(wordings))]
         article, _, rest = subject.partition(" ")
@@ -129,16 +129,16 @@ class Writer:
                 article = "a" if article == "an" else article
             else:
                 adverbs.append(self.adverbs[value][rng.integers(len(self.adverbs[value]))])
-        said = participle
+        verb_phrase = participle
         if clause:
             copula = "is" if verb.split()[0].endswith("s") else "are"
-            said = verb if rng.random() < _PLAIN_VERB_SHARE else f"{copula} {participle}"
-        return " ".join(part for part in (article, adjective, subject, said, *adverbs) if part)
+            verb_phrase = verb if rng.random() < _PLAIN_VERB_SHARE else f"{copula} {participle}"
+        return " ".join(part for part in (article, adjective, subject, verb_phrase, *adverbs) if part)
 
 
-def _left_over(structures: Sentences) -> Sentences:
-    rest = {key: tuple(s for s in SENTENCES[key] if s not in structures[key]) for key in SENTENCES}
-    # Of a sound alone one structure is left; these two are new.
+def _remaining_sentences(taken: Sentences) -> Sentences:
+    rest = {key: tuple(s for s in SENTENCES[key] if s not in taken[key]) for key in SENTENCES}
+    # Only one structure is left for a single sound, so two new ones are added.
     return {**rest, ("alone", 1): (*rest["alone", 1], "{p0} is heard", "first only {p0} is heard")}
 
 
@@ -149,7 +149,7 @@ FIRST = Writer(
 )
 SECOND = Writer(
     {kind: texts[1:] for kind, texts in WORDINGS.items()},
-    _left_over(FIRST_SENTENCES),
+    _remaining_sentences(FIRST_SENTENCES),
     {value: texts[-1:] for value, texts in ADVERBS.items()},
 )
 STYLED = Writer(WORDINGS, STYLED_SENTENCES, ADVERBS)
@@ -162,7 +162,7 @@ def word(writer: str, scene: Scene, rng: np.random.Generator) -> str:
 
 
 def references(writer: str, scene: Scene, n: int, rng: np.random.Generator) -> list[str]:
-    """Return captions of a scene: all different in the order drawn, but where the writer has not so many."""
+    """Return n captions of a scene in the order drawn, all different if the writer has that many."""
     different: dict[str, None] = {}
     drawn = []
     while len(different) < n and len(drawn) < _REFERENCE_TRIES:
@@ -172,7 +172,7 @@ def references(writer: str, scene: Scene, n: int, rng: np.random.Generator) -> l
 
 
 def is_styled(caption: str) -> bool:
-    """Say whether a caption opens as the styled writer's do and no plain one does."""
+    """Return whether a caption begins like the styled writer's captions and unlike all others."""
     if not re.match(r"(first |at the same time )?there is ", caption.lower()):
         return False
     return len(parse_events(caption)) > 1 or "there is only" in caption.lower()

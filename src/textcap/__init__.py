@@ -1,11 +1,11 @@
-"""textcap: audio captioning trained without audio.
+"""Audio captioning trained on text alone.
 
     from textcap import Captioner
 
     for result in Captioner.load("textcap-model").caption(["a.wav", "b.wav"]):
         print(result.path, result.caption)
 
-Names are looked up when they are first used, so importing textcap loads no torch.
+Names are imported when they are first used, so `import textcap` does not load torch.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""`python -m textcap` is the `textcap` command."""
+"""Run the `textcap` command as `python -m textcap`."""
 
 from textcap.cli.app import main
 

@@ -1,6 +1,6 @@
-"""The public object: load once, caption many files, one result per file in the order they were given.
+"""Caption sound files: load a `Captioner` once, then caption many files, with one result per file in the given order.
 
-Sound goes through windows, audio embedding, bridge, mapper and beam search. Knows no terminal and no output format.
+A sound passes through windows, audio embedding, bridge, mapper and beam search. Printing the results is left to `cli`.
 """
 
 import itertools
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from textcap.config import CAPTION_BATCH_SIZE, BridgeConfig, DecodingConfig, require
+from textcap.data.text import counted
 from textcap.device import memory_errors, resolve_device
 from textcap.embedding.recordings import Recording, embed_recordings
 from textcap.errors import CheckpointError, InputError
@@ -23,19 +24,19 @@ from textcap.models.mapper import Mapper
 from textcap.weights import WEIGHT_SETS, DownloadProgress
 
 DEFAULT_MODEL = Path("textcap-model")
-_SMALLER_HINT = "close what else uses it, or use --device cpu"
+_LOAD_MEMORY_HINT = "close other programs that use the device, or use --device cpu"
 
 
 @dataclass(frozen=True)
 class CaptionResult:
-    """What became of one file: a caption, or an error.
+    """The result for one file: a caption, or an error.
 
     Attributes:
         path: The file as it was given.
-        caption: Empty when there is an error.
-        score: Mean log probability per token in nats, at most 0; NaN when there is an error.
-        duration_s: Length of the recording; NaN when there is an error.
-        error: Why the file has no caption.
+        caption: The caption; empty if there is an error.
+        score: Mean log probability per token in nats, at most 0; NaN if there is an error.
+        duration_s: Length of the recording in seconds; NaN if there is an error.
+        error: Why the file could not be captioned; None if it was.
     """
 
     path: Path
@@ -47,22 +48,26 @@ class CaptionResult:
 
 @dataclass(frozen=True)
 class CaptionedEmbedding:
-    """A caption and its score, the mean log probability per token in nats."""
+    """A caption and its score."""
 
     caption: str
-    score: float
+    score: float  # mean log probability per token in nats, at most 0
 
 
 class Captioner:
-    """Captions sound with a trained mapper, or with the released clapcap.
+    """Captions sound files with a trained mapper, or with the released clapcap.
 
-    Build one with `Captioner.load`.
+    Create one with `Captioner.load`.
+
+    Attributes:
+        backbone: The frozen encoders and language model.
+        device: The device that everything runs on.
     """
 
     def __init__(self, backbone: Backbone, mapper: Mapper, bridge: Bridge, end_id: int, device: torch.device) -> None:
         self.backbone = backbone
         self.device = device
-        self._capitalise = backbone.kind.mapper is not None  # as msclap's captioner does
+        self._capitalise = backbone.kind.mapper is not None  # for clapcap, whose captions msclap capitalises
         self._end_id = end_id
         self._bridge = bridge
         self._mapper = mapper.to(device).eval()
@@ -78,18 +83,20 @@ class Captioner:
         offline: bool | None = None,
         progress: DownloadProgress | None = None,
     ) -> "Captioner":
-        """Load a model folder or a captioner by name.
+        """Load a captioner from a model folder, or a released one by name.
 
         Args:
-            model: A folder that training wrote, or "clapcap" for the captioner that the paper's authors released.
-                By default the folder `textcap-model` where there is one, else "clapcap".
-            offline: Never touch the network; by default as HF_HUB_OFFLINE says.
-            progress: Told of bytes while weights are fetched.
+            model: A folder that `textcap train` wrote, or "clapcap" for the captioner that the paper's authors
+                released. By default the folder `textcap-model` if it exists, else "clapcap".
+            device: "auto", "cpu", "mps", "cuda", or "cuda:1" and the like, as for `device.resolve_device`.
+            offline: Whether to work without the network; by default the environment variable HF_HUB_OFFLINE decides.
+            progress: Called while weights are downloaded with a file's name, its bytes so far and its bytes in all.
 
         Raises:
-            CheckpointError: The folder is no model, or was trained on other weights than those on disk.
-            DownloadError: The backbone's weights are not on disk and cannot be fetched.
-            DeviceError: The device does not work here, or has too little memory.
+            CheckpointError: The model folder or its backbone folder does not exist or is damaged, or the mapper was
+                trained on other weights than those on disk.
+            DownloadError: The backbone's weights are not on disk and cannot be downloaded.
+            DeviceError: The device does not work on this machine, or has too little memory.
         """
         if model is None:
             model = DEFAULT_MODEL if DEFAULT_MODEL.is_dir() else CLAPCAP
@@ -101,10 +108,10 @@ class Captioner:
         if backbone.content_hash != stored.backbone_hash:
             theirs, ours = stored.backbone_hash[:12], backbone.content_hash[:12]
             raise CheckpointError(
-                f"{model} was trained on {stored.backbone_name} with weights {theirs}, but those here are {ours}",
-                hint="fetch the revision it was trained on, or train it again",
+                f"{model} was trained on {stored.backbone_name} with weights {theirs}, but those on disk are {ours}",
+                hint="download the revision it was trained on, or train it again",
             )
-        with memory_errors(f"while loading {model} on {chosen}", hint=_SMALLER_HINT):
+        with memory_errors(f"while loading {model} on {chosen}", hint=_LOAD_MEMORY_HINT):
             return cls(backbone, stored.mapper, Bridge(stored.bridge), stored.end_token_id, chosen)
 
     @classmethod
@@ -112,10 +119,10 @@ class Captioner:
         """Return a captioner whose mapper comes with its backbone, such as clapcap.
 
         Raises:
-            CheckpointError: The weights lack a part of it.
-            DeviceError: The device's memory is too small.
+            CheckpointError: A tensor is missing from the weights.
+            DeviceError: The device has too little memory.
         """
-        with memory_errors(f"while loading {backbone.name} on {device}", hint=_SMALLER_HINT):
+        with memory_errors(f"while loading {backbone.name} on {device}", hint=_LOAD_MEMORY_HINT):
             mapper, bridge = backbone.released_mapper(), Bridge(BridgeConfig(noise_variance=0.0))
             end_id = backbone.kind.end_token_id
             return cls(backbone, mapper, bridge, backbone.tokenizer.end_id if end_id is None else end_id, device)
@@ -130,25 +137,24 @@ class Captioner:
         """Caption sound files of any length, lazily.
 
         Args:
-            paths: Files that libsndfile reads.
-            decoding: How captions are searched for.
-            batch_size: Clips searched and windows embedded at once; captions do not depend on it.
+            paths: Sound files in any format that libsndfile can read.
+            decoding: Settings of the beam search.
+            batch_size: Number of files to caption and number of windows to embed at once; captions do not depend on it.
 
         Yields:
-            One result per file in the order given, as soon as its batch is done. A file that cannot be read
+            One result per file in the given order, as soon as its batch is done. A file that cannot be read
             gives a result with an error and does not stop the others.
 
         Raises:
-            DeviceError: The device's memory is too small for the batch.
-            InputError: `batch_size` or the decoding's sizes are out of range.
+            DeviceError: The device has too little memory for the batch.
+            InputError: `batch_size` or a setting of the beam search is out of range.
         """
         require(batch_size >= 1, "batch_size", batch_size, "at least 1")
         decoding = decoding or DecodingConfig()
         remaining = iter(paths)
         while group := [Path(path) for path in itertools.islice(remaining, batch_size)]:
-            with memory_errors(
-                f"on {self.device} with {batch_size} clips at once", hint=f"use a --batch-size below {batch_size}"
-            ):
+            message = f"on {self.device} while captioning {counted(batch_size, 'file')} at once"
+            with memory_errors(message, hint="lower --batch-size, or use --device cpu"):
                 results = self._caption_group(group, decoding, batch_size)
             yield from results
 
@@ -156,7 +162,15 @@ class Captioner:
     def caption_embeddings(
         self, embeddings: Tensor, decoding: DecodingConfig | None = None
     ) -> list[CaptionedEmbedding]:
-        """Caption audio embeddings `[B, E]`, one caption each, in order."""
+        """Return one caption for each audio embedding.
+
+        Args:
+            embeddings: Audio embeddings, `[B, E]`, of any length, on any device.
+            decoding: Settings of the beam search.
+
+        Raises:
+            InputError: A setting of the beam search is out of range.
+        """
         decoding = decoding or DecodingConfig()
         prefixes = self._mapper(self._bridge.audio_side(embeddings.to(self.device)))
         found = beam_search(self._language_model, prefixes, decoding, end_id=self._end_id)
@@ -179,14 +193,14 @@ class Captioner:
             if isinstance(recording, InputError):
                 results.append(CaptionResult(path, error=recording))
             else:
-                said = next(captions)
-                results.append(CaptionResult(path, said.caption, said.score, recording.duration_s))
+                captioned = next(captions)
+                results.append(CaptionResult(path, captioned.caption, captioned.score, recording.duration_s))
         return results
 
     def _text(self, hypothesis: Hypothesis) -> str:
         text = self.backbone.tokenizer.decode(list(hypothesis.token_ids))
         if self._capitalise:
-            text = text.capitalize()  # before white space goes: msclap makes no capital behind a leading space
+            text = text.capitalize()  # before stripping: like msclap, leaves a word after a leading space in lower case
         return " ".join(text.split())
 
 
@@ -197,5 +211,5 @@ def _load_backbone_of(stored: StoredModel, offline: bool | None, progress: Downl
     except InputError as error:
         if name in (*WEIGHT_SETS, EMBEDDED):
             raise
-        message = f"{stored.path} was trained on the backbone {name}, and {error.message}"
-        raise CheckpointError(message, hint="put the folder back there, or train again") from error
+        message = f"{stored.path} was trained on the backbone {name}, but {error.message}"
+        raise CheckpointError(message, hint="put the backbone folder back, or train again") from error

@@ -1,7 +1,7 @@
-"""Every setting of textcap as a frozen dataclass, with range checks and JSON in and out.
+"""The settings of textcap as frozen dataclasses, with range checks and conversion to and from JSON.
 
-A setting that is out of range is an InputError that names the field and the value. The defaults are the paper's
-(arXiv 2309.07372) and those of msclap's 2023 checkpoint. Imports no torch, so that the command line can read defaults.
+The defaults are those of the paper (arXiv 2309.07372) and of msclap's 2023 checkpoint. This module does not import
+torch, so that the command line can read the defaults quickly.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from textcap.errors import InputError, SettingError
 
-CAPTION_BATCH_SIZE = 8  # clips captioned at once where nobody says otherwise
+CAPTION_BATCH_SIZE = 8  # default number of clips captioned at once
 
 MAX_SEED = 2**63 - 1
 TOO_MANY = 2**31
@@ -22,13 +22,13 @@ _Config = TypeVar("_Config")
 
 
 def require(condition: bool, name: str, value: object, rule: str) -> None:
-    """Raise a SettingError that names a field and its value unless the condition holds."""
+    """Raise a SettingError that names a field and its value, unless the condition is true."""
     if not condition:
         raise SettingError(name, value, rule)
 
 
 def require_counts(config: object, *names: str) -> None:
-    """Require fields to be counts that torch can take; a list is looked at item by item."""
+    """Require fields to be counts that torch can handle; each item of a tuple is checked."""
     for name in names:
         value = getattr(config, name)
         for count in value if isinstance(value, tuple) else (value,):
@@ -36,7 +36,7 @@ def require_counts(config: object, *names: str) -> None:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return a configuration as plain values that JSON can hold; tuples become lists."""
+    """Return a configuration as values that JSON can represent; tuples become lists."""
     return {
         f.name: to_dict(value) if dataclasses.is_dataclass(value) else _plain(value)
         for f in dataclasses.fields(config)
@@ -49,10 +49,10 @@ def _plain(value: Any) -> Any:
 
 
 def from_dict(cls: type[_Config], data: Mapping[str, Any]) -> _Config:
-    """Rebuild a configuration from `to_dict`'s output.
+    """Rebuild a configuration from the output of `to_dict`.
 
     Raises:
-        InputError: A field is missing, unknown or out of range.
+        InputError: A field is missing, unknown, of the wrong type or out of range.
     """
     if not isinstance(data, Mapping):
         raise InputError(f"{cls.__name__} is {data!r}, but must be an object")
@@ -89,15 +89,15 @@ def _require_heads(config: "TextTowerConfig | LanguageModelConfig | MapperConfig
 
 @dataclass(frozen=True)
 class AudioConfig:
-    """The audio front end: windows cut from the signal, and the log-mel picture of each."""
+    """The audio front end: how the signal is cut into windows, and the log-mel spectrogram of each."""
 
     sample_rate_hz: int = 44100
-    window_s: float = 7.0  # what the tower hears at once; shorter clips are tiled to it
-    hop_s: float = 3.5  # from one window of a long clip to the next
+    window_s: float = 7.0  # length of a window, the tower's input; shorter clips are repeated to fill it
+    hop_s: float = 3.5  # distance between the starts of two windows of a long clip
     n_fft: int = 1024
     stft_hop_samples: int = 320
     n_mels: int = 64
-    # The mel matrix of msclap is built for 32 kHz although it is fed 44.1 kHz; its checkpoint carries the matrix.
+    # msclap's mel matrix is built for 32 kHz although its input has 44.1 kHz; its checkpoint contains the matrix.
     mel_rate_hz: int = 32000
     mel_min_hz: float = 50.0
     mel_max_hz: float = 14000.0
@@ -123,7 +123,7 @@ class AudioConfig:
 
 @dataclass(frozen=True)
 class AudioTowerConfig:
-    """Sizes of the HTSAT audio tower, in the terms of transformers' ClapAudioConfig."""
+    """Sizes of the HTSAT audio tower; see transformers' ClapAudioConfig."""
 
     spec_size: int = 256
     patch_size: int = 4
@@ -157,7 +157,7 @@ class TextTowerConfig:
     n_heads: int = 12
     n_positions: int = 1024
     vocab_size: int = 50257
-    max_tokens: int = 77  # a longer caption is cut and keeps its end token
+    max_tokens: int = 77  # longer captions are cut but keep the end token
 
     def __post_init__(self) -> None:
         require_counts(self, "n_layers", "width", "n_heads", "n_positions", "vocab_size", "max_tokens")
@@ -168,12 +168,12 @@ class TextTowerConfig:
 
 @dataclass(frozen=True)
 class ClapConfig:
-    """The two CLAP encoders and the space they share."""
+    """The two CLAP encoders and the embedding space that they share."""
 
     audio: AudioConfig = field(default_factory=AudioConfig)
     audio_tower: AudioTowerConfig = field(default_factory=AudioTowerConfig)
     text_tower: TextTowerConfig = field(default_factory=TextTowerConfig)
-    embedding_width: int = 1024
+    embedding_width: int = 1024  # dimensions of the shared space
 
     def __post_init__(self) -> None:
         require_counts(self, "embedding_width")
@@ -181,7 +181,7 @@ class ClapConfig:
 
 @dataclass(frozen=True)
 class LanguageModelConfig:
-    """Sizes of the frozen GPT-2 that says the caption."""
+    """Sizes of the frozen GPT-2 that generates the caption."""
 
     n_layers: int = 12
     width: int = 768
@@ -199,11 +199,11 @@ class MapperConfig:
     """Sizes of the mapper from an embedding to a prefix (paper, section 3.1; msclap's TransformerMapper)."""
 
     embedding_width: int = 1024
-    width: int = 768  # of the language model
+    width: int = 768  # that of the language model
     prefix_length: int = 40  # also the number of tokens that the embedding is spread over
     n_layers: int = 8
     n_heads: int = 8
-    hidden_ratio: float = 2.0
+    hidden_ratio: float = 2.0  # width of the hidden layers, as a multiple of `width`
 
     def __post_init__(self) -> None:
         require_counts(self, "embedding_width", "width", "prefix_length", "n_layers", "n_heads")
@@ -214,31 +214,31 @@ class MapperConfig:
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """What is frozen: CLAP, GPT-2 and the noise that suits their modality gap."""
+    """A backbone: CLAP and GPT-2, which are frozen, the sizes of a mapper between them, and the default noise."""
 
     name: str = "msclap-2023"
     clap: ClapConfig = field(default_factory=ClapConfig)
     language_model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     mapper: MapperConfig = field(default_factory=MapperConfig)
-    noise_variance: float = 0.015
+    noise_variance: float = 0.015  # of the noise that suits the modality gap of this CLAP
 
     def __post_init__(self) -> None:
         require(0 <= self.noise_variance < float("inf"), "noise_variance", self.noise_variance, "0 or more")
         widths = self.mapper.embedding_width, self.mapper.width
         wanted = self.clap.embedding_width, self.language_model.width
-        require(widths[0] == wanted[0], "mapper.embedding_width", widths[0], f"{wanted[0]}, as wide as CLAP's")
-        require(widths[1] == wanted[1], "mapper.width", widths[1], f"{wanted[1]}, as wide as the language model")
+        require(widths[0] == wanted[0], "mapper.embedding_width", widths[0], f"{wanted[0]}, the width of CLAP")
+        require(widths[1] == wanted[1], "mapper.width", widths[1], f"{wanted[1]}, the width of the language model")
 
 
 @dataclass(frozen=True)
 class NoiseCalibration:
-    """What the noise was measured on."""
+    """The pairs from which the noise was measured."""
 
-    pairs_name: str  # as it was given
+    pairs_name: str  # path of the pairs file, as given
     pairs_sha256: str  # of the file's bytes
     n_pairs: int
-    seed: int  # that drew them
-    rule: str  # how the standard deviation follows from them
+    seed: int  # for drawing the pairs
+    rule: str  # how the standard deviation was computed from the pairs
 
     def __post_init__(self) -> None:
         require_counts(self, "n_pairs")
@@ -247,19 +247,19 @@ class NoiseCalibration:
 
 @dataclass(frozen=True)
 class AdapterFacts:
-    """Where a linear adapter comes from, and what it did on pairs that were held out while it was chosen."""
+    """How a linear adapter was fitted, and the scores on held-out clips of an adapter fitted on the other clips."""
 
     backbone_name: str
     backbone_hash: str
     method: str  # "ridge" or "sgd"
-    strength: float  # penalty on the squared matrix beside the mean squared error
-    n_pairs: int
-    n_captions: int
-    n_held_out: int  # clips
-    pairs_name: str  # as it was given
+    strength: float  # weight of the penalty on the squared matrix, next to the mean squared error
+    n_pairs: int  # clips that the adapter was fitted on
+    n_captions: int  # captions of these clips
+    n_held_out: int  # clips held out for the scores
+    pairs_name: str  # path of the pairs file, as given
     pairs_sha256: str  # of the file's bytes
     seed: int
-    cosine_before: float
+    cosine_before: float  # mean cosine similarity of held-out sounds and captions, without the adapter
     cosine_after: float
     recall_at_1_before: float
     recall_at_1_after: float
@@ -268,17 +268,17 @@ class AdapterFacts:
 
     @property
     def helps(self) -> bool:
-        """Whether sounds are nearer to their captions with the adapter than without."""
+        """Whether sounds are closer to their captions with the adapter than without it."""
         return self.cosine_after > self.cosine_before
 
 
 @dataclass(frozen=True)
 class BridgeConfig:
-    """What is done about the modality gap. Noise is given by its variance, never just as "noise"."""
+    """How the modality gap is bridged; noise is always given by its variance."""
 
     noise_variance: float = 0.015  # of the Gaussian noise on every coordinate of a unit-length text embedding
-    audio_noise_variance: float = 0.0  # the same on audio embeddings, where pairs are trained on
-    calibration: NoiseCalibration | None = None  # where the noise on text comes from, if it was measured
+    audio_noise_variance: float = 0.0  # of the same noise on audio embeddings, if training uses pairs
+    calibration: NoiseCalibration | None = None  # how `noise_variance` was measured; None if it was not
 
     def __post_init__(self) -> None:
         for name in ("noise_variance", "audio_noise_variance"):
@@ -292,7 +292,7 @@ class BridgeConfig:
 
     @property
     def audio_noise_std(self) -> float:
-        """Standard deviation of the noise on audio embeddings that are trained on."""
+        """Standard deviation of the noise on the audio embeddings of training pairs."""
         return float(self.audio_noise_variance**0.5)
 
 
@@ -301,10 +301,10 @@ class TrainingConfig:
     """How the mapper is trained (paper, section 4.1)."""
 
     epochs: int = 30
-    batch_size: int = 128  # over all devices together
+    batch_size: int = 128  # captions per step, over all devices together
     learning_rate: float = 1e-4
-    warmup_steps: int = 2000  # scaled down for runs of fewer than 10,000 steps
-    held_out_captions: int = 200  # at most a tenth of the captions
+    warmup_steps: int = 2000  # shortened for runs of fewer than 10,000 steps
+    held_out_captions: int = 200  # kept for validation; at most a tenth of all captions
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -317,12 +317,12 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class DecodingConfig:
-    """How a prefix becomes a caption (msclap's beam search)."""
+    """How captions are decoded from prefixes (msclap's beam search)."""
 
-    beam_size: int = 5
-    max_tokens: int = 67
-    temperature: float = 1.0
-    n_best: int = 1
+    beam_size: int = 5  # beams per clip
+    max_tokens: int = 67  # per caption, including the end token
+    temperature: float = 1.0  # divides the logits
+    n_best: int = 1  # captions per clip
 
     def __post_init__(self) -> None:
         require(self.beam_size >= 1, "beam_size", self.beam_size, "at least 1")

@@ -1,7 +1,6 @@
-"""Choose a device and make random generators.
+"""Choose the device to compute on, and create seeded random generators.
 
-Knows nothing of models. A device that was asked for by name is proved by allocating on it, so that
-`--device cuda` never runs on the CPU in silence.
+Every device is tested by computing on it, so that `--device cuda` never silently runs on the CPU.
 """
 
 import logging
@@ -19,19 +18,19 @@ _logger = logging.getLogger("textcap")
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """Return the device to compute on, after computing on it.
+    """Return the device to compute on, after testing that it works.
 
     Args:
-        name: "auto" takes CUDA, then Apple's MPS, then the CPU, and says in the log why it passed one over that
-            is there; or "cpu", "mps", "cuda", or "cuda:1" and the like.
+        name: "cpu", "mps", "cuda", or "cuda:1" and so on; or "auto" for the first that works of CUDA, Apple's MPS and
+            the CPU, with a warning in the log for each that is available but does not work.
 
     Raises:
-        DeviceError: The name is no device, or the device does not work on this machine.
+        DeviceError: The name is not that of a device, or the device does not work on this machine.
     """
     if name == "auto":
         return _first_that_works()
     if not _NAMES.fullmatch(name):
-        raise DeviceError(f"no device is called {name!r}", hint="use auto, cpu, cuda, cuda:1 or mps")
+        raise DeviceError(f"device {name!r} does not exist", hint="use auto, cpu, cuda, cuda:1 or mps")
     device = torch.device(name)
     try:
         torch.zeros(1, device=device) + 1
@@ -42,12 +41,12 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def _first_that_works() -> torch.device:
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    for name in (name for name, is_there in there.items() if is_there):
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    for name in (name for name, is_available in available.items() if is_available):
         try:
             return resolve_device(name)
         except DeviceError as error:
-            _logger.warning("%s; going on without it", error.message)
+            _logger.warning("%s; continuing without it", error.message)
     return torch.device("cpu")
 
 
@@ -58,29 +57,35 @@ def _first_sentence(error: Exception) -> str:
 
 @contextmanager
 def memory_errors(message: str, *, hint: str) -> Iterator[None]:
-    """Turn what torch raises for want of memory within the block into a DeviceError.
+    """Turn an out-of-memory error within the block into a DeviceError.
 
     Args:
-        message: What could not be done, to follow "out of memory".
+        message: Where or when it happened, worded to follow "out of memory", such as "on cuda while embedding".
+        hint: What to do next.
+
+    Raises:
+        DeviceError: Memory ran out within the block; all other errors pass unchanged.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # torch has a class for devices; the CPU's allocator raises a RuntimeError like any other.
-        no_room = "can't allocate memory" in str(error) or "not enough memory" in str(error)
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or no_room:
+        # torch has an exception class for devices only; its CPU allocator raises a plain RuntimeError.
+        is_cpu_memory = "can't allocate memory" in str(error) or "not enough memory" in str(error)
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or is_cpu_memory:
             raise DeviceError(f"out of memory {message}", hint=hint) from error
         raise
 
 
 def seeded_generator(seed: int, *stream: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a generator for one stream of random numbers.
+    """Return a random generator for one stream of random numbers.
 
     Args:
-        stream: Numbers that name the stream (say epoch and batch), so that each draw can be repeated alone.
+        seed: The seed of the whole run.
+        stream: Numbers that identify the stream, such as epoch and batch, so that each draw can be repeated alone.
+        device: The device on which to draw.
     """
     mixed = seed % 2**63
     for part in stream:
-        # SplitMix64's odd constant keeps neighbouring streams apart; manual_seed wants 64 bits.
+        # SplitMix64's odd constant separates neighbouring streams; manual_seed takes 64 bits.
         mixed = (mixed * 0x9E3779B97F4A7C15 + part + 1) % 2**63
     return torch.Generator(device=device).manual_seed(mixed)

@@ -1,18 +1,18 @@
-"""The errors that a user can do something about.
+"""Errors that users can act on.
 
-The library raises these and never prints or exits; the command line turns them into one line and an exit code.
-Anything else that escapes is a bug in textcap and keeps its traceback.
+The library raises them and never prints or exits; the command line turns them into one line and an exit code. Any other
+exception that escapes is a bug in textcap and keeps its traceback.
 """
 
 from pathlib import Path
 
 
 class TextcapError(Exception):
-    """Root of the errors that textcap raises for its users.
+    """Base class of the errors that textcap raises for its users.
 
     Args:
-        message: One line: what is wrong and with which file or value.
-        hint: One line: what to do next.
+        message: What is wrong, and with which file or value, in one line.
+        hint: What to do next, in one line.
     """
 
     exit_code = 1
@@ -27,16 +27,16 @@ class TextcapError(Exception):
 
 
 class InputError(TextcapError):
-    """A file or value that the user gave cannot be used."""
+    """A file or value given by the user cannot be used."""
 
 
 class SettingError(InputError):
     """A setting is out of range.
 
     Args:
-        field: The setting, as its dataclass or function names it.
-        value: What it was set to.
-        rule: What it must be, such as "at least 1".
+        field: Name of the dataclass field or function argument.
+        value: The value it was given.
+        rule: What the value must be, such as "at least 1".
     """
 
     def __init__(self, field: str, value: object, rule: str, *, hint: str | None = None) -> None:
@@ -45,11 +45,11 @@ class SettingError(InputError):
 
 
 class FileError(InputError):
-    """A file that the user named cannot be used.
+    """A file given by the user cannot be used.
 
     Args:
         path: The file.
-        problem: What is wrong with it, as the rest of a sentence that begins with its name.
+        problem: What is wrong with it, worded to follow the path, such as "does not exist".
     """
 
     def __init__(self, path: str | Path, problem: str, *, hint: str | None = None) -> None:
@@ -57,21 +57,21 @@ class FileError(InputError):
         self.path, self.problem = path, problem
 
     def at(self, path: str | Path) -> "FileError":
-        """Return the same error for another file, which is a copy of this one."""
+        """Return the same error for another path, that of a file with the same content."""
         return FileError(path, self.problem, hint=self.hint)
 
 
 class CheckpointError(TextcapError):
-    """A model folder or a weight file is not what it should be."""
+    """A model folder or a weight file is missing, broken or does not fit."""
 
 
 class DownloadError(TextcapError):
-    """Weights could not be fetched, or are not on disk and must not be fetched."""
+    """Weights cannot be downloaded, or are not on disk while downloads are disabled."""
 
 
 class DeviceError(TextcapError):
-    """The requested device cannot be used."""
+    """The requested device does not exist, does not work, or is out of memory."""
 
 
 class DependencyError(TextcapError):
-    """A package or program that this command needs is missing."""
+    """A required package or program is missing."""

@@ -1,7 +1,7 @@
-"""Write files and folders so that a reader sees all of them or nothing, and hash them.
+"""Write files and folders atomically, and hash files.
 
-Knows nothing of what it writes. Everything is written beside its final place and renamed.
-What goes wrong with the disk comes out as an InputError that names the path.
+Everything is written under a temporary name next to its final place and then renamed, so a reader sees all of it or
+none. Disk errors become an InputError that names the path.
 """
 
 import errno
@@ -18,35 +18,36 @@ from textcap.errors import FileError, InputError
 
 _BLOCK_BYTES = 1 << 20
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_OVERWRITE_HINT = "choose another name, or use --force to overwrite it"
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, without newline translation, replacing what is at the path.
+    """Write text to a file as UTF-8, without newline translation; an existing file is replaced.
 
     Args:
-        path: The file to write; its folder is made if it is missing.
-        text: The whole content.
+        path: The file to write; its folder is created if it does not exist.
+        text: The content of the file.
 
     Raises:
-        InputError: The file cannot be written; what was there before is untouched.
+        InputError: The file cannot be written; an existing file is left unchanged.
     """
     atomic_write_bytes(path, text.encode("utf-8"))
 
 
 def atomic_write_bytes(path: Path, content: bytes) -> None:
-    """Write bytes, replacing what is at the path.
+    """Write bytes to a file; an existing file is replaced.
 
     Args:
-        path: The file to write; its folder is made if it is missing.
-        content: The whole content.
+        path: The file to write; its folder is created if it does not exist.
+        content: The content of the file.
 
     Raises:
-        InputError: The file cannot be written; what was there before is untouched.
+        InputError: The file cannot be written; an existing file is left unchanged.
     """
     beside = _name_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Opened with "x" and not through tempfile, whose files nobody else may read: caches are shared.
+        # Not tempfile, because other users cannot read its files, and caches may be shared.
         with open(beside, "xb") as file:
             file.write(content)
             file.flush()
@@ -59,21 +60,21 @@ def atomic_write_bytes(path: Path, content: bytes) -> None:
 
 
 def follow_umask(path: Path) -> None:
-    """Give a file the mode that new files have here, where a library has made it for its owner alone.
+    """Give a file the mode of a newly created file, for files that a library has made readable by their owner only.
 
     Raises:
-        OSError: The folder or the file's mode cannot be written.
+        OSError: The folder or the mode of the file cannot be written.
     """
     beside = _name_beside(path)
     try:
-        with open(beside, "xb") as file:  # the umask cannot be read without setting it
+        with open(beside, "xb") as file:  # the umask can be read only by setting it, so look at a new file
             mode = os.fstat(file.fileno()).st_mode & 0o777
         os.chmod(path, mode)
     finally:
         _remove_quietly(beside)
 
 
-def _is_nobodys(folder: Path) -> bool:
+def _never_ours(folder: Path) -> bool:
     return False
 
 
@@ -81,78 +82,83 @@ def check_folder_place(
     path: Path,
     *,
     force: bool = False,
-    is_ours: Callable[[Path], bool] = _is_nobodys,
+    is_ours: Callable[[Path], bool] = _never_ours,
     inputs: Iterable[str | Path] = (),
 ) -> None:
-    """Make sure that a folder may be written at a path; what may not be lost is never replaced.
+    """Check that a folder may be written at a path, before any work is done for it.
+
+    A file, the current folder and folders with other content are never overwritten.
 
     Args:
-        force: A folder that is there may be replaced if it is empty or ours.
-        is_ours: Whether a folder is one that would be written there.
-        inputs: Files that are read; a folder that holds one is not replaced.
+        path: The folder to write.
+        force: Allow overwriting an existing folder if it is empty or ours.
+        is_ours: Returns whether a folder was written by textcap and may be overwritten.
+        inputs: Files to be read; a folder that contains one is never overwritten.
 
     Raises:
-        InputError: The path is taken and may not be replaced.
+        InputError: The path exists and may not be overwritten.
     """
-    # The functions of os.path say no to a name that is too long or lies in a closed folder; Path's raise.
+    # For a name that is too long or in an inaccessible folder, os.path returns False where Path raises.
     if not os.path.lexists(path):
         return
     if not os.path.isdir(path):
-        raise InputError(f"{path} is a file, and a folder was to be written there")
+        raise InputError(f"{path} is a file, but must be a folder", hint="choose another name")
     real = Path(os.path.realpath(path))
     if Path(os.path.realpath(".")).is_relative_to(real):
-        raise InputError(f"{path} is the current folder, or holds it", hint="choose another name")
+        raise InputError(f"{path} is the current folder or contains it", hint="choose another name")
     for name in inputs:
         if Path(os.path.realpath(name)).is_relative_to(real):
-            raise InputError(f"{path} holds the input {name}", hint="choose another name")
+            raise InputError(f"{path} contains the input file {name}", hint="choose another name")
     try:
         is_empty = not os.listdir(path)
     except OSError as error:
         raise _cannot_write(path, error) from error
     if not is_empty and not is_ours(path):
-        raise InputError(f"{path} is there already, and is not of textcap's making", hint="choose another name")
+        raise InputError(f"{path} exists already and was not written by textcap", hint="choose another name")
     if not force:
-        raise InputError(f"{path} is there already", hint="choose another name, or --force to replace it")
+        raise InputError(f"{path} exists already", hint=_OVERWRITE_HINT)
 
 
 def check_file_place(path: Path, *, force: bool = False, inputs: Iterable[str | Path] = ()) -> None:
-    """Make sure that a file may be written at a path, before any work is done for it.
+    """Check that a file may be written at a path, before any work is done for it.
 
     Args:
-        force: A file that is there may be replaced.
-        inputs: Files that are read; none of them is ever replaced.
+        path: The file to write.
+        force: Allow overwriting an existing file.
+        inputs: Files to be read; they are never overwritten.
 
     Raises:
-        InputError: The path is taken and may not be replaced.
+        InputError: The path exists and may not be overwritten.
     """
     if not os.path.lexists(path):
         return
     if os.path.isdir(path):
-        raise InputError(f"{path} is a folder, and a file was to be written there", hint="choose another name")
+        raise InputError(f"{path} is a folder, but must be a file", hint="choose another name")
     real = os.path.realpath(path)
     for name in inputs:
         if os.path.realpath(name) == real:
-            raise InputError(f"{path} is the input {name}", hint="choose another name")
+            raise InputError(f"{path} is the input file {name}", hint="choose another name")
     if not force:
-        raise InputError(f"{path} is there already", hint="choose another name, or --force to replace it")
+        raise InputError(f"{path} exists already", hint=_OVERWRITE_HINT)
 
 
 @contextmanager
-def atomic_folder(path: Path, *, force: bool = False, is_ours: Callable[[Path], bool] = _is_nobodys) -> Iterator[Path]:
-    """Give an empty folder to fill, which takes its final name when the block ends without an error.
+def atomic_folder(path: Path, *, force: bool = False, is_ours: Callable[[Path], bool] = _never_ours) -> Iterator[Path]:
+    """Create an empty folder to fill, and rename it to its final name when the block ends without an error.
 
     Args:
-        path: The folder's final name; the folders above it are made if they are missing.
-        force: Replace a folder that is there already, if it is empty or ours. It stays until the new one is whole,
-            then makes room by a rename; whoever is killed between that and the next rename leaves both beside
-            the path, as `.textcap-*.tmp`. Such folders are never swept: they may be all there is.
-        is_ours: Whether a folder is one that would be written there.
+        path: The final name of the folder; its parent folders are created if they do not exist.
+        force: Overwrite an existing folder if it is empty or ours. The old folder stays until the new one is complete
+            and is then renamed to make room for it. If the process is killed between the two renames, both folders
+            remain next to the path as `.textcap-*.tmp`. Such folders are never deleted, because they may be the only
+            copy.
+        is_ours: Returns whether a folder was written by textcap and may be overwritten.
 
     Yields:
-        The folder to write into, beside the final one. It is gone when the block raises.
+        The temporary folder to write into. If the block raises, it is deleted.
 
     Raises:
-        InputError: The path is taken and may not be replaced, or it cannot be written.
+        InputError: The path exists and may not be overwritten, or it cannot be written.
     """
     path = Path(os.path.abspath(path))
     check_folder_place(path, force=force, is_ours=is_ours)
@@ -164,10 +170,10 @@ def atomic_folder(path: Path, *, force: bool = False, is_ours: Callable[[Path], 
     try:
         yield beside
         _sync_files(beside)
-        check_folder_place(path, force=force, is_ours=is_ours)  # it may have appeared while the block ran
+        check_folder_place(path, force=force, is_ours=is_ours)  # it may have been created while the block ran
         _swap(beside, path)
     except OSError as error:
-        # The block may fail at reading, too: only what is certainly about this folder is put in its name.
+        # The block may also fail to read other files: report only errors that certainly concern this folder.
         if is_disk_full(error) or str(error.filename or "").startswith(str(beside)):
             raise _cannot_write(path, error) from error
         raise
@@ -176,13 +182,10 @@ def atomic_folder(path: Path, *, force: bool = False, is_ours: Callable[[Path], 
 
 
 def sha256_of_file(path: Path) -> str:
-    """Hash a file's bytes.
+    """Return the SHA-256 of a file's bytes, in 64 lower-case hexadecimal digits.
 
     Args:
-        path: The file to read, in blocks: it may be larger than memory.
-
-    Returns:
-        The SHA-256 in 64 lower-case hexadecimal digits.
+        path: The file, which may be larger than memory; it is read in blocks.
 
     Raises:
         InputError: The file cannot be read.
@@ -198,11 +201,11 @@ def sha256_of_file(path: Path) -> str:
 
 
 def sha256_remembered(path: Path, memory: Path) -> str:
-    """Hash a large file once: again only when its size or its time of change is another.
+    """Return the SHA-256 of a large file, and hash it again only if its size or modification time has changed.
 
     Args:
         path: The file to hash; links are followed.
-        memory: JSON file with what was hashed before; one that cannot be read or written costs only time.
+        memory: JSON file that stores earlier hashes; if it cannot be read or written, the file is hashed every time.
 
     Returns:
         The SHA-256 in 64 lower-case hexadecimal digits.
@@ -230,7 +233,7 @@ def sha256_remembered(path: Path, memory: Path) -> str:
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Say whether writing failed for want of space."""
+    """Return whether writing failed because the disk or the user's quota is full."""
     return error.errno in _DISK_FULL
 
 
@@ -243,12 +246,12 @@ def _read_memory(memory: Path) -> dict[str, object]:
 
 
 def _name_beside(path: Path) -> Path:
-    # Short, whatever the final name is: a name near the file system's limit has no room for a suffix.
+    # The name is short, because a final name near the file system's limit has no room for a suffix.
     return path.parent / f".textcap-{secrets.token_hex(6)}.tmp"
 
 
 def _swap(beside: Path, path: Path) -> None:
-    """Put a folder in the place of another by two renames; between them nothing has the final name."""
+    """Replace a folder by two renames; in between, no folder has the final name."""
     if not os.path.lexists(path):
         os.replace(beside, path)
         return
@@ -263,7 +266,7 @@ def _swap(beside: Path, path: Path) -> None:
 
 
 def _sync_files(folder: Path) -> None:
-    if os.name == "nt":  # Windows flushes only what is open for writing, which a copied file may not allow
+    if os.name == "nt":  # Windows flushes only files opened for writing, which copied files may not allow
         return
     for path in folder.rglob("*"):
         if path.is_file():
@@ -277,10 +280,10 @@ def _remove_quietly(path: Path) -> None:
     else:
         try:
             path.unlink(missing_ok=True)
-        except OSError:  # what could not be written may not be removable either; the first error is the one to tell
+        except OSError:  # where writing fails, deleting may fail too; the caller reports the first error
             return
 
 
 def _cannot_write(path: Path, error: OSError) -> InputError:
     hint = "free some space, or write elsewhere" if is_disk_full(error) else None
-    return InputError(f"cannot write {path}: {error.strerror or error}", hint=hint)
+    return FileError(path, f"cannot be written: {error.strerror or error}", hint=hint)

@@ -1,7 +1,7 @@
 """Compare textcap's encoders and captioner with the installed msclap, on the same weights and the same sounds.
 
-The only module that imports msclap. It proves the loaders on a user's own machine; captioning and training never
-need it. Returns comparisons and judges each against its tolerance.
+This checks the weight loaders on a user's own machine. It is the only module that imports msclap; captioning and
+training never need it.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ from textcap.config import DecodingConfig
 from textcap.errors import DependencyError
 from textcap.models.backbone import Backbone
 
-EMBEDDING_TOLERANCE = 1e-5  # per coordinate of unit-length embeddings; float32 sums in another order give 1e-6
-CAPTION_TOKENS = 20  # msclap decodes without a cache and takes a second per token and clip
+EMBEDDING_TOLERANCE = 1e-5  # per coordinate of unit-length embeddings; another order of float32 sums causes 1e-6
+CAPTION_TOKENS = 20  # few, because msclap decodes without a cache and takes a second per token and clip
 
 _RATE_HZ = 44100
 _CAPTIONS = (
@@ -44,13 +44,13 @@ _CAPTIONS = (
 
 @dataclass(frozen=True)
 class MsclapComparison:
-    """One thing that both programs computed.
+    """The comparison of one result of textcap with that of msclap.
 
     Attributes:
         name: What was compared.
         difference: Largest absolute difference of a coordinate, or number of captions that differ.
-        tolerance: The difference up to which they agree.
-        detail: What to look at when they do not.
+        tolerance: The largest difference at which the results count as equal.
+        detail: The captions that differ, if any.
     """
 
     name: str
@@ -60,7 +60,7 @@ class MsclapComparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether the difference is within the tolerance; NaN is not."""
+        """Whether the difference is within the tolerance; a NaN difference is not."""
         return self.difference <= self.tolerance
 
 
@@ -68,10 +68,10 @@ def compare_with_msclap(backbone: Backbone) -> Iterator[MsclapComparison]:
     """Yield comparisons of one backbone with msclap on the CPU, in float32.
 
     Args:
-        backbone: "msclap-2023" for both encoders, "clapcap" for captions; its files are given to msclap as well.
+        backbone: "msclap-2023" to compare both encoders, or "clapcap" to compare captions; msclap reads the same files.
 
     Raises:
-        DependencyError: msclap is not installed.
+        DependencyError: msclap is not installed, or cannot be imported.
     """
     sounds = {"3 s of sound": _make_sound(3, seed=0), "7 s of sound": _make_sound(7, seed=1)}
     with tempfile.TemporaryDirectory() as folder, _reference(backbone) as reference:
@@ -94,9 +94,9 @@ def compare_with_msclap(backbone: Backbone) -> Iterator[MsclapComparison]:
 
 
 def import_msclap() -> types.ModuleType:
-    """Import msclap, which wants torchaudio only to read files, even where torchaudio cannot load.
+    """Import msclap even if torchaudio cannot be imported, because msclap needs it only to read files.
 
-    msclap silences warnings and transformers' log for the whole process; both are set back.
+    msclap turns off warnings and the log of transformers for the whole process; both are restored.
 
     Raises:
         DependencyError: msclap is not installed, or cannot be imported.
@@ -107,19 +107,22 @@ def import_msclap() -> types.ModuleType:
         try:
             return importlib.import_module("msclap.CLAPWrapper")
         except ImportError as error:
-            if (error.name or "").partition(".")[0] != "msclap":  # it is there, and something that it needs is not
-                raise DependencyError(f"verify compares with msclap, which cannot be imported: {error}") from error
-            hint = "pip install msclap"
+            if (error.name or "").partition(".")[0] != "msclap":  # msclap is installed, but one of its imports failed
+                raise DependencyError(f"verify needs msclap, which cannot be imported: {error}") from error
+            hint = "pip install 'textcap[verify]'"
             if sys.version_info >= (3, 13):
                 hint = "msclap cannot be installed on Python 3.13 and later: use Python 3.12"
-            raise DependencyError("verify compares with msclap, which is not installed", hint=hint) from error
+            raise DependencyError("verify needs msclap, which is not installed", hint=hint) from error
         finally:
             transformers.logging.set_verbosity(verbosity)
 
 
 @contextlib.contextmanager
 def _torchaudio_or_placeholder() -> Iterator[None]:
-    """Let `import torchaudio` succeed: the wheel of a CPU-only torch links against CUDA and does not load."""
+    """Make `import torchaudio` succeed within the block, if need be with an empty placeholder.
+
+    The torchaudio wheel links against CUDA, so it cannot be imported next to a CPU-only torch.
+    """
     try:
         importlib.import_module("torchaudio")
     except (ImportError, OSError):
@@ -141,33 +144,34 @@ def _torchaudio_or_placeholder() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _reference(backbone: Backbone) -> Iterator[Any]:
-    """Build msclap's wrapper on the backbone's own files.
+    """Give a msclap wrapper that uses the backbone's own files.
 
-    msclap asks the hub for "gpt2" only to have its shape filled from the checkpoint, so its three look-ups are
-    answered from here. Files are read with soundfile, and torch.load is held to tensors.
+    msclap loads "gpt2" from the hub in three places: twice as a model that it then fills from the checkpoint, and once
+    as the tokenizer. They get an empty model of the same shape, and the backbone's tokenizer. Sound files are read with
+    soundfile instead of torchaudio. msclap reads the checkpoint with torch.load, which loads only tensors by default.
     """
     module = import_msclap()
     clap_module = sys.modules["msclap.models.clap"]
     mapper_module = sys.modules["msclap.models.mapper"]
     paths = backbone.weight_paths
     tokenizer = GPT2TokenizerFast(str(paths["vocab"]), str(paths["merges"]))
-    answers = (
+    replacements = (
         (clap_module, "AutoModel", lambda _: GPT2Model(GPT2Config())),
         (mapper_module, "GPT2LMHeadModel", lambda _: GPT2LMHeadModel(GPT2Config())),
         (module, "AutoTokenizer", lambda _: tokenizer),
     )
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in answers]
-    for owner, name, answer in answers:
-        setattr(owner, name, types.SimpleNamespace(from_pretrained=answer))
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements]
+    for owner, name, load in replacements:
+        setattr(owner, name, types.SimpleNamespace(from_pretrained=load))
     try:
         version = "2023" if backbone.kind.mapper is None else backbone.name
         wrapper = module.CLAPWrapper(str(paths[backbone.kind.audio_encoder.role]), version=version)
     finally:
-        for owner, name, original in before:
+        for owner, name, original in originals:
             setattr(owner, name, original)
     wrapper.read_audio = _read_audio
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # encode_plus and padding are deprecated
+        warnings.simplefilter("ignore")  # msclap calls the tokenizer's encode_plus and padding in deprecated ways
         yield wrapper
 
 
@@ -177,7 +181,7 @@ def _read_audio(path: Path, resample: bool = True) -> tuple[torch.Tensor, int]:
 
 
 def _make_sound(duration_s: int, seed: int) -> npt.NDArray[np.float32]:
-    """Return chirps over noise, so that every mel bin has something to say."""
+    """Return chirps over noise, so that every mel band has energy; `[S]` samples at `_RATE_HZ`."""
     rng = np.random.default_rng(seed)
     time_s = np.arange(duration_s * _RATE_HZ) / _RATE_HZ
     chirps = [np.sin(2 * np.pi * (start + slope * time_s) * time_s) for start, slope in rng.uniform(50, 1500, (4, 2))]

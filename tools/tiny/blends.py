@@ -1,7 +1,7 @@
-"""Prefixes as a mapper makes them while it learns: several sounds blended in one vector, noisy, of any length.
+"""Draw prefixes like those of a mapper in training: noisy blends of several sounds, with vectors of any length.
 
-The language model learns to read them from its own token vectors, so that a mapper has only to find those. No sound
-and no CLAP embedding takes part.
+They are blended from the language model's own token vectors, so once it can read them, a mapper only has to find those
+vectors. No audio and no CLAP embedding is used.
 """
 
 import numpy as np
@@ -14,11 +14,11 @@ from textcap.models.tokenizer import Tokenizer
 from tiny.settings import EVENT_SHARES
 from tiny.words import list_event
 
-# A mapper at its start makes vectors about eight times as long as those of tokens.
+# Longest vector of a prefix. An untrained mapper returns vectors about eight times as long as those of tokens.
 _LONGEST = 16.0
-_SHARPEST = 6.0  # from slots that all hold the same blend to slots with one sound each
-_NOISIEST = 0.8  # of the length of the vector
-_WITHOUT_LAYOUT = 0.25  # of the prefixes: then the sounds themselves have to say how many they are
+_SHARPEST = 6.0  # largest score of a slot's own event: at 0 all slots hold similar blends, at 6 about one sound each
+_NOISIEST = 0.8  # largest length of the noise, as a share of the vector's length
+_WITHOUT_LAYOUT = 0.25  # share of prefixes without the layout, so that the model counts the sounds themselves
 
 
 def draw_blends(
@@ -31,10 +31,11 @@ def draw_blends(
     """Return prefixes `[B, P, D]` and captions of the same scenes.
 
     Args:
-        token_vectors: `[V, D]`, of the language model.
+        token_vectors: Token vectors of the language model, `[V, D]`.
     """
     scenes = [sample_scene(rng, unseen=False, event_shares=EVENT_SHARES) for _ in range(batch_size)]
-    weights = torch.zeros(batch_size, prefix_length, token_vectors.shape[0])  # of each token in each slot
+    # Weight of each token in each slot, [B, P, V].
+    weights = torch.zeros(batch_size, prefix_length, token_vectors.shape[0])
     for row, scene in enumerate(scenes):
         for ids, share in _shares(scene, tokenizer, prefix_length, rng):
             for token in ids:
@@ -51,9 +52,9 @@ def draw_blends(
 def _shares(
     scene: Scene, tokenizer: Tokenizer, prefix_length: int, rng: np.random.Generator
 ) -> list[tuple[list[int], np.ndarray]]:
-    """Return the tokens of the layout and of each event, with their weight `[P]` in each slot."""
+    """Return the tokens of each event and of the layout, with their weight `[P]` in each slot."""
     n_events = len(scene.events)
-    place = np.arange(prefix_length) * n_events // prefix_length  # the event that a slot is nearest to
+    place = np.arange(prefix_length) * n_events // prefix_length  # the slot's own event
     scores = rng.standard_normal((n_events + 1, prefix_length)) * 0.7
     scores[:n_events] += rng.uniform(0, _SHARPEST) * (place == np.arange(n_events)[:, None])
     if rng.random() < _WITHOUT_LAYOUT:

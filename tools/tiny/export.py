@@ -1,4 +1,4 @@
-"""Puts the trained parts into the folder that the package embeds: half precision, a configuration, a card."""
+"""Write the trained models to the folder that the package embeds: half-precision weights, configuration and card."""
 
 import json
 import shutil
@@ -12,8 +12,8 @@ from textcap.files import atomic_write_bytes, atomic_write_text
 from tiny.log import Log
 
 MAX_BYTES = 10_000_000
-# What a module computes by itself, and what is the same as another tensor.
-_LEFT_OUT = (
+# Tensors that a module computes by itself, or that equal another tensor.
+_SKIPPED = (
     "relative_position_index",
     "num_batches_tracked",
     ".attn.bias",
@@ -27,25 +27,24 @@ license: mit
 ---
 # The tiny backbone of textcap
 
-What `textcap demo` runs on: two small CLAP towers, a small GPT-2 and their tokenizer, trained by
-`tools/build_tiny.py` on the procedural sound world of `textcap.demo` and on nothing else.
+The models of `textcap demo`: two small CLAP towers, a small GPT-2 and their tokenizer, trained by
+`tools/build_tiny.py` on the synthetic sound world of `textcap.demo` and on nothing else.
 
-**What it is:** a working miniature of the paper's system, for seeing the method run offline in minutes, and
-for tests.
+**What it is:** a working miniature of the paper's system, for trying the method offline in minutes, and for tests.
 
-**What it is not:** a model of real sound. It knows the {n_kinds} synthetic kinds of sound of its world and
-the few hundred words of that world's grammar. What it says of a recording means nothing: use `msclap-2023`.
+**What it is not:** a model of real sound. It covers the {n_kinds} kinds of synthetic sound of its world and the few
+hundred words of that world's grammar. Its captions of real recordings are meaningless: use `msclap-2023` for those.
 
 | part | file | parameters |
 |---|---|---|
 {parts}
 
-Windows of {window_s:g} s at {rate_hz} Hz. Weights are in half precision and are computed in float32.
+Windows of {window_s:g} s at {rate_hz} Hz. Weights are stored in half precision and converted to float32.
 
-Figures of the build among 500 pairs that no training saw (half of them with sounds that stand together in no
-training scene):
+Measured at the end of the build on 500 pairs that were not used in training (half of them contain sounds that never
+occur together in a training scene):
 
-| figure | value |
+| metric | value |
 |---|---|
 {figures}
 
@@ -53,11 +52,11 @@ Default noise variance: {noise_variance:g}.
 
 ## How they were made
 
-By `python tools/build_tiny.py`, from nothing. The audio tower first learned to name the kinds of sound in a clip, as
-the audio encoders of real CLAPs did; then both towers learned contrastively from pairs of clip and caption, and were
-told the kinds of sound besides. The projections were fitted last, and drawn weakly towards directions for each kind of
-sound, each layout and each number of sounds. The language model has read captions only, each behind a list of sounds,
-another wording or a blend of token vectors; no sound and no embedding took part.
+By `python tools/build_tiny.py`, from scratch. The audio tower was first trained to classify the kinds of sound in a
+clip, like the audio encoders of real CLAPs. Then both towers were trained contrastively on pairs of clip and caption,
+with the kinds of sound as additional labels. The projections were fitted last, with a weak pull towards a direction for
+each kind of sound, each layout and each number of sounds. The language model was trained on captions only, alone or
+preceded by a list of sounds, another wording or a blend of token vectors; no audio and no CLAP embedding was used.
 """
 
 _FIGURES = {
@@ -65,17 +64,17 @@ _FIGURES = {
     "recall_10": "recall@10, sound to caption",
     "pair_cosine": "mean cosine of a clip and its caption",
     "other_cosine": "mean cosine of a clip and another caption",
-    "infinity_norm": "mean infinity norm of audio less text embedding",
+    "infinity_norm": "mean infinity norm of audio minus text embedding",
 }
 
 
 def export_backbone(
     work: Path, folder: Path, config: BackboneConfig, figures: dict[str, float], n_kinds: int, log: Log
 ) -> None:
-    """Write the backbone to a folder, replacing the files of an earlier one.
+    """Write the backbone to a folder, overwriting the files of an earlier build.
 
     Raises:
-        SystemExit: The files are larger than a wheel should carry.
+        SystemExit: The files are larger than a wheel should hold, or a weight is too large for half precision.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
@@ -84,7 +83,7 @@ def export_backbone(
         kept = {
             key: tensor if "front_end" in key else tensor.half()
             for key, tensor in tensors.items()
-            if not key.endswith(_LEFT_OUT)
+            if not key.endswith(_SKIPPED)
         }
         _refuse_overflow(name, kept)
         atomic_write_bytes(folder / f"{name}.safetensors", save(kept))
@@ -105,10 +104,10 @@ def export_backbone(
     n_bytes = sum(file.stat().st_size for file in folder.iterdir())
     log.write("export", bytes=n_bytes)
     if n_bytes > MAX_BYTES:
-        raise SystemExit(f"{folder} has {n_bytes:,} bytes, more than {MAX_BYTES:,}")
+        raise SystemExit(f"{folder} is {n_bytes:,} bytes, but must be at most {MAX_BYTES:,}")
 
 
 def _refuse_overflow(name: str, tensors: dict[str, torch.Tensor]) -> None:
     for key, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise SystemExit(f"{name}: {key} does not fit into half precision")
+            raise SystemExit(f"{name}: {key} is NaN or infinite in half precision")

@@ -1,6 +1,6 @@
-"""First lesson of the audio tower: naming the kinds of sound in a clip, as the audio encoders of real CLAPs learned.
+"""First stage of the audio tower: classify the kinds of sound in a clip, as audio encoders of real CLAPs are trained.
 
-Contrastive batches say little of a faint sound beside a loud one; a label for each kind says it every time.
+Contrastive training says little about a faint sound beside a loud one; a label for each kind covers both in every clip.
 """
 
 import os
@@ -27,7 +27,7 @@ _MASKED_MELS, _MASKED_FRAMES = 4, 10
 
 
 class Listener(nn.Module):
-    """The audio tower with a label for each kind of sound."""
+    """The audio tower with a classifier of the kinds of sound."""
 
     def __init__(self, config: ClapConfig) -> None:
         super().__init__()
@@ -35,14 +35,14 @@ class Listener(nn.Module):
         self.labels = nn.Linear(config.audio_tower.width, len(KINDS))
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Return a score `[B, kinds]` for each kind, positive where it is heard, of `[B, 1, F, M]` in dB."""
+        """Return a score for each kind, `[B, kinds]`, positive if it is present, from log-mel `[B, 1, F, M]` in dB."""
         return self.labels(self.encoder.tower(input_features=log_mel).pooler_output)  # type: ignore[no-any-return]
 
 
 def train_hearing(
     folder: Path, config: ClapConfig, settings: HearingSettings, clips: Clips, validation: Clips, log: Log
 ) -> None:
-    """Train a listener and write it to `listener.safetensors`."""
+    """Train a listener and write it to `listener.safetensors` in the folder."""
     torch.manual_seed(settings.seed)
     listener = Listener(config)
     optimiser = torch.optim.AdamW(
@@ -80,17 +80,17 @@ def load_listener(folder: Path, config: ClapConfig) -> Listener:
 
 @torch.inference_mode()
 def measure_hearing(listener: Listener, clips: Clips, batch_size: int = 128) -> float:
-    """Return F1 over all labels of clips at the threshold that training aims at."""
+    """Return F1 over all labels of all clips, where a positive score counts as present."""
     listener.eval()
-    heard = torch.cat(
+    predicted = torch.cat(
         [listener(part[:, None].float()) > 0 for part in torch.from_numpy(clips.log_mel).split(batch_size)]
     )
     present = kinds_present(clips.scenes) > 0
-    return 2 * (heard & present).sum().item() / (heard.sum() + present.sum()).item()
+    return 2 * (predicted & present).sum().item() / (predicted.sum() + present.sum()).item()
 
 
 def kinds_present(scenes: list[Scene]) -> Tensor:
-    """Return 1 for each kind of sound that is in a scene, else 0, `[N, kinds]`."""
+    """Return 1 for each kind of sound that occurs in a scene and 0 for the others, `[N, kinds]`."""
     present = torch.zeros(len(scenes), len(_KINDS))
     for row, scene in enumerate(scenes):
         present[row, [_KINDS[kind] for kind in scene.kinds]] = 1
@@ -98,7 +98,7 @@ def kinds_present(scenes: list[Scene]) -> Tensor:
 
 
 def mask(log_mel: Tensor, rng: np.random.Generator) -> None:
-    """Silence a random band and a random moment of each log-mel spectrogram `[B, 1, F, M]`, in place."""
+    """Mask a random band and a random time span of each log-mel spectrogram `[B, 1, F, M]`, in place."""
     quiet = log_mel.mean()
     for row in log_mel:
         mel = rng.integers(row.shape[2] - _MASKED_MELS)
@@ -108,7 +108,7 @@ def mask(log_mel: Tensor, rng: np.random.Generator) -> None:
 
 
 def _batches(clips: Clips, settings: HearingSettings) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield log-mel spectrograms `[B, 1, F, M]`, some of them of two clips at once, and their kinds `[B, kinds]`."""
+    """Yield log-mel spectrograms `[B, 1, F, M]`, some of them mixed from two clips, and their kinds `[B, kinds]`."""
     rng = np.random.default_rng(settings.seed)
     present = kinds_present(clips.scenes)
     order: list[int] = []
@@ -117,7 +117,7 @@ def _batches(clips: Clips, settings: HearingSettings) -> Iterator[tuple[Tensor, 
             order = [int(i) for i in rng.permutation(len(clips.scenes))]
         batch, order = order[: settings.batch_size], order[settings.batch_size :]
         log_mel = torch.from_numpy(clips.log_mel[batch].astype(np.float32))[:, None]
-        for row in range(len(batch)):  # a clip has no beginning
+        for row in range(len(batch)):  # start the clip at a random frame
             log_mel[row] = log_mel[row].roll(int(rng.integers(log_mel.shape[2])), dims=1)
         other = torch.from_numpy(rng.permutation(len(batch)))
         few = (present[batch] + present[batch][other]).clamp(max=1).sum(1) <= settings.most_events

@@ -1,4 +1,4 @@
-"""The tokenizer and the small GPT-2 of the tiny backbone, both trained on the sound world's text."""
+"""Train the tokenizer and the small GPT-2 of the tiny backbone on the sound world's text."""
 
 import json
 import os
@@ -25,7 +25,11 @@ _PAD = -100
 
 
 def train_tokenizer(folder: Path, vocab_size: int, n_captions: int, seed: int) -> None:
-    """Write `vocab.json` and `merges.txt` of a byte-level BPE; the end token has the last id."""
+    """Train a byte-level BPE and write its `vocab.json` and `merges.txt`; the end token has the last id.
+
+    Raises:
+        SystemExit: The text has too few different tokens.
+    """
     rng = np.random.default_rng(seed)
     texts = [text for _ in range(n_captions) for text in draw_text(rng, LanguageSettings())]
     tokenizer = FastTokenizer(models.BPE())
@@ -37,7 +41,7 @@ def train_tokenizer(folder: Path, vocab_size: int, n_captions: int, seed: int) -
     tokenizer.model.save(str(folder))
     vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     if len(vocab) != vocab_size - 1:
-        raise SystemExit(f"the text has only {len(vocab) + 1} tokens, not {vocab_size}")
+        raise SystemExit(f"the number of tokens in the text is {len(vocab) + 1}, but must be {vocab_size}")
     vocab[END_OF_TEXT] = len(vocab)
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -45,7 +49,7 @@ def train_tokenizer(folder: Path, vocab_size: int, n_captions: int, seed: int) -
 def train_language_model(
     folder: Path, tokenizer: Tokenizer, config: LanguageModelConfig, settings: LanguageSettings, log: Log
 ) -> None:
-    """Train the language model and write its weights under transformers' names, after each round."""
+    """Train the language model, writing its weights after each round, under the names that transformers uses."""
     torch.manual_seed(settings.seed)
     model = GPT2LMHeadModel(gpt2_config(config))
     for number, plan in enumerate(settings.rounds):
@@ -117,14 +121,14 @@ def _loss_on_texts(
     *,
     captions_only: bool,
 ) -> Tensor:
-    befores, captions = zip(*(draw_text(rng, settings) for _ in range(settings.batch_size)), strict=True)
-    # Apart, so that a caption has the tokens that it has behind a prefix, with no space before it.
-    rows, counted = [], []
-    for before, said in zip(tokenizer.encode(list(befores)), tokenizer.encode(list(captions)), strict=True):
-        caption = [*said, tokenizer.end_id]
-        rows.append([*before, *caption])
-        counted.append([*([_PAD] * len(before) if captions_only else before), *caption])
-    labels = _pad(counted, _PAD)
+    contexts, captions = zip(*(draw_text(rng, settings) for _ in range(settings.batch_size)), strict=True)
+    # Encode the captions separately: their tokens must be the same as after a prefix, with no space in front.
+    rows, targets = [], []
+    for context, caption_ids in zip(tokenizer.encode(list(contexts)), tokenizer.encode(list(captions)), strict=True):
+        caption = [*caption_ids, tokenizer.end_id]
+        rows.append([*context, *caption])
+        targets.append([*([_PAD] * len(context) if captions_only else context), *caption])
+    labels = _pad(targets, _PAD)
     logits = model(input_ids=_pad(rows, tokenizer.end_id)).logits
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=_PAD)
 
@@ -136,8 +140,8 @@ def _loss_on_blends(
     n_prefix = settings.prefix_length
     prefixes, captions = draw_blends(rng, tokenizer, vectors, settings.batch_size, n_prefix)
     rows = [[*ids, tokenizer.end_id] for ids in tokenizer.encode(captions)]
-    said = vectors[_pad(rows, tokenizer.end_id)[:, :-1]]
-    logits = model(inputs_embeds=torch.cat((prefixes, said), dim=1)).logits[:, n_prefix - 1 :]
+    caption_vectors = vectors[_pad(rows, tokenizer.end_id)[:, :-1]]
+    logits = model(inputs_embeds=torch.cat((prefixes, caption_vectors), dim=1)).logits[:, n_prefix - 1 :]
     return F.cross_entropy(logits.flatten(0, 1), _pad(rows, _PAD).flatten(), ignore_index=_PAD)
 
 

@@ -1,8 +1,7 @@
-"""The last stage of the towers: both projections are fitted anew, on pooled outputs that are computed once.
+"""Last stage of the towers: fit both projections again, on pooled outputs of the towers that are computed once.
 
-It gives every kind of sound, every layout and every number of sounds a direction of its own at a right angle to all
-others, shared by sounds and captions.
-That is what a small mapper can learn to read in a few hundred steps.
+Every kind of sound, layout and number of sounds gets its own direction, orthogonal to all others and shared by audio
+and text. A small mapper can learn to read such embeddings in a few hundred steps.
 """
 
 import time
@@ -27,14 +26,14 @@ _KINDS = {kind: number for number, kind in enumerate(KINDS)}
 def fit_projections(
     audio: AudioEncoder, text: TextEncoder, clips: Clips, settings: ProjectionSettings, log: Log
 ) -> None:
-    """Train the projections of both encoders in place; their towers stay as they are."""
+    """Train the projections of both encoders in place; the towers are not changed."""
     audio.eval(), text.eval()
     generator = torch.Generator().manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
-    heard = _pool_sounds(audio, clips)
-    said = torch.stack([_pool_captions(text, clips.scenes, rng) for _ in range(settings.n_wordings)])
+    pooled_audio = _pool_sounds(audio, clips)
+    pooled_text = torch.stack([_pool_captions(text, clips.scenes, rng) for _ in range(settings.n_wordings)])
     targets = _targets(clips.scenes, audio.config.embedding_width, settings.structure_weight, generator)
-    jitter = settings.jitter * heard.std(0)
+    jitter = settings.jitter * pooled_audio.std(0)
     parameters = [*audio.projection.parameters(), *text.projection.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -42,14 +41,14 @@ def fit_projections(
     )
     start = time.monotonic()
     for step in range(1, settings.steps + 1):
-        pick = torch.randint(len(heard), (settings.batch_size,), generator=generator)
-        wording = torch.randint(len(said), (settings.batch_size,), generator=generator)
-        noise = jitter * torch.randn(settings.batch_size, heard.shape[1], generator=generator)
-        sounds = F.normalize(audio.projection(heard[pick] + noise), dim=-1)
-        captions = F.normalize(text.projection(said[wording, pick]), dim=-1)
-        away = sum((1 - (side * targets[pick]).sum(1)).mean() for side in (sounds, captions))
+        pick = torch.randint(len(pooled_audio), (settings.batch_size,), generator=generator)
+        wording = torch.randint(len(pooled_text), (settings.batch_size,), generator=generator)
+        noise = jitter * torch.randn(settings.batch_size, pooled_audio.shape[1], generator=generator)
+        sounds = F.normalize(audio.projection(pooled_audio[pick] + noise), dim=-1)
+        captions = F.normalize(text.projection(pooled_text[wording, pick]), dim=-1)
+        target_loss = sum((1 - (side * targets[pick]).sum(1)).mean() for side in (sounds, captions))
         loss = contrastive_loss(sounds, captions, settings.logit_scale)
-        loss = loss + settings.target_weight * away
+        loss = loss + settings.target_weight * target_loss
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -59,7 +58,7 @@ def fit_projections(
 
 
 def _targets(scenes: list[Scene], width: int, structure_weight: float, generator: torch.Generator) -> Tensor:
-    """Return for each scene the unit-length sum of the directions of its kinds, its layout and its length, `[N, E]`."""
+    """Return the unit-length sum of the directions of each scene's kinds, layout and number of sounds, `[N, E]`."""
     n_kinds, n_layouts, n_lengths = len(_KINDS), len(LAYOUTS), 3
     directions = torch.linalg.qr(torch.randn(width, n_kinds + n_layouts + n_lengths, generator=generator))[0].T
     present = torch.zeros(len(scenes), len(directions))

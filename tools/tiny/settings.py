@@ -1,4 +1,4 @@
-"""Sizes and settings of the tiny backbone and of how it is trained; nothing else."""
+"""The sizes of the tiny backbone and the settings of its training."""
 
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,8 @@ from textcap.config import (
 
 VOCAB_SIZE = 1000
 CLIP_S = 4.0
-EVENT_SHARES = (0.15, 0.45, 0.40)  # of 1, 2 and 3 events: harder than the world itself, whose captions repeat more
+# Shares of scenes with 1, 2 and 3 events: harder than the world's own shares, which lead to more repeated captions.
+EVENT_SHARES = (0.15, 0.45, 0.40)
 
 BACKBONE = BackboneConfig(
     name="tiny",
@@ -24,7 +25,7 @@ BACKBONE = BackboneConfig(
             window_s=CLIP_S,
             hop_s=CLIP_S / 2,
             n_fft=1024,
-            stft_hop_samples=512,  # 126 frames; the tower takes 128 at most
+            stft_hop_samples=512,  # gives 126 frames; the tower takes at most 128
             n_mels=32,
             mel_rate_hz=16000,
             mel_min_hz=50.0,
@@ -51,87 +52,86 @@ BACKBONE = BackboneConfig(
 
 @dataclass(frozen=True)
 class Round:
-    """One cycle of the learning rate."""
+    """One cycle of the learning rate in the training of the language model."""
 
     steps: int
-    learning_rate: float  # at its peak
-    blends: bool = False  # two steps of three read blended vectors instead of text
+    learning_rate: float  # peak of the cycle
+    blends: bool = False  # whether two of three steps read blended vectors instead of text
 
 
 @dataclass(frozen=True)
 class LanguageSettings:
-    """How the language model is trained."""
+    """Settings of the language model's training."""
 
-    # After one round one sound in ten was named wrong. From the second on the captions alone are counted.
+    # After one round, one sound in ten was named wrongly. From the second round on, only captions count in the loss.
     rounds: tuple[Round, ...] = (Round(1800, 2e-3), Round(1000, 1.5e-3), Round(1400, 1.5e-3, blends=True))
     batch_size: int = 96
-    # Pretrained on captions alone, a language model ignores the prefix: it has to have learned to listen.
-    list_share: float = 0.45
-    rewrite_share: float = 0.40
-    prefix_length: int = 10
+    # A language model that was trained on captions alone ignores the prefix, so it must first learn to use context.
+    list_share: float = 0.45  # share of captions that follow a list of their sounds
+    rewrite_share: float = 0.40  # share of captions that follow another wording
+    prefix_length: int = 10  # number of blended vectors before a caption
     seed: int = 11
 
 
 @dataclass(frozen=True)
 class HearingSettings:
-    """How the audio tower learns to name kinds of sound before it meets captions."""
+    """Settings of the audio tower's first stage, in which it learns to classify kinds of sound."""
 
     steps: int = 2600
     batch_size: int = 128
     learning_rate: float = 1.2e-3
-    # Of the clips, as many as together have few enough sounds, are mixed with another one.
-    mixed_share: float = 0.5
-    mixed_gain_db: tuple[float, float] = (-8.0, 4.0)
-    most_events: int = 3
+    mixed_share: float = 0.5  # share of clips to mix with another one, if together they have few enough kinds
+    mixed_gain_db: tuple[float, float] = (-8.0, 4.0)  # range of the other clip's gain
+    most_events: int = 3  # most kinds of sound in a mixed clip
     seed: int = 13
 
 
 @dataclass(frozen=True)
 class TowerSettings:
-    """How the towers are trained."""
+    """Settings of the towers' contrastive training."""
 
     n_clips: int = 28000
-    n_validation_clips: int = 600  # half of them with held-out pairs of kinds
+    n_validation_clips: int = 600  # half of them have a held-out pair of kinds
     steps: int = 1000
     batch_size: int = 128
     learning_rate: float = 7e-4
-    label_weight: float = 4.0  # of naming the kinds as in the first lesson, so that it is not forgotten
-    # Fixed: learned, it closes the modality gap (mean cosine 0.93 to 0.96); at 100 noise cannot bridge it.
+    label_weight: float = 4.0  # weight of the first stage's classification loss, so that it is not forgotten
+    # Fixed: if it is learned, the modality gap closes (mean cosine 0.93 to 0.96); at 100, noise cannot bridge the gap.
     logit_scale: float = 40.0
-    # Clips of a batch come in groups that share a kind of sound: else one event of three tells them apart.
+    # Clips of a batch come in groups that share a kind of sound; otherwise one event of three would identify a clip.
     group_size: int = 8
-    # Of the logarithm of the mean squared cosine of different clips (and of different captions). Without it
-    # the embeddings used about nine directions, and small noise hid which sounds were named.
+    # Weight of the logarithm of the mean squared cosine of different clips (and of different captions). Without it,
+    # the embeddings used about nine directions, and a little noise hid which sounds were named.
     spread_weight: float = 0.75
-    # Of naming the kinds of sound by their cosine with one direction each, the same for sounds and captions.
+    # Weight of classifying kinds of sound by their cosine with one direction each, shared by audio and text.
     tag_weight: float = 1.0
-    tag_scale: float = 16.0
-    # Of one less the mean cosine of pairs: what is left of the modality gap.
+    tag_scale: float = 16.0  # factor on these cosines
+    # Weight of one minus the mean cosine of pairs, the remaining modality gap.
     alignment_weight: float = 1.0
     seed: int = 12
 
 
 @dataclass(frozen=True)
 class ProjectionSettings:
-    """How the projections are fitted once the towers are done."""
+    """Settings of fitting the projections after the towers are trained."""
 
-    n_clips: int = 8000  # that the towers did not learn on: of those they hear more than of new ones
+    n_clips: int = 8000  # not used to train the towers, which recognise more in clips that they were trained on
     steps: int = 1500
     batch_size: int = 256
     learning_rate: float = 2e-3
     logit_scale: float = 40.0
-    structure_weight: float = 0.8  # of the directions of layout and number of sounds beside those of the kinds
-    # Of one less the cosine of an embedding with the sum of its scene's directions. From 0.4 on it closes the modality
-    # gap (mean cosine 0.90) and leaves noise nothing to bridge; with 0 the mean cosine is 0.82.
+    structure_weight: float = 0.8  # weight of the directions of layout and number of sounds, relative to the kinds
+    # Weight of one minus the cosine of an embedding and the sum of its scene's directions. From 0.4 on, it closes the
+    # modality gap (mean cosine 0.90), so that noise has nothing to bridge; at 0 the mean cosine is 0.82.
     target_weight: float = 0.1
-    jitter: float = 0.05  # of the pooled sounds, in standard deviations
-    n_wordings: int = 5  # of each clip
+    jitter: float = 0.05  # noise added to the pooled audio, in standard deviations
+    n_wordings: int = 5  # captions drawn for each clip
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the whole backbone is trained."""
+    """Settings of the training of the whole backbone."""
 
     language: LanguageSettings = LanguageSettings()
     hearing: HearingSettings = HearingSettings()
@@ -139,7 +139,7 @@ class Settings:
     projections: ProjectionSettings = ProjectionSettings()
 
     def quick(self) -> "Settings":
-        """Return settings of a few steps each, which show that every stage runs."""
+        """Return settings with a few steps for each stage, to check that every stage runs."""
         rounds = (Round(8, 2e-3), Round(8, 1e-3), Round(8, 1e-3, blends=True))
         return Settings(
             replace(self.language, rounds=rounds),

@@ -1,4 +1,4 @@
-"""Clips of the sound world as log-mel spectrograms in files: rendered once, by several processes."""
+"""Render clips of the sound world once, in several processes, and keep their log-mel spectrograms in files."""
 
 import multiprocessing
 import os
@@ -18,7 +18,7 @@ from textcap.models.clap import FrontEnd
 from tiny.log import Log
 from tiny.settings import EVENT_SHARES
 
-# Scene seeds: the benchmark's test clips start at 10,000,000, and no clip of this tool may reach them.
+# First scene seeds. The benchmarks' test clips start at 10,000,000; no clip of this tool may reach that seed.
 TRAINING_SEEDS = 1_000_000
 VALIDATION_SEEDS = 9_000_000
 _CHUNK = 64
@@ -26,23 +26,23 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class Clips:
-    """Scenes and what is heard of them."""
+    """Scenes and the log-mel spectrograms of their audio."""
 
     scenes: list[Scene]
     log_mel: NDArray[np.float16]  # [W, F, M] in dB
 
     def split(self, n: int) -> tuple["Clips", "Clips"]:
-        """Return the first n clips and the others."""
+        """Return the first n clips, and the rest."""
         return Clips(self.scenes[:n], self.log_mel[:n]), Clips(self.scenes[n:], self.log_mel[n:])
 
 
 def scene_of_seed(seed: int, *, unseen: bool) -> Scene:
-    """Return the scene that belongs to a seed; its sound is rendered from the same seed."""
+    """Return the scene that belongs to a seed; its audio is rendered from the same seed."""
     return sample_scene(np.random.default_rng(seed), unseen=unseen, event_shares=EVENT_SHARES)
 
 
 def render_clips(path: Path, seeds: range, unseen: list[bool], audio: AudioConfig, log: Log) -> Clips:
-    """Return the clips of seeds, from the file where that was written before."""
+    """Return the clips that belong to seeds; read their spectrograms from the file if it exists, else write it."""
     scenes = [scene_of_seed(seed, unseen=flag) for seed, flag in zip(seeds, unseen, strict=True)]
     if not path.exists():
         start = time.monotonic()

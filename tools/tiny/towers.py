@@ -1,4 +1,4 @@
-"""The CLAP towers of the tiny backbone: contrastive training on clips and fresh captions of them."""
+"""Train the CLAP towers of the tiny backbone contrastively, on clips with newly drawn captions in every batch."""
 
 import os
 import time
@@ -32,7 +32,7 @@ def train_towers(
     validation: Clips,
     log: Log,
 ) -> None:
-    """Train both towers, the audio one from what `train_hearing` wrote, and write them with the ending "towers"."""
+    """Train both towers, the audio tower from the result of `train_hearing`; write files that end in "towers"."""
     torch.manual_seed(settings.seed)
     listener = load_listener(folder, config)
     audio, text = listener.encoder, TextEncoder(config, tokenizer)
@@ -49,9 +49,9 @@ def train_towers(
         with torch.autocast("cpu", torch.bfloat16):
             pooled = audio.tower(input_features=log_mel).pooler_output
             scores = listener.labels(pooled)
-            heard, said = audio.projection(pooled), text(tokens, lengths)
-        heard, said = F.normalize(heard.float(), dim=-1), F.normalize(said.float(), dim=-1)
-        loss = _loss(heard, said, present / present.sum(1, keepdim=True), directions, settings)
+            audio_out, text_out = audio.projection(pooled), text(tokens, lengths)
+        audio_out, text_out = F.normalize(audio_out.float(), dim=-1), F.normalize(text_out.float(), dim=-1)
+        loss = _loss(audio_out, text_out, present / present.sum(1, keepdim=True), directions, settings)
         loss = loss + settings.label_weight * F.binary_cross_entropy_with_logits(scores.float(), present)
         optimiser.zero_grad()
         loss.backward()
@@ -66,29 +66,29 @@ def train_towers(
 
 
 def contrastive_loss(audio: Tensor, text: Tensor, logit_scale: float) -> Tensor:
-    """Return CLIP's symmetric cross-entropy of unit-length embeddings `[B, E]` of the same clips."""
+    """Return CLIP's symmetric cross-entropy between unit-length embeddings `[B, E]` of the same clips."""
     scores = logit_scale * audio @ text.T
     target = torch.arange(len(scores))
     return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
 
 
 def _loss(audio: Tensor, text: Tensor, tags: Tensor, directions: Tensor, settings: TowerSettings) -> Tensor:
-    """Return the contrastive loss of embeddings `[B, E]`, with the terms that make them use many directions.
+    """Return the contrastive loss of embeddings `[B, E]` plus the terms that make them use many directions.
 
     Args:
-        tags: `[B, kinds]`, for each clip equal shares of the kinds of sound in it.
-        directions: `[kinds, E]`, any length.
+        tags: For each clip, equal shares of the kinds of sound in it, `[B, kinds]`; they sum to 1.
+        directions: One direction for each kind of sound, `[kinds, E]`, of any length.
     """
     different = ~torch.eye(len(audio), dtype=torch.bool)
     spread = sum(((side @ side.T)[different] ** 2).mean().log() for side in (audio, text)) / 2
     unit = F.normalize(directions, dim=-1)
     tagged = sum(F.cross_entropy(settings.tag_scale * side @ unit.T, tags) for side in (audio, text)) / 2
-    apart = 1 - (audio * text).sum(1).mean()
+    misalignment = 1 - (audio * text).sum(1).mean()
     return (
         contrastive_loss(audio, text, settings.logit_scale)
         + settings.spread_weight * spread
         + settings.tag_weight * tagged
-        + settings.alignment_weight * apart
+        + settings.alignment_weight * misalignment
     )
 
 
@@ -103,7 +103,7 @@ def load_towers(
 
 
 def save_towers(folder: Path, ending: str, audio: AudioEncoder, text: TextEncoder) -> None:
-    """Write the state of both encoders; the ending of the file names says how far they are."""
+    """Write the weights of both encoders; the ending of the file names tells the stage."""
     for name, model in (("text_encoder", text), ("audio_encoder", audio)):
         partial = folder / f"{name}.partial"
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, partial)
@@ -112,7 +112,7 @@ def save_towers(folder: Path, ending: str, audio: AudioEncoder, text: TextEncode
 
 @torch.inference_mode()
 def measure_towers(audio: AudioEncoder, text: TextEncoder, clips: Clips, seed: int) -> dict[str, float]:
-    """Return recall among 500 pairs (sound to caption) and the modality gap."""
+    """Return recall (sound to caption) among 500 pairs, and measures of the modality gap."""
     audio.eval(), text.eval()
     rng = np.random.default_rng(seed)
     pick = rng.permutation(len(clips.scenes))[:500]
@@ -141,7 +141,7 @@ def embed_clips(audio: AudioEncoder, log_mel: np.ndarray, batch_size: int = 128)
 
 
 def pad_captions(tokenizer: Tokenizer, captions: list[str], max_tokens: int) -> tuple[Tensor, Tensor]:
-    """Return tokens `[B, T]` as CLAP reads them, and their lengths `[B]`."""
+    """Return padded tokens `[B, T]` as CLAP reads them, and the number of tokens of each caption `[B]`."""
     rows = tokenizer.encode_for_clap(captions, max_tokens)
     width = max(map(len, rows))
     tokens = torch.tensor([row + [tokenizer.end_id] * (width - len(row)) for row in rows])
@@ -149,7 +149,7 @@ def pad_captions(tokenizer: Tokenizer, captions: list[str], max_tokens: int) -> 
 
 
 def _batches(clips: Clips, settings: TowerSettings) -> Iterator[tuple[Tensor, list[str], Tensor]]:
-    """Yield log-mel spectrograms `[B, 1, F, M]`, partly masked, fresh captions, and the kinds `[B, kinds]`."""
+    """Yield partly masked log-mel spectrograms `[B, 1, F, M]`, newly drawn captions, and the kinds `[B, kinds]`."""
     rng = np.random.default_rng(settings.seed)
     scenes: list[Scene] = clips.scenes
     with_kind = {kind: np.array([i for i, s in enumerate(scenes) if kind in s.kinds]) for kind in KINDS}

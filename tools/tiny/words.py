@@ -1,4 +1,4 @@
-"""What the language model reads before a caption: lists of the sounds of a scene, and other wordings of it."""
+"""Draw training text of the language model: captions preceded by a list of their sounds or another wording."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from tiny.settings import EVENT_SHARES, LanguageSettings
 
 
 def draw_text(rng: np.random.Generator, settings: LanguageSettings) -> tuple[str, str]:
-    """Return what stands before a caption (a list, another wording or nothing), and the caption."""
+    """Return the text before a caption (a list of its sounds, another wording or nothing), and the caption."""
     scene = sample_scene(rng, unseen=False, event_shares=EVENT_SHARES)
     caption = word_scene(scene, rng)
     choice = rng.random()
@@ -20,7 +20,7 @@ def draw_text(rng: np.random.Generator, settings: LanguageSettings) -> tuple[str
 
 
 def list_events(scene: Scene, rng: np.random.Generator) -> str:
-    """Return the sounds of a scene as a plain list, shuffled where they sound at once."""
+    """Return the layout and sounds of a scene as a plain list, shuffled if they sound at once."""
     order = rng.permutation(len(scene.events)) if scene.layout == "together" else range(len(scene.events))
     return f"{scene.layout}: " + ", ".join(list_event(scene.events[i]) for i in order)
 

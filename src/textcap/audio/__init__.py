@@ -1,1 +1,1 @@
-"""Sound files to windows at the model's rate."""
+"""Decode sound files and cut them into windows at the model's sample rate."""

@@ -1,4 +1,4 @@
-"""Decode a sound file: mono samples at a given rate, block by block.
+"""Decode sound files to mono samples at a given rate.
 
 Files are read in blocks, so memory does not grow with their length. libsndfile decodes and soxr resamples.
 """
@@ -19,28 +19,34 @@ from textcap.errors import FileError, InputError
 
 Samples = npt.NDArray[np.float32]
 
-# The most that one block holds: so many samples over all channels, and so many seconds. A header may claim any rate.
-_BLOCK_SAMPLES = 1 << 18  # larger blocks read no faster
+# Limits of one block: samples over all channels, and seconds, because a header may claim any sample rate.
+_BLOCK_SAMPLES = 1 << 18  # larger blocks are not read faster
 _BLOCK_S = 6
 _LOWEST_RATE_HZ = 1000
-_LOUDEST = 1e4  # 80 dB above full scale: no recording is that loud, and such values overflow the spectrum
+_LOUDEST = 1e4  # 80 dB above full scale: no recording is louder, and larger values overflow in the spectrum
 
 
 def read_mono(path: Path, rate_hz: int) -> Iterator[Samples]:
-    """Yield the samples of a sound file as mono blocks `[S]` at a rate, never the whole file at once.
+    """Yield the samples of a sound file in blocks, resampled and with the channels averaged.
 
-    Channels are averaged.
+    Args:
+        path: The sound file.
+        rate_hz: Sample rate of the blocks.
+
+    Yields:
+        Mono blocks `[S]`, float32, nominally in the range -1 to 1; some may be empty.
 
     Raises:
-        FileError: The file does not exist, libsndfile cannot read it, or its samples are NaN, infinite or far out of
-            range.
+        FileError: The file does not exist, libsndfile cannot read it, its sample rate is too low, or it contains
+            samples that are NaN, infinite or far out of range.
+        InputError: The path is not a valid file name.
     """
     try:
-        # The file is opened here because soundfile refuses names that are not UTF-8, and reads `.raw` as bare samples.
+        # Open the file here: soundfile rejects names that are not UTF-8, and expects `.raw` files to have no header.
         with _open(path) as opened, soundfile.SoundFile(_for_libsndfile(opened), closefd=False) as file:
             if file.samplerate < _LOWEST_RATE_HZ:
-                problem = f"has a sample rate of {file.samplerate} Hz, and at least {_LOWEST_RATE_HZ:,} Hz are needed"
-                raise FileError(path, problem, hint="export it again")
+                problem = f"has a sample rate of {file.samplerate} Hz, but must have at least {_LOWEST_RATE_HZ:,} Hz"
+                raise FileError(path, problem, hint="export it again at a higher rate")
             resampler = soxr.ResampleStream(file.samplerate, rate_hz, 1, dtype="float32")
             n_frames = max(1, min(_BLOCK_SAMPLES // file.channels, _BLOCK_S * file.samplerate))
             while len(block := file.read(n_frames, dtype="float32", always_2d=True)):
@@ -54,20 +60,21 @@ def read_mono(path: Path, rate_hz: int) -> Iterator[Samples]:
 def _open(path: Path) -> BinaryIO:
     try:
         return open(path, "rb")
-    except ValueError as error:  # a NUL or a lone surrogate in the name
+    except ValueError as error:  # the name contains a NUL or a lone surrogate
         raise InputError(f"{str(path)!r} is not a valid file name") from error
 
 
 def _for_libsndfile(file: BinaryIO) -> BinaryIO | int:
-    return file if os.name == "nt" else file.fileno()  # a descriptor may be a pipe; on Windows it is not shared
+    # A descriptor also works for pipes, but libraries on Windows do not share descriptors.
+    return file if os.name == "nt" else file.fileno()
 
 
 def _check_samples(path: Path, block: Samples) -> None:
     loudest = float(np.abs(block).max())
     if not math.isfinite(loudest):
-        raise FileError(path, "holds NaN or infinite samples", hint="export it again")
+        raise FileError(path, "contains NaN or infinite samples", hint="export it again")
     if loudest > _LOUDEST:
-        problem = f"holds samples far outside the range from -1 to 1, up to {loudest:.3g}"
+        problem = f"contains samples far outside the range from -1 to 1, up to {loudest:.3g}"
         raise FileError(path, problem, hint="export it again, scaled to that range")
 
 
@@ -75,13 +82,13 @@ def _unreadable(path: Path, error: Exception) -> FileError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return FileError(path, "does not exist")
     if isinstance(error, IsADirectoryError) or (isinstance(error, PermissionError) and os.path.isdir(path)):
-        return FileError(path, "is a folder", hint="name the files in it, for example with a * pattern")
+        return FileError(path, "is a folder", hint="name the files in it, for example with a pattern such as *.wav")
     if isinstance(error, OSError):
         return FileError(path, f"cannot be read: {error.strerror or error}")
     if _is_empty(path):
         return FileError(path, "is empty")
     reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
-    if "does not exist" in reason:  # libsndfile's words after it tried the file as MP3 and failed
+    if "does not exist" in reason:  # libsndfile's misleading reason after trying the file as MP3
         reason = "Format not recognised"
     return FileError(path, f"cannot be read as sound: {reason}", hint="convert it to WAV or FLAC")
 
@@ -89,6 +96,6 @@ def _unreadable(path: Path, error: Exception) -> FileError:
 def _is_empty(path: Path) -> bool:
     try:
         status = path.stat()
-    except OSError:  # deleted since it was read
+    except OSError:  # deleted in the meantime
         return False
     return stat.S_ISREG(status.st_mode) and status.st_size == 0

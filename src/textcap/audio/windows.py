@@ -1,6 +1,6 @@
-"""Cut sound into windows of the length that CLAP takes, so that every sample is covered.
+"""Cut sound into windows of the length that CLAP takes, so that together they cover every sample.
 
-Nothing is random: the same file gives the same windows.
+Nothing is random: the same file always gives the same windows.
 """
 
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ class Window:
     """One window of a recording.
 
     Attributes:
-        samples: `[S]`, float32, at the model's rate, as long as a window is.
-        start_s: Where it begins in the recording, in seconds.
-        end_s: Where it ends, in seconds; before a full window's end when the recording is shorter than one.
+        samples: `[S]`, float32, at the model's sample rate; S is always the full window length.
+        start_s: Start of the window in the recording, in seconds.
+        end_s: End of the window in seconds; if the recording is shorter than a window, the end of the recording.
     """
 
     samples: Samples
@@ -32,28 +32,32 @@ class Window:
 def read_windows(path: Path, config: AudioConfig) -> Iterator[Window]:
     """Yield windows that cover every sample of a sound file.
 
-    A recording shorter than a window is repeated to fill it, as msclap does. A longer one gives a window every
-    `hop_s`, and a last one flush with its end.
+    A recording shorter than a window is repeated to fill it, as in msclap. A longer one gives a window every `hop_s`
+    seconds, and a last one that ends with the recording.
 
     Raises:
-        FileError: The file cannot be decoded (see `read_mono`), or it holds no samples.
+        InputError: The file cannot be decoded (see `read_mono`), or has no samples.
     """
     empty = True
     for window in cut_windows(read_mono(path, config.sample_rate_hz), config):
         empty = False
         yield window
-    if empty:  # no samples at all, or so few that none is left at the model's rate
-        raise FileError(path, "holds no sound: it has no samples")
+    if empty:  # no samples at all, or so few that none remains after resampling
+        raise FileError(path, "has no samples")
 
 
 def cut_windows(blocks: Iterator[Samples], config: AudioConfig) -> Iterator[Window]:
-    """Cut a mono signal at the model's rate, given as consecutive blocks `[S]`, by the rule of `read_windows`."""
+    """Yield the windows of a signal by the rule of `read_windows`.
+
+    Args:
+        blocks: The mono signal at the model's sample rate, as consecutive blocks `[S]`.
+    """
     size, hop, rate = config.window_samples, config.hop_samples, config.sample_rate_hz
     held: Samples = np.zeros(0, np.float32)
-    base = start = 0  # where `held` and the next window begin
+    base = start = 0  # in samples: the start of `held`, and of the next window
     for block in blocks:
         held = np.concatenate((held, block))
-        while base + len(held) > start + size:  # more follows, so this window is not the last
+        while base + len(held) > start + size:  # samples follow, so this window is not the last
             held, base = held[start - base :], start
             yield Window(held[:size], start / rate, (start + size) / rate)
             start += hop

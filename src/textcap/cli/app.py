@@ -41,7 +41,7 @@ class TextcapGroup(TyperGroup):
 app = typer.Typer(
     cls=TextcapGroup,
     name="textcap",
-    help="Caption sound with a model that was trained on text alone.",
+    help="Train audio captioners on text alone, and caption sound files with them.",
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     add_completion=False,
@@ -60,7 +60,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _common(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when a command fails.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,

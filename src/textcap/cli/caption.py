@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from textcap.cli.console import note, print_error, print_result, progress_bar, set_verbosity
+from textcap.cli.console import note, print_result, print_skipped, progress_bar, set_verbosity
 from textcap.cli.loading import load_captioner
 from textcap.cli.options import (
     DeviceOption,
@@ -45,23 +45,32 @@ def caption(
         int, typer.Option(min=1, help="Number of partial captions that beam search keeps at each step.")
     ] = DecodingConfig.beam_size,
     max_tokens: Annotated[
-        int, typer.Option(min=1, help="Longest caption to write, in tokens (about three quarters of a word each).")
+        int,
+        typer.Option(min=1, help="Maximum length of a caption in tokens; a token is about three quarters of a word."),
     ] = DecodingConfig.max_tokens,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Number of files to caption at once; captions do not depend on it.")
     ] = CAPTION_BATCH_SIZE,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines with score and duration.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with file_name and caption_predicted.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print JSON Lines with path, caption, score (mean log probability per token) and duration in seconds.",
+        ),
+    ] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV with the columns file_name and caption_predicted.")
+    ] = False,
     device: DeviceOption = "auto",
     offline: OfflineOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Caption sound files with a trained model, or with the released clapcap.
+    """Caption sound files with a trained model, or with clapcap, the captioner released with msclap.
 
     Prints one line for each file in the order given: its path, a tab, its caption. A file that cannot be read is
     named on stderr and skipped (exit code 3, or 1 if none could be read). Control characters are printed as escapes;
-    --json keeps every name exact. textcap score reads all three output formats.
+    use --json to get exact names. textcap score reads all three output formats.
     """
     if as_json and as_csv:
         raise typer.BadParameter("give --json or --csv, not both")
@@ -70,7 +79,7 @@ def caption(
     with settings_from_flags():
         decoding = DecodingConfig(beam_size=beam_size, max_tokens=max_tokens)
     captioner = load_captioner(model, device=device, offline=offline)
-    note(f"{captioner.backbone.name} on {captioner.device}, float32, {counted(len(audio), 'file')}")
+    note(f"backbone {captioner.backbone.name} on {captioner.device}, float32; captioning {counted(len(audio), 'file')}")
     if as_csv:
         print("file_name,caption_predicted", flush=True)
     n_failed = 0
@@ -79,7 +88,7 @@ def caption(
         for result in captioner.caption(audio, decoding=decoding, batch_size=batch_size):
             if result.error is not None:
                 n_failed += 1
-                print_error(result.error)
+                print_skipped(result.error)
             else:
                 show(result)
             bar.advance(task)

@@ -68,8 +68,17 @@ def warn(message: str) -> None:
     err.print(f"warning: {printable(message)}", markup=False, style="yellow")
 
 
-def print_error(error: Exception) -> None:
+def print_error(error: Exception | str) -> None:
     """Print an error as one line on stderr, whatever the verbosity."""
+    _print_always(f"textcap: {error}")
+
+
+def print_skipped(error: Exception) -> None:
+    """Print why one of several inputs is skipped, whatever the verbosity."""
+    _print_always(f"skipped: {error}")
+
+
+def _print_always(message: str) -> None:
     quiet, err.quiet = err.quiet, False
-    err.print(f"textcap: {printable(str(error))}", markup=False, style="red")
+    err.print(printable(message), markup=False, style="red")
     err.quiet = quiet

@@ -1,4 +1,4 @@
-"""`textcap demo`: train and caption on the synthetic sound world, with the ordinary commands shown as they run."""
+"""`textcap demo`: train and caption on the synthetic sound world, showing each ordinary command as it runs."""
 
 import shlex
 import subprocess
@@ -10,6 +10,7 @@ import typer
 
 from textcap.cli.console import err, note, out, set_verbosity
 from textcap.cli.options import QuietOption, VerboseOption
+from textcap.config import MAX_SEED
 from textcap.data.text import printable
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = "textcap demo\n\ntextcap demo my-demo --seed 7 --force"
 
-# Enough for the tiny backbone, and trained in two minutes on two cores; real backbones take the defaults of train.
+# These settings are enough for the tiny backbone, and training takes two minutes on two cores. For real backbones, use
+# the defaults of `textcap train`.
 N_CAPTIONS = 8000
 _TRAIN = "train captions.txt --backbone tiny --epochs 10 --learning-rate 2e-3 -o textcap-model"
 _CAPTION = "caption {} -m textcap-model"
@@ -25,15 +27,15 @@ _CAPTION = "caption {} -m textcap-model"
 
 def demo(
     folder: Annotated[Path, typer.Argument(help="The folder to write.")] = Path("textcap-demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the captions and sounds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the captions and sounds.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the folder if it exists.")] = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Train on text and caption sounds that the model has never heard, offline, in about two minutes.
 
-    Writes a folder with captions from a synthetic sound world, sounds to caption, and pairs of both, then runs the
-    ordinary commands there. The models that come with the package know this world only, not real recordings.
+    Writes a folder with captions from a synthetic sound world, sounds to caption, and audio-text pairs, then runs
+    textcap train and textcap caption there. The models in the package are for this world only, not for real recordings.
     """
     set_verbosity(quiet, verbose)
     from textcap.demo.folder import N_PAIRS, write_demo_folder
@@ -51,15 +53,15 @@ def demo(
     inside = printable(shlex.quote(str(folder)))
     out.print(
         f"\nNext:\n  cd {inside}\n  textcap caption sounds/*.wav > predictions.txt\n"
-        "  textcap score references.json predictions.txt   # after: textcap fetch metrics\n"
+        "  textcap score references.json predictions.txt   # first run: textcap fetch metrics\n"
         "  textcap train captions.txt --backbone tiny --epochs 30 --learning-rate 2e-3 -o better-model\n"
-        "  textcap train your-captions.txt      # on real models, after: textcap fetch",
+        "  textcap train your-captions.txt   # for real recordings; first run: textcap fetch",
         markup=False,
     )
 
 
 def _run(arguments: str, folder: Path, *, shown: str, flags: list[str]) -> str:
-    """Run a textcap command in the folder, with its progress on this terminal; return its stdout."""
+    """Run a textcap command in the folder, with its stderr on this terminal; return its stdout."""
     err.print(f"\n$ textcap {shown}", markup=False, style="bold")
     command = [sys.executable, "-m", "textcap", *shlex.split(arguments), *flags]
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, encoding="utf-8", check=False)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from textcap.cli.console import print_error, set_verbosity, warn
+from textcap.cli.console import print_skipped, set_verbosity, warn
 from textcap.cli.loading import load_backbone
 from textcap.cli.options import (
     DEFAULT_BACKBONE,
@@ -46,7 +46,7 @@ def embed(
     """Write CLAP's embeddings of sounds and captions to a file.
 
     The file holds one tensor, embeddings, with one row of unit length for each sound and caption in the order given,
-    and their names in its metadata. Prints the name of the file. Inputs that cannot be read are named on stderr and
+    and their names in its metadata. Prints the path of the file. Inputs that cannot be read are named on stderr and
     skipped (exit code 3, or 1 if none could be read).
     """
     set_verbosity(quiet, verbose)
@@ -64,7 +64,7 @@ def embed(
     for warning in found.warnings:
         warn(warning)
     for error in found.errors:
-        print_error(error)
+        print_skipped(error)
     if not found.names:
         raise typer.Exit(1)
     save_embeddings(output, found, loaded)

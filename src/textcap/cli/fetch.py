@@ -10,6 +10,7 @@ from rich.filesize import decimal
 from textcap.cli.console import note, print_result, set_verbosity
 from textcap.cli.options import QuietOption, VerboseOption
 from textcap.cli.progress import download_progress
+from textcap.data.text import counted
 
 EXAMPLES = "textcap fetch all\n\ntextcap fetch metrics --from stanford-corenlp.zip"
 
@@ -27,7 +28,7 @@ def fetch(
     weights: Annotated[
         Weights,
         typer.Argument(
-            help="msclap-2023: the weights to train on. clapcap: the released captioner. all: both. "
+            help="msclap-2023: the weights to train on. clapcap: the released captioner. all: both of these. "
             "metrics: the jars of METEOR, SPICE and their tokenizer."
         ),
     ] = Weights.MSCLAP_2023,
@@ -55,25 +56,26 @@ def fetch(
     """Download weights from the Hugging Face hub, or the jars of the Java metrics.
 
     Files that are already on disk are used, including those that msclap downloaded. An interrupted download continues
-    where it stopped. HF_ENDPOINT, HF_TOKEN, HTTPS_PROXY and TEXTCAP_CACHE are honoured.
+    where it stopped. Uses the environment variables HF_ENDPOINT, HF_TOKEN, HTTPS_PROXY and TEXTCAP_CACHE.
 
     Jars come from --from, else from the installed pycocoevalcap (pip install 'textcap\\[jars]'), else from PyPI, Maven
-    and Stanford. They go where aac-metrics looks for them; AAC_METRICS_CACHE_PATH is honoured.
+    and Stanford. They are written to aac-metrics' cache folder, or to AAC_METRICS_CACHE_PATH if it is set.
 
-    Prints one line for each file, separated by tabs: name, licence, size, source, path.
+    Prints one line for each file, separated by tabs: name, licence, size, source, path; with --verify name, state,
+    path.
     """
     from textcap import weights as library
 
     set_verbosity(quiet, verbose)
     if weights is Weights.METRICS:
         if revision:
-            raise typer.BadParameter("metrics have no revisions", param_hint="--revision")
+            raise typer.BadParameter("does not apply to metrics", param_hint="--revision")
         if verify and sources:
             raise typer.BadParameter("cannot be combined with --verify", param_hint="--from")
         _verify_metrics() if verify else _fetch_metrics(sources or [])
         return
     if sources:
-        raise typer.BadParameter("only metrics can be taken from a file", param_hint="--from")
+        raise typer.BadParameter("applies only to metrics", param_hint="--from")
     names = list(library.WEIGHT_SETS) if weights is Weights.ALL else [weights.value]
     if verify:
         _verify(names)
@@ -98,7 +100,7 @@ def _fetch_metrics(sources: list[Path]) -> None:
             print_result(one.file.name, one.file.licence, size, one.source, str(one.path))
             n_new, n_here = n_new + one.new, n_here + (not one.new)
             if not one.known:
-                message = f"{one.file.name} is not the known file; it is used because you gave it"
+                message = f"{one.file.name} differs from the known version; it is used because you gave it with --from"
                 note(f"{message} (SHA-256 {one.sha256})", named=True)
     _print_count(n_new, n_here)
 
@@ -117,8 +119,8 @@ def _verify_metrics() -> None:
         print_result(one.file.name, states[one.state], str(one.path))
     bad = [one for one in checked if one.state in ("wrong", "missing")]
     if bad:
-        message = f"{len(bad)} of {len(checked)} files are damaged or missing"
-        raise DependencyError(message, hint="textcap fetch metrics")
+        message = f"damaged or missing: {len(bad)} of {counted(len(checked), 'file')}"
+        raise DependencyError(message, hint="run textcap fetch metrics")
 
 
 def _verify(names: list[str]) -> None:
@@ -132,10 +134,10 @@ def _verify(names: list[str]) -> None:
     if not bad:
         return
     damaged = [str(one.path.resolve()) for one in bad if one.path is not None]
-    hint = f"textcap fetch {names[0] if len(names) == 1 else 'all'}"
+    hint = f"run textcap fetch {names[0] if len(names) == 1 else 'all'}"
     if damaged:
-        hint = f"delete {', '.join(damaged)}, then: {hint}"
-    raise CheckpointError(f"{len(bad)} of {len(checked)} files are damaged or missing", hint=hint)
+        hint = f"delete {', '.join(damaged)}, then {hint}"
+    raise CheckpointError(f"damaged or missing: {len(bad)} of {counted(len(checked), 'file')}", hint=hint)
 
 
 def _by_repository(revisions: list[str]) -> dict[str, str]:

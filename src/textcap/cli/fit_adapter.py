@@ -21,11 +21,11 @@ from textcap.cli.options import (
     OfflineOption,
     PairsArgument,
     QuietOption,
-    SeedOption,
     VerboseOption,
     settings_from_flags,
 )
 from textcap.cli.progress import embedding_progress
+from textcap.config import MAX_SEED
 from textcap.data.text import counted
 
 if TYPE_CHECKING:
@@ -50,23 +50,29 @@ def fit_adapter(
     ),
     audio_dir: AudioDirOption = None,
     method: Annotated[
-        Method, typer.Option(help="ridge solves in closed form; sgd descends with Adam, as the paper does.")
+        Method,
+        typer.Option(help="ridge solves the least squares in closed form; sgd trains with Adam, as in the paper."),
     ] = Method.RIDGE,
     strength: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help="Weight of the penalty on the adapter's matrix.",
-            show_default="the best on held-out pairs for ridge, 0 for sgd",
+            help="Strength of the L2 penalty on the adapter's matrix.",
+            show_default="ridge: the best on held-out pairs; sgd: 0",
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over all pairs; for sgd only.")] = 100,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the pairs; used by sgd only.")] = 100,
     learning_rate: Annotated[
-        float, typer.Option(min=0, max=1, help="Adam's initial learning rate; for sgd only.")
+        float, typer.Option(min=0, max=1, help="Adam's initial learning rate; used by sgd only.")
     ] = 1e-3,
     backbone: BackboneOption = DEFAULT_BACKBONE,
     device: DeviceOption = "auto",
-    seed: SeedOption = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0, max=MAX_SEED, help="Seed of the choice of held-out sounds and, for sgd, of the order of the batches."
+        ),
+    ] = 0,
     offline: OfflineOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -75,9 +81,8 @@ def fit_adapter(
 ) -> None:
     """Fit a linear adapter that moves text embeddings towards audio embeddings.
 
-    It minimises the mean squared error over the pairs. A fifth of the sounds is held out first, to choose the
-    strength and to show what the adapter does; the adapter that is written is fitted on all of them. Prints the name
-    of the file.
+    It minimises the mean squared error over the pairs. A fifth of the sounds is held out to choose the strength and
+    to measure the effect; the adapter is then fitted again on all of them. Prints the path of the file.
     """
     set_verbosity(quiet, verbose)
     from textcap.data.pairs import read_pairs
@@ -128,6 +133,6 @@ def _show(facts: "AdapterFacts") -> None:
         note(f"  {name:<12} {before:.3f} -> {after:.3f}")
     if not facts.helps:
         warn(
-            f"{counted(facts.n_pairs, 'pair')} are too few for an adapter: held-out sounds are no nearer to their "
-            "captions than without it"
+            "the adapter does not help: held-out sounds are no nearer to their captions than without it "
+            f"(use more than {counted(facts.n_pairs, 'sound')})"
         )

@@ -19,10 +19,10 @@ from textcap.cli.options import (
     OfflineOption,
     PairsArgument,
     QuietOption,
-    SeedOption,
     VerboseOption,
 )
 from textcap.cli.progress import embedding_progress
+from textcap.config import MAX_SEED
 from textcap.data.text import counted
 
 if TYPE_CHECKING:
@@ -34,9 +34,11 @@ EXAMPLES = "textcap gap pairs.csv\n\ntextcap gap clotho_captions_development.csv
 def gap(
     pairs: PairsArgument,
     audio_dir: AudioDirOption = None,
-    n: Annotated[int, typer.Option("--n", min=2, help="Number of pairs to set the noise by; the paper uses 30.")] = 30,
+    n: Annotated[
+        int, typer.Option("--n", min=2, help="Number of pairs to compute the noise from; the paper uses 30.")
+    ] = 30,
     draws: Annotated[
-        int, typer.Option(min=1, help="Number of random draws of that many pairs, to show the spread.")
+        int, typer.Option(min=1, help="Number of random draws of --n pairs, to estimate the spread.")
     ] = 10,
     plot: Annotated[
         Path | None,
@@ -44,7 +46,7 @@ def gap(
     ] = None,
     backbone: BackboneOption = DEFAULT_BACKBONE,
     device: DeviceOption = "auto",
-    seed: SeedOption = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the random draws of pairs.")] = 0,
     offline: OfflineOption = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the plot if it exists.")] = False,
     as_json: JsonOption = False,
@@ -53,8 +55,8 @@ def gap(
 ) -> None:
     """Measure the modality gap: how far sounds are from their captions in CLAP's space.
 
-    Also gives the noise to train with by the paper's rule: its standard deviation is the mean infinity norm of audio
-    minus text embedding, over a few pairs of unit-length embeddings. Prints one line for each figure: its name, its
+    Also prints the noise to train with by the paper's rule: its standard deviation is the mean infinity norm of audio
+    minus text embedding, over --n pairs of unit-length embeddings. Prints one line for each figure: its name, its
     value, and its mean and standard deviation over the draws, separated by tabs. Sounds that cannot be read are
     skipped.
     """

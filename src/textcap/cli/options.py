@@ -7,36 +7,40 @@ from typing import Annotated
 
 import typer
 
-from textcap.config import MAX_SEED
 from textcap.errors import SettingError
 
 DEFAULT_BACKBONE = "msclap-2023"
 
-QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
+QuietOption = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Print no progress, notes or warnings on stderr, only errors.")
+]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Print more detail on stderr.")]
 OfflineOption = Annotated[
-    bool, typer.Option("--offline", help="Never access the network; fail if weights are missing on disk.")
+    bool, typer.Option("--offline", help="Do not access the network; fail if weights are not on disk.")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite the output if it exists.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 DeviceOption = Annotated[
-    str, typer.Option(help="Where to compute: auto (CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:1 or mps.")
+    str,
+    typer.Option(help="Device to compute on: auto (CUDA, else Apple's MPS, else the CPU), cpu, cuda, cuda:1 or mps."),
 ]
 BackboneOption = Annotated[
-    str, typer.Option(help="The CLAP and GPT-2 to use: msclap-2023, tiny (the demo's), or a folder.")
+    str,
+    typer.Option(
+        help="Frozen CLAP and GPT-2: msclap-2023, tiny (the small models of textcap demo), or a backbone folder."
+    ),
 ]
 BatchSizeOption = Annotated[
-    int, typer.Option(min=1, help="Windows of sound to embed at once; lower it to save memory.")
+    int, typer.Option(min=1, help="Number of audio windows to embed at once; lower it to save memory.")
 ]
 PairsArgument = Annotated[
     Path,
-    typer.Argument(help="CSV or JSON Lines file; each row names a sound file and its caption or captions."),
+    typer.Argument(help="Pairs file: CSV or JSON Lines; each row names a sound file and its caption or captions."),
 ]
 AudioDirOption = Annotated[
     Path | None,
     typer.Option(help="Folder that holds the sound files.", show_default="the folder of the pairs file"),
 ]
-SeedOption = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the random draw of pairs.")]
 
 
 @contextmanager
@@ -46,4 +50,4 @@ def settings_from_flags() -> Iterator[None]:
         yield
     except SettingError as error:
         flag = f"--{error.field.replace('_', '-')}"
-        raise typer.BadParameter(f"must be {error.rule}, not {error.value!r}", param_hint=flag) from error
+        raise typer.BadParameter(f"is {error.value!r}, but must be {error.rule}", param_hint=flag) from error

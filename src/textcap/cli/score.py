@@ -1,4 +1,4 @@
-"""`textcap score`: captioning metrics for one or more files of predictions."""
+"""`textcap score`: compute captioning metrics for one or more files of predictions."""
 
 import json
 import signal
@@ -96,7 +96,7 @@ def score(
     """
     set_verbosity(quiet, verbose)
     if sort is not None and output is None:
-        raise typer.BadParameter("sorts the file of --output, which is not given", param_hint="--sort")
+        raise typer.BadParameter("needs --output, the file that it sorts", param_hint="--sort")
     from textcap.files import check_file_place
     from textcap.scoring import ScoreSettings, check_names, score_files, write_scores
     from textcap.weights import own_cache_folder
@@ -145,11 +145,11 @@ def _print(report: "Report", as_json: bool) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """Show progress, and clean up on SIGTERM and SIGHUP, on which Python would end at once and leave Java running."""
+    """Show progress, and exit cleanly on SIGTERM and SIGHUP, which would otherwise leave Java processes running."""
     numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     before = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
-        if before[number] is not signal.SIG_IGN:  # nohup
+        if before[number] is not signal.SIG_IGN:  # ignored under nohup
             signal.signal(number, lambda number, frame: sys.exit(128 + number))
     try:
         with progress_display(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as bars:

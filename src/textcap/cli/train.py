@@ -19,7 +19,6 @@ from textcap.cli.options import (
     settings_from_flags,
 )
 from textcap.config import MAX_SEED, BridgeConfig, TrainingConfig
-from textcap.data.text import counted
 
 if TYPE_CHECKING:
     from textcap.training.job import TrainingJob
@@ -42,22 +41,24 @@ _NoiseVariance = Annotated[
     typer.Option(min=0, help="Variance of the noise added to text embeddings.", show_default="the backbone's"),
 ]
 _NoiseStd = Annotated[
-    float | None, typer.Option(min=0, help="The same noise, given as a standard deviation (the variance's root).")
+    float | None, typer.Option(min=0, help="Standard deviation of that noise, instead of --noise-variance.")
 ]
 _NoiseFrom = Annotated[
-    Path | None, typer.Option(metavar="PAIRS", help="Measure the noise on this pairs file, as textcap gap does.")
+    Path | None,
+    typer.Option(metavar="PAIRS", help="Compute the noise from 30 pairs of this pairs file, as textcap gap does."),
 ]
 _Adapter = Annotated[
-    Path | None, typer.Option(help="Apply this linear adapter to text embeddings; textcap fit-adapter writes one.")
+    Path | None, typer.Option(help="Adapter file to apply to text embeddings; textcap fit-adapter writes one.")
 ]
 _Pairs = Annotated[
     list[Path] | None,
-    typer.Option(help="Learn from the sounds in this pairs file too, or instead of text; repeatable."),
+    typer.Option(help="Train on the sounds of this pairs file, in addition to text or instead of it; repeatable."),
 ]
 _AudioDirs = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Folder of the sounds: one for all pairs files, or one for each --pairs and then one for --noise-from.",
+        help="Folder that holds the sound files: one for all pairs files, or one for each --pairs in order and then "
+        "one for --noise-from.",
         show_default="the folder of each pairs file",
     ),
 ]
@@ -91,11 +92,13 @@ def train(
         ),
     ] = TrainingConfig.warmup_steps,
     held_out: Annotated[
-        int, typer.Option(min=0, help="Captions to keep for measuring; at most a tenth of all.")
+        int, typer.Option(min=0, help="Number of captions held out to measure the loss; at most a tenth of all.")
     ] = TrainingConfig.held_out_captions,
     prefix_length: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of vectors that the mapper gives GPT-2.", show_default="the backbone's"),
+        typer.Option(
+            min=1, help="Number of prefix vectors that the mapper passes to GPT-2.", show_default="the backbone's"
+        ),
     ] = None,
     mapper_layers: Annotated[
         int | None, typer.Option(min=1, help="Number of layers of the mapper.", show_default="the backbone's")
@@ -104,7 +107,11 @@ def train(
         int, typer.Option(min=0, max=MAX_SEED, help="Seed of everything random; the same seed gives the same model.")
     ] = TrainingConfig.seed,
     device: Annotated[
-        str, typer.Option(help="Where to compute: auto, cpu, cuda (every CUDA device), cuda:1 or mps.")
+        str,
+        typer.Option(
+            help="Device to compute on: auto (CUDA, else Apple's MPS, else the CPU), cpu, cuda (all CUDA devices), "
+            "cuda:1 or mps."
+        ),
     ] = "auto",
     force: Annotated[
         bool,
@@ -116,8 +123,8 @@ def train(
 ) -> None:
     """Train a captioner on text alone, or on pairs of sound and text.
 
-    Text is enough; no sound is needed. Prints the name of the model folder. A run that was stopped continues when the
-    same command is given again. The defaults are the paper's.
+    Prints the path of the model folder. Run the same command again to continue an unfinished run. The defaults are the
+    paper's.
     """
     captions, pairs = captions or [], pairs or []
     if not captions and not pairs:
@@ -214,23 +221,22 @@ def _check_bridge(
 ) -> None:
     """Refuse options that do not apply to what is trained on."""
     if noise_from is not None and bridge is not None:
-        raise typer.BadParameter("give --noise-from, --noise-variance or --noise-std, only one of them")
+        raise typer.BadParameter("give only one of --noise-from, --noise-variance and --noise-std")
     given = {"--noise-from": noise_from, "--noise-variance or --noise-std": bridge, "--adapter": adapter}
     if not captions and (of_text := [name for name, value in given.items() if value is not None]):
-        raise typer.BadParameter(
-            f"{of_text[0]} applies to text, and no text file is given; for sounds there is --audio-noise-variance"
-        )
+        hint = "" if of_text[0] == "--adapter" else " (use --audio-noise-variance for sounds)"
+        raise typer.BadParameter(f"{of_text[0]} applies to text, but no text file is given{hint}")
     if audio_noise_variance and not pairs:
-        raise typer.BadParameter("--audio-noise-variance applies to the sounds of --pairs, which is not given")
+        raise typer.BadParameter("needs --pairs", param_hint="--audio-noise-variance")
 
 
 def _audio_folders(pair_paths: list[Path], audio_dirs: list[Path]) -> list[Path | None]:
     """Return the sound folder of each pairs file, None for its own."""
     if audio_dirs and not pair_paths:
-        raise typer.BadParameter("--audio-dir applies to --pairs and --noise-from, and neither is given")
+        raise typer.BadParameter("needs --pairs or --noise-from", param_hint="--audio-dir")
     if len(audio_dirs) > 1 and len(audio_dirs) != len(pair_paths):
-        given = f"--audio-dir is given {len(audio_dirs)} times for {counted(len(pair_paths), 'pairs file')}"
-        raise typer.BadParameter(f"{given}: give one for all, or one for each")
+        message = f"is given {len(audio_dirs)} times, but must be given once, or once for each pairs file"
+        raise typer.BadParameter(message, param_hint="--audio-dir")
     if len(audio_dirs) <= 1:
         return [audio_dirs[0] if audio_dirs else None] * len(pair_paths)
     return list(audio_dirs)

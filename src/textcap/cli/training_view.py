@@ -1,4 +1,4 @@
-"""Show a training run on stderr: a few lines at the start, a bar on a terminal, a line for each epoch."""
+"""Show a training run on stderr: some lines at the start, a progress bar on a terminal, and a line for each epoch."""
 
 from contextlib import ExitStack
 from datetime import timedelta
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 class _TimeLeft(TimeRemainingColumn):
-    """The time left as the run itself estimates it, where it does."""
+    """A column with the time left as the run itself estimates it, or else as rich does."""
 
     def render(self, task: Task) -> Text:
+        """Return the time left of a task."""
         left_s = task.fields.get("left_s")
         if left_s is None:
             return super().render(task)
@@ -27,13 +28,13 @@ class _TimeLeft(TimeRemainingColumn):
 
 
 class TrainingView:
-    """Shows the events of a run, when it is passed as the run's `report`; a context manager.
+    """A context manager that shows the events of a training run if it is passed as the run's `report`.
 
     Args:
         output: The model folder that the run writes.
 
     Attributes:
-        show_download: Shows how far a download has come; for the run's `download_progress`.
+        show_download: Shows the progress of a download; to be passed as the run's `download_progress`.
     """
 
     def __init__(self, output: Path) -> None:
@@ -57,9 +58,9 @@ class TrainingView:
             from textcap.training.state import has_saved
 
             if has_saved(self._output):
-                note("stopped; the same command continues from the last saved state")
+                note("stopped (run the same command to continue from the last saved state)")
             else:
-                note("stopped before anything was saved; the same command starts again")
+                note("stopped before anything was saved (run the same command to start again)")
 
     def __call__(self, event: "Event") -> None:
         """Show an event."""
@@ -78,7 +79,7 @@ class TrainingView:
                 _show_epoch(event)
 
     def _start_bar(self) -> None:
-        """Start the bar, once; a terminal shows only one display at a time, and downloads come first."""
+        """Start the bar if it has not started; a terminal shows one display at a time, so downloads end first."""
         self._downloads.close()
         self._bar.start()
 
@@ -99,7 +100,7 @@ class TrainingView:
             f"backbone {started.backbone} on {devices}{started.device}, {started.precision}",
             *_bridge_lines(started),
             *_source_lines(started),
-            f"{counted(started.n_captions, 'caption')} to learn, {started.n_held_out:,} held out; "
+            f"training on {counted(started.n_captions, 'caption')}, {started.n_held_out:,} held out; "
             f"{counted(started.total_steps, 'step')} in {counted(started.epochs, 'epoch')}",
         ]
         if started.warmup_steps != started.warmup_asked:
@@ -134,7 +135,7 @@ def _bridge_lines(started: "Started") -> list[str]:
 
 
 def _source_lines(started: "Started") -> list[str]:
-    """Return a line for each source, where there is more to say than how many captions there are."""
+    """Return a line for each source, or none if a single source gives each of its captions once per epoch."""
     if len(started.sources) == 1 and started.sources[0].n_per_epoch == started.n_captions:
         return []
     return [
@@ -148,8 +149,8 @@ def _show_epoch(done: "EpochDone") -> None:
     if done.held_out_loss is not None:
         parts.append(f"held-out loss {done.held_out_loss:.3f}")
     if done.distinct_share is not None:
-        parts.append(f"{done.distinct_share:.0%} distinct")
+        parts.append(f"{done.distinct_share:.0%} distinct captions")
     parts.append(f"{done.captions_per_s:.3g} captions/s")
     note(", ".join(parts))
-    for sample in done.samples:  # an untrained model may print anything
+    for sample in done.samples:  # may contain any characters; `note` makes them safe
         note(f"  {sample.reference} -> {sample.caption}")

@@ -2,7 +2,7 @@
 
 import typer
 
-from textcap.cli.console import err, note, print_result, set_verbosity
+from textcap.cli.console import note, print_error, print_result, set_verbosity
 from textcap.cli.loading import load_backbone
 from textcap.cli.options import OfflineOption, QuietOption, VerboseOption
 
@@ -10,10 +10,11 @@ EXAMPLES = "textcap fetch all && textcap verify\n\ntextcap verify --offline"
 
 
 def verify(offline: OfflineOption = False, quiet: QuietOption = False, verbose: VerboseOption = False) -> None:
-    """Compare textcap with the installed msclap, number by number, on the downloaded weights.
+    """Check that textcap and the installed msclap compute the same numbers with the same weights.
 
-    Compares audio and text embeddings, and clapcap's captions if clapcap is on disk. Prints the largest difference of
-    each and fails if one is above its tolerance. Takes about three minutes and needs textcap\\[verify].
+    Compares audio and text embeddings, and clapcap's captions if clapcap is on disk; downloads msclap-2023 if it is
+    not. Prints the largest difference of each and exits with 1 if one is above its tolerance. Takes about three
+    minutes and needs textcap\\[verify].
     """
     set_verbosity(quiet, verbose)
     from textcap.models.backbone import CLAPCAP
@@ -24,7 +25,7 @@ def verify(offline: OfflineOption = False, quiet: QuietOption = False, verbose: 
     agrees = True
     for name in ("msclap-2023", CLAPCAP):
         if name == CLAPCAP and find(name) is None:
-            note("clapcap is not on disk, so captions are not compared (textcap fetch clapcap)")
+            note("clapcap is not on disk, so captions are not compared (run textcap fetch clapcap)")
             continue
         for comparison in compare_with_msclap(load_backbone(name, offline=offline)):
             agrees = agrees and comparison.agrees
@@ -32,5 +33,5 @@ def verify(offline: OfflineOption = False, quiet: QuietOption = False, verbose: 
             numbers = f"{comparison.difference:.2g} (at most {comparison.tolerance:.2g})"
             print_result(name, comparison.name, numbers, verdict)
     if not agrees:
-        err.print("textcap: with these weights, textcap does not compute what msclap computes", style="red")
+        print_error("textcap's results differ from msclap's by more than the tolerance (see the lines marked DIFFERS)")
         raise typer.Exit(1)

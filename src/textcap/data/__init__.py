@@ -1,1 +1,1 @@
-"""Text that users give: captions, files of pairs, tables. What is wrong with a file is an error with its line."""
+"""Read text files from users: captions, pairs files and tables. Errors name the file and the line."""

@@ -1,6 +1,6 @@
-"""Read caption files: one caption per line, from files or standard input.
+"""Read caption files, or standard input, with one caption per line.
 
-Problems that leave a caption usable come back as warnings; everything else is an InputError with file and line.
+A problem that leaves the caption usable becomes a warning; any other is an InputError with file and line.
 """
 
 import hashlib
@@ -17,48 +17,49 @@ MAX_WEIGHT = 1000.0
 
 _BOM = "\ufeff"
 _TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
-# Everything that ends or disturbs a line for some reader: C0, DEL, C1 and Unicode's two separators.
+# Characters that end or garble a line in some programs: C0, DEL, C1 and Unicode's two separators.
 _CONTROLS = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
 
 
 @dataclass(frozen=True)
 class CaptionFile:
-    """One source of captions as the model folder records it."""
+    """A caption file or pairs file, as the model folder records it."""
 
-    name: str  # as it was given, without its weight
-    sha256: str  # of its bytes
+    name: str  # the path as given, without the weight, or "standard input"
+    sha256: str  # of the file's bytes, in hexadecimal
     n_captions: int
-    weight: float = 1.0  # how often each caption is drawn in an epoch, on average
+    weight: float = 1.0  # how often each caption is drawn per epoch, on average
 
 
 @dataclass(frozen=True)
 class CaptionSet:
-    """Captions in file order, and where they came from."""
+    """Captions in file order, and the files they come from."""
 
-    captions: list[str]  # duplicates kept, never empty
+    captions: list[str]  # duplicates are kept; no caption is empty
     files: tuple[CaptionFile, ...]
     warnings: tuple[str, ...] = ()
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 of the captions themselves, whatever files they came from, in hexadecimal."""
+        """SHA-256 of the captions in order, in hexadecimal; independent of how the files store them."""
         digest = hashlib.sha256()
         for caption in self.captions:
-            digest.update(caption.encode() + b"\n")  # no caption holds a line end
+            digest.update(caption.encode() + b"\n")  # no caption contains a line end
         return digest.hexdigest()
 
 
 def load_captions(paths: Sequence[str | Path]) -> CaptionSet:
     """Read caption files, one caption per line.
 
-    A byte order mark, line ends of any system and blank lines are fine; control characters in a line become spaces.
+    Files may have a byte order mark, blank lines and the line ends of any system. Control characters within a line
+    become spaces.
 
     Args:
-        paths: Files in UTF-8; "-" is standard input. A name may end in ":" and a weight, see `split_weight`.
+        paths: UTF-8 files; "-" is standard input. A name may end in ":" and a weight, see `split_weight`.
 
     Raises:
-        InputError: A file is missing, holds a NUL or a byte that is not UTF-8, or holds no caption; a weight is out
-            of range.
+        InputError: A file is missing, contains a NUL or a byte that is not UTF-8, or has no captions; or a weight is
+            out of range.
     """
     if not paths:
         raise InputError("no caption file was given")
@@ -72,7 +73,7 @@ def load_captions(paths: Sequence[str | Path]) -> CaptionSet:
         reader, before = TextReader(path), len(captions)
         name = reader.name
         if name.lower().endswith(_TABLE_SUFFIXES):
-            warnings.append(f"{name} is read as text, one caption per line; --pairs reads sounds with captions")
+            warnings.append(f"{name} is read as text, one caption per line; use --pairs for a pairs file")
         for number, line in reader.lines():
             caption, warning = clean_caption(line)
             if warning is not None:
@@ -80,18 +81,19 @@ def load_captions(paths: Sequence[str | Path]) -> CaptionSet:
             if caption:
                 captions.append(caption)
         if len(captions) == before:
-            raise InputError(f"{name} holds no captions", hint="write one caption per line")
+            raise InputError(f"{name} has no captions", hint="write one caption per line")
         files.append(CaptionFile(name, reader.sha256, len(captions) - before, weight))
     return CaptionSet(captions, tuple(files), tuple(warnings))
 
 
 def split_weight(path: str | Path) -> tuple[str, float]:
-    """Return a file's name and its weight: "more.txt:0.5" is "more.txt" with half as many draws as lines.
+    """Split "name:weight" into the name of a file and its weight, which is 1 if none is given.
 
-    What follows the last colon counts as a weight only where there is no file of the whole name, and one of the rest.
+    "more.txt:0.5" is "more.txt", of which half as many captions are drawn per epoch as it has lines. The part after the
+    last colon is a weight only if no file has the whole name and one has the part before the colon.
 
     Raises:
-        InputError: The weight is not above 0, or far too large.
+        InputError: The weight is not above 0, or is above `MAX_WEIGHT`.
     """
     whole = str(path)
     name, colon, number = whole.rpartition(":")
@@ -107,11 +109,11 @@ def split_weight(path: str | Path) -> tuple[str, float]:
 
 
 def clean_caption(text: str) -> tuple[str, str | None]:
-    """Return a caption as it is trained on, and a warning when it had to be cut.
+    """Return a caption ready for training, and a warning if it was cut to `MAX_CHARACTERS`.
 
-    Byte order marks at its start go, control characters and line ends become spaces.
+    Byte order marks at its start are removed; control characters and line ends become spaces.
     """
-    # Files that were joined carry a mark in the middle.
+    # Concatenated files have a byte order mark in the middle.
     caption = text.lstrip(_BOM).translate(_CONTROLS).strip()
     if len(caption) <= MAX_CHARACTERS:
         return caption, None

@@ -1,7 +1,7 @@
-"""Read files of audio-text pairs: tables or JSON, in the forms of Clotho and AudioCaps among others.
+"""Read pairs files: tables or JSON that list sound files with their captions, as Clotho and AudioCaps do.
 
-Sounds are looked up and not opened. Pairs come back in file order, with what was left out and why; a row that cannot be
-understood is an error that names its line.
+Sound files are looked up but not opened. Missing ones are skipped and listed; a row that is not valid is an error that
+names its line.
 """
 
 import json
@@ -13,18 +13,18 @@ from typing import Any
 
 from textcap.data.captions import CaptionFile, clean_caption
 from textcap.data.tables import NUMBERED_CAPTION, START_TIME, YOUTUBE_ID, audiocaps_clip, find_table, read_header
-from textcap.data.text import STDIN, TextFile, read_text
+from textcap.data.text import STDIN, TextFile, counted, read_text
 from textcap.errors import FileError, InputError
 
 _AUDIO = ("file_name", "file", "audio", "audio_path", "path")
 _CAPTIONS = ("captions", "caption")
-_NAMED = 10
+_SKIPPED_SHOWN = 10
 _EXPECTED = "file_name (or file, audio, path) or youtube_id and start_time, and caption or caption_1, caption_2, ..."
 
 
 @dataclass(frozen=True)
 class AudioPair:
-    """A sound file and what was said of it."""
+    """A sound file and its captions."""
 
     audio: Path
     captions: tuple[str, ...]  # at least one
@@ -32,15 +32,15 @@ class AudioPair:
 
 @dataclass(frozen=True)
 class SkippedPair:
-    """A sound that a pairs file names and that cannot be used."""
+    """A sound of a pairs file that cannot be used."""
 
-    name: str  # as it stands in the file
-    reason: str
+    name: str  # as written in the pairs file, or the path of a sound file that cannot be read
+    reason: str  # names the sound file and says what is wrong with it
 
 
 @dataclass(frozen=True)
 class PairSet:
-    """The pairs of a file, in its order; several rows of one sound are one pair."""
+    """The pairs of a pairs file, in file order; several rows for the same sound become one pair."""
 
     file: CaptionFile
     pairs: tuple[AudioPair, ...]
@@ -51,66 +51,71 @@ class PairSet:
 @dataclass(frozen=True)
 class _Row:
     place: str  # such as "line 3"
-    name: str
+    name: str  # of the sound, as written in the file
     captions: list[str]
-    any_suffix: bool = False  # the name is that of a clip, not of a file
+    any_suffix: bool = False  # the name is that of a clip, to which a file adds any suffix
 
 
 def read_pairs(path: str | Path, *, audio_folder: str | Path | None = None) -> PairSet:
-    """Read a file of pairs; what it is, a table or JSON, is told from its content.
+    """Read a pairs file: a table, JSON Lines or a JSON list, recognised by its content.
 
-    Tables are separated by commas, semicolons or tabs. A row names a sound by `file_name`, `file`, `audio`,
-    `audio_path` or `path`, or as AudioCaps does by `youtube_id` and `start_time`, which stand for
-    `<youtube_id>_<start_time>` with any suffix. It has a `caption`, or several as `caption_1` and so on; in JSON
-    Lines, or a JSON list, `captions` may be a list.
+    Tables are separated by commas, semicolons or tabs. A row names its sound in `file_name`, `file`, `audio`,
+    `audio_path` or `path`, or as AudioCaps does in `youtube_id` and `start_time`, which stand for
+    `<youtube_id>_<start_time>` with any suffix. It has one `caption`, or several as `caption_1` and so on; in JSON
+    Lines or a JSON list, `captions` may also be a list.
 
     Args:
-        audio_folder: What names are relative to; by default the folder of the file.
+        audio_folder: The folder that names are relative to; by default that of the pairs file.
 
     Raises:
-        InputError: The file cannot be read, or is of no such form.
+        InputError: The file cannot be read, or has none of these forms.
     """
     if str(path) == STDIN:
-        raise InputError("pairs cannot come from standard input", hint="sounds are looked for beside a file")
+        hint = "name a file: sounds are looked up relative to its folder"
+        raise InputError("pairs cannot be read from standard input", hint=hint)
     source = read_text(path)
     folder = Path(path).parent if audio_folder is None else Path(audio_folder)
     if audio_folder is not None and not os.path.isdir(audio_folder):
         raise FileError(audio_folder, "is not a folder")
-    found = _Sounds(folder)
+    sounds = _Sounds(folder)
     captions: dict[Path, list[str]] = {}
     skipped: dict[str, SkippedPair] = {}
     warnings: list[str] = []
     n_rows = 0
     for row in _rows(source):
         n_rows += 1
-        said = _cleaned(source.name, row, warnings)
-        audio = found.find(row)
+        cleaned = _clean_captions(source.name, row, warnings)
+        audio = sounds.find(row)
         if audio is None:
-            skipped.setdefault(row.name, SkippedPair(row.name, f"{found.wanted(row)} does not exist"))
-        elif said:
-            captions.setdefault(audio, []).extend(said)
+            skipped.setdefault(row.name, SkippedPair(row.name, f"{sounds.describe(row)} does not exist"))
+        elif cleaned:
+            captions.setdefault(audio, []).extend(cleaned)
     if not n_rows:
-        raise InputError(f"{source.name} holds no pairs", hint=f"expected columns {_EXPECTED}")
-    pairs = tuple(AudioPair(audio, tuple(said)) for audio, said in captions.items())
+        raise InputError(f"{source.name} has no pairs", hint=f"use columns {_EXPECTED}")
+    pairs = tuple(AudioPair(audio, tuple(texts)) for audio, texts in captions.items())
     file = CaptionFile(source.name, source.sha256, sum(len(pair.captions) for pair in pairs))
     return PairSet(file, pairs, tuple(skipped.values()), tuple(warnings))
 
 
 def describe_skipped(pairs: PairSet) -> list[str]:
-    """Return lines that say which sounds are left out and why: the first few, and how many more there are."""
+    """Return one line for each of the first skipped sounds, with the reason, and one with the number of the others."""
     name = pairs.file.name
-    lines = [f"{name}: left out: {skipped.reason}" for skipped in pairs.skipped[:_NAMED]]
-    if len(pairs.skipped) > _NAMED:
-        lines.append(f"{name}: left out: {len(pairs.skipped) - _NAMED} more sounds")
+    lines = [f"{name}: skipped: {skipped.reason}" for skipped in pairs.skipped[:_SKIPPED_SHOWN]]
+    if len(pairs.skipped) > _SKIPPED_SHOWN:
+        lines.append(f"{name}: skipped: {counted(len(pairs.skipped) - _SKIPPED_SHOWN, 'more sound')}")
     return lines
 
 
 def without(pairs: PairSet, unreadable: dict[Path, str]) -> PairSet:
-    """Return pairs less those whose sound cannot be used, by path with the reason."""
-    left = tuple(pair for pair in pairs.pairs if pair.audio not in unreadable)
-    lost = tuple(SkippedPair(str(p.audio), unreadable[p.audio]) for p in pairs.pairs if p.audio in unreadable)
-    n_captions = sum(len(pair.captions) for pair in left)
-    return replace(pairs, file=replace(pairs.file, n_captions=n_captions), pairs=left, skipped=(*pairs.skipped, *lost))
+    """Return the pairs without those whose sound cannot be used, which become skipped pairs.
+
+    Args:
+        unreadable: The reason for each sound file that cannot be used, by path.
+    """
+    kept = tuple(pair for pair in pairs.pairs if pair.audio not in unreadable)
+    newly_skipped = tuple(SkippedPair(str(p.audio), unreadable[p.audio]) for p in pairs.pairs if p.audio in unreadable)
+    file = replace(pairs.file, n_captions=sum(len(pair.captions) for pair in kept))
+    return replace(pairs, file=file, pairs=kept, skipped=(*pairs.skipped, *newly_skipped))
 
 
 def _rows(source: TextFile) -> Iterator[_Row]:
@@ -127,7 +132,7 @@ def _json_rows(source: TextFile) -> Iterator[_Row]:
     try:
         values = json.loads(source.text)
     except (ValueError, RecursionError) as error:
-        raise source.error(getattr(error, "lineno", 1), f"not JSON: {error}") from error
+        raise source.error(getattr(error, "lineno", 1), f"not valid JSON: {error}") from error
     for number, value in enumerate(values, start=1):
         yield _json_row(source, f"item {number}", value)
 
@@ -138,20 +143,20 @@ def _json_lines(source: TextFile) -> Iterator[_Row]:
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise source.error(number, f"not JSON: {error}", hint="write one object per line") from error
+                raise source.error(number, f"not valid JSON: {error}", hint="write one object per line") from error
             yield _json_row(source, f"line {number}", value)
 
 
 def _json_row(source: TextFile, place: str, value: Any) -> _Row:
     if not isinstance(value, dict):
-        raise _error(source, place, "expected an object with a sound and its captions")
+        raise _error(source, place, "expected an object with a sound file and its captions")
     cells = {str(name): cell for name, cell in value.items()}
     captions: list[Any] = []
     for name, cell in cells.items():
         if name in _CAPTIONS or NUMBERED_CAPTION.fullmatch(name):
             captions += cell if isinstance(cell, list) else [cell]
     if not captions or not all(isinstance(caption, str) for caption in captions):
-        raise _error(source, place, "expected caption, a string, or captions, a list of strings")
+        raise _error(source, place, 'expected "caption", a string, or "captions", a list of strings')
     return _named_row(source, place, cells, captions)
 
 
@@ -180,43 +185,44 @@ def _named_row(source: TextFile, place: str, cells: dict[str, Any], captions: li
         if column in cells:
             name = cells[column]
             if not isinstance(name, str) or not name:
-                raise _error(source, place, f"expected the name of a sound in {column}, found {name!r}")
+                raise _error(source, place, f"expected the name of a sound file in {column}, found {name!r}")
             return _Row(place, name, captions)
     clip = audiocaps_clip(cells)
     if clip is None:
-        raise _error(source, place, "expected the name of a sound, as file_name, file, audio or path")
+        columns = f"{', '.join(_AUDIO)}, or youtube_id and start_time"
+        raise _error(source, place, f"expected the name of a sound file in {columns}")
     return _Row(place, clip, captions, any_suffix=True)
 
 
-def _cleaned(name: str, row: _Row, warnings: list[str]) -> list[str]:
-    said = []
+def _clean_captions(name: str, row: _Row, warnings: list[str]) -> list[str]:
+    captions = []
     for caption in row.captions:
         cleaned, warning = clean_caption(caption)
         if warning is not None:
             warnings.append(f"{name}, {row.place}: {warning}")
         if cleaned:
-            said.append(cleaned)
-    if not said:
-        warnings.append(f"{name}, {row.place}: no caption for {row.name}")
-    return said
+            captions.append(cleaned)
+    if not captions:
+        warnings.append(f"{name}, {row.place}: {row.name} has no caption")
+    return captions
 
 
 class _Sounds:
-    """Looks sounds up in a folder, whose names are read once where clips are named without suffix."""
+    """Finds sound files in a folder; it is listed once, when the first clip name without a suffix is looked up."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._by_stem: dict[str, Path] | None = None
 
     def find(self, row: _Row) -> Path | None:
-        """Return the file of a row, or None when there is none."""
+        """Return the sound file of a row, or None if it does not exist."""
         if row.any_suffix:
             return self._stems().get(row.name)
         path = self._folder / row.name
         return path if os.path.isfile(path) else None
 
-    def wanted(self, row: _Row) -> str:
-        """Return what was looked for, as a message names it."""
+    def describe(self, row: _Row) -> str:
+        """Return the path of the sound file of a row, as shown in messages."""
         return str(self._folder / row.name) + (".*" if row.any_suffix else "")
 
     def _stems(self) -> dict[str, Path]:
@@ -225,7 +231,7 @@ class _Sounds:
                 names = sorted(name for name in os.listdir(self._folder) if not name.startswith("._"))
             except OSError as error:
                 raise FileError(self._folder, f"cannot be listed: {error.strerror or error}") from error
-            # The first in order of their names counts where one clip is there in several formats.
+            # If a clip exists in several formats, the first in alphabetical order is used.
             self._by_stem = {}
             for name in names:
                 self._by_stem.setdefault(os.path.splitext(name)[0], self._folder / name)

@@ -1,7 +1,7 @@
-"""Text from outside: read files as UTF-8, and make text safe to show and to record.
+"""Read text files as UTF-8, and escape text so that it can be printed and stored.
 
-Every file of captions, pairs, references or predictions is read here, so that encodings, byte order marks and line ends
-are treated alike everywhere, and what is wrong with a file is always named with its line.
+All files of captions, pairs, references and predictions are read here, so that encodings, byte order marks and line
+ends are treated the same everywhere and every error names the line.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ from typing import Any
 from textcap.errors import FileError, InputError
 
 STDIN = "-"
-# str.splitlines would also cut at U+2028 and the like, which captions hold.
+# Unlike str.splitlines, this does not split at U+2028 and similar characters, which occur in captions.
 LINE_ENDS = re.compile(r"\r\n|\n|\r")
 
 _BOM = "\ufeff"
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-# What ends or disturbs a line for some reader (C0, DEL, C1 and Unicode's two separators), and surrogates, which
-# UTF-8 cannot hold: Python puts them into names for bytes that are not UTF-8.
+# Characters that end or garble a line in some programs (C0, DEL, C1 and Unicode's two separators), and surrogates,
+# which UTF-8 cannot encode: Python uses them for the bytes of a file name that are not UTF-8.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -30,23 +30,23 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 class TextFile:
     """The text of a file, without a byte order mark."""
 
-    name: str  # as messages show it
+    name: str  # the path, or "standard input", as shown in messages
     text: str
     sha256: str  # of the file's bytes, in hexadecimal
 
     def error(self, line: int, message: str, *, hint: str | None = None) -> InputError:
-        """Return the error to raise for a line, counted from 1."""
+        """Return an error that names the file and a line, counted from 1."""
         return InputError(f"{self.name}, line {line}: {message}", hint=hint)
 
 
 def read_text(path: str | Path) -> TextFile:
-    """Read a whole text file in UTF-8, line ends kept.
+    """Read a whole UTF-8 text file and keep its line ends.
 
     Args:
         path: The file; "-" is standard input.
 
     Raises:
-        InputError: The file cannot be read, or it is not UTF-8; the line is named.
+        InputError: The file cannot be read, or is not UTF-8 text; the message names the line.
     """
     reader = TextReader(path)
     text = "".join(reader.chunks())
@@ -54,10 +54,11 @@ def read_text(path: str | Path) -> TextFile:
 
 
 class TextReader:
-    """Reads a text file in UTF-8 piece by piece, once.
+    """Reads a UTF-8 text file once, in pieces.
 
     Attributes:
-        name: The file as messages show it.
+        path: The path as given.
+        name: The path, or "standard input", as shown in messages.
 
     Args:
         path: The file; "-" is standard input.
@@ -74,10 +75,12 @@ class TextReader:
         return self._digest.hexdigest()
 
     def lines(self) -> Iterator[tuple[int, str]]:
-        r"""Yield each line with its number from 1; lines end with `\n`, `\r\n` or, as on old Macs, `\r`.
+        r"""Yield each line with its number, counted from 1.
+
+        A line ends with `\n`, `\r\n` or, as on old Macs, `\r`.
 
         Raises:
-            InputError: As `read_text` does.
+            InputError: The same errors as `read_text`.
         """
         number = 0
         for chunk in self.chunks():
@@ -86,10 +89,10 @@ class TextReader:
                 yield number, line
 
     def chunks(self) -> Iterator[str]:
-        r"""Yield the text in pieces that end with `\n`, the last one perhaps without.
+        r"""Yield the text in pieces that end with `\n`, except perhaps the last one.
 
         Raises:
-            InputError: As `read_text` does.
+            InputError: The same errors as `read_text`.
         """
         n_lines = 0
         try:
@@ -99,17 +102,17 @@ class TextReader:
                     chunk = self._decode(raw, n_lines)
                     yield chunk.removeprefix(_BOM) if not n_lines else chunk
                     n_lines += _count_line_ends(raw)
-        except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
-            if isinstance(error, UnicodeError):
-                raise
-            reason = getattr(error, "strerror", None) or error
-            raise FileError(self.name, f"cannot be read: {reason}") from error
+        except OSError as error:
+            raise FileError(self.name, f"cannot be read: {error.strerror or error}") from error
 
     def _open(self) -> Any:
         if self.path != STDIN:
-            return open(self.path, "rb")
+            try:
+                return open(self.path, "rb")
+            except ValueError as error:  # the name contains a NUL or a lone surrogate
+                raise InputError(f"{self.name!r} is not a valid file name") from error
         if sys.stdin is None or sys.stdin.closed:
-            raise InputError("standard input is closed", hint="name a file, or send text through a pipe")
+            raise InputError("standard input is closed", hint="name a file, or pipe text into the command")
         return nullcontext(sys.stdin.buffer)
 
     def _decode(self, raw: bytes, n_lines_before: int) -> str:
@@ -128,21 +131,21 @@ class TextReader:
 
 
 def printable(text: str) -> str:
-    r"""Return text with control characters and surrogates escaped, as in `\x1b`, and everything else kept.
+    r"""Return the text with control characters and surrogates escaped, as in `\x1b`, and everything else unchanged.
 
-    The result is one line that any reader of UTF-8 accepts. A byte of a file name that is not UTF-8 is shown as that
-    byte, as in `\xe9`.
+    The result is a single line of valid UTF-8. A byte of a file name that is not UTF-8 appears as that byte, as in
+    `\xe9`.
     """
     return _UNPRINTABLE.sub(_escape, text)
 
 
 def counted(n: int, noun: str) -> str:
-    """Return a number with its noun, as in "1 file" and "1,200 files"."""
+    """Return a number and a noun with a regular plural, as in "1 file" and "1,200 files"."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def escape_surrogates(json_text: str) -> str:
-    """Return a JSON text that stands for the same values and can be encoded as UTF-8."""
+    """Return JSON text with the same values and with surrogates escaped, so that UTF-8 can encode it."""
     return re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match.group()):04x}", json_text)
 
 

@@ -1,1 +1,1 @@
-"""The synthetic sound world: synthesisers, scenes, the grammar that words them, and models trained on it."""
+"""The synthetic sound world: synthesisers, scenes, the grammar of their captions, and the models trained on it."""

@@ -1,7 +1,7 @@
-"""The folder that `textcap demo` works in: captions to train on, sounds nobody trained on, and pairs.
+"""Write the folder that `textcap demo` works in: training captions, held-out sounds, and audio-text pairs.
 
-Knows no model. Everything follows from the seed; captions are of training scenes only, and a third of the sounds
-have combinations of events that stand in no caption.
+Everything follows from the seed. The training captions describe training scenes only, and a third of the held-out
+sounds contain a pair of events that occurs in no training caption. Models are left to `textcap.cli.demo`.
 """
 
 import csv
@@ -26,13 +26,13 @@ RATE_HZ = 16000
 N_REFERENCES = 5
 N_SEEN, N_UNSEEN, N_PAIRS = 16, 8, 120
 
-# Streams of the seed, far apart so that no clip is drawn twice.
+# Random streams of one seed, all different so that no clip is drawn twice.
 _CAPTION_STREAM, _HELD_OUT_STREAM, _PAIR_STREAM = 1, 10_000_000, 2
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip of the sound world: what happens in it, the seed of its sound, and captions of it."""
+    """One clip of the sound world: its scene, the seed that its sound is rendered from, and its captions."""
 
     scene: Scene
     sound_seed: int
@@ -40,7 +40,7 @@ class Clip:
 
 
 def training_captions(n_captions: int, seed: int) -> list[str]:
-    """Return captions of training scenes."""
+    """Return captions of training scenes, drawn from a seed."""
     rng = np.random.default_rng([seed, _CAPTION_STREAM])
     return [word_scene(sample_scene(rng, unseen=False), rng) for _ in range(n_captions)]
 
@@ -49,8 +49,9 @@ def held_out_clips(n_seen: int, n_unseen: int, seed: int) -> list[Clip]:
     """Return clips for testing, with five captions each.
 
     Args:
-        n_seen: Clips whose combinations of sounds may stand in training captions.
-        n_unseen: Clips with a pair of sounds that stands in no training caption; they come last.
+        n_seen: Number of clips whose combinations of sounds may occur in training captions.
+        n_unseen: Number of clips with a pair of sounds that occurs in no training caption; they come last.
+        seed: Seed of the scenes, sounds and captions.
     """
     return [_draw_clip([seed, _HELD_OUT_STREAM, i], N_REFERENCES, unseen=i >= n_seen) for i in range(n_seen + n_unseen)]
 
@@ -61,7 +62,11 @@ def training_pairs(n_pairs: int, seed: int) -> list[Clip]:
 
 
 def write_sounds(clips: Sequence[Clip], folder: Path, *, n_processes: int = 1) -> list[str]:
-    """Render clips into a folder as `001.wav` and so on; return the file names in order."""
+    """Render clips into a folder as `001.wav`, `002.wav` and so on; return the file names in order.
+
+    Raises:
+        InputError: A file cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"{i + 1:03d}.wav" for i in range(len(clips))]
     jobs = [(folder / name, clip) for name, clip in zip(names, clips, strict=True)]
@@ -75,16 +80,22 @@ def write_sounds(clips: Sequence[Clip], folder: Path, *, n_processes: int = 1) -
 
 
 def write_demo_folder(folder: Path, *, n_captions: int, seed: int = 0, force: bool = False) -> list[Clip]:
-    """Write what the demo trains on and what it captions.
+    """Write the data that the demo trains on and captions.
 
-    `captions.txt`, `sounds/` with 24 held-out clips and their `references.json`, `pairs/` with 120 further clips
-    and their `pairs.csv`.
+    The folder holds `captions.txt`; `sounds/` with the held-out clips, and `references.json` with their captions;
+    `pairs/` with further clips, and `pairs.csv` with one caption for each.
+
+    Args:
+        folder: The folder to write.
+        n_captions: Number of training captions.
+        seed: Seed of all captions and sounds.
+        force: Replace an existing folder if it is empty or was written by the demo.
 
     Returns:
         The held-out clips, in the order of their files.
 
     Raises:
-        InputError: The folder is there already and `force` is not set, it is not a demo's, or cannot be written.
+        InputError: The folder exists and may not be replaced, or cannot be written.
     """
     held_out, pairs = held_out_clips(N_SEEN, N_UNSEEN, seed), training_pairs(N_PAIRS, seed)
     with atomic_folder(folder, force=force, is_ours=_is_demo_folder) as new:
@@ -112,7 +123,7 @@ def _is_demo_folder(folder: Path) -> bool:
 def _draw_clip(seed: Sequence[int], n_captions: int, *, unseen: bool) -> Clip:
     rng = np.random.default_rng(seed)
     scene = sample_scene(rng, unseen=unseen)
-    captions: dict[str, None] = {}  # different ones, in the order drawn
+    captions: dict[str, None] = {}  # distinct captions in the order drawn
     while len(captions) < n_captions:
         captions[word_scene(scene, rng)] = None
     return Clip(scene, int(rng.integers(2**62)), tuple(captions))
@@ -123,5 +134,5 @@ def _write_sound(job: tuple[Path, Clip]) -> None:
     samples = render_scene(clip.scene, clip.sound_seed, RATE_HZ)
     try:
         soundfile.write(path, samples, RATE_HZ)
-    except soundfile.SoundFileRuntimeError as error:  # a full disk, among others: libsndfile does not say
-        raise InputError(f"cannot write {path}: {error}", hint="free some space, or write elsewhere") from error
+    except soundfile.SoundFileRuntimeError as error:  # libsndfile gives no reason: the disk may be full
+        raise InputError(f"{path} cannot be written: {error}", hint="free some space, or use another folder") from error

@@ -1,7 +1,6 @@
-"""From scenes to captions and back: words a scene in many ways, and names the sounds of a caption.
+"""Write captions of scenes, read the sounds back from captions, and score captions by the sounds they name.
 
-Knows no sound. Parsing needs no model: it looks for the phrases that wordings are made of, so event F1 is
-exact.
+Parsing needs no model: it looks for the phrases that all captions are built from, so event F1 is exact.
 """
 
 import re
@@ -21,16 +20,16 @@ _ARTICLES = ("a", "an", "the")
 
 @dataclass(frozen=True)
 class EventScore:
-    """How well captions name the sounds of their clips, over all clips together."""
+    """How well captions name the sounds of their clips, counted over all clips together."""
 
-    precision: float  # share of the named sounds that are in the clip
-    recall: float  # share of the sounds that are named
-    f1: float
+    precision: float  # share of the named sounds that are in the clip, 0 to 1
+    recall: float  # share of the clips' sounds that are named, 0 to 1
+    f1: float  # harmonic mean of the two, 0 to 1
 
 
 @dataclass(frozen=True)
 class _Wording:
-    article: str  # empty where there is none
+    article: str  # empty if the subject has none
     subject: str
     verb: str
     participle: str
@@ -41,7 +40,7 @@ class _Wording:
 
     @property
     def phrases(self) -> tuple[str, ...]:
-        """What stands in the caption whatever the attributes."""
+        """The forms of the wording that appear unchanged in a caption, whatever the attributes."""
         return tuple(
             f"{self.subject} {form}" for form in (self.verb, self.participle, f"{self.copula} {self.participle}")
         )
@@ -57,16 +56,16 @@ _WORDINGS = {kind: tuple(_read_wording(text) for text in texts) for kind, texts 
 _KIND_OF_PHRASE = {
     phrase: kind for kind, wordings in _WORDINGS.items() for wording in wordings for phrase in wording.phrases
 }
-# Longest first, so that a phrase inside another never hides it.
+# Longest first, so that a phrase never hides a longer one that contains it.
 _PHRASES = re.compile(
     r"\b(?:" + "|".join(re.escape(p) for p in sorted(_KIND_OF_PHRASE, key=lambda p: (-len(p), p))) + r")\b"
 )
 
 
 def word_scene(scene: Scene, rng: np.random.Generator) -> str:
-    """Return one of many captions of a scene.
+    """Return one of many possible captions of a scene.
 
-    A scene as `sample_scene` draws it gets 4 to 16 words; one with more attributes can need more.
+    Scenes from `sample_scene` get captions of 4 to 16 words; a scene with more attributes can need more.
     """
     for _ in range(_TRIES):
         caption = _draw_caption(scene, rng)
@@ -76,29 +75,29 @@ def word_scene(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def parse_events(caption: str) -> tuple[str, ...]:
-    """Return the kinds of sound that a caption names, in the order of the words; empty when it names none."""
+    """Return the kinds of sound that a caption names, in the order of its words; empty if it names none."""
     return tuple(_KIND_OF_PHRASE[match.group()] for match in _PHRASES.finditer(caption.lower()))
 
 
 def event_f1(captions: Sequence[str], references: Sequence[Scene | str]) -> EventScore:
-    """Score the sounds that captions name against those of the clips.
+    """Score the sounds that captions name against the sounds in their clips.
 
     Args:
-        captions: One for each clip.
-        references: The scene of each clip, or a caption of it.
+        captions: One caption for each clip.
+        references: The scene of each clip, or a caption that names its sounds.
 
     Raises:
-        ValueError: There are not as many references as captions.
+        ValueError: The numbers of captions and references differ.
     """
-    named = right = present = 0
+    n_named = n_correct = n_present = 0
     for caption, reference in zip(captions, references, strict=True):
-        said = Counter(parse_events(caption))
-        true = Counter(parse_events(reference) if isinstance(reference, str) else reference.kinds)
-        named += said.total()
-        present += true.total()
-        right += (said & true).total()
-    precision, recall = right / max(named, 1), right / max(present, 1)
-    return EventScore(precision, recall, 2 * right / max(named + present, 1))
+        named = Counter(parse_events(caption))
+        present = Counter(parse_events(reference) if isinstance(reference, str) else reference.kinds)
+        n_named += named.total()
+        n_present += present.total()
+        n_correct += (named & present).total()
+    precision, recall = n_correct / max(n_named, 1), n_correct / max(n_present, 1)
+    return EventScore(precision, recall, 2 * n_correct / max(n_named + n_present, 1))
 
 
 def _draw_caption(scene: Scene, rng: np.random.Generator) -> str:
@@ -110,7 +109,7 @@ def _draw_caption(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def _fit_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """Return the shortest of many captions, for scenes whose attributes fill more than a caption."""
+    """Return the shortest of many captions, for scenes with more attributes than a caption has room for."""
     drawn = [_draw_caption(scene, rng) for _ in range(8 * _TRIES)]
     return min((c for c in drawn if len(c.split()) >= MIN_WORDS), key=lambda c: len(c.split()))
 
@@ -118,13 +117,13 @@ def _fit_caption(scene: Scene, rng: np.random.Generator) -> str:
 def _build_caption(sentence: str, events: Iterable[Event], rng: np.random.Generator) -> str:
     words = {}
     for place, event in enumerate(events):
-        words[f"c{place}"] = _say(event, rng, clause=True)
-        words[f"p{place}"] = _say(event, rng, clause=False)
+        words[f"c{place}"] = _word_event(event, rng, clause=True)
+        words[f"p{place}"] = _word_event(event, rng, clause=False)
     caption = sentence.format(**words)
     return caption[0].upper() + caption[1:]
 
 
-def _say(event: Event, rng: np.random.Generator, *, clause: bool) -> str:
+def _word_event(event: Event, rng: np.random.Generator, *, clause: bool) -> str:
     wordings = _WORDINGS[event.kind]
     wording = wordings[rng.integers(len(wordings))]
     values = [v for v in (event.level, event.distance, event.pace, "repeated" if event.repeated else None) if v]

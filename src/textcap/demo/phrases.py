@@ -1,10 +1,10 @@
-"""The words of the sound world: how each kind of sound and each attribute can be said.
+"""The vocabulary of the sound world: the wordings of each kind of sound and attribute, and the sentences.
 
-Data only, read by `grammar`. No phrase (subject without article, then verb) may stand inside one of another
-kind.
+Data only, for `textcap.demo.grammar`. No phrase (subject without article, then verb) may be part of a phrase of
+another kind, because captions are parsed by looking for these phrases.
 """
 
-# Kind -> wordings "subject | finite verb | participle"; anything behind the verb is part of both forms.
+# Kind -> wordings "subject | finite verb | participle"; words that follow the verb are given in both forms.
 WORDINGS: dict[str, tuple[str, ...]] = {
     "dog_barking": ("a dog | barks | barking", "a puppy | yaps | yapping", "a hound | barks | barking"),
     "cat_meowing": ("a cat | meows | meowing", "a kitten | mews | mewing"),
@@ -155,7 +155,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# Attribute value -> what may stand behind the verb.
+# Attribute value -> adverbs that may follow the verb.
 ADVERBS: dict[str, tuple[str, ...]] = {
     "loud": ("loudly", "noisily"),
     "faint": ("faintly", "softly"),
@@ -166,11 +166,11 @@ ADVERBS: dict[str, tuple[str, ...]] = {
     "repeated": ("repeatedly", "several times"),
 }
 
-# Attribute value -> what may stand before the subject instead.
+# Attribute value -> adjective that may precede the subject instead of an adverb.
 ADJECTIVES: dict[str, str] = {"near": "nearby", "distant": "distant"}
 
-# (layout, number of events) -> sentences. "0" to "2" is the place of an event: with "c" as a clause ("a dog
-# barks"), with "p" as a participle ("a dog barking"). In "background" the last place is the event behind.
+# (layout, number of events) -> sentences. "0" to "2" is the position of an event in the scene: "c" inserts it as a
+# clause ("a dog barks"), "p" as a participle ("a dog barking"). In "background" the last event is the one behind.
 SENTENCES: dict[tuple[str, int], tuple[str, ...]] = {
     ("alone", 1): (
         "{c0}",

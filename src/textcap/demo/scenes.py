@@ -1,6 +1,6 @@
-"""What happens in a clip of the sound world: which sounds, how they are arranged, how each one sounds.
+"""Describe and draw scenes of the sound world: which sounds occur, how they are arranged, how each one sounds.
 
-Knows no sound and no words. It returns scenes, which `render` makes audible and `grammar` puts into words.
+Audio is left to `textcap.demo.render` and captions to `textcap.demo.grammar`.
 """
 
 import hashlib
@@ -15,11 +15,13 @@ LEVELS = ("loud", "faint")
 DISTANCES = ("near", "distant")
 PACES = ("fast", "slow")
 
-_EVENT_SHARES = (0.25, 0.50, 0.25)  # of scenes with 1, 2 and 3 events
+_EVENT_SHARES = (0.25, 0.50, 0.25)  # shares of scenes with 1, 2 and 3 events
+# Shares of the layouts of scenes with several events.
 _LAYOUT_SHARES = {"sequence": 0.45, "together": 0.25, "background": 0.30}
-# Of events with an attribute, by the number of events: a longer caption has less room. A third over all.
+# Shares of events with an attribute in scenes with 1, 2 and 3 events: a longer caption has less room for attributes.
+# Overall about a third of the events have one.
 _ATTRIBUTE_SHARES = (0.60, 0.36, 0.26)
-_HELD_OUT_ONE_IN = 6
+_HELD_OUT_ONE_IN = 6  # one pair of kinds in so many is held out
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,14 @@ class Event:
     """One sound of a scene and how it sounds."""
 
     kind: str  # a key of sounds.KINDS
-    level: str | None = None  # of LEVELS
-    distance: str | None = None  # of DISTANCES
-    pace: str | None = None  # of PACES; only for kinds that are paced
-    repeated: bool = False  # several separate occurrences; only for kinds that are short
+    level: str | None = None  # one of LEVELS
+    distance: str | None = None  # one of DISTANCES
+    pace: str | None = None  # one of PACES; only for paced kinds
+    repeated: bool = False  # whether it occurs several times; only for short kinds
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"there is no kind of sound {self.kind!r}")
+            raise ValueError(f"kind is {self.kind!r}, but must be a key of sounds.KINDS")
         for name, value, allowed in (
             ("level", self.level, LEVELS),
             ("distance", self.distance, DISTANCES),
@@ -43,15 +45,15 @@ class Event:
             if value is not None and value not in allowed:
                 raise ValueError(f"{name} of {self.kind} is {value!r}, but must be None or one of {allowed}")
         if self.repeated and not KINDS[self.kind].short:
-            raise ValueError(f"{self.kind} is not short, so it cannot be repeated")
+            raise ValueError(f"repeated is set for {self.kind}, which is not short and cannot be repeated")
 
 
 @dataclass(frozen=True)
 class Scene:
     """One to three different sounds and their layout.
 
-    Layouts: "alone" has one event, "sequence" has them in order, "together" at once, and in "background" the
-    last event runs through softly behind the others.
+    Layouts: "alone" has one event; in "sequence" the events follow each other, and in "together" they sound at once;
+    in "background" the last event sounds softly throughout, behind the others.
     """
 
     events: tuple[Event, ...]
@@ -59,11 +61,11 @@ class Scene:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.events) <= 3:
-            raise ValueError(f"a scene has 1 to 3 events, not {len(self.events)}")
+            raise ValueError(f"the number of events is {len(self.events)}, but must be 1 to 3")
         if self.layout not in LAYOUTS or (self.layout == "alone") != (len(self.events) == 1):
-            raise ValueError(f"layout {self.layout!r} does not suit {len(self.events)} events")
+            raise ValueError(f"layout {self.layout!r} does not fit the number of events, {len(self.events)}")
         if len(set(self.kinds)) < len(self.events):
-            raise ValueError("the events of a scene are of different kinds")
+            raise ValueError(f"the events of a scene must be of different kinds, not {self.kinds}")
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -72,7 +74,7 @@ class Scene:
 
 
 def is_held_out(a: str, b: str) -> bool:
-    """Say whether two kinds stand together in no training scene: so it is for a sixth of all pairs."""
+    """Return whether two kinds never occur together in a training scene, which holds for a sixth of all pairs."""
     pair = "+".join(sorted((a, b)))
     number = int.from_bytes(hashlib.sha256(pair.encode()).digest()[:8], "big")
     return a != b and number % _HELD_OUT_ONE_IN == 0
@@ -84,9 +86,10 @@ def sample_scene(
     """Draw a scene.
 
     Args:
-        unseen: False draws from the training scenes, which have no held-out pair of kinds; True draws scenes
-            with at least one.
-        event_shares: Shares of scenes with 1, 2 and 3 events; they sum to 1.
+        rng: The source of randomness.
+        unseen: False draws a training scene, which has no held-out pair of kinds; True draws a scene with at least
+            one such pair.
+        event_shares: Shares of scenes with 1, 2 and 3 events; they sum to 1. Unseen scenes have at least 2 events.
     """
     names = tuple(KINDS)
     n_events = 1 + int(rng.choice(3, p=event_shares))
@@ -111,7 +114,7 @@ def _has_held_out_pair(kinds: list[str]) -> bool:
 
 
 def _sample_layout(kinds: list[str], rng: np.random.Generator) -> str:
-    """Draw a layout; for "background" a sound that goes on is moved to the end of `kinds`."""
+    """Draw a layout; for "background", move a lasting sound to the end of `kinds`, in place."""
     if len(kinds) == 1:
         return "alone"
     layout = str(rng.choice(list(_LAYOUT_SHARES), p=list(_LAYOUT_SHARES.values())))
@@ -125,7 +128,7 @@ def _sample_layout(kinds: list[str], rng: np.random.Generator) -> str:
 
 
 def _sample_event(kind: str, rng: np.random.Generator) -> Event:
-    """Draw an event with one attribute of those that suit the kind."""
+    """Draw an event with one attribute that suits its kind."""
     attributes = ["level", "distance"]
     if KINDS[kind].paced:
         attributes.append("pace")

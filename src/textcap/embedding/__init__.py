@@ -1,1 +1,1 @@
-"""Sounds and captions to embeddings, and the caches that keep them."""
+"""Embed sounds and captions with CLAP, and cache the embeddings on disk."""

@@ -1,7 +1,7 @@
-"""ExportedEmbeddings of sounds and captions as a file, for whoever wants to do something else with CLAP.
+"""Embed sounds and captions and write the embeddings to a file, for use outside textcap.
 
-Knows no mapper. Audio and text go through the same caches as training; what cannot be read becomes an error in its
-place and does not stop the rest.
+Sounds go through the same cache as in training. An input that cannot be read is reported as an error; the others are
+still embedded.
 """
 
 import json
@@ -29,12 +29,12 @@ TEXT_SUFFIX = ".txt"
 
 @dataclass(frozen=True)
 class ExportedEmbeddings:
-    """ExportedEmbeddings with what each is of."""
+    """Embeddings, each with the name and the kind of its input."""
 
     vectors: NDArray[np.float32]  # [N, E], unit length
-    names: tuple[str, ...]  # the path of a sound as it was given, or the caption itself
-    kinds: tuple[str, ...]  # AUDIO or TEXT
-    errors: tuple[InputError, ...] = ()
+    names: tuple[str, ...]  # for each row: the path of the sound as it was given, or the caption itself
+    kinds: tuple[str, ...]  # for each row: AUDIO or TEXT
+    errors: tuple[InputError, ...] = ()  # one for each input that could not be read
     warnings: tuple[str, ...] = ()
 
 
@@ -50,12 +50,14 @@ def embed_inputs(
     """Embed sounds, the lines of text files, and captions, in the order given; captions come last.
 
     Args:
-        paths: A file whose name ends in .txt holds a caption on each line; any other is a sound.
-        progress: Told how many sounds of how many are done.
+        paths: Sound files, and text files with one caption per line, whose names end in .txt.
+        captions: Captions to embed, besides those in text files.
+        batch_size: Number of audio windows to embed at once.
+        progress: Called with the number of sounds done and the number in all.
 
     Raises:
-        DeviceError: The device's memory is too small.
-        InputError: A caption is empty, or the backbone has no text side and a text was given.
+        DeviceError: The device has too little memory.
+        InputError: A caption is empty, or captions were given and the backbone has no text encoder.
     """
     errors: list[InputError] = []
     warnings: list[str] = []
@@ -72,16 +74,16 @@ def embed_inputs(
         else:
             items.append((AUDIO, str(path)))
     items += [(TEXT, _cleaned(caption, warnings)) for caption in captions]
-    found: dict[int, NDArray[np.float32]] = {}
-    sounds = [place for place, (kind, _) in enumerate(items) if kind == AUDIO]
-    texts = [place for place, (kind, _) in enumerate(items) if kind == TEXT]
+    by_index: dict[int, NDArray[np.float32]] = {}
+    sounds = [index for index, (kind, _) in enumerate(items) if kind == AUDIO]
+    texts = [index for index, (kind, _) in enumerate(items) if kind == TEXT]
     with memory_errors(f"on {device} while embedding", hint="lower --batch-size, or use --device cpu"):
         if texts:
-            vectors = backbone.text_encoder(device).encode([items[place][1] for place in texts]).numpy()
-            found.update(zip(texts, vectors, strict=True))
+            vectors = backbone.text_encoder(device).encode([items[index][1] for index in texts]).numpy()
+            by_index.update(zip(texts, vectors, strict=True))
         if sounds:
             embedded = embed_audio_files(
-                [Path(items[place][1]) for place in sounds],
+                [Path(items[index][1]) for index in sounds],
                 backbone_hash=backbone.content_hash,
                 audio=backbone.config.clap.audio,
                 width=backbone.config.clap.embedding_width,
@@ -90,22 +92,25 @@ def embed_inputs(
                 batch_size=batch_size,
                 progress=progress,
             )
-            found.update(zip((sounds[i] for i in embedded.readable), embedded.vectors, strict=True))
+            by_index.update(zip((sounds[i] for i in embedded.readable), embedded.vectors, strict=True))
             errors += [embedded.errors[i] for i in sorted(embedded.errors)]
             warnings += embedded.warnings
     width = backbone.config.clap.embedding_width
-    places = sorted(found)
+    indices = sorted(by_index)
     return ExportedEmbeddings(
-        vectors=np.stack([found[place] for place in places]) if places else np.empty((0, width), np.float32),
-        names=tuple(items[place][1] for place in places),
-        kinds=tuple(items[place][0] for place in places),
+        vectors=np.stack([by_index[index] for index in indices]) if indices else np.empty((0, width), np.float32),
+        names=tuple(items[index][1] for index in indices),
+        kinds=tuple(items[index][0] for index in indices),
         errors=tuple(errors),
         warnings=tuple(warnings),
     )
 
 
 def save_embeddings(path: Path, embeddings: ExportedEmbeddings, backbone: Backbone) -> None:
-    """Write embeddings as the tensor `embeddings`, with names, kinds and backbone in the metadata.
+    """Write embeddings to a safetensors file as the tensor `embeddings`.
+
+    The metadata holds the names and kinds of the inputs, the name and content hash of the backbone, and the version of
+    textcap.
 
     Raises:
         InputError: The file cannot be written.
@@ -123,7 +128,7 @@ def save_embeddings(path: Path, embeddings: ExportedEmbeddings, backbone: Backbo
 def _cleaned(caption: str, warnings: list[str]) -> str:
     cleaned, warning = clean_caption(caption)
     if not cleaned:
-        raise InputError("a caption to embed is empty")
+        raise InputError("a caption to embed is empty", hint="give every --text a caption")
     if warning is not None:
         warnings.append(f"caption {cleaned[:20]!r}...: {warning}")
     return cleaned

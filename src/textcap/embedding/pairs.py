@@ -1,7 +1,6 @@
-"""Both sides of audio-text pairs as embeddings, from the caches as far as they have them.
+"""Embed the sounds and captions of audio-text pairs, through the caches.
 
-Knows neither the form of a pairs file nor what the embeddings are for. Pairs whose sound cannot be read are left out
-and named.
+Reading the pairs file is left to `data.pairs`. Pairs whose sound file cannot be read are skipped and reported.
 """
 
 import hashlib
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from textcap.config import CAPTION_BATCH_SIZE
 from textcap.data.pairs import AudioPair, PairSet, SkippedPair, describe_skipped, without
+from textcap.data.text import counted
 from textcap.device import memory_errors
 from textcap.embedding.store.audio import embed_audio_files
 from textcap.embedding.store.text import embed_captions
@@ -28,33 +28,33 @@ _REASONS_SHOWN = 3
 class EmbeddedPairs:
     """Pairs with the embeddings of their sounds."""
 
-    source: PairSet  # less what could not be read
-    audio: NDArray[np.float32]  # [N, E], unit length, row i for pairs[i]
+    source: PairSet  # the pairs with a readable sound file, and what was skipped
+    audio: NDArray[np.float32]  # [N, E], unit length; row i belongs to pairs[i]
     warnings: tuple[str, ...] = ()
 
     @property
     def pairs(self) -> tuple[AudioPair, ...]:
-        """The pairs whose sound could be embedded, in file order."""
+        """The N pairs whose sound was embedded, in file order."""
         return self.source.pairs
 
     @property
     def skipped(self) -> tuple[SkippedPair, ...]:
-        """Sounds that are missing or cannot be read."""
+        """The sounds that do not exist or cannot be read."""
         return self.source.skipped
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """One line for each thing that the user should know: warnings, and the sounds that are left out."""
+        """Lines to show to the user: warnings, and the sounds that were skipped."""
         return (*self.source.warnings, *self.warnings, *describe_skipped(self.source))
 
     @property
     def captions(self) -> list[str]:
-        """All M captions, in the order of the pairs."""
+        """All M captions, pair by pair."""
         return [caption for pair in self.pairs for caption in pair.captions]
 
     @property
     def owners(self) -> NDArray[np.int64]:
-        """The row of `audio` that each caption describes, `[M]`."""
+        """For each caption the row of `audio` that it describes, `[M]`."""
         return np.repeat(np.arange(len(self.pairs)), [len(pair.captions) for pair in self.pairs])
 
 
@@ -70,12 +70,13 @@ def embed_pairs(
     """Embed the sounds of pairs.
 
     Args:
-        min_pairs: How many are needed.
-        progress: Told how many files of how many are done.
+        min_pairs: Least number of pairs with a readable sound file.
+        batch_size: Number of audio windows to embed at once.
+        progress: Called with the number of files done and the number in all.
 
     Raises:
-        InputError: Too few pairs are left; it says how many are needed and why the first ones were left out.
-        DeviceError: The device's memory is too small.
+        InputError: Fewer than `min_pairs` pairs have a readable sound file; the message gives the first reasons.
+        DeviceError: The device has too little memory.
     """
     _require(pairs, min_pairs)
     with memory_errors(f"on {device} while embedding sounds", hint="use --device cpu"):
@@ -89,7 +90,7 @@ def embed_pairs(
             batch_size=batch_size,
             progress=progress,
         )
-    readable = without(pairs, {pairs.pairs[place].audio: str(error) for place, error in embedded.errors.items()})
+    readable = without(pairs, {pairs.pairs[i].audio: str(error) for i, error in embedded.errors.items()})
     _require(readable, min_pairs)
     return EmbeddedPairs(readable, embedded.vectors, embedded.warnings)
 
@@ -101,11 +102,19 @@ def embed_pair_captions(
     *,
     progress: Callable[[int], None] = lambda n_done: None,
 ) -> NDArray[np.float32]:
-    """Return the text embeddings of all captions `[M, E]`, unit length, row i for `pairs.captions[i]`."""
+    """Return the text embeddings of all captions, `[M, E]`, unit length; row i belongs to `pairs.captions[i]`.
+
+    Args:
+        progress: Called with the number of captions done.
+
+    Raises:
+        InputError: The embeddings cannot be written, neither to the cache nor to a temporary file.
+        DeviceError: The device has too little memory.
+    """
     captions = pairs.captions
     digest = hashlib.sha256()
     for caption in captions:
-        digest.update(caption.encode() + b"\n")  # no caption holds a line end
+        digest.update(caption.encode() + b"\n")  # captions contain no line ends
     with memory_errors(f"on {device} while embedding captions", hint="use --device cpu"):
         return embed_captions(
             captions,
@@ -118,10 +127,11 @@ def embed_pair_captions(
 
 
 def one_caption_per_pair(pairs: EmbeddedPairs, text: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    """Return the text embedding of one caption of each pair, drawn by a seed, `[N, E]`.
+    """Return the text embedding of one randomly drawn caption per pair, `[N, E]`.
 
     Args:
-        text: `[M, E]`, of all captions.
+        text: Embeddings of all captions, `[M, E]`.
+        seed: Seed of the draw.
     """
     counts = np.array([len(pair.captions) for pair in pairs.pairs])
     firsts = np.cumsum(counts) - counts
@@ -130,11 +140,13 @@ def one_caption_per_pair(pairs: EmbeddedPairs, text: NDArray[np.float32], seed: 
 
 
 def _require(pairs: PairSet, n: int) -> None:
+    """Raise an InputError unless there are at least n pairs."""
     if len(pairs.pairs) >= n:
         return
-    message = f"{pairs.file.name} has {len(pairs.pairs)} pairs whose sound can be read, and {n} are needed"
+    n_pairs = counted(len(pairs.pairs), "pair")
+    message = f"{pairs.file.name} has {n_pairs} with a readable sound file, but must have at least {n}"
     if pairs.skipped:
         reasons = "; ".join(skipped.reason for skipped in pairs.skipped[:_REASONS_SHOWN])
         more = len(pairs.skipped) - _REASONS_SHOWN
         message += f": {reasons}" + (f"; and {more} more" if more > 0 else "")
-    raise InputError(message, hint="say with --audio-dir where the sounds are" if pairs.skipped else None)
+    raise InputError(message, hint="use --audio-dir to name the folder of the sounds" if pairs.skipped else None)

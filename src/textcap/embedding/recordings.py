@@ -1,7 +1,6 @@
 """Embed recordings of any length: one unit-length vector for each, the mean over its windows.
 
-Knows no captions and no cache. Windows of several files go through the encoder together; a file that cannot be read
-becomes an error in its place and does not stop the others.
+Windows of several files go through the encoder in one batch. Caching is left to `embedding.store.audio`.
 """
 
 from collections.abc import Sequence
@@ -18,15 +17,15 @@ from textcap.errors import InputError
 
 
 class AudioWindowEncoder(Protocol):
-    """What embeds windows: CLAP's audio side."""
+    """Embeds audio windows, as CLAP's audio encoder does."""
 
     def __call__(self, windows: Tensor) -> Tensor:
-        """Return `[W, E]`, unit length, for windows `[W, S]` on the encoder's device."""
+        """Return embeddings `[W, E]`, unit length, of windows `[W, S]` on the encoder's device."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What a sound file is to CLAP."""
+    """The CLAP embedding of a sound file, and its duration."""
 
     embedding: Tensor  # [E], float32, unit length, on the CPU
     duration_s: float
@@ -42,14 +41,15 @@ def embed_recordings(
     device: torch.device,
     batch_size: int,
 ) -> list[Recording | InputError]:
-    """Embed each file as the mean of its windows' embeddings, in batches of windows that cross files.
+    """Embed each file as the mean of the embeddings of its windows, made unit length.
 
     Args:
-        width: E.
-        batch_size: Windows embedded at once; embeddings do not depend on it beyond rounding.
+        width: Embedding width E.
+        device: The encoder's device.
+        batch_size: Number of windows to embed at once, over several files; it affects embeddings only by rounding.
 
     Returns:
-        One result per file, in their order: an embedding, or why there is none.
+        One result per file, in the given order: its embedding, or the error why it cannot be read.
     """
     sums = torch.zeros(len(paths), width)
     ends_s: dict[int, float] = {}
@@ -73,5 +73,5 @@ def embed_recordings(
         except InputError as error:
             errors[i] = error
     flush()
-    units = torch.nn.functional.normalize(sums, dim=-1)  # the mean's direction is the sum's
+    units = torch.nn.functional.normalize(sums, dim=-1)  # the sum and the mean have the same direction
     return [errors[i] if i in errors else Recording(units[i], ends_s[i]) for i in range(len(paths))]

@@ -1,1 +1,1 @@
-"""The modality gap between audio and text embeddings: measure it, and bridge it."""
+"""Measure the modality gap between audio and text embeddings, and bridge it."""

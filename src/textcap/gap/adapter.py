@@ -1,7 +1,6 @@
-"""The linear adapter h from text to audio embeddings, and the file it is kept in (paper, Table 3).
+"""The linear adapter h from text to audio embeddings (paper, Table 3), and its file format.
 
-Knows neither how it was fitted nor what is trained with it. Loading checks all that can be checked, and returns an
-adapter that says which backbone it belongs to.
+An adapter records the backbone that it was fitted on. Fitting one is left to `gap.fit`.
 """
 
 import json
@@ -22,59 +21,61 @@ from textcap.files import atomic_write_bytes
 FORMAT_VERSION = 1
 
 _METADATA_KEY = "textcap_adapter"
-_AGAIN_HINT = "make one with textcap fit-adapter"
+_REFIT_HINT = "run textcap fit-adapter to make an adapter"
 
 
 @dataclass(frozen=True)
 class LinearAdapter:
-    """h(t) = W t + b, from unit-length text embeddings towards audio embeddings."""
+    """h(t) = W t + b, which moves unit-length text embeddings towards audio embeddings."""
 
-    matrix: Tensor  # W, [E, E], as torch.nn.Linear has it
+    matrix: Tensor  # W, [E, E], in the layout of torch.nn.Linear.weight
     bias: Tensor  # b, [E]
-    facts: AdapterFacts
+    facts: AdapterFacts  # the backbone and the pairs it was fitted on, and its figures on held-out pairs
 
     def apply(self, embeddings: Tensor) -> Tensor:
-        """Return h of text embeddings `[B, E]`, `[B, E]`, of any length."""
+        """Apply h to text embeddings `[B, E]`, and return vectors `[B, E]` that are not unit length."""
         matrix, bias = self.matrix.to(embeddings), self.bias.to(embeddings)
         return torch.nn.functional.linear(embeddings, matrix, bias)
 
 
 def save_adapter(path: Path, adapter: LinearAdapter) -> None:
-    """Write an adapter, replacing what is at the path.
+    """Write an adapter to a safetensors file, overwriting any existing file.
 
     Raises:
-        InputError: It holds values that are no numbers, or the file cannot be written.
+        InputError: The adapter contains NaN or infinite values, or the file cannot be written.
     """
     if not (adapter.matrix.isfinite().all() and adapter.bias.isfinite().all()):
-        raise InputError("the adapter holds values that are no numbers", hint="fit it with a --strength above 0")
+        raise InputError("the adapter contains NaN or infinite values", hint="use a --strength above 0")
     facts = {"format_version": FORMAT_VERSION, "textcap": version("textcap"), **to_dict(adapter.facts)}
     tensors = {name: getattr(adapter, name).float().cpu().contiguous() for name in ("matrix", "bias")}
     atomic_write_bytes(path, save(tensors, {_METADATA_KEY: json.dumps(facts)}))
 
 
 def load_adapter(path: Path) -> LinearAdapter:
-    """Read an adapter.
+    """Read an adapter that `save_adapter` wrote.
 
     Raises:
-        CheckpointError: The file is missing or broken, is no adapter, or is of an unknown format version.
+        CheckpointError: The file does not exist, cannot be read, is not a valid adapter file, or has a format version
+            that this version of textcap does not know.
     """
     try:
         with safe_open(path, "pt") as file:
             metadata, names = file.metadata() or {}, set(file.keys())
             if _METADATA_KEY not in metadata or names != {"matrix", "bias"}:
-                raise CheckpointError(f"{path} is no adapter", hint=_AGAIN_HINT)
+                raise CheckpointError(f"{path} is not a valid adapter file", hint=_REFIT_HINT)
             matrix, bias = file.get_tensor("matrix").float(), file.get_tensor("bias").float()
         facts = _read_facts(path, metadata[_METADATA_KEY])
     except FileNotFoundError as error:
-        raise CheckpointError(f"there is no adapter {path}", hint=_AGAIN_HINT) from error
+        raise CheckpointError(f"{path} does not exist", hint=_REFIT_HINT) from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
-        raise CheckpointError(f"{path} cannot be read: {error}", hint=_AGAIN_HINT) from error
+        raise CheckpointError(f"{path} cannot be read: {error}", hint=_REFIT_HINT) from error
     if bias.ndim != 1 or matrix.shape != (len(bias), len(bias)):
-        raise CheckpointError(f"{path} has a matrix {list(matrix.shape)} and a bias {list(bias.shape)}")
+        shapes = f"its matrix has shape {list(matrix.shape)} and its bias {list(bias.shape)}"
+        raise CheckpointError(f"{path} is not a valid adapter file: {shapes}", hint=_REFIT_HINT)
     if not (matrix.isfinite().all() and bias.isfinite().all()):
-        raise CheckpointError(f"{path} holds values that are no numbers", hint=_AGAIN_HINT)
+        raise CheckpointError(f"{path} contains NaN or infinite values", hint=_REFIT_HINT)
     return LinearAdapter(matrix, bias, facts)
 
 
@@ -82,13 +83,13 @@ def _read_facts(path: Path, text: str) -> AdapterFacts:
     try:
         values: Any = json.loads(text)
         found = values.pop("format_version")
-        values.pop("textcap")  # for readers
+        values.pop("textcap")  # the version of textcap that wrote it, recorded for people
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path} is no adapter", hint=_AGAIN_HINT) from error
+        raise CheckpointError(f"{path} is not a valid adapter file", hint=_REFIT_HINT) from error
     if found != FORMAT_VERSION:
-        message = f"{path} is an adapter of format {found!r}, and this textcap reads {FORMAT_VERSION}"
-        raise CheckpointError(message, hint="use the textcap that wrote it, or fit it again")
+        message = f"{path} has format {found!r}, but this version of textcap reads format {FORMAT_VERSION}"
+        raise CheckpointError(message, hint="use the version of textcap that wrote it, or fit the adapter again")
     try:
         return from_dict(AdapterFacts, values)
     except InputError as error:
-        raise CheckpointError(f"{path} is broken: {error}", hint=_AGAIN_HINT) from error
+        raise CheckpointError(f"{path} is not a valid adapter file: {error}", hint=_REFIT_HINT) from error

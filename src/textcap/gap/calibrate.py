@@ -1,6 +1,6 @@
-"""Measure the modality gap on a file of pairs, and set the noise by it (paper, section 3.2).
+"""Measure the modality gap on a pairs file, and set the training noise by it (paper, section 3.2).
 
-Knows no command line. A file may name many sounds: only those that the draws can use are embedded.
+Only as many sounds are embedded as the draws can use, however many the file names.
 """
 
 from collections.abc import Callable
@@ -17,25 +17,25 @@ from textcap.gap.adapter import LinearAdapter
 from textcap.gap.measure import N_DRAWS, N_PAIRS, RULE, GapReport, draw_pairs, measure_gap
 from textcap.models.backbone import Backbone
 
-_CHOICE_STREAM = 1_000_000  # of the seed's draws; no draw of `measure_gap` has its number
+_CHOICE_STREAM = 1_000_000  # random stream for the choice of pairs, above the numbers that `measure_gap` uses
 
 
 @dataclass(frozen=True)
 class PairGap:
-    """The gap of a file of pairs, with the embeddings it was measured on."""
+    """The gap on the pairs of a file, with the embeddings it was measured on."""
 
     report: GapReport
     pairs: EmbeddedPairs
-    text: NDArray[np.float32]  # [N, E], unit length, of one caption of each pair
+    text: NDArray[np.float32]  # [N, E], of one caption per pair; unit length unless an adapter was applied
 
 
 @dataclass(frozen=True)
 class CalibratedNoise:
-    """Noise as pairs say it should be."""
+    """The noise that was calibrated on pairs."""
 
     noise_variance: float
-    calibration: NoiseCalibration
-    warnings: tuple[str, ...]
+    calibration: NoiseCalibration  # the pairs and the rule that gave the variance, to record with a model
+    warnings: tuple[str, ...]  # lines to show to the user
 
 
 def measure_pair_gap(
@@ -49,14 +49,18 @@ def measure_pair_gap(
     adapter: LinearAdapter | None = None,
     progress: Callable[[int, int], None] = lambda n_done, n_total: None,
 ) -> PairGap:
-    """Embed as many pairs as n * draws, chosen by the seed, one caption of each, and measure the gap on them.
+    """Embed at most n * draws randomly chosen pairs, one caption each, and measure the gap on them.
 
     Args:
-        adapter: Applied to the text embeddings first.
-        progress: Told how many sounds of how many are embedded.
+        n: Number of pairs in a draw.
+        draws: Number of draws.
+        seed: Seed of the choice of pairs and captions, and of the draws.
+        adapter: Applied to the text embeddings before the gap is measured.
+        progress: Called with the number of sounds embedded and the number in all.
 
     Raises:
-        InputError: Fewer than n pairs can be used.
+        InputError: Fewer than n pairs have a readable sound file.
+        DeviceError: The device has too little memory.
     """
     if len(pairs.pairs) > n * draws:
         chosen = draw_pairs(len(pairs.pairs), n * draws, seed, _CHOICE_STREAM)
@@ -76,10 +80,15 @@ def calibrate_noise(
     adapter: LinearAdapter | None = None,
     progress: Callable[[int, int], None] = lambda n_done, n_total: None,
 ) -> CalibratedNoise:
-    """Set the noise by the paper's rule on its 30 pairs, as `measure_pair_gap` measures them with its defaults.
+    """Set the noise by the paper's rule, on the 30 pairs that `measure_pair_gap` draws by default.
+
+    Args:
+        adapter: Applied to the text embeddings before the gap is measured.
+        progress: Called with the number of sounds embedded and the number in all.
 
     Raises:
-        InputError: Fewer pairs than that can be used.
+        InputError: Fewer pairs than that have a readable sound file.
+        DeviceError: The device has too little memory.
     """
     gap = measure_pair_gap(pairs, backbone, device, adapter=adapter, progress=progress)
     file, report = pairs.file, gap.report

@@ -1,7 +1,6 @@
-"""Fit the linear adapter on embeddings of audio-text pairs (paper, Table 3).
+"""Fit the linear adapter on embeddings of audio-text pairs (paper, Table 3), and evaluate it on held-out pairs.
 
-Knows arrays only: no files, no CLAP. It returns the adapter's matrix and bias with what they do on held-out pairs.
-Letters: N clips, M captions, E embedding width.
+Reading and writing adapter files is left to `gap.adapter`. Shapes: N clips, M captions, E embedding width.
 """
 
 from dataclasses import dataclass
@@ -22,36 +21,37 @@ from textcap.models.backbone import Backbone
 MIN_PAIRS = 20
 METHODS = ("ridge", "sgd")
 
-# The mean of E squared coordinates of a unit vector is 1 / E, so these reach from no effect to a constant.
+# A squared coordinate of a unit vector is 1 / E on average, so these range from no effect to a constant output.
 STRENGTHS: tuple[float, ...] = (0.0, *(10.0 ** (k / 2) for k in range(-14, 1)))
 
-_MOST_HELD_OUT = 1000
-_BATCH_SIZE = 128
-_HELD_OUT_STREAM, _SGD_STREAM = 0, 1
+_MAX_HELD_OUT = 1000  # clips
+_BATCH_SIZE = 128  # of "sgd", in captions
+_HELD_OUT_STREAM, _SGD_STREAM = 0, 1  # random streams of the seed
 
 
 @dataclass(frozen=True)
 class FittedAdapter:
-    """An adapter with what it did on held-out clips, where one fitted on the rest alone was measured."""
+    """An adapter fitted on all clips, with the figures on held-out clips of one fitted on the others."""
 
-    matrix: NDArray[np.float32]  # [E, E], as torch.nn.Linear has it
-    bias: NDArray[np.float32]  # [E]
-    method: str
-    strength: float
-    loss: float  # mean squared error over all captions, summed over the coordinates
-    n_held_out: int  # clips
-    before: Retrieval
-    after: Retrieval
+    matrix: NDArray[np.float32]  # W, [E, E], in the layout of torch.nn.Linear.weight
+    bias: NDArray[np.float32]  # b, [E]
+    method: str  # "ridge" or "sgd"
+    strength: float  # weight of the penalty |W|^2
+    loss: float  # squared error summed over the coordinates, mean over all captions
+    n_held_out: int  # number of held-out clips
+    before: Retrieval  # on held-out clips, without an adapter
+    after: Retrieval  # on held-out clips, with an adapter fitted on the other clips
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """One row for each caption, unit length."""
+    """Training data: one row per caption, unit length."""
 
     text: Array  # [M, E]
-    audio: Array  # [M, E]: that of the clip it describes
+    audio: Array  # [M, E], row i is the embedding of the clip that caption i describes
 
     def where(self, chosen: NDArray[np.bool_]) -> "_Rows":
+        """Return the rows for which `chosen`, `[M]`, is true."""
         return _Rows(self.text[chosen], self.audio[chosen])
 
 
@@ -66,32 +66,35 @@ def fit_adapter(
     learning_rate: float = 1e-3,
     seed: int = 0,
 ) -> FittedAdapter:
-    """Fit h with the least mean squared error between h(text) and audio.
+    """Fit h to minimise the mean squared error between h(text) and audio.
 
-    "ridge" is the closed form of `mean |h(t) - a|^2 + strength |W|^2`, which is scikit-learn's `Ridge` with alpha
-    = strength * M; strength 0 is the exact minimiser of the paper's loss, with the least matrix where there are
-    several. "sgd" minimises the same by Adam, the paper's way.
+    Both methods minimise `mean |h(t) - a|^2 + strength |W|^2`. "ridge" solves it in closed form, as scikit-learn's
+    `Ridge` does with alpha = strength * M; with strength 0 it is the exact minimiser of the paper's loss, and if there
+    are several, the one with the smallest matrix. "sgd" uses Adam on batches, as the paper does.
 
     Args:
-        audio: `[N, E]`, any length: made unit length here.
-        text: `[M, E]`, any length.
-        owners: `[M]`, the row of `audio` that each caption describes.
-        strength: By default the best of a grid on held-out clips for "ridge", 0 for "sgd".
-        epochs: Of "sgd".
-        learning_rate: Of "sgd", at its start; it falls to 0.
+        audio: Audio embeddings, `[N, E]`, of any length; they are made unit length first.
+        text: Text embeddings, `[M, E]`, of any length; they are made unit length first.
+        owners: For each caption the row of `audio` that it describes, `[M]`.
+        method: "ridge" or "sgd".
+        strength: Weight of the penalty on the matrix. By default the best of `STRENGTHS` on held-out clips for
+            "ridge", and 0 for "sgd".
+        epochs: Number of passes over the captions, for "sgd" only.
+        learning_rate: Adam's initial learning rate, between 0 and 1, for "sgd" only; it decreases linearly to 0.
+        seed: Seed of the held-out clips and of the order of the batches.
 
     Raises:
         InputError: There are too few pairs, or a setting is out of range.
-        ValueError: The arrays do not fit one another.
+        ValueError: The shapes of the arrays do not match.
     """
     if audio.ndim != 2 or text.shape != (len(owners), audio.shape[1]):
-        raise ValueError(f"embeddings of shapes {audio.shape} and {text.shape} with {len(owners)} owners")
+        raise ValueError(f"audio {audio.shape}, text {text.shape} and owners {owners.shape} do not match")
     _check(len(audio), method, strength, epochs, learning_rate)
     clips = unit_rows(audio)
     rows = _Rows(unit_rows(text), clips[owners])
-    held_out = _choose_held_out(len(clips), seed)
-    is_held_out = np.isin(owners, held_out)
-    learned, kept = rows.where(~is_held_out), rows.where(is_held_out)
+    held_out_clips = _choose_held_out(len(clips), seed)
+    is_held_out = np.isin(owners, held_out_clips)
+    training, held_out = rows.where(~is_held_out), rows.where(is_held_out)
 
     def solve(on: _Rows, penalty: float) -> tuple[Array, Array]:
         if method == "ridge":
@@ -99,12 +102,11 @@ def fit_adapter(
         return _descend(on, penalty, epochs, learning_rate, seed)
 
     if strength is None:
-        strength = _best_strength(learned, kept) if method == "ridge" else 0.0
-    matrix, bias = solve(learned, strength)
-    # One caption of each clip: the first.
-    firsts = np.unique(owners[is_held_out], return_index=True)[1]
-    before = measure_retrieval(kept.audio[firsts], kept.text[firsts])
-    after = measure_retrieval(kept.audio[firsts], kept.text[firsts] @ matrix.T + bias)
+        strength = _best_strength(training, held_out) if method == "ridge" else 0.0
+    matrix, bias = solve(training, strength)
+    first_captions = np.unique(owners[is_held_out], return_index=True)[1]  # the first caption of each held-out clip
+    before = measure_retrieval(held_out.audio[first_captions], held_out.text[first_captions])
+    after = measure_retrieval(held_out.audio[first_captions], held_out.text[first_captions] @ matrix.T + bias)
     matrix, bias = solve(rows, strength)
     return FittedAdapter(
         matrix=matrix.astype(np.float32),
@@ -112,7 +114,7 @@ def fit_adapter(
         method=method,
         strength=strength,
         loss=_loss(rows, matrix, bias),
-        n_held_out=len(held_out),
+        n_held_out=len(held_out_clips),
         before=before,
         after=after,
     )
@@ -129,10 +131,11 @@ def fit_adapter_on_pairs(
     learning_rate: float = 1e-3,
     seed: int = 0,
 ) -> LinearAdapter:
-    """Embed the captions of pairs and fit h on all of them; settings as `fit_adapter` takes them.
+    """Embed the captions of pairs and fit h on all of them; the settings are those of `fit_adapter`.
 
     Raises:
         InputError: There are too few pairs, or a setting is out of range.
+        DeviceError: The device has too little memory.
     """
     text = embed_pair_captions(pairs, backbone, device)
     fitted = fit_adapter(
@@ -172,29 +175,33 @@ def _check(n_pairs: int, method: str, strength: float | None, epochs: int, learn
     require(epochs >= 1, "epochs", epochs, "at least 1")
     require(0 < learning_rate < 1, "learning_rate", learning_rate, "between 0 and 1")
     if n_pairs < MIN_PAIRS:
-        raise InputError(f"{MIN_PAIRS} pairs are needed to fit an adapter, and there are {n_pairs}")
+        raise InputError(f"fitting an adapter needs at least {MIN_PAIRS} pairs, but got {n_pairs}")
 
 
 def _choose_held_out(n_clips: int, seed: int) -> NDArray[np.int64]:
-    """Return a fifth of the clips: all captions of a clip are on one side."""
-    wanted = min(n_clips // 5, _MOST_HELD_OUT)
+    """Return the sorted indices of a random fifth of the clips, at most `_MAX_HELD_OUT`.
+
+    Whole clips are held out, so that all captions of a clip are on the same side of the split.
+    """
+    wanted = min(n_clips // 5, _MAX_HELD_OUT)
     return np.sort(np.random.default_rng([seed, _HELD_OUT_STREAM]).choice(n_clips, wanted, replace=False))
 
 
-def _best_strength(learned: _Rows, kept: _Rows) -> float:
-    """Return the strength whose solution has the least error on what it was not fitted on."""
-    ridge = _Ridge(learned)
-    losses = {strength: _loss(kept, *ridge.solve(strength)) for strength in STRENGTHS}
+def _best_strength(training: _Rows, held_out: _Rows) -> float:
+    """Return the strength whose solution on the training rows has the least error on the held-out rows."""
+    ridge = _Ridge(training)
+    losses = {strength: _loss(held_out, *ridge.solve(strength)) for strength in STRENGTHS}
     return min(losses, key=lambda strength: (losses[strength], strength))
 
 
 def _loss(rows: _Rows, matrix: Array, bias: Array) -> float:
+    """Return the squared error summed over the coordinates, mean over the rows."""
     errors: Array = np.square(rows.text @ matrix.T + bias - rows.audio)
     return float(errors.sum()) / len(errors)
 
 
 class _Ridge:
-    """Solutions for any strength from one decomposition; the bias is not penalised."""
+    """Ridge solutions for any strength from one eigendecomposition; the bias is not penalised."""
 
     def __init__(self, rows: _Rows) -> None:
         self._text_mean, self._audio_mean = rows.text.mean(axis=0), rows.audio.mean(axis=0)
@@ -203,8 +210,8 @@ class _Ridge:
         self._cross = self._vectors.T @ (self._text.T @ self._audio) / len(self._text)  # [E, E]
 
     def solve(self, strength: float) -> tuple[Array, Array]:
-        """Return matrix and bias for a strength."""
-        if strength == 0:  # the squared condition of the decomposition would cost half of the digits
+        """Return the matrix `[E, E]` and the bias `[E]` for a strength."""
+        if strength == 0:  # the eigendecomposition squares the condition number, which would lose half of the digits
             matrix = np.linalg.lstsq(self._text, self._audio, rcond=None)[0].T
         else:
             scaled = self._cross / (np.maximum(self._values, 0.0) + strength)[:, None]
@@ -213,7 +220,7 @@ class _Ridge:
 
 
 def _descend(rows: _Rows, strength: float, epochs: int, learning_rate: float, seed: int) -> tuple[Array, Array]:
-    """Minimise the same by Adam over batches, from the adapter that changes nothing."""
+    """Minimise the same loss with Adam on batches, starting from the identity; return matrix and bias."""
     text, audio = torch.from_numpy(rows.text).float(), torch.from_numpy(rows.audio).float()
     n_rows, width = text.shape
     matrix, bias = torch.eye(width, requires_grad=True), torch.zeros(width, requires_grad=True)

@@ -1,7 +1,7 @@
-"""Measure the modality gap between audio and text embeddings of pairs, and the noise that follows from it.
+"""Measure the modality gap between the audio and text embeddings of pairs, and derive the training noise from it.
 
-Knows arrays only: no files, no CLAP. The rule is the paper's (section 3.2 and its 30 pairs): the standard deviation
-of the noise is the mean infinity norm of audio less text embedding.
+The rule is the paper's (section 3.2, on 30 pairs): the standard deviation of the noise is the mean infinity norm of
+audio minus text embedding. Works on arrays; reading a pairs file and embedding it is left to `gap.calibrate`.
 """
 
 import math
@@ -13,23 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textcap.config import require
+from textcap.data.text import counted
 from textcap.errors import InputError
 from textcap.gap.retrieval import Array, unit_rows
 
 N_PAIRS = 30
 N_DRAWS = 10
-RULE = "mean infinity norm"  # recorded with a model whose noise was calibrated
+RULE = "mean infinity norm"  # name of the rule, recorded with a model whose noise was calibrated
 
 
 @dataclass(frozen=True)
 class GapSample:
     """The gap over some pairs of unit-length embeddings."""
 
-    mean_cosine: float
-    modality_distance: float  # between the mean audio and the mean text embedding
-    mean_infinity_norm: float  # of audio less text embedding
-    max_infinity_norm: float
-    width: int  # E
+    mean_cosine: float  # of audio and text embedding, -1 to 1
+    modality_distance: float  # Euclidean distance between the mean audio and the mean text embedding
+    mean_infinity_norm: float  # mean over the pairs of the largest coordinate of audio minus text embedding
+    max_infinity_norm: float  # maximum over the pairs of the same
+    width: int  # embedding width E
 
     @property
     def noise_std(self) -> float:
@@ -43,7 +44,7 @@ class GapSample:
 
     @property
     def cosine_variance(self) -> float | None:
-        """Variance of noise that brings a unit vector to the mean cosine; none when that is not above 0."""
+        """Variance of the noise that moves a unit vector to the mean cosine; None if that is not above 0."""
         if self.mean_cosine <= 0:
             return None
         return max(0.0, (1 / self.mean_cosine**2 - 1) / self.width)
@@ -54,45 +55,46 @@ class Spread:
     """How a figure varies over the draws."""
 
     mean: float
-    std: float
+    std: float  # sample standard deviation; 0 for a single draw
     least: float
     largest: float
 
 
 @dataclass(frozen=True)
 class GapReport:
-    """The gap as n pairs show it, and how much that depends on which pairs they are."""
+    """The gap on n pairs, and how much it depends on which pairs are drawn."""
 
-    n_available: int  # pairs that were drawn from
-    n: int  # pairs in a draw
-    draws: int
+    n_available: int  # number of pairs to draw from
+    n: int  # number of pairs in a draw
+    draws: int  # number of draws
     seed: int
-    sample: GapSample  # the first draw: what noise is calibrated on
-    every_pair: GapSample
-    spread: dict[str, Spread]  # over the draws, by the figure's name
+    sample: GapSample  # on the first draw, which noise is calibrated on
+    every_pair: GapSample  # on all available pairs
+    spread: dict[str, Spread]  # over the draws, by the name of the figure
 
 
 def measure_gap(
     audio: NDArray[Any], text: NDArray[Any], *, n: int = N_PAIRS, draws: int = N_DRAWS, seed: int = 0
 ) -> GapReport:
-    """Measure the gap on n pairs that are drawn by a seed, and again on other draws.
+    """Measure the gap on n randomly drawn pairs, and its spread over several such draws.
 
     Args:
-        audio: `[N, E]`, any length: made unit length here.
-        text: `[N, E]`, one caption of each clip.
-        n: Pairs in a draw, drawn without replacement.
-        draws: How often n pairs are drawn; each draw has its own stream of the seed.
+        audio: Audio embeddings, `[N, E]`, of any length; they are made unit length first.
+        text: Text embeddings, `[N, E]`, of one caption per clip, of any length.
+        n: Number of pairs in a draw, drawn without replacement.
+        draws: Number of draws.
+        seed: Seed of the draws; each draw has its own random stream.
 
     Raises:
         InputError: There are fewer than n pairs, or a setting is out of range.
-        ValueError: The two sides differ in shape.
+        ValueError: The shapes of the two arrays differ.
     """
     if audio.shape != text.shape:
-        raise ValueError(f"embeddings of shapes {audio.shape} and {text.shape} make no pairs")
+        raise ValueError(f"audio {audio.shape} and text {text.shape} differ in shape")
     for name, value in (("n", n), ("draws", draws)):
         require(value >= 1, name, value, "at least 1")
     if len(audio) < n:
-        raise InputError(f"{n} pairs are needed to measure the gap, and there are {len(audio)}", hint="lower --n")
+        raise InputError(f"measuring the gap needs {counted(n, 'pair')}, but got {len(audio)}", hint="lower --n")
     sounds, captions = unit_rows(audio), unit_rows(text)
     samples = []
     for draw in range(draws):
@@ -104,7 +106,14 @@ def measure_gap(
 
 
 def draw_pairs(n_available: int, n: int, seed: int, draw: int = 0) -> NDArray[np.int64]:
-    """Return the places of n different pairs, in rising order."""
+    """Return the indices of n different random pairs in ascending order, `[n]`.
+
+    Args:
+        n_available: Number of pairs to draw from.
+        n: Number of pairs to draw.
+        seed: Seed of all draws.
+        draw: Number of the draw; each has its own random stream.
+    """
     return np.sort(np.random.default_rng([seed, draw]).choice(n_available, n, replace=False))
 
 

@@ -1,7 +1,7 @@
-"""Save and load a model folder: a trained mapper with all that is needed to use it and to train it again.
+"""Save and load a model folder: a trained mapper with everything that is needed to use it and to train it again.
 
-Knows no training and no backbone beyond its name and hash. A folder is written beside its place and renamed,
-and a folder that this version cannot read is an error that says what to do.
+The backbone is not part of the folder, only its name and content hash. A folder is written under a temporary name and
+then renamed, so an interrupted run leaves no incomplete model folder.
 """
 
 import json
@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from textcap.config import AdapterFacts, BridgeConfig, MapperConfig, TrainingConfig, from_dict, to_dict
+from textcap.config import AdapterFacts, BridgeConfig, MapperConfig, TrainingConfig, from_dict, require, to_dict
 from textcap.data.captions import CaptionFile
 from textcap.data.text import escape_surrogates
 from textcap.errors import CheckpointError, InputError
@@ -36,44 +36,44 @@ CARD_FILE = "README.md"
 METRICS_FILE = "metrics.jsonl"
 
 _PACKAGES = ("textcap", "torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy")
-_LATER_FIELDS = {"device": str, "precision": str, "n_processes": int}
-_FROM_A_MODEL_HINT = "choose a folder that textcap train wrote"
-_AGAIN_HINT = "train again, or take a whole copy of the folder"
+_LATER_FIELDS = {"device": str, "precision": str, "n_processes": int}  # missing in the oldest model folders
+_NOT_A_MODEL_HINT = "choose a folder that textcap train wrote"
+_DAMAGED_HINT = "copy the whole folder again, or train again"
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What a model folder records beside the weights; enough to repeat the run."""
+    """What a model folder records besides the weights; enough to repeat the training run."""
 
     backbone_name: str  # as `Backbone.load` takes it
-    backbone_hash: str
+    backbone_hash: str  # content hash of the backbone that the mapper was trained on
     bridge: BridgeConfig
     mapper: MapperConfig
     training: TrainingConfig
-    end_token_id: int
+    end_token_id: int  # the token that ends a caption
     n_training_captions: int
     n_held_out_captions: int
     caption_files: tuple[CaptionFile, ...]
-    packages: Mapping[str, str]  # versions by name, Python's among them
-    command: str
-    device: str = "unknown"  # that it was trained on; older folders do not say
-    precision: str = "unknown"
-    n_processes: int = 1
-    pair_files: tuple[CaptionFile, ...] = ()  # captions that were learned from sounds, as many as could be used
-    adapter: AdapterFacts | None = None  # of the linear adapter that the bridge applied to text
+    packages: Mapping[str, str]  # versions of Python and of the packages used, by name
+    command: str  # the command line of the training run
+    device: str = "unknown"  # the device it was trained on; older folders do not record it
+    precision: str = "unknown"  # the precision it was trained in; older folders do not record it
+    n_processes: int = 1  # number of processes it was trained with
+    pair_files: tuple[CaptionFile, ...] = ()  # pairs files, each with the number of captions whose sound was used
+    adapter: AdapterFacts | None = None  # about the linear adapter that the bridge applied to text embeddings, if any
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model folder, read."""
+    """The content of a model folder."""
 
-    path: Path
+    path: Path  # the folder
     config: ModelConfig
     mapper: Mapper  # on the CPU, frozen
 
     @property
     def backbone_name(self) -> str:
-        """The backbone to caption with, as `Backbone.load` takes it."""
+        """The name of the backbone to caption with, as `Backbone.load` takes it."""
         return self.config.backbone_name
 
     @property
@@ -83,7 +83,7 @@ class StoredModel:
 
     @property
     def bridge(self) -> BridgeConfig:
-        """What is done about the modality gap."""
+        """Settings of the bridge across the modality gap."""
         return self.config.bridge
 
     @property
@@ -93,12 +93,12 @@ class StoredModel:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a run depends on."""
+    """Return the versions of Python and of the packages that a training run depends on, by name."""
     versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
             versions[name] = version(name)
-        except PackageNotFoundError:  # run from a source tree
+        except PackageNotFoundError:  # textcap itself, if it runs from a source tree without being installed
             versions[name] = "unknown"
     return versions
 
@@ -115,16 +115,19 @@ def save_model(
     """Write a model folder.
 
     Args:
+        folder: The folder to write.
+        config: What to record about the training run.
+        mapper: The trained mapper.
         metrics: One record for each epoch.
-        adapter: What the bridge applied to text embeddings; captioning does not need it.
-        force: Replace a model folder that is there; it stays until the new one is whole.
+        adapter: The adapter that the bridge applied to text embeddings; captioning does not need it.
+        force: Overwrite an existing model folder, which stays in place until the new one is complete.
 
     Raises:
-        InputError: The folder is there already and `force` is not set, it is no model folder, or it cannot be
-            written.
+        InputError: The mapper contains NaN or infinite values, the folder exists and `force` is not set or it is not a
+            model folder, or it cannot be written.
     """
-    if missing := [name for name, tensor in mapper.state_dict().items() if not tensor.isfinite().all()]:
-        raise InputError(f"the mapper's {missing[0]} holds values that are no numbers", hint="lower --learning-rate")
+    if broken := [name for name, tensor in mapper.state_dict().items() if not tensor.isfinite().all()]:
+        raise InputError(f"the mapper's {broken[0]} contains NaN or infinite values", hint="lower --learning-rate")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in mapper.state_dict().items()}
     with atomic_folder(folder, force=force, is_ours=is_model_folder) as beside:
         values = json.dumps(_to_json(config), indent=2, ensure_ascii=False)
@@ -136,17 +139,18 @@ def save_model(
         try:
             save_file(tensors, beside / MAPPER_FILE)
             follow_umask(beside / MAPPER_FILE)
-        except SafetensorError as error:  # its way to report a full disk
-            raise InputError(f"cannot write {folder}: {error}", hint="free some space, or write elsewhere") from error
+        except SafetensorError as error:  # safetensors raises this, not an OSError, if the disk is full
+            hint = "free some space, or write elsewhere"
+            raise InputError(f"{folder} cannot be written: {error}", hint=hint) from error
 
 
 def metrics_lines(metrics: Sequence[Mapping[str, Any]]) -> str:
-    """Return the records of a run as JSON Lines."""
+    """Return the records of a training run as JSON Lines, one line per epoch."""
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in metrics)
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Whether a folder is one that `save_model` wrote, be it of another format version."""
+    """Return whether `save_model` wrote a folder, in this or any other format version."""
     try:
         values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -158,10 +162,12 @@ def load_model(folder: Path) -> StoredModel:
     """Read a model folder.
 
     Raises:
-        CheckpointError: The folder or a file in it is missing or broken, or is of an unknown format version.
+        CheckpointError: The folder or a file in it does not exist or is damaged, or the folder has a format version
+            that this version of textcap does not know.
     """
-    if not os.path.isdir(folder):  # Path's own raises when a name is too long
-        raise CheckpointError(f"there is no model folder {folder}", hint="make one with textcap train")
+    if not os.path.isdir(folder):  # Path.is_dir would raise if a name is too long
+        problem = "is not a folder" if os.path.lexists(folder) else "does not exist"
+        raise CheckpointError(f"{folder} {problem}", hint="name a model folder, or run textcap train to make one")
     config = _read_config(folder / CONFIG_FILE)
     return StoredModel(folder, config, _read_mapper(folder / MAPPER_FILE, config.mapper))
 
@@ -192,44 +198,42 @@ def _read_config(path: Path) -> ModelConfig:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path.parent} has no {CONFIG_FILE}", hint=_FROM_A_MODEL_HINT) from error
+        raise CheckpointError(f"{path} does not exist", hint=_NOT_A_MODEL_HINT) from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise CheckpointError(f"{path} cannot be read: {error}", hint=_AGAIN_HINT) from error
+        raise CheckpointError(f"{path} cannot be read: {error}", hint=_DAMAGED_HINT) from error
     found = values.get("format_version") if isinstance(values, dict) else None
     if found is None:
-        raise CheckpointError(f"{path} is not of a textcap model", hint=_FROM_A_MODEL_HINT)
+        raise CheckpointError(f"{path} is not a valid model configuration", hint=_NOT_A_MODEL_HINT)
     if found != FORMAT_VERSION:
-        message = f"{path} is of format {found!r}, and this textcap reads {FORMAT_VERSION}"
-        raise CheckpointError(message, hint="use the textcap that wrote it, or train again")
+        message = f"{path} has format {found!r}, but this version of textcap reads format {FORMAT_VERSION}"
+        raise CheckpointError(message, hint="use the version of textcap that wrote it, or train again")
     try:
         return _from_json(values)
     except (InputError, KeyError, TypeError) as error:
-        lacking = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise CheckpointError(f"{path} is broken: {lacking}", hint=_AGAIN_HINT) from error
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(f"{path} is not a valid model configuration: {reason}", hint=_DAMAGED_HINT) from error
 
 
 def _from_json(values: dict[str, Any]) -> ModelConfig:
-    # The first folders that were written lack what stands before their own values here.
+    # The oldest model folders lack these two fields.
     bridge = {"audio_noise_variance": 0.0, "calibration": None, **values["bridge"]}
-    bridge.pop("noise_std", None)  # for readers; the variance counts
+    bridge.pop("noise_std", None)  # recorded for people; it follows from the variance
     adapter = values.get("adapter")
-    plain = {
+    types = {
         "backbone_name": str,
         "backbone_hash": str,
         "end_token_id": int,
         "command": str,
         "packages": dict,
     }
-    plain |= {"n_training_captions": int, "n_held_out_captions": int}
-    # Not in the first folders that were written.
-    plain |= {name: kind for name, kind in _LATER_FIELDS.items() if name in values}
-    for name, kind in plain.items():
-        if not isinstance(values[name], kind) or isinstance(values[name], bool):
-            raise InputError(f"{name} is {values[name]!r}")
-    if values["end_token_id"] < 0:
-        raise InputError(f"end_token_id is {values['end_token_id']}, but must be 0 or more")
+    types |= {"n_training_captions": int, "n_held_out_captions": int}
+    types |= {name: kind for name, kind in _LATER_FIELDS.items() if name in values}
+    for name, kind in types.items():
+        is_valid = isinstance(values[name], kind) and not isinstance(values[name], bool)
+        require(is_valid, name, values[name], f"of type {kind.__name__}")
+    require(values["end_token_id"] >= 0, "end_token_id", values["end_token_id"], "0 or more")
     return ModelConfig(
         bridge=from_dict(BridgeConfig, bridge),
         mapper=from_dict(MapperConfig, values["mapper"]),
@@ -237,7 +241,7 @@ def _from_json(values: dict[str, Any]) -> ModelConfig:
         caption_files=_files_from_json(values["caption_files"]),
         pair_files=_files_from_json(values.get("pair_files", [])),
         adapter=None if adapter is None else from_dict(AdapterFacts, adapter),
-        **{name: values[name] for name in plain},
+        **{name: values[name] for name in types},
     )
 
 
@@ -249,17 +253,18 @@ def _read_mapper(path: Path, config: MapperConfig) -> Mapper:
     try:
         tensors = read_safetensors(path)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path.parent} has no {MAPPER_FILE}", hint=_AGAIN_HINT) from error
+        raise CheckpointError(f"{path} does not exist", hint=_DAMAGED_HINT) from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
-        raise CheckpointError(f"{path} cannot be read: {error}", hint=_AGAIN_HINT) from error
+        raise CheckpointError(f"{path} cannot be read: {error}", hint=_DAMAGED_HINT) from error
     with torch.device("meta"):
         mapper = Mapper(config)
     for name, parameter in mapper.state_dict().items():
         if name not in tensors or tensors[name].shape != parameter.shape:
-            raise CheckpointError(f"{path} has no tensor {name} {list(parameter.shape)}", hint=_AGAIN_HINT)
+            message = f"{path} has no tensor {name} of shape {list(parameter.shape)}"
+            raise CheckpointError(message, hint=_DAMAGED_HINT)
     if extra := sorted(tensors.keys() - mapper.state_dict().keys()):
-        raise CheckpointError(f"{path} holds {extra[0]}, which is no part of a mapper", hint=_AGAIN_HINT)
+        raise CheckpointError(f"{path} has a tensor {extra[0]}, which a mapper does not have", hint=_DAMAGED_HINT)
     mapper.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     return mapper.eval().requires_grad_(False)

@@ -1,37 +1,39 @@
-"""The README of a model folder, a Markdown page written from what the folder records.
+"""Write the README of a model folder, a Markdown page, from what the folder records.
 
-Text from outside (names, captions, the command) is escaped.
+Text that comes from users or models (names, captions, the command line) is escaped.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from textcap.data.text import printable
+from textcap.data.text import counted, printable
 
-# What Markdown or the HTML in it could take for markup.
+# Characters that have a meaning in Markdown, or in HTML inside it.
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~&<>$:@-])")
 
 
 def model_card(name: str, config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> str:
-    """Return the model card.
+    """Return the model card as Markdown.
 
     Args:
-        name: Of the model folder.
-        config: The content of its `config.json`.
+        name: Name of the model folder.
+        config: Content of its `config.json`.
         metrics: One record for each epoch.
     """
     training, bridge, mapper = config["training"], config["bridge"], config["mapper"]
     texts, pairs = config["caption_files"], config["pair_files"]
-    lines = [_file(file, "captions") for file in texts] + [_file(file, "captions of sounds") for file in pairs]
+    lines = [_file(file) for file in texts] + [_file(file, " of sounds") for file in pairs]
+    trained = counted(config["n_training_captions"], "caption")
+    held_out = counted(config["n_held_out_captions"], "caption")
     files = "\n".join(lines)
     kinds = (["text alone"] if not pairs else ["text"] if texts else []) + ["pairs of sound and text"] * bool(pairs)
-    no_audio = " No audio." if not pairs else ""
+    no_audio = " No audio was used." if not pairs else ""
     packages = _text(", ".join(f"{package} {number}" for package, number in config["packages"].items()))
     return f"""# {_text(name)}
 
 An audio captioner that was trained on {" and ".join(kinds)} with textcap. This folder holds the mapper, the only part
-that was trained; the encoders and the language model belong to the backbone.
+that was trained. The encoders and the language model belong to the backbone, which is not in this folder.
 
 ```python
 from textcap import Captioner
@@ -40,60 +42,61 @@ for result in Captioner.load({_python_string(name)}).caption(["sound.wav"]):
     print(result.caption)
 ```
 
-## What it was trained on
+## Training data
 
 {files}
 
-{config["n_training_captions"]:,} captions were learned, {config["n_held_out_captions"]:,} held out.{no_audio}
+Trained on {trained}, with {held_out} held out.{no_audio}
 
-## How
+## Training
 
 | | |
 |---|---|
 | backbone | {_text(config["backbone_name"])}, content hash {_code(config["backbone_hash"])} |
-| noise variance | {_noise(bridge)} |
+| noise variance on text embeddings | {_noise(bridge)} |
 {_audio_noise(bridge)}{_adapter(config["adapter"])}| mapper | {_mapper(mapper)} |
 | epochs, batch size | {training["epochs"]}, {training["batch_size"]} |
 | learning rate | {training["learning_rate"]:g} |
-| warm-up steps | {training["warmup_steps"]}, at most a fifth of a run of fewer than 10,000 steps |
+| warm-up steps | {training["warmup_steps"]:,}, at most a fifth of the steps in a run of fewer than 10,000 |
 | seed | {training["seed"]} |
-| computed on | {_text(config["device"])}, {_text(config["precision"])}, processes: {config["n_processes"]} |
+| device | {_text(config["device"])}, {_text(config["precision"])}, number of processes: {config["n_processes"]} |
 | packages | {packages} |
 
 {_fence(config["command"])}
 {_results(metrics)}
-The licence of the backbone's weights and of the captions applies to what is made with them.
+The licences of the backbone's weights and of the training captions apply to what is made with them.
 """
 
 
-def _file(file: Mapping[str, Any], what: str) -> str:
+def _file(file: Mapping[str, Any], kind: str = "") -> str:
     weight = f", weight {file['weight']:g}" if file["weight"] != 1 else ""
-    return f"- {_text(file['name'])}: {file['n_captions']:,} {what}{weight}, SHA-256 {_code(file['sha256'])}"
+    captions = f"{counted(file['n_captions'], 'caption')}{kind}"
+    return f"- {_text(file['name'])}: {captions}{weight}, SHA-256 {_code(file['sha256'])}"
 
 
 def _noise(bridge: Mapping[str, Any]) -> str:
     text = f"{bridge['noise_variance']:.6g} (standard deviation {bridge['noise_std']:.6g})"
-    if found := bridge["calibration"]:
-        text += f", measured on {found['n_pairs']} pairs of {_text(found['pairs_name'])}"
-        text += f" (seed {found['seed']}, {_text(found['rule'])})"
+    if calibration := bridge["calibration"]:
+        text += f", measured on {counted(calibration['n_pairs'], 'pair')} of {_text(calibration['pairs_name'])}"
+        text += f" (seed {calibration['seed']}, {_text(calibration['rule'])})"
     return text
 
 
 def _mapper(mapper: Mapping[str, Any]) -> str:
-    return f"{mapper['n_layers']} layers, prefix length {mapper['prefix_length']}"
+    return f"{counted(mapper['n_layers'], 'layer')}, prefix length {mapper['prefix_length']}"
 
 
 def _audio_noise(bridge: Mapping[str, Any]) -> str:
     variance = bridge["audio_noise_variance"]
-    return f"| noise variance on sounds | {variance:.6g} |\n" if variance else ""
+    return f"| noise variance on audio embeddings | {variance:.6g} |\n" if variance else ""
 
 
 def _adapter(facts: Mapping[str, Any] | None) -> str:
     if facts is None:
         return ""
     return (
-        f"| linear adapter on text | {_text(facts['method'])}, strength {facts['strength']:g}, "
-        f"{facts['n_pairs']:,} pairs of {_text(facts['pairs_name'])} |\n"
+        f"| linear adapter on text embeddings | {_text(facts['method'])}, strength {facts['strength']:g}, "
+        f"fitted on {counted(facts['n_pairs'], 'pair')} of {_text(facts['pairs_name'])} |\n"
     )
 
 
@@ -104,16 +107,16 @@ def _results(metrics: Sequence[Mapping[str, Any]]) -> str:
     lines = [f"\n## After epoch {last['epoch']}\n", f"Training loss {last['loss']:.4f} nats per token."]
     if last["held_out_loss"] is not None:
         lines.append(
-            f"Held-out loss {last['held_out_loss']:.4f}. Of the captions made from held-out text embeddings "
-            f"with noise, {last['distinct_share']:.0%} are distinct; some of them:\n\n"
-            "| reference | model |\n|---|---|"
+            f"Held-out loss {last['held_out_loss']:.4f} nats per token. Of the captions generated from held-out text "
+            f"embeddings with noise, {last['distinct_share']:.0%} are distinct. Examples:\n\n"
+            "| reference | generated caption |\n|---|---|"
         )
         lines += [f"| {_text(one['reference'])} | {_text(one['caption'])} |" for one in last["samples"]]
     return "\n".join(lines) + "\n"
 
 
 def _text(text: str) -> str:
-    """Return text that Markdown shows as it is, on one line."""
+    """Return text escaped so that Markdown shows it unchanged, on one line."""
     return _MARKUP.sub(r"\\\1", printable(text))
 
 

@@ -1,1 +1,1 @@
-"""The models: CLAP's encoders, the mapper, GPT-2 with beam search and tokenizer; and how their weights are loaded."""
+"""The models: CLAP's encoders, the mapper, and GPT-2 with its tokenizer and beam search; and loading their weights."""

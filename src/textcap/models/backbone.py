@@ -1,7 +1,7 @@
-"""Backbones by name: CLAP's two encoders, GPT-2 and their tokenizer, each loaded when it is first asked for.
+"""Load backbones by name: CLAP's two encoders, GPT-2 and their tokenizer, each when it is first needed.
 
-A `BackboneKind` says where the parts of a set of weights lie. The content hash tells whether two backbones are the same
-weights.
+A `BackboneKind` describes where the parts of a set of weights are stored. Two backbones with the same content hash have
+the same weights.
 """
 
 import json
@@ -31,25 +31,25 @@ _logger = logging.getLogger("textcap")
 
 @dataclass(frozen=True)
 class Part:
-    """Where one part of a backbone lies."""
+    """Where one part of a backbone is stored."""
 
-    role: str  # of the file, as the weights name it
-    prefix: str = ""  # of the part's tensors in that file
+    role: str  # of the weight file, such as "language_model"
+    prefix: str = ""  # of the names of the part's tensors; empty if the file contains only this part
 
 
 @dataclass(frozen=True)
 class BackboneKind:
-    """Where the parts of a backbone lie, and what sets it apart."""
+    """Where the parts of a backbone are stored, and how it differs from others."""
 
     audio_encoder: Part
     language_model: Part
-    text_encoder: Part | None = None  # None: it cannot be trained on
-    mapper: Part | None = None  # that of a released captioner, which needs no training
-    end_token_id: int | None = None  # ends a caption of the released captioner; by default the tokenizer's end token
-    is_msclap: bool = True  # its tensors have msclap's names, not ours
+    text_encoder: Part | None = None  # None: no model can be trained on this backbone
+    mapper: Part | None = None  # the mapper of a released captioner, which needs no training
+    end_token_id: int | None = None  # ends captions of the released captioner; None: the tokenizer's end token
+    is_msclap: bool = True  # whether the tensors have msclap's names rather than ours
 
     def part_prefixes(self, role: str) -> tuple[str, ...]:
-        """Return the prefixes of all parts that lie in the file of a role."""
+        """Return the prefixes of all parts that are stored in the weight file of a role."""
         parts = (self.audio_encoder, self.text_encoder, self.language_model, self.mapper)
         return tuple(part.prefix for part in parts if part is not None and part.role == role and part.prefix)
 
@@ -76,15 +76,15 @@ _FOLDER_KIND = BackboneKind(
 
 
 def kind_of(name: str) -> BackboneKind:
-    """Return the kind of a backbone by its name, without looking at the disk; any other name is that of a folder."""
+    """Return the kind of a backbone by its name, without accessing the disk; an unknown name is taken as a folder."""
     return _KINDS.get(name, _FOLDER_KIND)
 
 
 def check_trainable(name: str) -> None:
-    """Make sure that a model can be trained on a backbone, before its weights are fetched.
+    """Check that a model can be trained on a backbone, without loading its weights.
 
     Raises:
-        InputError: It has no text encoder.
+        InputError: The backbone has no text encoder.
     """
     if kind_of(name).text_encoder is None:
         raise InputError(f"{name} has no text encoder, so no model can be trained on it", hint="use msclap-2023")
@@ -94,11 +94,11 @@ class Backbone:
     """The frozen parts of one set of weights.
 
     Attributes:
-        name: What the user called it: a name, or a folder.
-        kind: Where its parts lie.
-        config: Sizes of every part, and the noise that suits the modality gap.
-        content_hash: SHA-256 over the weight files.
-        weight_paths: The files by role.
+        name: The name or folder, as given by the user.
+        kind: Where its parts are stored.
+        config: The sizes of all parts, and the noise variance that suits the modality gap.
+        content_hash: SHA-256 of the weight files, in hexadecimal.
+        weight_paths: The weight files by role.
     """
 
     def __init__(self, name: str, config: BackboneConfig, weights: WeightSet) -> None:
@@ -107,23 +107,23 @@ class Backbone:
         self.config = config
         self.content_hash = weights.content_hash
         self.weight_paths = weights.paths
-        self._checkpoints: dict[str, Checkpoint] = {}  # by role, of files that hold several parts
+        self._checkpoints: dict[str, Checkpoint] = {}  # by role; only files with several parts
         self._unused: dict[Path, list[str]] = {}
 
     @classmethod
     def load(cls, name: str, *, offline: bool | None = None, progress: DownloadProgress | None = None) -> "Backbone":
-        """Find a backbone on disk, or fetch it; its tensors are read when a part is asked for.
+        """Find a backbone on disk, or download it; tensors are read when a part is first needed.
 
         Args:
-            name: "msclap-2023", "clapcap" (which has no text side), "tiny" for the embedded one, or a folder
-                with the files of the embedded one.
-            offline: Never touch the network; by default as HF_HUB_OFFLINE says.
-            progress: Told of bytes while fetching.
+            name: "msclap-2023", "clapcap" (which has no text encoder), "tiny" for the embedded backbone, or a folder
+                with the same files as the embedded backbone.
+            offline: Do not use the network; None takes the setting from HF_HUB_OFFLINE.
+            progress: Called while downloading, see `DownloadProgress`.
 
         Raises:
-            DownloadError: The weights are not on disk and cannot be fetched.
-            InputError: There is no such backbone.
-            CheckpointError: The folder's configuration is broken.
+            DownloadError: The weights are not on disk and cannot be downloaded.
+            InputError: No such backbone exists.
+            CheckpointError: The folder's configuration is not valid.
         """
         if name in WEIGHT_SETS:
             return cls(name, BackboneConfig(name=name), ensure(name, offline=offline, progress=progress))
@@ -141,22 +141,27 @@ class Backbone:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """GPT-2's tokenizer, which CLAP's text tower shares."""
+        """GPT-2's tokenizer, shared with CLAP's text encoder.
+
+        Raises:
+            CheckpointError: Its files are not valid, or have another number of tokens than the language model.
+        """
         tokenizer = Tokenizer.load(self.weight_paths["vocab"], self.weight_paths["merges"])
         expected = self.config.language_model.vocab_size
         if tokenizer.vocab_size != expected:
-            raise CheckpointError(f"{self.weight_paths['vocab']} has {tokenizer.vocab_size} tokens, not {expected}")
+            path, n_tokens = self.weight_paths["vocab"], tokenizer.vocab_size
+            raise CheckpointError(f"{path} has {n_tokens:,} tokens, but must have {expected:,}")
         return tokenizer
 
     def audio_encoder(self, device: torch.device | str = "cpu") -> AudioEncoder:
-        """Return CLAP's audio side, frozen, on a device."""
+        """Return CLAP's audio encoder, frozen, on a device."""
         part = self.kind.audio_encoder
         checkpoint = self._checkpoint(part)
         if self.kind.is_msclap:
             encoder = load_audio_encoder(self.config.clap, checkpoint, part.prefix)
             for name in sorted(checkpoint.absent):
                 if "extractor" in name:
-                    _logger.warning("%s lacks %s: computed as msclap does", checkpoint.path, name)
+                    _logger.warning("%s lacks %s, which is computed as in msclap instead", checkpoint.path, name)
         else:
             encoder = AudioEncoder(self.config.clap)
             _load_own(encoder, checkpoint)
@@ -164,10 +169,10 @@ class Backbone:
         return encoder.to(device)
 
     def text_encoder(self, device: torch.device | str = "cpu") -> TextEncoder:
-        """Return CLAP's text side, frozen, on a device.
+        """Return CLAP's text encoder, frozen, on a device.
 
         Raises:
-            InputError: These weights have no text side.
+            InputError: The backbone has no text encoder.
         """
         check_trainable(self.name)
         part = self.kind.text_encoder
@@ -191,7 +196,11 @@ class Backbone:
         return model.to(device)
 
     def released_mapper(self, device: torch.device | str = "cpu") -> Mapper:
-        """Return the mapper of a released captioner; a backbone without one is a ValueError."""
+        """Return the mapper of a released captioner on a device.
+
+        Raises:
+            ValueError: The backbone has no mapper.
+        """
         part = self.kind.mapper
         if part is None:
             raise ValueError(f"{self.name} has no mapper")
@@ -201,29 +210,29 @@ class Backbone:
         return mapper.to(device)
 
     def unused_tensors(self) -> list[str]:
-        """Return the tensors that no part has used so far, of the files that were read."""
+        """Return the names of tensors in the files read so far that no part has used."""
         return [name for path in sorted(self._unused) for name in self._unused[path]]
 
     def _checkpoint(self, part: Part) -> Checkpoint:
         if part.role in self._checkpoints:
             return self._checkpoints[part.role]
         checkpoint = read_checkpoint(self.weight_paths[part.role])
-        if part.prefix:  # other parts lie in the same file
+        if part.prefix:  # the file contains other parts as well
             self._checkpoints[part.role] = checkpoint
         return checkpoint
 
     def _report_unused(self, part: Part, checkpoint: Checkpoint) -> None:
-        """Log each tensor that no part uses, once; those of another part of the file wait until it is loaded."""
-        others = tuple(prefix for prefix in self.kind.part_prefixes(part.role) if prefix != part.prefix)
+        """Log each unused tensor once, except those of parts of the file that are not loaded yet."""
+        other_prefixes = tuple(prefix for prefix in self.kind.part_prefixes(part.role) if prefix != part.prefix)
         reported = set(self._unused.get(checkpoint.path, []))
-        unused = [name for name in checkpoint.unused if not name.startswith(others)]
+        unused = [name for name in checkpoint.unused if not name.startswith(other_prefixes)]
         if new := [name for name in unused if name not in reported]:
-            _logger.info("%s: not used: %s", checkpoint.path, ", ".join(new))
+            _logger.info("%s has unused tensors: %s", checkpoint.path, ", ".join(new))
         self._unused[checkpoint.path] = sorted(reported.union(unused))
 
 
 def _load_own(module: nn.Module, checkpoint: Checkpoint) -> None:
-    """Load a module from a file with its own tensor names; what the module computes itself may be missing."""
+    """Load a module from a file with our tensor names; tensors that the module computes itself may be missing."""
     computed = ("relative_position_index", "num_batches_tracked")
     sources = {name: TensorSource(name, optional=name.endswith(computed)) for name in module.state_dict()}
     load_exact(module, checkpoint, sources)
@@ -237,15 +246,15 @@ def _check_folder(name: str, folder: Path) -> None:
         found = stat.S_ISREG((folder / "config.json").stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
         found = False
-    except (OSError, ValueError) as error:  # an overlong name, a folder that may not be entered, no name at all
+    except (OSError, ValueError) as error:  # the name is too long or not valid, or the folder is not accessible
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"there is no backbone {name!r} that can be read: {reason}", hint=hint) from error
+        raise InputError(f"backbone {name!r} cannot be read: {reason}", hint=hint) from error
     if not found:
-        raise InputError(f"there is no backbone {name!r}", hint=hint)
+        raise InputError(f"backbone {name!r} does not exist", hint=hint)
 
 
 def _read_config(path: Path) -> BackboneConfig:
     try:
         return from_dict(BackboneConfig, json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, InputError) as error:
-        raise CheckpointError(f"{path} is no backbone configuration: {error}") from error
+        raise CheckpointError(f"{path} is not a valid backbone configuration: {error}") from error

@@ -1,7 +1,7 @@
-"""Beam search over the frozen GPT-2: prefixes in, ranked token ids out.
+"""Beam search over the frozen GPT-2: find the token ids of the best captions for each prefix.
 
-Knows no CLAP and no tokenizer. Beams are ranked by their mean log probability per token, as the released
-captioner ranks them; a batch of clips is searched at once. Letters: B clips, C of them not yet done, K beams.
+Beams are ranked by mean log probability per token, as in the released captioner, and all clips of a batch are searched
+at once. Letters: B clips, C of them not yet done, K beams, R language model rows.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from textcap.models.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One way to caption a clip.
+    """One possible caption of a clip.
 
     Attributes:
-        token_ids: The tokens it says, without the end token.
-        score: Mean log probability per token in nats, with the end token, after the temperature; at most 0.
-        finished: Whether it said the end token; if not, the search ran out of steps.
+        token_ids: The tokens of the caption, without the end token.
+        score: Mean log probability per token in nats, including the end token, after the temperature; at most 0.
+        finished: Whether the caption has an end token; if not, the search reached `max_tokens`.
     """
 
     token_ids: tuple[int, ...]
@@ -31,31 +31,31 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class _Beams:
-    """The beams of the clips still searched; `sums` are summed log probabilities."""
+    """The beams of all clips that are not done."""
 
-    clips: Tensor  # [C], the clip's place in the batch
-    tokens: Tensor  # [C, K, t]; what follows a beam's end token means nothing
-    sums: Tensor  # [C, K]
-    lengths: Tensor  # [C, K], int64, tokens up to and with the end token
-    ended: Tensor  # [C, K], bool
-    rows: Tensor  # [C, K], int64, the language model's row that the beam continues
+    clips: Tensor  # [C], int64, the index of the clip in the batch
+    tokens: Tensor  # [C, K, t], int64; values after the end token of a beam are arbitrary
+    sums: Tensor  # [C, K], summed log probabilities in nats
+    lengths: Tensor  # [C, K], int64, number of tokens including the end token
+    ended: Tensor  # [C, K], bool, whether the beam has its end token
+    rows: Tensor  # [C, K], int64, the language model row that the beam continues; arbitrary once it has ended
 
 
 @torch.inference_mode()
 def beam_search(
     language_model: LanguageModel, prefixes: Tensor, config: DecodingConfig, *, end_id: int
 ) -> list[list[Hypothesis]]:
-    """Find the best captions of every prefix.
+    """Find the best captions for every prefix.
 
-    A beam that said the end token keeps its score, and competes with it, while the others go on. A clip is
-    done, and leaves the batch, when all its beams have ended.
+    A beam that has its end token keeps its score and competes with the beams that continue. A clip is done, and leaves
+    the batch, when all its beams have ended or reached `max_tokens`.
 
     Args:
         prefixes: [B, P, D].
-        end_id: The token that ends a caption.
+        end_id: The id of the token that ends a caption.
 
     Returns:
-        For each clip its `n_best` hypotheses, best first.
+        The `n_best` hypotheses of each clip, best first.
 
     Raises:
         InputError: The language model has fewer tokens than beams, or too few positions for `max_tokens`.
@@ -74,13 +74,17 @@ def beam_search(
             return results
         beams = _Beams(*(part[~done] for part in vars(beams).values()))
         # Only beams that have not ended are rows of the language model.
-        said = beams.tokens[:, :, -1][~beams.ended]
-        state, logits = language_model.advance(state, beams.rows[~beams.ended], said)
+        last_tokens = beams.tokens[:, :, -1][~beams.ended]
+        state, logits = language_model.advance(state, beams.rows[~beams.ended], last_tokens)
         beams = _next_beams(beams, _log_probabilities(logits, config), end_id)
 
 
 def _first_beams(log_probabilities: Tensor, config: DecodingConfig, end_id: int) -> _Beams:
-    """Open K beams per clip with its K best first tokens, from [B, V]."""
+    """Start K beams per clip with its K best first tokens.
+
+    Args:
+        log_probabilities: [B, V], of the first token.
+    """
     sums, tokens = log_probabilities.topk(config.beam_size, dim=-1)  # [B, K]
     clips = torch.arange(len(sums), device=sums.device)
     return _Beams(
@@ -97,14 +101,14 @@ def _next_beams(beams: _Beams, log_probabilities: Tensor, end_id: int) -> _Beams
     """Continue the beams by one token.
 
     Args:
-        log_probabilities: [R, V], of the beams that have not ended, in order.
+        log_probabilities: [R, V], of the next token of each beam that has not ended, in order.
     """
     n_clips, n_beams = beams.sums.shape
-    # More than K continuations of one beam cannot be among the best K of the clip.
+    # No more than K continuations of a beam can be among the best K of the clip.
     best, best_tokens = log_probabilities.topk(n_beams, dim=-1)  # [R, K]
     gains = beams.sums.new_full((n_clips, n_beams, n_beams), -torch.inf)
     gains[~beams.ended] = best
-    gains[..., 0].masked_fill_(beams.ended, 0.0)  # the one way on for an ended beam is to stay as it is
+    gains[..., 0].masked_fill_(beams.ended, 0.0)  # an ended beam has one continuation: itself, unchanged
     tokens = beams.tokens.new_zeros(gains.shape)
     tokens[~beams.ended] = best_tokens
 
@@ -112,16 +116,16 @@ def _next_beams(beams: _Beams, log_probabilities: Tensor, end_id: int) -> _Beams
     sums = beams.sums[:, :, None] + gains  # [C, K, K]
     chosen = (sums / lengths[:, :, None]).flatten(1).topk(n_beams, dim=-1).indices  # [C, K]
     parents = chosen // n_beams
-    said = beams.tokens.gather(1, parents[:, :, None].expand_as(beams.tokens))
-    new = tokens.flatten(1).gather(1, chosen)
-    # Rows of ended beams mean nothing: they are never continued.
+    earlier_tokens = beams.tokens.gather(1, parents[:, :, None].expand_as(beams.tokens))
+    new_tokens = tokens.flatten(1).gather(1, chosen)
+    # Ended beams get arbitrary rows, because they are never continued.
     rows = (~beams.ended).flatten().cumsum(0).view_as(beams.ended) - 1
     return _Beams(
         clips=beams.clips,
-        tokens=torch.cat((said, new[:, :, None]), dim=-1),
+        tokens=torch.cat((earlier_tokens, new_tokens[:, :, None]), dim=-1),
         sums=sums.flatten(1).gather(1, chosen),
         lengths=lengths.gather(1, parents),
-        ended=beams.ended.gather(1, parents) | (new == end_id),
+        ended=beams.ended.gather(1, parents) | (new_tokens == end_id),
         rows=rows.gather(1, parents),
     )
 
@@ -145,7 +149,8 @@ def _log_probabilities(logits: Tensor, config: DecodingConfig) -> Tensor:
 def _check_sizes(language_model: LanguageModel, prefixes: Tensor, config: DecodingConfig) -> None:
     sizes = language_model.config
     if config.beam_size > sizes.vocab_size:
-        raise InputError(f"beam_size is {config.beam_size}, but the language model has {sizes.vocab_size} tokens")
-    room = sizes.n_positions - prefixes.shape[1] + 1  # the last token is said and never read
+        limit = f"{sizes.vocab_size}, the size of the language model's vocabulary"
+        raise InputError(f"beam_size is {config.beam_size}, but must be at most {limit}")
+    room = sizes.n_positions - prefixes.shape[1] + 1  # the last token is never an input
     if config.max_tokens > room:
-        raise InputError(f"max_tokens is {config.max_tokens}, but the language model has room for {room}")
+        raise InputError(f"max_tokens is {config.max_tokens}, but must be at most {room} for this language model")

@@ -1,8 +1,8 @@
-"""The two CLAP encoders: windows of sound or captions in, unit-length embeddings out.
+"""The two CLAP encoders, which turn windows of sound and captions into unit-length embeddings.
 
-The only module that knows msclap's checkpoint format. The towers are transformers' ClapAudioModel and GPT2Model,
-which hold msclap's weights after renaming; sizes come from the configuration. It reads no audio files and cuts
-no windows. Letters: N captions, W windows, S samples, F frames, M mel bins, E embedding width.
+The towers are transformers' ClapAudioModel and GPT2Model; this module renames the tensors of msclap's checkpoints for
+them. `textcap.audio` decodes sound files and cuts them into windows. Letters: N captions, W windows, S samples,
+F frames, M mel bins, E embedding width.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,11 +17,11 @@ from textcap.config import AudioConfig, AudioTowerConfig, ClapConfig, TextTowerC
 from textcap.models.loading import Checkpoint, TensorSource, load_exact
 from textcap.models.tokenizer import Tokenizer
 
-_POWER_FLOOR = 1e-10  # msclap's amin, -100 dB
+_POWER_FLOOR = 1e-10  # -100 dB; msclap calls it amin
 
 
 class FrontEnd(nn.Module):
-    """Log-mel spectrogram as msclap computes it, with the window and mel matrix that the checkpoint carries."""
+    """Computes msclap's log-mel spectrogram, with the window and the mel matrix from the checkpoint."""
 
     window: Tensor  # [n_fft]
     mel: Tensor  # [n_fft // 2 + 1, M]
@@ -57,7 +57,7 @@ class FrontEnd(nn.Module):
 
 
 class Projection(nn.Module):
-    """From a tower's width to the shared space; the output is not unit length."""
+    """Projects the output of a tower into the shared space; the result is not unit length."""
 
     def __init__(self, width: int, embedding_width: int) -> None:
         super().__init__()
@@ -66,13 +66,13 @@ class Projection(nn.Module):
         self.layer_norm = nn.LayerNorm(embedding_width)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """Map pooled tower outputs `[B, width]` to `[B, E]`."""
+        """Project pooled tower outputs `[B, width]` to `[B, E]`."""
         first = self.linear1(pooled)
         return self.layer_norm(first + self.linear2(nn.functional.gelu(first)))  # type: ignore[no-any-return]
 
 
 class AudioEncoder(nn.Module):
-    """CLAP's audio side: HTSAT and its projection."""
+    """CLAP's audio encoder: front end, HTSAT and projection."""
 
     def __init__(self, config: ClapConfig) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class AudioEncoder(nn.Module):
         """Embed windows.
 
         Args:
-            windows: `[W, S]`, S the window length of the configuration, values in -1 to 1.
+            windows: `[W, S]` with values from -1 to 1, where S is the window length of the configuration.
 
         Returns:
             `[W, E]`, unit length.
@@ -94,13 +94,13 @@ class AudioEncoder(nn.Module):
         return self.embed_log_mel(self.front_end(windows))
 
     def embed_log_mel(self, log_mel: Tensor) -> Tensor:
-        """Embed log-mel spectrograms `[W, 1, F, M]` in dB; `[W, E]`, unit length."""
+        """Return the unit-length embeddings `[W, E]` of log-mel spectrograms `[W, 1, F, M]` in dB."""
         pooled = self.tower(input_features=log_mel).pooler_output  # [W, width]
         return nn.functional.normalize(self.projection(pooled), dim=-1)
 
 
 class TextEncoder(nn.Module):
-    """CLAP's text side: GPT-2 pooled at the last token, and its projection."""
+    """CLAP's text encoder: GPT-2, pooled at the last token, and projection."""
 
     def __init__(self, config: ClapConfig, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -112,12 +112,12 @@ class TextEncoder(nn.Module):
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Embed tokenised captions.
 
-        Attention is causal and the padding on the right, so padding changes nothing and needs no mask. The pooled
-        position comes from the length: msclap counts ids other than 0, but 0 is the real token "!".
+        Attention is causal and padding is on the right, so padding has no effect and needs no mask. The position to
+        pool is taken from the length; msclap counts ids other than 0, but id 0 is the token "!".
 
         Args:
-            tokens: `[B, T]`, int64, each row ending in the end token and then any padding.
-            lengths: `[B]`, int64, tokens of each row with the end token, without padding.
+            tokens: `[B, T]`, int64, each row with the end token last, followed by any padding.
+            lengths: `[B]`, int64, tokens of each row including the end token but not the padding.
 
         Returns:
             `[B, E]`, unit length.
@@ -133,7 +133,8 @@ class TextEncoder(nn.Module):
         """Embed captions, in batches of similar length.
 
         Args:
-            progress: Called after each batch with the number of captions in it.
+            batch_size: Captions embedded at once.
+            progress: Called after each batch with the number of captions in the batch.
 
         Returns:
             `[N, E]`, float32, unit length, on the CPU, in the order of the captions.
@@ -157,7 +158,7 @@ class TextEncoder(nn.Module):
 def load_audio_encoder(config: ClapConfig, checkpoint: Checkpoint, prefix: str = "audio_encoder.") -> AudioEncoder:
     """Build the frozen audio encoder from an msclap checkpoint.
 
-    A front-end buffer that the file lacks is computed as msclap computes it; the checkpoint's `absent` names it.
+    If the file lacks a buffer of the front end, the buffer is computed as in msclap and listed in `checkpoint.absent`.
 
     Args:
         prefix: "audio_encoder." in the CLAP checkpoint, "clap." in the clapcap checkpoint.
@@ -176,7 +177,7 @@ def load_text_encoder(
     """Build the frozen text encoder from an msclap CLAP checkpoint.
 
     Args:
-        prefix: What stands before the encoder's tensor names.
+        prefix: The prefix of the encoder's tensor names in the checkpoint.
 
     Raises:
         CheckpointError: A tensor is missing or has another shape; the message names it.
@@ -187,7 +188,7 @@ def load_text_encoder(
     return encoder.eval().requires_grad_(False)
 
 
-# transformers' names of the audio tower's parts on the left, msclap's on the right
+# Parts of the audio tower's tensor names: transformers' -> msclap's.
 _AUDIO_PARTS = {
     "batch_norm.": "bn0.",
     "attention.output.dense.": "attn.proj.",
@@ -201,12 +202,12 @@ _QKV = ("query", "key", "value")
 
 
 def _audio_source(ours: str, prefix: str) -> TensorSource:
-    """Return where in an msclap checkpoint the tensor lies that the encoder calls `ours`."""
+    """Return the place in an msclap checkpoint of the tensor that our encoder calls `ours`."""
     htsat = f"{prefix}base.htsat."
     if ours == "front_end.mel":
         return TensorSource(f"{htsat}logmel_extractor.melW", optional=True)
     if ours == "front_end.window":
-        # The Fourier kernels are cosines times the window, and the cosine of frequency 0 is 1.
+        # Recover the window from the Fourier kernels: they are cosines times the window, and cos(0) is 1.
         kernels = f"{htsat}spectrogram_extractor.stft.conv_real.weight"
         return TensorSource(kernels, lambda kernel: kernel[0, 0], optional=True)
     if not ours.startswith("tower.audio_encoder."):
@@ -251,8 +252,8 @@ def _text_tower_config(tower: TextTowerConfig) -> GPT2Config:
 
 
 def _stretch_on_cpu_under_mps(tower: ClapAudioModel) -> None:
-    """Run the bicubic stretch of the time axis on the CPU where the device is Apple's, which long lacked it."""
-    encoder: Any = tower.audio_encoder  # its methods carry no types
+    """Run the bicubic stretch of the time axis on the CPU if the device is MPS, where older torch versions lack it."""
+    encoder: Any = tower.audio_encoder  # its methods are not typed
     stretch: Callable[[Tensor], Tensor] = encoder.reshape_mel2img
 
     def reshape_mel2img(log_mel: Tensor) -> Tensor:

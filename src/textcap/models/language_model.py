@@ -1,7 +1,7 @@
-"""The frozen GPT-2: the loss of captions after a prefix, and next-token scores with a key-value cache.
+"""The frozen GPT-2: the loss of captions given a prefix, and next-token logits with a key-value cache.
 
-It knows neither CLAP nor beams: any row may continue any earlier row. It returns a loss, or the logits of the
-next token [R, V] for R rows.
+A decoding step takes R rows, each of which may continue any row of the step before, so beams are left to
+`beam_search`.
 """
 
 from collections.abc import Callable
@@ -17,20 +17,20 @@ from textcap.config import LanguageModelConfig
 from textcap.errors import CheckpointError
 from textcap.models.loading import Checkpoint, TensorSource, load_exact
 
-# Mixes the tokens of one layer: its number, queries, keys and values [R, heads, T, d] to [R, heads, T, d].
+# Attention of one layer: takes its number and queries, keys and values [R, heads, T, d]; returns [R, heads, T, d].
 _Mix = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class DecodingState:
-    """Keys and values of what the rows have said so far.
+    """Cached keys and values of R rows that belong to C clips.
 
-    The prefix is kept once per clip, however many rows continue it; only what follows is kept per row.
+    The prefix is kept once per clip, however many rows continue it; only the tokens after it are kept per row.
 
     Attributes:
-        clips: [R], int64, the place in the prefix cache of each row's clip.
-        prefix_cache: For each layer [2, C, heads, P, d], keys and values of the prefixes.
-        row_cache: For each layer [2, R, heads, t, d], keys and values of the t tokens after the prefix.
+        clips: [R], int64, the index in the prefix cache of each row's clip.
+        prefix_cache: [2, C, heads, P, d] for each layer, keys and values of the prefixes.
+        row_cache: [2, R, heads, t, d] for each layer, keys and values of the t tokens after the prefix.
     """
 
     clips: Tensor
@@ -39,12 +39,12 @@ class DecodingState:
 
     @property
     def n_positions(self) -> int:
-        """Positions used so far, the prefix included."""
+        """Number of positions used so far, including the prefix."""
         return self.prefix_cache[0].shape[-2] + self.row_cache[0].shape[-2]
 
 
 class LanguageModel(nn.Module):
-    """GPT-2 that never learns and never drops out; gradients pass through it to the prefix."""
+    """GPT-2 with frozen weights and no dropout; gradients pass through it to the prefix."""
 
     def __init__(self, config: LanguageModelConfig) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class LanguageModel(nn.Module):
                 n_head=config.n_heads,
                 n_positions=config.n_positions,
                 vocab_size=config.vocab_size,
-                # The defaults are ids of the full vocabulary; these tokens play no part here.
+                # These tokens are not used here, and the default ids may lie outside a smaller vocabulary.
                 bos_token_id=None,
                 eos_token_id=None,
             )
@@ -65,35 +65,35 @@ class LanguageModel(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> "LanguageModel":
-        """Stay in evaluation mode whatever the module that holds this one is told."""
+        """Stay in evaluation mode, even when a parent module switches to training mode."""
         return super().train(False)
 
     def loss(self, prefixes: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Return the mean cross-entropy of the captions' tokens, a scalar in nats per token.
 
         Args:
-            prefixes: [B, P, D], the only input that gradients reach.
-            tokens: [B, T], int64, caption and end token, then padding of any id.
-            lengths: [B], int64, from 1 to T, tokens of each row that count.
+            prefixes: [B, P, D], the only input that receives gradients.
+            tokens: [B, T], int64, the caption and the end token, followed by padding with any id.
+            lengths: [B], int64, from 1 to T, tokens of each row without the padding.
         """
         n_prefix = prefixes.shape[1]
         self._check_positions(n_prefix + tokens.shape[1] - 1)
-        # The last token is only predicted, never read.
-        said = self.gpt2.transformer.wte(tokens[:, :-1])
-        hidden = self._run(torch.cat((prefixes, said), dim=1), 0, _causal)[:, n_prefix - 1 :]  # [B, T, D]
-        counted = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
-        logits = self.gpt2.lm_head(hidden[counted])  # [tokens that count, V]
-        return F.cross_entropy(logits.float(), tokens[counted])
+        # The last token is only predicted, never an input.
+        embedded = self.gpt2.transformer.wte(tokens[:, :-1])
+        hidden = self._run(torch.cat((prefixes, embedded), dim=1), 0, _causal)[:, n_prefix - 1 :]  # [B, T, D]
+        is_target = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        logits = self.gpt2.lm_head(hidden[is_target])  # [targets, V]
+        return F.cross_entropy(logits.float(), tokens[is_target])
 
     @torch.inference_mode()
     def start(self, prefixes: Tensor) -> tuple[DecodingState, Tensor]:
-        """Read the prefixes.
+        """Run the prefixes.
 
         Args:
             prefixes: [B, P, D].
 
         Returns:
-            The state of B rows, one per clip, and the logits [B, V] of the first token.
+            The state of B rows, one per clip, and the logits [B, V] of the first token after each prefix.
         """
         self._check_positions(prefixes.shape[1])
         cache: list[Tensor] = []
@@ -109,14 +109,14 @@ class LanguageModel(nn.Module):
 
     @torch.inference_mode()
     def advance(self, state: DecodingState, rows: Tensor, tokens: Tensor) -> tuple[DecodingState, Tensor]:
-        """Continue rows by one token each; clips that no row continues leave the cache.
+        """Continue rows by one token each, and drop clips without rows from the cache.
 
         Args:
-            rows: [R], int64, the row of `state` that each new row continues; any row any number of times.
-            tokens: [R], int64, the token that each new row says next.
+            rows: [R], int64, the row of `state` that each new row continues; a row may occur any number of times.
+            tokens: [R], int64, the token that each new row appends.
 
         Returns:
-            The state of the R new rows, and the logits [R, V] of the token after.
+            The state of the R new rows, and the logits [R, V] of the token after that.
         """
         self._check_positions(state.n_positions + 1)
         state = _select_rows(state, rows)
@@ -133,7 +133,7 @@ class LanguageModel(nn.Module):
         return DecodingState(state.clips, state.prefix_cache, tuple(cache)), self._logits(hidden)
 
     def _run(self, embedded: Tensor, position: int, mix: _Mix) -> Tensor:
-        """Run all layers over [R, T, D], its first token at `position`; `mix` is the attention."""
+        """Run all layers on [R, T, D], whose first token is at `position`, with `mix` as the attention."""
         gpt2: Any = self.gpt2.transformer
         hidden = embedded + gpt2.wpe.weight[position : position + embedded.shape[1]]
         for layer, block in enumerate(gpt2.h):
@@ -151,7 +151,7 @@ class LanguageModel(nn.Module):
 
     def _check_positions(self, n_positions: int) -> None:
         if n_positions > self.config.n_positions:
-            raise ValueError(f"{n_positions} positions asked of a GPT-2 that has {self.config.n_positions}")
+            raise ValueError(f"{n_positions} positions are needed, but GPT-2 has only {self.config.n_positions}")
 
 
 def load_language_model(
@@ -160,12 +160,12 @@ def load_language_model(
     """Build the frozen GPT-2 from a weight file.
 
     Args:
-        prefix: What stands before GPT-2's own tensor names: "gpt.transformer." in the clapcap checkpoint. By
-            default "transformer." or nothing, whichever the file has: both are in use for the same weights.
+        prefix: The prefix of GPT-2's tensor names in the checkpoint: "gpt.transformer." in that of clapcap. By default
+            "transformer." or none, depending on the file: both occur for the same weights.
 
     Raises:
-        CheckpointError: A tensor is missing or has another shape, or the output layer is not the token
-            embedding, as it is in GPT-2; the message names the tensor.
+        CheckpointError: A tensor is missing or has another shape, or the output layer differs from the token
+            embedding, which GPT-2 shares with it; the message names the tensor.
     """
     if prefix is None:
         prefix = "transformer." if "transformer.wte.weight" in checkpoint.tensors else ""
@@ -174,7 +174,7 @@ def load_language_model(
     load_exact(gpt2, checkpoint, {name: TensorSource(prefix + name) for name in gpt2.state_dict()})
     head = prefix.removesuffix("transformer.") + "lm_head.weight"
     if head in checkpoint.tensors and not torch.equal(checkpoint.tensors[head].to(gpt2.wte.weight), gpt2.wte.weight):
-        raise CheckpointError(f"{checkpoint.path}: {head} is not the token embedding {prefix}wte.weight")
+        raise CheckpointError(f"{checkpoint.path}: {head} differs from the token embedding {prefix}wte.weight")
     return model
 
 
@@ -187,7 +187,7 @@ def _causal(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor
 
 
 class _RowGrid:
-    """Rows laid out as clips times slots, so that the rows of one clip share one product with its prefix."""
+    """Arranges rows in a grid of clips and slots, so that the rows of a clip share one product with its prefix."""
 
     def __init__(self, clips: Tensor, n_clips: int) -> None:
         earlier = torch.tril(clips[:, None] == clips, diagonal=-1)
@@ -195,22 +195,26 @@ class _RowGrid:
         self.shape = (n_clips, int(self.slots.max()) + 1)
 
     def spread(self, rows: Tensor) -> Tensor:
-        """Lay rows [R, ...] out as [C, slots, ...]; empty slots are zero."""
+        """Arrange rows [R, ...] as [C, slots, ...], with zeros in empty slots."""
         grid = rows.new_zeros(self.shape + rows.shape[1:])
         grid[self.clips, self.slots] = rows
         return grid
 
     def collect(self, grid: Tensor) -> Tensor:
-        """Take the rows [R, ...] out of [C, slots, ...]."""
+        """Return the rows [R, ...] of a grid [C, slots, ...]."""
         return grid[self.clips, self.slots]
 
 
 def _attend_to_both(queries: Tensor, prefix: Tensor, row: Tensor, grid: _RowGrid) -> Tensor:
-    """Attend from one token per row [R, heads, 1, d] to its clip's prefix and its own tokens, in one softmax.
+    """Attend from one token per row to the prefix of its clip and to the row's own tokens, with one softmax over both.
 
     Args:
+        queries: [R, heads, 1, d].
         prefix: [2, C, heads, P, d], keys and values.
-        row: [2, R, heads, t, d], keys and values, the token itself last.
+        row: [2, R, heads, t, d], keys and values, with the token itself last.
+
+    Returns:
+        [R, heads, 1, d].
     """
     n_prefix = prefix.shape[-2]
     queries = queries * queries.shape[-1] ** -0.5

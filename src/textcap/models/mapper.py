@@ -1,7 +1,6 @@
-"""The mapper: the only part that is trained, from one CLAP embedding to the prefix that GPT-2 continues.
+"""The mapper, the only trained part: it turns a CLAP embedding into the prefix that GPT-2 continues.
 
-It knows neither where the embedding comes from (text while training, audio while captioning) nor what is done
-with the prefix. It returns prefixes [B, P, D].
+The embedding comes from text during training and from audio during captioning; the mapper treats both the same.
 """
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from textcap.config import MapperConfig
 from textcap.models.loading import Checkpoint, TensorSource, load_exact
 
-# Our name of a part -> its name in the released captioner. Inside a layer both are below `layers.N.`.
+# Our tensor names -> those of the released captioner. Within a layer, both follow `layers.N.`.
 _OUTER_PARTS = {"spread.weight": "linear.weight", "spread.bias": "linear.bias", "constants": "prefix_const"}
 _LAYER_PARTS = {
     "attention_norm.weight": "norm1.weight",
@@ -30,11 +29,11 @@ _LAYER_PARTS = {
 
 
 class Mapper(nn.Module):
-    """Turn unit-length CLAP embeddings into prefixes.
+    """Turns unit-length CLAP embeddings into prefixes.
 
-    One linear layer spreads the embedding over P tokens; P learned constants follow them; a transformer
-    without a mask mixes all 2P, and the places of the constants are the prefix. Weights start from torch's
-    default initialisation, the constants from N(0, 1): seed torch before building one to repeat a run.
+    One linear layer spreads the embedding over P tokens, to which P learned constants are appended. A transformer
+    without a mask mixes all 2P of them, and its output at the constants is the prefix. Weights start from torch's
+    default initialisation and the constants from N(0, 1), so seed torch before building a mapper to repeat a run.
     """
 
     def __init__(self, config: MapperConfig) -> None:
@@ -69,7 +68,7 @@ class _MapperLayer(nn.Module):
         self.hidden_out = nn.Linear(hidden_width, width)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Mix hidden states [B, T, D] once."""
+        """Return the hidden states [B, T, D] after this layer."""
         normed = self.attention_norm(hidden)
         keys, values = self.keys_values(normed).chunk(2, dim=-1)
         queries, keys, values = (self._by_head(x) for x in (self.queries(normed), keys, values))
@@ -86,7 +85,7 @@ def load_clapcap_mapper(config: MapperConfig, checkpoint: Checkpoint, prefix: st
     """Build the mapper of the released captioner from its checkpoint.
 
     Args:
-        prefix: What stands before the mapper's tensor names.
+        prefix: The prefix of the mapper's tensor names in the checkpoint.
 
     Raises:
         CheckpointError: A tensor is missing or has another shape; the message names it.

@@ -1,6 +1,6 @@
-"""GPT-2's byte-level BPE, from its two files.
+"""GPT-2's byte-level BPE tokenizer, read from its two files.
 
-Built on the `tokenizers` package, so that it is the same under transformers 4 and 5. Knows nothing of models.
+Built on the `tokenizers` package, so that it behaves the same under transformers 4 and 5.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 class Tokenizer:
-    """Text to token ids and back.
+    """Converts text to token ids and back.
 
     Attributes:
         end_id: The id of the end-of-text token.
@@ -29,13 +29,13 @@ class Tokenizer:
         """Read `vocab.json` and `merges.txt`.
 
         Raises:
-            CheckpointError: A file is missing or is not what its name says, or has no end-of-text token.
+            CheckpointError: A file is missing or not valid, or the vocabulary has no end-of-text token.
         """
         try:
             tokenizer = _Tokenizer(models.BPE.from_file(str(vocab), str(merges)))
-        except Exception as error:  # the package raises bare Exception for every malformed file
-            hint = "fetch the weights again"
-            raise CheckpointError(f"{vocab} and {merges} are no GPT-2 tokenizer: {error}", hint=hint) from error
+        except Exception as error:  # the package raises a bare Exception for every malformed file
+            hint = "download the weights again"
+            raise CheckpointError(f"{vocab} and {merges} are not a GPT-2 tokenizer: {error}", hint=hint) from error
         if tokenizer.token_to_id(END_OF_TEXT) is None:
             raise CheckpointError(f"{vocab} has no {END_OF_TEXT} token")
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -45,21 +45,21 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of token ids, the end token included."""
+        """Number of token ids, including the end token."""
         return int(self._tokenizer.get_vocab_size())
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        """Return the token ids of each text; nothing is added."""
+        """Return the token ids of each text, without adding special tokens."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
 
     def encode_for_clap(self, captions: list[str], max_tokens: int) -> list[list[int]]:
-        """Return the ids of each caption as CLAP reads it: a space and the end token behind it, at most `max_tokens`.
+        """Return the token ids of each caption for CLAP: the caption, a space and the end token.
 
-        msclap does not cut long captions and fails on them; here the end token stays and the words give way.
+        Longer captions are cut to `max_tokens` and keep the end token; msclap does not cut them and fails.
         """
         encoded = self.encode([f"{caption} {END_OF_TEXT}" for caption in captions])
         return [ids if len(ids) <= max_tokens else [*ids[: max_tokens - 1], self.end_id] for ids in encoded]
 
     def decode(self, ids: list[int]) -> str:
-        """Return the text of token ids; end tokens are left out."""
+        """Return the text of token ids, without end tokens."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))

@@ -1,4 +1,4 @@
-"""Score captions with the metrics of the field: files of references and predictions in, a report out.
+"""Score captions with the usual captioning metrics: from reference and prediction files to a report.
 
 from textcap.scoring import score_files
 

@@ -1,8 +1,8 @@
-"""The metrics that aac-metrics computes in Python, loaded one by one.
+"""The metrics that aac-metrics computes in Python, each loaded on its own.
 
-The only module that imports aac-metrics. Its front imports every metric at once, and with them msclap, torchaudio
-and sentence-transformers: seconds, and three packages of which one that fails takes BLEU with it. So its folders
-are made known without running their fronts. Knows tokenised captions. Returns numbers.
+This is the only module that imports aac-metrics. Importing that package the usual way loads every metric at once, and
+with them msclap, torchaudio and sentence-transformers: this takes seconds, and if one of the three fails, even BLEU is
+lost. So the modules are imported without running the package's `__init__` files.
 """
 
 import importlib
@@ -22,15 +22,29 @@ import numpy as np
 from textcap.errors import DependencyError
 from textcap.scoring.counts import Numbers
 
-Outcome = tuple[dict[str, float], dict[str, Numbers]]  # of the corpus, and per clip
+Outcome = tuple[dict[str, float], dict[str, Numbers]]  # by metric: the corpus score, and the scores of the clips `[N]`
 
-_FOLDERS = ("aac_metrics", "aac_metrics.functional")
-_NO_WORD = "\x00"  # no tokenised caption holds it
-_lock = threading.Lock()
+_PACKAGES = ("aac_metrics", "aac_metrics.functional")
+_NO_WORD = "\x00"  # never occurs in a tokenised caption
+_lock = threading.Lock()  # held while sys.modules contains stand-ins for the packages
+
+
+def check_installed(what: str = "this metric") -> None:
+    """Make sure that aac-metrics is installed, without importing it.
+
+    Args:
+        what: What needs it, as the error shall say it.
+
+    Raises:
+        DependencyError: It is not installed.
+    """
+    with _lock:
+        if "aac_metrics" not in sys.modules:
+            _find_folder(what)
 
 
 def aac_version() -> str:
-    """Return the installed version.
+    """Return the installed version of aac-metrics.
 
     Raises:
         DependencyError: It is not installed.
@@ -38,11 +52,11 @@ def aac_version() -> str:
     try:
         return importlib.metadata.version("aac-metrics")
     except importlib.metadata.PackageNotFoundError as error:
-        raise _absent() from error
+        raise _not_installed() from error
 
 
 def compute_bleu(predictions: list[str], references: list[list[str]]) -> Outcome:
-    """Return `bleu_1` to `bleu_4`, all from one count."""
+    """Return `bleu_1` to `bleu_4` of tokenised captions, all from one count of n-grams."""
     corpus, clips = _load("bleu").bleu(predictions, references, n=4, return_1_to_n=True)
     values, per_clip = corpus["bleu_1_to_4"], clips["bleu_1_to_4"]
     names = [f"bleu_{n}" for n in range(1, 5)]
@@ -53,26 +67,29 @@ def compute_bleu(predictions: list[str], references: list[list[str]]) -> Outcome
 
 
 def compute_rouge_l(predictions: list[str], references: list[list[str]]) -> Outcome:
-    """Return `rouge_l`. A reference without a word is left out; where a clip has no other, it scores 0."""
-    spoken = [[one for one in several if one.split()] or [_NO_WORD] for several in references]
-    return _plain(_load("rouge_l").rouge_l(predictions, spoken))
+    """Return `rouge_l` of tokenised captions.
+
+    References without a word are skipped; a clip that has no other reference scores 0.
+    """
+    with_words = [[one for one in several if one.split()] or [_NO_WORD] for several in references]
+    return _convert(_load("rouge_l").rouge_l(predictions, with_words))
 
 
 def compute_cider_d(predictions: list[str], references: list[list[str]]) -> Outcome:
-    """Return `cider_d`; document frequencies come from the references given."""
-    return _plain(_load("cider_d").cider_d(predictions, references))
+    """Return `cider_d` of tokenised captions, with document frequencies from these references."""
+    return _convert(_load("cider_d").cider_d(predictions, references))
 
 
 def compute_vocab(predictions: list[str], references: list[list[str]]) -> Outcome:
-    """Return `vocab.cands` and, where predictions and references share a word, its relations to theirs."""
+    """Return `vocab.cands` and, if predictions and references share a word, the metrics that compare their words."""
     vocab = _load("vocab").vocab
-    said = {word for prediction in predictions for word in prediction.split()}
-    known = {word for several in references for one in several for word in one.split()}
-    return _plain(vocab(predictions, references if said & known else None))
+    predicted_words = {word for prediction in predictions for word in prediction.split()}
+    reference_words = {word for several in references for one in several for word in one.split()}
+    return _convert(vocab(predictions, references if predicted_words & reference_words else None))
 
 
 def load_fer() -> Any:
-    """Return the module of the fluency error detector.
+    """Return aac-metrics' module of the fluency error detector.
 
     Raises:
         DependencyError: aac-metrics, or a package that this metric needs, is not installed.
@@ -81,7 +98,7 @@ def load_fer() -> Any:
 
 
 def load_sbert_sim() -> Any:
-    """Return the module of Sentence-BERT similarity.
+    """Return aac-metrics' module of Sentence-BERT similarity.
 
     Raises:
         DependencyError: aac-metrics, or a package that this metric needs, is not installed.
@@ -90,20 +107,20 @@ def load_sbert_sim() -> Any:
 
 
 def _load(name: str) -> Any:
-    with _lock, _folders_without_fronts(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of packages that they import
+    with _lock, _packages_without_init(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # raised by the packages that these modules import
         try:
             return importlib.import_module(f"aac_metrics.functional.{name}")
         except ImportError as error:
-            raise DependencyError(f"aac-metrics cannot be loaded: {error}", hint="install textcap again") from error
+            raise DependencyError(f"aac-metrics cannot be loaded: {error}", hint=_install_hint()) from error
 
 
 @contextmanager
-def _folders_without_fronts() -> Iterator[None]:
-    """Let modules of aac-metrics be imported as if its `__init__` files were empty; leave it as it was found."""
+def _packages_without_init() -> Iterator[None]:
+    """Let modules of aac-metrics be imported as if its `__init__` files were empty, and restore `sys.modules` after."""
     added = []
     folder = None
-    for name in _FOLDERS:
+    for name in _PACKAGES:
         if name in sys.modules:
             continue
         if folder is None:
@@ -120,21 +137,24 @@ def _folders_without_fronts() -> Iterator[None]:
             del sys.modules[name]
 
 
-def _find_folder() -> Path:
+def _find_folder(what: str = "this metric") -> Path:
     spec = importlib.util.find_spec("aac_metrics")
     if spec is None or spec.origin is None:
-        raise _absent()
+        raise _not_installed(what)
     return Path(spec.origin).parent
 
 
-def _absent() -> DependencyError:
-    hint = "install textcap again"
+def _not_installed(what: str = "this metric") -> DependencyError:
+    return DependencyError(f"aac-metrics, which computes {what}, is not installed", hint=_install_hint())
+
+
+def _install_hint() -> str:
     if sys.version_info >= (3, 13):
-        hint = "it cannot be installed on Python 3.13 and later: use Python 3.12"
-    return DependencyError("aac-metrics, which computes this, is not installed", hint=hint)
+        return "it cannot be installed on Python 3.13 and later: use Python 3.12"
+    return "pip install 'textcap[reference]'"
 
 
-def _plain(outcome: Any) -> Outcome:
+def _convert(outcome: Any) -> Outcome:
     corpus, clips = outcome
     return {name: float(value) for name, value in corpus.items()}, {name: _array(one) for name, one in clips.items()}
 

@@ -1,27 +1,23 @@
-r"""Captions as the Java programs can take them: one line each, with nothing that one of them reads as a sign.
-
-Knows no program and no metric. Returns as many captions as it is given.
-"""
+"""Make captions safe for the Java programs, which read one caption per line and `|||` as a separator."""
 
 import re
 from collections.abc import Iterable
 
-# Everything that Python or Java takes for the end of a line, all other control characters but the tab, and
-# surrogates, which UTF-8 cannot hold.
+# All characters that Python or Java treats as a line end, and all other control characters except the tab.
 _CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]+")
-_SURROGATES = re.compile("[\ud800-\udfff]")
-_BARS = re.compile(r"\|{3,}")  # three separate captions in what METEOR reads
+_SURROGATES = re.compile("[\ud800-\udfff]")  # cannot be encoded as UTF-8
+_BARS = re.compile(r"\|{3,}")  # METEOR reads three bars as a separator between captions
 
 
 def clean(caption: str) -> str:
-    """Return a caption with a space for each line end, control character and `|||`, and no surrogate."""
+    """Return a caption with spaces in place of line ends, control characters and `|||`, and U+FFFD for surrogates."""
     return _SURROGATES.sub("\ufffd", _BARS.sub(" ", _CONTROLS.sub(" ", caption)))
 
 
 def clean_all(captions: Iterable[str]) -> tuple[list[str], int]:
-    """Return the captions cleaned, and how many of them changed.
+    """Return the cleaned captions, and how many of them changed.
 
-    A line end after the last word changes nothing that is scored and does not count.
+    A change at the start or end of a caption, such as a final line end, does not affect scores and is not counted.
     """
     captions = list(captions)
     cleaned = [clean(caption) for caption in captions]

@@ -1,7 +1,4 @@
-"""Compare two sets of predictions metric by metric: which are the two best, and is their difference more than noise.
-
-Knows how each corpus score follows from its clips. Returns a difference for each metric that has one.
-"""
+"""Find the two best systems, and compare them metric by metric with a paired bootstrap."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -11,7 +8,7 @@ from textcap.scoring.counts import Numbers, bleu_of_counts, meteor_of_counts
 from textcap.scoring.metric_names import BLEU, VOCAB
 from textcap.scoring.results import SystemScores
 
-# What the best are chosen by: the first of these that all have, else the first metric that all have.
+# Systems are ranked by the first of these that all of them have, else by the first metric that all have.
 _DECISIVE = ("spider_fl", "spider", "cider_d")
 LOWER_IS_BETTER = frozenset({"fer"})
 
@@ -19,19 +16,19 @@ LOWER_IS_BETTER = frozenset({"fer"})
 def compare_systems(
     first: SystemScores, second: SystemScores, *, n_resamples: int = 1000, seed: int = 0
 ) -> dict[str, Difference]:
-    """Compare two sets of predictions for the same clips by a paired bootstrap over the clips.
+    """Compare two systems by a paired bootstrap over their clips.
 
-    BLEU and METEOR are computed anew from the counts of each resample. The others are means over clips;
-    CIDEr-D's word weights stay those of all the references. The words used are no such score and are left out.
+    BLEU and METEOR are recomputed from the counts of each resample. The other metrics are means over clips; CIDEr-D
+    keeps the word weights of all references. The vocabulary metrics are not per-clip scores and are skipped.
 
     Args:
-        first: One set of scores.
-        second: Another, for the same clips in the same order.
-        n_resamples: How many sets of clips are drawn, the same ones for all metrics.
-        seed: Where the draws start.
+        first: Scores of one system.
+        second: Scores of the other, for the same clips in the same order.
+        n_resamples: Number of resamples of the clips, which are the same for all metrics.
+        seed: Seed of the resampling.
 
     Returns:
-        By metric, the first one's score less the second's, for all metrics that both have.
+        By metric, the score of the first minus that of the second, for all metrics that both have.
     """
     found = {}
     for name, score in first.scores.items():
@@ -51,9 +48,9 @@ def compare_systems(
 
 
 def best_two(systems: Sequence[SystemScores]) -> tuple[int, int] | None:
-    """Return the places of the best set of predictions and the second best, or None where that cannot be said.
+    """Return the indices of the best and second-best system, or None if there is one system or no shared metric.
 
-    They are chosen by SPIDEr-FL, SPIDEr or CIDEr-D, whichever is the first that all have, else by the first metric
+    Systems are ranked by the first of SPIDEr-FL, SPIDEr and CIDEr-D that all of them have, else by the first metric
     that all have.
     """
     if len(systems) < 2:

@@ -1,7 +1,6 @@
-"""Counts per clip whose sums over clips give a corpus score: what BLEU and METEOR are made of.
+"""Counts per clip from which BLEU and METEOR are computed.
 
-Neither is a mean over clips, so that resampling clips means adding up counts again. Knows tokenised captions
-and the statistics that METEOR prints. Returns arrays.
+Their corpus scores are not means over clips but functions of summed counts, so the bootstrap resamples these counts.
 """
 
 from collections import Counter
@@ -11,21 +10,22 @@ import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float64]
 
-N_BLEU_COUNTS = 10  # length, length of the closest reference, n-grams of 1 to 4 words, and those found in references
+# Length, length of the closest reference, n-grams of 1 to 4 words, and those of them found in the references.
+N_BLEU_COUNTS = 10
 N_METEOR_COUNTS = 23
 
 _ORDERS = range(1, 5)
 # METEOR 1.5's settings for English, "rank" (Denkowski & Lavie 2014).
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
-_STAGE_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # exact, stem, synonym, paraphrase
+_STAGE_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # of exact, stem, synonym and paraphrase matches
 
 
 def bleu_counts(predictions: list[str], references: list[list[str]]) -> Numbers:
-    """Count what BLEU needs of each clip (Papineni et al. 2002).
+    """Return the counts of each clip that BLEU is computed from (Papineni et al. 2002).
 
     Args:
         predictions: Tokenised captions `[N]`.
-        references: Tokenised references of each clip, one or more.
+        references: One or more tokenised references of each clip.
 
     Returns:
         Counts `[N, 10]`.
@@ -47,7 +47,7 @@ def bleu_counts(predictions: list[str], references: list[list[str]]) -> Numbers:
 
 
 def bleu_of_counts(counts: Numbers, n: int) -> Numbers:
-    """Return BLEU-n of counts or sums of counts.
+    """Return BLEU-n of clips from their counts, or of a corpus from its summed counts.
 
     Args:
         counts: Counts `[..., 10]`.
@@ -58,7 +58,7 @@ def bleu_of_counts(counts: Numbers, n: int) -> Numbers:
     """
     length, closest = counts[..., 0], counts[..., 1]
     guessed, found = counts[..., 2 : 2 + n], counts[..., 6 : 6 + n]
-    # The two small numbers keep 0 of 0 from being undefined; they are those of the reference implementation.
+    # The two small numbers, those of the reference implementation, prevent 0 / 0.
     precision: Numbers = np.prod((found + 1e-15) / (guessed + 1e-9), axis=-1) ** (1 / n)
     ratio = (length + 1e-15) / (closest + 1e-9)
     with np.errstate(divide="ignore", over="ignore"):
@@ -68,24 +68,24 @@ def bleu_of_counts(counts: Numbers, n: int) -> Numbers:
 
 
 def meteor_of_counts(counts: Numbers) -> Numbers:
-    """Return METEOR of statistics of a clip, or of sums of them.
+    """Return METEOR of clips from their statistics, or of a corpus from its summed statistics.
 
     Args:
-        counts: `[..., 23]`: words and function words of prediction and reference; for each of four ways to match,
-            content words and function words of either side; chunks, and matched words of either side. They come
-            from `summable_meteor_counts`.
+        counts: Statistics `[..., 23]` from `summable_meteor_counts`: the words of prediction and reference, then their
+            function words; for each of the four matching stages, the matched content words of prediction and reference,
+            then the matched function words; the number of chunks; the matched words of prediction and reference.
 
     Returns:
         Scores `[...]`, 0 to 1.
     """
     lengths, stages, chunks = counts[..., :4], counts[..., 4:20], counts[..., 20]
-    matched = stages.reshape(*counts.shape[:-1], 4, 4)  # stage, then content of either side and function of either side
+    matched = stages.reshape(*counts.shape[:-1], 4, 4)  # [..., stage, content then function words of both sides]
     sides = []
     for side in (0, 1):
         content = lengths[..., side] - lengths[..., 2 + side]
-        weighed = _DELTA * matched[..., side] + (1 - _DELTA) * matched[..., 2 + side]
-        whole = _DELTA * content + (1 - _DELTA) * lengths[..., 2 + side]
-        sides.append(_ratio(weighed @ _STAGE_WEIGHTS, whole))
+        weighted = _DELTA * matched[..., side] + (1 - _DELTA) * matched[..., 2 + side]
+        total = _DELTA * content + (1 - _DELTA) * lengths[..., 2 + side]
+        sides.append(_ratio(weighted @ _STAGE_WEIGHTS, total))
     precision, recall = sides
     mean = _ratio(precision * recall, _ALPHA * precision + (1 - _ALPHA) * recall)
     fragmentation = _ratio(chunks, (counts[..., 21] + counts[..., 22]) / 2)
@@ -94,13 +94,13 @@ def meteor_of_counts(counts: Numbers) -> Numbers:
 
 
 def summable_meteor_counts(counts: Numbers) -> Numbers:
-    """Return METEOR's statistics as they may be added up.
+    """Return METEOR's statistics in the form in which they can be summed over clips.
 
-    Where every word of prediction and reference is matched in one go, METEOR takes nothing off for order, and does
-    not add the one chunk to those of the corpus: the chunk is left out here.
+    If all words of prediction and reference match in a single chunk, METEOR applies no fragmentation penalty, and does
+    not count that chunk in the corpus score. So the chunk count of such clips is set to 0.
 
     Args:
-        counts: As METEOR prints them for each clip `[N, 23]`.
+        counts: The statistics of each clip `[N, 23]`, as METEOR prints them.
     """
     matched = counts[:, 4:20].reshape(-1, 4, 4).sum(axis=1)
     is_whole = counts[:, 20] == 1
@@ -115,6 +115,6 @@ def _ngrams(words: list[str], n: int) -> "Counter[tuple[str, ...]]":
     return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
 
 
-def _ratio(above: Numbers, below: Numbers) -> Numbers:
-    """Divide, where nothing of nothing is nothing."""
-    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+def _ratio(numerator: Numbers, denominator: Numbers) -> Numbers:
+    """Divide, with 0 where the denominator is 0."""
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)

@@ -1,6 +1,6 @@
-"""Captions from tables with a header: those of Clotho, AudioCaps and the DCASE tools.
+"""Captions from CSV tables with a header: the formats of Clotho, AudioCaps and the DCASE tools.
 
-Knows no files. Yields entries with the line that each comes from. No cell is evaluated or stripped.
+Yields entries with their line numbers. Cells are neither evaluated nor stripped.
 """
 
 import re
@@ -19,7 +19,7 @@ from textcap.scoring.entries import Entry, quoted
 
 CLOTHO, AUDIOCAPS, DCASE = "clotho", "audiocaps", "dcase"
 
-# Other names of a clip of AudioCaps, whose id here is <youtube_id>_<start_time>.
+# Another name of an AudioCaps clip, whose id here is <youtube_id>_<start_time>.
 AUDIOCAP = "audiocap_id"
 
 _NAME = "file_name"
@@ -35,28 +35,30 @@ _EXPECTED_PREDICTIONS = "file_name and caption_predicted"
 
 
 def recognise_csv(source: TextFile, *, single: bool) -> str | None:
-    """Return the form of a table, or None when its header fits none of them.
+    """Return the format of a table, or None if its header matches none.
 
     Args:
-        single: Predictions are looked for.
+        source: The file.
+        single: Whether to recognise predictions rather than references.
     """
     for form in (DCASE,) if single else (CLOTHO, AUDIOCAPS, DCASE):
-        if find_table(source, _fits(form, single)) is not None:
+        if find_table(source, _header_test(form, single)) is not None:
             return form
     return None
 
 
 def csv_entries(source: TextFile, form: str, *, single: bool) -> Iterator[Entry]:
-    """Yield what each row of a table says of a clip.
+    """Yield the clip and captions of each row of a table.
 
     Args:
+        source: The file.
         form: CLOTHO, AUDIOCAPS or DCASE.
-        single: The table holds predictions.
+        single: Whether the table contains predictions, with one caption per clip.
 
     Raises:
-        InputError: A column is missing or there twice, a row has too few or too many cells, or its quotes do not match.
+        InputError: A column is missing or repeated, a row has too few or too many cells, or its quotes do not match.
     """
-    table = find_table(source, _fits(form, single))
+    table = find_table(source, _header_test(form, single))
     if table is None:
         expected = _EXPECTED_PREDICTIONS if single else _EXPECTED[form]
         found = ", ".join(quoted(cell) for cell in read_header(source.text)[:8]) or "nothing"
@@ -70,12 +72,12 @@ def csv_entries(source: TextFile, form: str, *, single: bool) -> Iterator[Entry]
             yield Entry(cells[_NAME], [row[i] for i in columns], line, once=cells[_NAME])
 
 
-def _fits(form: str, single: bool) -> Callable[[list[str]], bool]:
+def _header_test(form: str, single: bool) -> Callable[[list[str]], bool]:
     return lambda header: bool(_caption_columns(header, form, single=single))
 
 
 def _caption_columns(header: list[str], form: str, *, single: bool) -> list[int]:
-    """Return the places of the columns with captions, none when the header does not fit the form."""
+    """Return the indices of the caption columns; empty if the header does not match the format."""
     if form == AUDIOCAPS:
         return [header.index("caption")] if all(name in header for name in _AUDIOCAPS) else []
     if _NAME not in header:
@@ -89,6 +91,6 @@ def _audiocaps_entry(source: TextFile, line: int, cells: dict[str, str]) -> Entr
     clip = audiocaps_clip(cells)
     if clip is None:
         raise source.error(line, "expected a youtube_id and a start_time")
-    number = cells.get(AUDIOCAP, "")  # of a caption, not of a clip: a clip with five captions has five
+    number = cells.get(AUDIOCAP, "")  # identifies a caption, not a clip: a clip with five captions has five
     names = {YOUTUBE_ID: cells[YOUTUBE_ID], **({AUDIOCAP: number} if number else {})}
     return Entry(clip, [cells["caption"]], line, once=number or None, names=names)

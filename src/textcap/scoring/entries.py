@@ -1,6 +1,6 @@
-"""What a file of references or predictions says of each clip, put together from its entries.
+"""The captions of each clip, gathered from the entries of a file of references or predictions.
 
-The modules for the single forms yield the entries; `collect` turns them into the captions of each clip.
+`csv_forms`, `json_forms` and `formats` yield the entries of each file format; `collect` groups them by clip.
 """
 
 from collections.abc import Iterable
@@ -9,22 +9,22 @@ from dataclasses import dataclass, field
 from textcap.data.text import TextFile, printable
 from textcap.errors import InputError
 
-_LONGEST_NAME = 80  # characters of a name or value that an error shows
+_LONGEST_NAME = 80  # characters of a name or value that a message shows
 
 
 @dataclass(frozen=True)
 class ClipCaptions:
-    """The captions of one file by clip.
+    """The captions of one file, by clip.
 
     Attributes:
         path: The file as it was given, or "standard input".
-        form: What the file was read as, one of `formats.FORMS`.
-        captions: Captions of each clip by its id, in file order; of predictions exactly one each. Nothing is
-            stripped: ids and captions are as the file has them, empty captions among them.
-        names: Other names of the clips: kind of name, then name, then id. A name that stands for two clips is left
-            out.
-        repeated: Clips that the file gives more often than its form allows, with the line where it first does so
-            again; the first counts.
+        form: The format that the file was read as, one of `formats.FORMS`.
+        captions: Captions by clip id, in file order; exactly one per clip in a file of predictions. Ids and captions
+            are as in the file: nothing is stripped, and empty captions are kept.
+        names: Other names of the clips: for each kind of name, the clip id by name. Names that two clips share are
+            not included.
+        repeated: Clips that occur more often than the format allows, with the line of the first repetition. Only the
+            first occurrence is used.
     """
 
     path: str
@@ -36,14 +36,14 @@ class ClipCaptions:
 
 @dataclass(frozen=True)
 class Entry:
-    """What one row, line or item of a file says of a clip.
+    """One row, line or item of a file: a clip with some of its captions.
 
     Attributes:
         id: The clip.
-        captions: Any number of captions of it.
-        line: Where it stands, from 1.
-        once: What may come only once in the file; None where each caption of a clip has an entry of its own.
-        names: Other names of the clip by kind.
+        captions: Any number of captions of the clip.
+        line: Line of the file, from 1.
+        once: Key that may occur only once in the file; None in formats where a clip has one entry per caption.
+        names: Other names of the clip, by kind of name.
     """
 
     id: str
@@ -54,13 +54,16 @@ class Entry:
 
 
 def collect(source: TextFile, form: str, entries: Iterable[Entry], *, single: bool) -> ClipCaptions:
-    """Put the entries of a file together.
+    """Group the entries of a file by clip.
 
     Args:
-        single: The file holds predictions: one caption for each clip.
+        source: The file, for messages.
+        form: Its format, one of `formats.FORMS`.
+        entries: Its entries, in file order.
+        single: Whether the file contains predictions, with one caption per clip.
 
     Raises:
-        InputError: An entry has no name, or several captions where there may be one; or no entry has a caption.
+        InputError: An entry has no name, a prediction has several captions, or the file has no captions.
     """
     captions: dict[str, list[str]] = {}
     repeated: dict[str, int] = {}
@@ -73,7 +76,7 @@ def collect(source: TextFile, form: str, entries: Iterable[Entry], *, single: bo
             continue
         if single and len(entry.captions) > 1:
             message = f"expected one caption for {quoted(entry.id)}, found {len(entry.captions)}"
-            raise source.error(entry.line, message, hint="references come first, then predictions")
+            raise source.error(entry.line, message, hint="give references first, then predictions")
         once = entry.id if single else entry.once
         if once in seen:
             repeated.setdefault(entry.id, entry.line)
@@ -85,12 +88,12 @@ def collect(source: TextFile, form: str, entries: Iterable[Entry], *, single: bo
             ids = names.setdefault(kind, {})
             ids[name] = entry.id if ids.get(name, entry.id) == entry.id else None
     if not any(captions.values()):
-        raise InputError(f"{source.name} holds no caption")
-    unambiguous = {kind: {name: to for name, to in ids.items() if to is not None} for kind, ids in names.items()}
+        raise InputError(f"{source.name} contains no captions")
+    unambiguous = {kind: {name: clip for name, clip in ids.items() if clip is not None} for kind, ids in names.items()}
     return ClipCaptions(source.name, form, captions, unambiguous, repeated)
 
 
 def quoted(text: str) -> str:
-    """Return a name in quotes for a message, on one line and cut when it is long."""
+    """Return a name in quotes for a message: on one line, and shortened if it is long."""
     shown = text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 3]}..."
     return f"'{printable(shown)}'"

@@ -1,7 +1,6 @@
-"""The two metrics that need models of their own: Sentence-BERT similarity and the fluency error detector of FENSE.
+"""The two metrics that use neural models: Sentence-BERT similarity and the fluency error detector of FENSE.
 
-Knows where these models lie on disk, loads them once for all predictions, and never asks the network. Returns
-numbers per clip.
+Each model is loaded from disk, once for all systems, and is never downloaded.
 """
 
 import os
@@ -13,7 +12,7 @@ import numpy as np
 
 from textcap.errors import DependencyError, InputError
 from textcap.files import sha256_of_file
-from textcap.scoring.aac import load_fer, load_sbert_sim
+from textcap.scoring.aac import check_installed, load_fer, load_sbert_sim
 from textcap.scoring.counts import Numbers
 from textcap.weights.cache import search_folders
 
@@ -21,16 +20,22 @@ _SENTENCE_MODEL = "sentence-transformers/paraphrase-TinyBERT-L6-v2"
 _DETECTOR = "echecker_clotho_audiocaps_base.ckpt"
 _DETECTOR_URL = f"https://github.com/blmoistawinde/fense/releases/download/V0.1/{_DETECTOR}"
 _DETECTOR_SHA256 = "1a719f090af70614bbdb9f9437530b7e133c48cfa4a58d964de0d47fc974a2fa"
-# What a broken or unexpected model file makes its loader raise.
+# What loaders raise for a broken or unexpected model file.
 _LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError)
 
 
 def sentence_similarities(systems: list[list[str]], references: list[list[str]], device: str) -> list[Numbers]:
     """Return the mean cosine similarity of each prediction to its references, `[N]` for each system.
 
+    Args:
+        systems: For each system, a tokenised caption of each clip `[N]`.
+        references: Tokenised references of each clip.
+        device: Where the model runs, as torch names devices.
+
     Raises:
-        DependencyError: The model is not on disk or cannot be loaded.
+        DependencyError: aac-metrics is not installed, or the model is not on disk or cannot be loaded.
     """
+    check_installed()  # before the model is looked for: its download would be in vain
     folder = _find_model(_SENTENCE_MODEL)
     module = load_sbert_sim()
 
@@ -43,11 +48,16 @@ def sentence_similarities(systems: list[list[str]], references: list[list[str]],
 
 
 def fluency_errors(systems: list[list[str]], device: str) -> list[Numbers]:
-    """Return 1 for each prediction that the detector finds not fluent and 0 for the others, `[N]` for each system.
+    """Return 1 for each prediction in which the detector finds a fluency error, else 0: `[N]` for each system.
+
+    Args:
+        systems: For each system, a tokenised caption of each clip `[N]`.
+        device: Where the model runs, as torch names devices.
 
     Raises:
-        DependencyError: The model is not on disk or cannot be loaded.
+        DependencyError: aac-metrics is not installed, or the model is not on disk or cannot be loaded.
     """
+    check_installed()
     path = _find_detector()
     module = load_fer()
 
@@ -64,7 +74,7 @@ def fluency_errors(systems: list[list[str]], device: str) -> list[Numbers]:
         finally:
             module.tfmers_logging.set_verbosity(verbosity)
         weights = states["state_dict"]
-        weights.pop("encoder.embeddings.position_ids", None)  # transformers keeps it no longer
+        weights.pop("encoder.embeddings.position_ids", None)  # a buffer that transformers no longer has
         model.load_state_dict(weights)
         return model.eval().to(device), tokenizer
 
@@ -74,10 +84,16 @@ def fluency_errors(systems: list[list[str]], device: str) -> list[Numbers]:
 
 
 def model_versions(names: Collection[str]) -> dict[str, str]:
-    """Return what the models of computed metrics are, by name: the commit of the hub's, the SHA-256 of the detector."""
+    """Return the versions of the models behind these metrics: a commit for hub models, a SHA-256 for the detector.
+
+    Args:
+        names: Metrics that were computed.
+    """
     versions = {}
     if "sbert_sim" in names:
-        versions[_SENTENCE_MODEL] = _find_model(_SENTENCE_MODEL).name  # snapshots lie in folders of their commits
+        versions[_SENTENCE_MODEL] = _find_model(
+            _SENTENCE_MODEL
+        ).name  # the cache names a snapshot's folder after its commit
     if "fer" in names:
         versions[_DETECTOR] = _DETECTOR_SHA256
     return versions
@@ -88,21 +104,21 @@ def _load(what: str, load: Callable[[], Any]) -> Any:
         return load()
     except _LOAD_ERRORS as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise DependencyError(f"{what} cannot be loaded: {reason[0]}", hint="fetch it again") from error
+        raise DependencyError(f"{what} cannot be loaded: {reason[0]}", hint="download it again") from error
 
 
 def _find_model(name: str) -> Path:
-    """Return the folder of a model of the Hugging Face hub in one of the caches."""
+    """Return the folder of a Hugging Face hub model in the first cache that has it."""
     from huggingface_hub import snapshot_download
 
-    # The first models of the hub had no owner, and got one later.
+    # The hub's first models had no owner in their names; they were given one later.
     for repo_id in dict.fromkeys([name, name if "/" in name else f"google-bert/{name}"]):
         for cache in search_folders():
             try:
                 return Path(snapshot_download(repo_id, cache_dir=cache, local_files_only=True))
             except (OSError, ValueError):
                 continue
-    raise DependencyError(f"the model {name} is not on this machine", hint=f"hf download {name}")
+    raise DependencyError(f"the model {name} is not on disk", hint=f"run: hf download {name}")
 
 
 def _find_detector() -> Path:
@@ -112,11 +128,11 @@ def _find_detector() -> Path:
     path = Path(os.path.expanduser(folder)) / _DETECTOR
     hint = f"download {_DETECTOR_URL} to {path}"
     if not path.is_file():
-        raise DependencyError(f"the fluency error detector is not on this machine: there is no {path}", hint=hint)
+        raise DependencyError(f"the fluency error detector is not on disk: {path} does not exist", hint=hint)
     try:
         is_right = sha256_of_file(path) == _DETECTOR_SHA256
     except InputError as error:
         raise DependencyError(error.message, hint=hint) from error
     if not is_right:
-        raise DependencyError(f"{path} is not the fluency error detector, or not all of it", hint=hint)
+        raise DependencyError(f"{path} is not the fluency error detector, or is incomplete", hint=hint)
     return path

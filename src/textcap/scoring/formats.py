@@ -1,7 +1,6 @@
-"""Read references and predictions in the forms that the field uses.
+"""Read references and predictions in the usual file formats, detected from the content.
 
-The form is told from the content. Knows neither metrics nor which prediction belongs to which reference; returns the
-captions by clip, and what is wrong with a file as an InputError with its line.
+Returns captions by clip; `matching` pairs predictions with references. Errors name the line of the file.
 """
 
 from collections.abc import Iterator
@@ -30,39 +29,43 @@ _EXPECTED = {
 
 
 def read_references(path: Path, form: str | None = None) -> ClipCaptions:
-    """Read the captions that people gave: any number for each clip.
+    """Read captions by humans: any number for each clip.
 
     Args:
         path: A file in UTF-8; "-" is standard input.
-        form: One of FORMS["references"]; by default it is told from the content.
+        form: One of FORMS["references"]; by default the format is detected from the content.
 
     Raises:
-        InputError: The file cannot be read, is of no such form, or holds no caption.
+        InputError: The file cannot be read, is not in this or a known format, or contains no captions.
     """
     return _read(path, form, REFERENCES)
 
 
 def read_predictions(path: Path, form: str | None = None) -> ClipCaptions:
-    """Read the captions that a system gave: one for each clip.
+    """Read the captions of a system: one for each clip.
 
     Args:
-        path: A file in UTF-8, also as `textcap caption` prints it; "-" is standard input.
-        form: One of FORMS["predictions"]; by default it is told from the content.
+        path: A file in UTF-8, such as the output of `textcap caption`; "-" is standard input.
+        form: One of FORMS["predictions"]; by default the format is detected from the content.
 
     Raises:
-        InputError: The file cannot be read, is of no such form, or holds no caption.
+        InputError: The file cannot be read, is not in this or a known format, or contains no captions.
     """
     return _read(path, form, PREDICTIONS)
 
 
 def check_form(form: str | None, role: str) -> None:
-    """Make sure that a form that was named exists; a role is REFERENCES or PREDICTIONS.
+    """Make sure that a format is known.
+
+    Args:
+        form: The format; None, which stands for detecting it, is always accepted.
+        role: REFERENCES or PREDICTIONS.
 
     Raises:
-        InputError: There is none of that name.
+        InputError: The format is unknown.
     """
     if form is not None and form not in FORMS[role]:
-        raise InputError(f"no form of {role} is called {form!r}", hint=f"one of {', '.join(FORMS[role])}")
+        raise InputError(f"unknown format of {role} {form!r}", hint=f"use one of {', '.join(FORMS[role])}")
 
 
 def _read(path: Path, form: str | None, role: str) -> ClipCaptions:
@@ -75,8 +78,8 @@ def _read(path: Path, form: str | None, role: str) -> ClipCaptions:
         other = PREDICTIONS if role == REFERENCES else REFERENCES
         hint = f"expected {_EXPECTED[role]}"
         if _recognise(source, other) is not None:
-            hint = "references come first, then predictions"
-        raise source.error(1, f"this is no form of {role} that textcap knows", hint=hint)
+            hint = "give references first, then predictions"
+        raise source.error(1, f"not a known format of {role}", hint=hint)
     single = role == PREDICTIONS
     return collect(source, found, _entries(source, found, single=single), single=single)
 

@@ -1,6 +1,6 @@
-"""The jars and data files behind the Java metrics: what each is, its hash, and where it belongs.
+"""Catalogue of the jars and data files of the Java programs: hash, size, licence and place in the cache of each.
 
-Knows no disk. Places are those of aac-metrics, so that either finds what the other has fetched.
+The places are those of aac-metrics, so that either package finds the files that the other has downloaded.
 """
 
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ WHEEL_BYTES = 104_312_215
 
 @dataclass(frozen=True)
 class JarFile:
-    """One file that a Java metric runs or reads."""
+    """One file that a Java program runs or reads."""
 
     program: JavaProgram
-    path: str  # below the folder `aac-metrics` of the cache, with slashes
+    path: str  # relative to the folder `aac-metrics` of the cache, with slashes
     sha256: str
     size_bytes: int
-    licence: str  # as its authors name it
-    packaged: str | None  # its path in the package pycocoevalcap; None where that lacks it
+    licence: str  # as its authors state it
+    packaged: str | None  # path in the package pycocoevalcap; None if the package does not contain the file
 
     @property
     def name(self) -> str:
-        """The file's name without folders."""
+        """The file name without folders."""
         return self.path.rpartition("/")[2]
 
 
@@ -44,7 +44,7 @@ _GPL = "GPL-3.0-or-later"
 _LGPL = "LGPL-2.1"
 _APACHE = "Apache-2.0"
 
-# SPICE's files stand in the order in which its manifest names them, which is that of its class path.
+# SPICE's files are in the order of the class path in its manifest.
 CATALOGUE: tuple[JarFile, ...] = (
     JarFile(
         "ptb",
@@ -92,7 +92,7 @@ CATALOGUE: tuple[JarFile, ...] = (
         "spice",
         "spice/lib/stanford-corenlp-3.6.0-models.jar",
         "d285157bd7887ee3018094b5dbae092e49088b023361ccdb550ee1daf9b2c9bd",
-        378_000_000,  # about
+        378_000_000,  # approximate
         _GPL,
         None,
     ),

@@ -1,7 +1,7 @@
-"""Download what the Java metrics need: the wheel of pycocoevalcap, and CoreNLP from Maven or in its own zip file.
+"""Download the files of the Java programs: the wheel of pycocoevalcap, and CoreNLP from Maven or as its zip file.
 
-Knows addresses and hashes, and no place of the cache that a metric reads from. What comes back are files to take
-jars from; one that was interrupted is taken up where it stopped.
+Returns files to take jars from; `jar_fetching` copies these into the cache. An interrupted download continues where it
+stopped.
 """
 
 from collections.abc import Iterator
@@ -17,13 +17,14 @@ from textcap.weights import DownloadProgress, Hub, own_cache_folder
 from textcap.weights.download import RemoteFile, download, download_unchecked
 from textcap.weights.hub import MAX_REDIRECTS, PassingFailure, check_status, host_of, redirect_of, request, wait
 
-FROM_HINT = "name what you have: textcap fetch metrics --from PATH"
-_HEAD_RETRIES = 2  # nothing is lost yet, and whoever has no network wants to hear of it soon
+FROM_HINT = "use files that you have: textcap fetch metrics --from PATH"
+_WHEEL_HINT = f"pip install 'textcap[jars]' and run this again, or {FROM_HINT}"
+_HEAD_RETRIES = 2  # few: nothing is downloaded yet, and without a network this should fail early
 
 
 @dataclass(frozen=True)
 class JarAddresses:
-    """Where to download from; each may be a mirror."""
+    """The addresses to download from; each may be a mirror."""
 
     wheel: str = f"{WHEEL_FOLDER}/{WHEEL}"
     maven: str = MAVEN_FOLDER  # the folder of CoreNLP 3.6.0
@@ -31,18 +32,18 @@ class JarAddresses:
 
 
 def download_wheel(hub: Hub, addresses: JarAddresses, progress: DownloadProgress | None) -> list[Candidate]:
-    """Download the wheel of pycocoevalcap and return what is in it.
+    """Download the wheel of pycocoevalcap and return its files of the catalogue.
 
     Raises:
-        DownloadError: It could not be had.
-        OSError: It cannot be written.
+        DownloadError: The download failed.
+        OSError: The wheel cannot be written to disk.
     """
     remote = RemoteFile(
         "pycocoevalcap", WHEEL, "1.2", jar_catalogue.WHEEL_SHA256, jar_catalogue.WHEEL_BYTES, addresses.wheel
     )
     path = _partial(WHEEL)
-    with _hinting():
-        _look(hub, remote)
+    with _offline_hint(_WHEEL_HINT):
+        _request_size(hub, remote)
         download(hub, remote, path, progress)
     return [one for one in candidates_in_zip(path) if (one.member or "").endswith(f"/{one.file.packaged}")]
 
@@ -53,39 +54,39 @@ def download_jar(
     """Download one jar of CoreNLP from Maven.
 
     Raises:
-        DownloadError: It could not be had.
-        OSError: It cannot be written.
+        DownloadError: The download failed.
+        OSError: The jar cannot be written to disk.
     """
     url = f"{addresses.maven}/{file.name}"
     unsized = RemoteFile("stanford-corenlp", file.name, "3.6.0", file.sha256, None, url)
     path = _partial(file.name)
-    with _hinting():
-        remote = replace(unsized, size_bytes=_look(hub, unsized))
+    with _offline_hint():
+        remote = replace(unsized, size_bytes=_request_size(hub, unsized))
         download(hub, remote, path, progress)
     return [Candidate(file, path)]
 
 
 def download_corenlp_zip(hub: Hub, addresses: JarAddresses, progress: DownloadProgress | None) -> list[Candidate]:
-    """Download the zip file of CoreNLP, whose own hash nobody publishes, and return what is in it.
+    """Download the zip file of CoreNLP, for which no hash is published, and return its files of the catalogue.
 
     Raises:
-        DownloadError: It could not be had, or is no whole zip file.
-        OSError: It cannot be written.
+        DownloadError: The download failed, or the result is not a complete zip file.
+        OSError: The zip file cannot be written to disk.
     """
     unsized = RemoteFile("CoreNLP", CORENLP_ZIP, "3.6.0", "", None, addresses.corenlp_zip)
     path = _partial(CORENLP_ZIP)
-    with _hinting():
-        remote = replace(unsized, size_bytes=_look(hub, unsized))
-    fresh_starts = 1 if path.exists() else 0  # what a crash left in it may be worth nothing
+    with _offline_hint():
+        remote = replace(unsized, size_bytes=_request_size(hub, unsized))
+    fresh_starts = 1 if path.exists() else 0  # an earlier run may have left a damaged part
     while True:
-        with _hinting():
+        with _offline_hint():
             download_unchecked(hub, remote, path, progress)
         try:
             return candidates_in_zip(path)
         except InputError as error:
             path.unlink(missing_ok=True)
             if not fresh_starts:
-                message = f"what {host_of(remote.url)} sent as {CORENLP_ZIP} is no whole zip file; deleted"
+                message = f"{CORENLP_ZIP} from {host_of(remote.url)} is not a complete zip file; deleted"
                 raise DownloadError(message, hint=f"try again later, or {FROM_HINT}") from error
             fresh_starts -= 1
 
@@ -96,12 +97,12 @@ def _partial(name: str) -> Path:
     return folder / f"{name}.textcap-partial"
 
 
-def _look(hub: Hub, remote: RemoteFile) -> int | None:
-    """Return a file's size as its server says it, which also says soon whether there is an answer at all."""
+def _request_size(hub: Hub, remote: RemoteFile) -> int | None:
+    """Return the size of a remote file in bytes, or None if its server does not say; fail early without a network."""
     failures = 0
     while True:
         try:
-            return _look_once(hub, remote)
+            return _request_size_once(hub, remote)
         except PassingFailure as error:
             if failures == min(hub.retries, _HEAD_RETRIES):
                 raise
@@ -109,7 +110,7 @@ def _look(hub: Hub, remote: RemoteFile) -> int | None:
             failures += 1
 
 
-def _look_once(hub: Hub, remote: RemoteFile) -> int | None:
+def _request_size_once(hub: Hub, remote: RemoteFile) -> int | None:
     url = remote.url
     for _ in range(MAX_REDIRECTS):
         with request(hub, "HEAD", url) as response:
@@ -125,10 +126,10 @@ def _look_once(hub: Hub, remote: RemoteFile) -> int | None:
 
 
 @contextmanager
-def _hinting() -> Iterator[None]:
-    """Name the way without a network in every error; what is said of a hub's settings is beside the point here."""
+def _offline_hint(remedy: str = FROM_HINT) -> Iterator[None]:
+    """Add to every download error what to do without a network, and drop hints about the settings of the hub."""
     try:
         yield
     except DownloadError as error:
         hint = error.hint if error.hint and "HF_" not in error.hint else "check the network and HTTPS_PROXY"
-        raise DownloadError(error.message, hint=f"{hint}, or {FROM_HINT}") from error
+        raise DownloadError(error.message, hint=f"{hint}, or {remedy}") from error

@@ -1,7 +1,6 @@
-"""Where the files of the Java metrics can be taken from on this machine: folders, jars, zip files, a package.
+"""Find files of the catalogue on this machine: in folders, jars, zip files and the package pycocoevalcap.
 
-Knows what files look like and writes none into their place. What comes back are streams to read, each one of a
-file that the catalogue names.
+The files are only read here; `jar_fetching` copies them into the cache.
 """
 
 import gzip
@@ -21,31 +20,31 @@ from textcap.errors import InputError
 from textcap.files import sha256_of_file
 from textcap.scoring.jar_catalogue import JarFile
 
-MOST_BYTES = 1 << 30  # of one file; the largest has 378 MB
+MOST_BYTES = 1 << 30  # limit for one file; the largest has 378 MB
 _BLOCK_BYTES = 1 << 20
 _WEB_PAGE = re.compile(rb"\s*<(!doctype|html|\?xml)\b", re.IGNORECASE)
-_AGAIN = "fetch it again"
+_AGAIN = "download it again"
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, gzip.BadGzipFile)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something that may be a file of the catalogue."""
+    """A file that may be one of the catalogue: its name matches, its hash is not yet checked."""
 
     file: JarFile
-    path: Path  # of the file, or of the zip file that it is in
-    member: str | None = None  # its name in that
+    path: Path  # the file, or the zip file that contains it
+    member: str | None = None  # its name in the zip file; None if it is not in one
 
     @property
     def label(self) -> str:
-        """How to name it."""
+        """The name of the candidate in messages."""
         return f"{self.path}:{self.member}" if self.member else str(self.path)
 
     def blocks(self) -> Iterator[bytes]:
-        """Read it, block by block.
+        """Yield the content in blocks.
 
         Raises:
-            InputError: It cannot be read to its end, or has no end.
+            InputError: The content cannot be read to its end, or is larger than `MOST_BYTES`.
         """
         n_bytes = 0
         try:
@@ -54,13 +53,13 @@ class Candidate:
                     n_bytes += len(block)
                     if n_bytes > MOST_BYTES:
                         raise InputError(
-                            f"{self.label} is larger than {MOST_BYTES:,} bytes, and no file of the metrics"
+                            f"{self.label} is larger than {MOST_BYTES:,} bytes, so it is not a file of the metrics"
                         )
                     yield block
         except _DAMAGED as error:
             raise InputError(f"{self.label} is damaged: {error}", hint=_AGAIN) from error
         except OSError as error:
-            raise InputError(f"cannot read {self.label}: {error.strerror or error}") from error
+            raise InputError(f"{self.label} cannot be read: {error.strerror or error}") from error
 
     @contextmanager
     def _open(self) -> Iterator[IO[bytes]]:
@@ -73,26 +72,26 @@ class Candidate:
 
 
 def find_candidates(sources: Iterable[Path]) -> list[Candidate]:
-    """Return what is in the files and folders that a user names.
+    """Return the files of the catalogue in the files and folders that the user named.
 
     Args:
-        sources: Jars, zip files and wheels that hold them, folders that hold either.
+        sources: Jars, zip files and wheels that contain jars, or folders that contain any of these.
 
     Raises:
-        InputError: One of them is not there, cannot be read, or holds nothing of use.
+        InputError: A source does not exist, cannot be read, or contains no file of the catalogue.
     """
     found = []
     for source in sources:
         inside = _in_folder(source) if source.is_dir() else _in_file(source)
         if not inside:
-            message = f"{source} holds none of the files that the metrics need"
-            raise InputError(message, hint=f"such as {', '.join(list(_by_name())[:3])}")
+            message = f"{source} contains none of the files that the metrics need"
+            raise InputError(message, hint=f"expected files such as {', '.join(list(_by_name())[:3])}")
         found += inside
     return found
 
 
 def packaged_candidate(file: JarFile) -> Candidate | None:
-    """Return a file as it lies in the installed package pycocoevalcap, which is not imported."""
+    """Return a file from the installed package pycocoevalcap, without importing it, or None if it is not there."""
     package = find_spec("pycocoevalcap")
     if file.packaged is None or package is None:
         return None
@@ -104,32 +103,32 @@ def packaged_candidate(file: JarFile) -> Candidate | None:
 
 
 def candidates_in_zip(path: Path) -> list[Candidate]:
-    """Return what a zip file holds of the catalogue.
+    """Return the files of the catalogue in a zip file.
 
     Raises:
-        InputError: It is no whole zip file.
+        InputError: The zip file is incomplete or damaged, or cannot be read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
     except _DAMAGED as error:
-        raise InputError(f"{path} is not a whole zip file", hint=_AGAIN) from error
+        raise InputError(f"{path} is not a complete zip file", hint=_AGAIN) from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     by_name = _by_name()
     inside = ((by_name.get(name.rpartition("/")[2]), name) for name in names)
     return [Candidate(file, path, name) for file, name in inside if file is not None]
 
 
 def check_whole(path: Path, label: str) -> None:
-    """Make sure that a file of unknown hash can be read to its end as what its catalogue entry is.
+    """Make sure that a file with an unknown hash is at least a complete jar or gzip file.
 
     Args:
-        path: A jar, or a file compressed by gzip, whatever its name.
-        label: How to name it.
+        path: The file, under any name.
+        label: Its name in messages.
 
     Raises:
-        InputError: It cannot.
+        InputError: The file is incomplete or damaged, or is another kind of file.
     """
     start = _start(path)
     if _WEB_PAGE.match(start):
@@ -143,7 +142,7 @@ def check_whole(path: Path, label: str) -> None:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
     except _DAMAGED as error:
-        raise InputError(f"{label} is damaged, or was not fetched to its end", hint=_AGAIN) from error
+        raise InputError(f"{label} is damaged or incomplete", hint=_AGAIN) from error
     if bad is not None:
         raise InputError(f"{label} is damaged at {bad}", hint=_AGAIN)
 
@@ -186,4 +185,4 @@ def _start(path: Path) -> bytes:
         with open(path, "rb") as stream:
             return stream.read(512)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error

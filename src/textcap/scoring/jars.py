@@ -1,7 +1,6 @@
-"""Find the jars of a Java metric in the cache, and make sure of every one before it is run.
+"""Find the jars of a Java program in the cache, and check the hash of each before it is run.
 
-Knows where they lie and what they should be, and fetches nothing. What comes back is a class path, and the hash
-of everything on it.
+Downloading them is left to `jar_fetching`.
 """
 
 import json
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import textcap.scoring.jar_catalogue as jar_catalogue
+from textcap.data.text import counted
 from textcap.errors import DependencyError, InputError
 from textcap.files import atomic_write_text, sha256_of_file, sha256_remembered
 from textcap.scoring.jar_catalogue import JarFile, JavaProgram
@@ -21,7 +21,7 @@ from textcap.weights import own_cache_folder
 FETCH = "textcap fetch metrics"
 PROGRAM_NAMES: dict[JavaProgram, str] = {"ptb": "the PTB tokenizer", "meteor": "METEOR", "spice": "SPICE"}
 _ENGINE = "textcap-engine.jar"
-# Of the jar that tools/build_engine.py builds; a new one needs a new value here.
+# Hash of the jar that tools/build_engine.py builds; update it together with the jar.
 _ENGINE_SHA256 = "984b98e1633ffbd363760c48885ea5f79a4d8f0bed65797a15b16e97e7a6de90"
 _GIVEN = "textcap-given.json"
 
@@ -30,45 +30,45 @@ JarState = Literal["right", "given", "wrong", "missing"]
 
 @dataclass(frozen=True)
 class Program:
-    """The jars of a Java metric, checked."""
+    """The checked jars of a Java program."""
 
     name: JavaProgram
     class_path: tuple[Path, ...]  # the program's own jar first
-    hashes: dict[str, str]  # SHA-256 of everything that is run or read, by its path in the cache folder
-    unknown: list[str]  # which of them the user gave without their being the known ones
+    hashes: dict[str, str]  # SHA-256 of every file that is run or read, by its path in the cache folder
+    unknown: list[str]  # files that the user gave and that are not the known ones, by their paths in the cache folder
 
     @property
     def class_path_argument(self) -> str:
-        """The class path as Java's option `-cp` takes it."""
+        """The class path in the form of Java's option `-cp`."""
         return os.pathsep.join(str(path) for path in self.class_path)
 
 
 @dataclass(frozen=True)
 class FoundJar:
-    """What the cache holds for one file of the catalogue."""
+    """The state of one file of the catalogue in the cache."""
 
     file: JarFile
-    path: Path  # where it belongs
+    path: Path  # its place in the cache
     state: JarState
-    sha256: str | None  # None where it is missing
+    sha256: str | None  # hash of the file in the cache; None if it is missing
 
 
 def metrics_folder() -> Path:
-    """Return the folder of the cache that aac-metrics keeps its jars in; it need not exist."""
+    """Return the folder in which aac-metrics keeps its jars; it need not exist."""
     named = os.environ.get("AAC_METRICS_CACHE_PATH")
     cache = os.path.expandvars(os.path.expanduser(named or "~/.cache"))
     return Path(os.path.abspath(cache)) / "aac-metrics"
 
 
 def look_at(file: JarFile, *, thorough: bool = False) -> FoundJar:
-    """Say what the cache holds for a file of the catalogue.
+    """Return the state of a file of the catalogue in the cache.
 
     Args:
         file: The file.
-        thorough: Read it even where its size and time say that it has not changed since it was last read.
+        thorough: Hash the file even if its size and time have not changed since it was last hashed.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: The file cannot be read.
     """
     path = metrics_folder().joinpath(*file.path.split("/"))
     if not path.is_file():
@@ -83,56 +83,56 @@ def look_at(file: JarFile, *, thorough: bool = False) -> FoundJar:
 
 
 def find_jars(program: JavaProgram) -> Program:
-    """Return the class path of a program, with every file of it checked.
+    """Return the jars of a program, after checking every file.
 
     Raises:
-        DependencyError: A file is missing, is not what it should be, or cannot be read.
+        DependencyError: A file is missing, has the wrong hash, or cannot be read.
     """
-    what = PROGRAM_NAMES[program]
+    title = PROGRAM_NAMES[program]
     try:
         found = [look_at(file) for file in jar_catalogue.CATALOGUE if file.program == program]
     except InputError as error:
-        raise DependencyError(f"{what}: {error.message}", hint=f"delete it, then: {FETCH}") from error
+        raise DependencyError(f"{title}: {error.message}", hint=f"delete it, then run: {FETCH}") from error
     missing = [one.path for one in found if one.state == "missing"]
     if missing:
-        rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise DependencyError(f"{what} lacks {missing[0]}{rest}", hint=FETCH)
+        rest = f" and {counted(len(missing) - 1, 'more file')}" if len(missing) > 1 else ""
+        raise DependencyError(f"{title} is missing {missing[0]}{rest}", hint=f"run: {FETCH}")
     for one in found:
         if one.state == "wrong":
-            message = f"{one.path} is not the file that {what} runs: its SHA-256 is {one.sha256}"
-            hint = f"{FETCH} replaces it; if it is meant to be used: {FETCH} --from {one.path}"
+            message = f"{one.path} is not the known file of {title}: its SHA-256 is {one.sha256}"
+            hint = f"to replace it, run: {FETCH}; to use it anyway, run: {FETCH} --from {one.path}"
             raise DependencyError(message, hint=hint)
     hashes = {one.file.path: one.sha256 for one in found if one.sha256 is not None}
-    # Every jar by its own name: what a manifest names is looked for beside the file that a link points to.
+    # Every jar is listed, as Java resolves the jars in a manifest relative to the target of a symbolic link.
     class_path = [one.path for one in found if one.path.suffix == ".jar"]
     if program == "spice":
         engine = engine_jar()
         class_path.append(engine)
         hashes[_ENGINE] = sha256_of_file(engine)
         if hashes[_ENGINE] != _ENGINE_SHA256:
-            message = f"{engine} is not the file that {what} runs: its SHA-256 is {hashes[_ENGINE]}"
-            raise DependencyError(message, hint="install textcap again")
+            message = f"{engine} is not the known file of {title}: its SHA-256 is {hashes[_ENGINE]}"
+            raise DependencyError(message, hint="reinstall textcap")
     for path in class_path:
         if os.pathsep in str(path):
-            message = f"Java cannot run {path}: its class paths are separated by {os.pathsep!r}"
+            message = f"Java cannot run {path}: class paths are separated by {os.pathsep!r}"
             raise DependencyError(message, hint="set AAC_METRICS_CACHE_PATH to another folder")
     return Program(program, tuple(class_path), hashes, [one.file.path for one in found if one.state == "given"])
 
 
 def engine_jar() -> Path:
-    """Return the script engine that SPICE writes its result with, where Java has none of its own.
+    """Return the jar of the script engine with which SPICE writes its result on a Java without one.
 
     Raises:
-        DependencyError: This installation lacks it.
+        DependencyError: The jar is missing from this installation.
     """
     path = Path(str(files("textcap"))) / "scoring" / "engine" / _ENGINE
     if not path.is_file():
-        raise DependencyError(f"this installation of textcap lacks {path}", hint="install it again")
+        raise DependencyError(f"{path} does not exist", hint="reinstall textcap")
     return path
 
 
 def given_files() -> dict[str, str]:
-    """Return the SHA-256 of the files that the user gave in place of the known ones, by their path in the cache."""
+    """Return the SHA-256 of the files that the user gave instead of the known ones, by their paths in the cache."""
     try:
         known = json.loads((metrics_folder() / _GIVEN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -143,7 +143,7 @@ def given_files() -> dict[str, str]:
 
 
 def remember_given(given: Mapping[str, str]) -> None:
-    """Write down which files the user gave.
+    """Record which files the user gave, so that they are accepted later.
 
     Args:
         given: SHA-256 by path in the cache.

@@ -1,6 +1,6 @@
-"""Captions from JSON: an object of captions by clip, COCO's forms, and JSON Lines.
+"""Captions from JSON: an object of captions by clip, the formats of COCO, and JSON Lines.
 
-Knows no files. Yields entries with the line that each comes from, which the json module alone does not say.
+Yields entries with their line numbers, which the json module does not provide.
 """
 
 import json
@@ -14,8 +14,8 @@ from textcap.scoring.entries import Entry, quoted
 
 PLAIN, COCO, LINES = "plain", "coco", "jsonl"
 
-# The first of these that a record has names the clip. COCO's annotations have an "id" of their own, and what is
-# captioned is their "image_id".
+# The first of these keys in a record names the clip. "image_id" comes first because COCO's annotations also have an
+# "id", which is that of the annotation.
 _NAME_KEYS = ("image_id", "file_name", "path", "id")
 _CAPTION_KEYS = ("captions", "caption")
 _EXPECTED_RECORD = 'expected an object with "id" or "file_name" and "caption" or "captions"'
@@ -25,9 +25,9 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def recognise_json(text: str) -> str | None:
-    """Return the form of a text of JSON, or None when it is another kind of text.
+    """Return the format of a JSON text, or None if the text is not JSON.
 
-    Text that begins like JSON and is broken counts as JSON; it is told when it is read.
+    Text that begins like JSON but is broken counts as JSON, so that reading it reports the error.
     """
     if not text.lstrip().startswith(("{", "[")):
         return None
@@ -38,7 +38,7 @@ def recognise_json(text: str) -> str | None:
         try:
             is_record = isinstance(json.loads(first), dict)
         except (ValueError, RecursionError):
-            # A name can begin with a bracket, but then a tab follows it in its line.
+            # In a text file of path, tab, caption a path may begin with a bracket; the tab tells them apart.
             return None if "\t" in first.strip() else PLAIN
         return LINES if is_record else PLAIN
     if isinstance(document, list):
@@ -52,13 +52,14 @@ def recognise_json(text: str) -> str | None:
 
 
 def json_entries(source: TextFile, form: str) -> Iterator[Entry]:
-    """Yield what a text of JSON says of each clip.
+    """Yield the clips and captions of a JSON text.
 
     Args:
+        source: The file.
         form: PLAIN, COCO or LINES.
 
     Raises:
-        InputError: It is not JSON, or not of this form, with the line.
+        InputError: The text is not JSON or not in this format; the message names the line.
     """
     if form == LINES:
         yield from _line_entries(source)
@@ -67,7 +68,7 @@ def json_entries(source: TextFile, form: str) -> Iterator[Entry]:
     start = _skip(source.text, 0)
     if form == PLAIN:
         if not isinstance(document, dict):
-            raise source.error(1, "expected an object of captions by the clips' names")
+            raise source.error(1, "expected an object with the captions of each clip by its name")
         yield from _plain_entries(source, start)
     elif isinstance(document, list):
         yield from _record_entries(source, start, None)
@@ -78,7 +79,7 @@ def json_entries(source: TextFile, form: str) -> Iterator[Entry]:
 
 
 class _LineCounter:
-    """Turns positions in a text, which have to rise, into lines."""
+    """Converts positions in a text to line numbers; the positions must not decrease."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -98,30 +99,30 @@ def _plain_entries(source: TextFile, start: int) -> Iterator[Entry]:
 
 
 def _coco_entries(source: TextFile, start: int) -> Iterator[Entry]:
-    places = {name: position for name, _, position in _members(source.text, start)}
-    known: set[str] | None = None
-    if "images" in places:
-        known = set()
+    positions = {name: position for name, _, position in _members(source.text, start)}
+    image_ids: set[str] | None = None
+    if "images" in positions:
+        image_ids = set()
         lines = _LineCounter(source.text)
-        if source.text[places["images"]] != "[":
-            raise source.error(lines.line_of(places["images"]), 'expected a list for "images"')
-        for image, position in _elements(source.text, places["images"]):
+        if source.text[positions["images"]] != "[":
+            raise source.error(lines.line_of(positions["images"]), 'expected a list for "images"')
+        for image, position in _elements(source.text, positions["images"]):
             line = lines.line_of(position)
             if not isinstance(image, dict):
                 raise source.error(line, f'expected an object with "id", found {_kind(image)}')
             name = _name_of(source, line, "id", image.get("id"))
-            known.add(name)
+            image_ids.add(name)
             file_name = image.get("file_name")
-            # An image without annotations is a clip without references, and has to be told.
+            # An image without annotations is a clip without references, which `matching` reports.
             yield Entry(name, [], line, names={"file_name": file_name} if isinstance(file_name, str) else {})
-    yield from _record_entries(source, places["annotations"], known)
+    yield from _record_entries(source, positions["annotations"], image_ids)
 
 
-def _record_entries(source: TextFile, start: int, known: set[str] | None) -> Iterator[Entry]:
+def _record_entries(source: TextFile, start: int, image_ids: set[str] | None) -> Iterator[Entry]:
     lines = _LineCounter(source.text)
     for record, position in _elements(source.text, start):
         entry = _record_entry(source, lines.line_of(position), record)
-        if known is not None and entry.id not in known:
+        if image_ids is not None and entry.id not in image_ids:
             raise source.error(entry.line, f'{quoted(entry.id)} is not among the "images"')
         yield entry
 
@@ -132,7 +133,7 @@ def _line_entries(source: TextFile) -> Iterator[Entry]:
         document = json.loads(source.text)
     except (ValueError, RecursionError):
         pass
-    if isinstance(document, dict):  # a single record may be spread over lines
+    if isinstance(document, dict):  # a single record may span several lines
         yield _record_entry(source, 1, document)
         return
     for number, line in enumerate(LINE_ENDS.split(source.text), start=1):
@@ -146,14 +147,15 @@ def _record_entry(source: TextFile, line: int, record: Any) -> Entry:
     if not _is_record(record):
         found = ", ".join(quoted(key) for key in list(record)[:6]) or "nothing"
         raise source.error(line, f"{_EXPECTED_RECORD}, found {found}")
-    twice = [key for key in _CAPTION_KEYS if key in record]
-    if len(twice) > 1:
-        raise source.error(line, f"both {quoted(twice[0])} and {quoted(twice[1])} are given", hint="keep one of them")
+    caption_keys = [key for key in _CAPTION_KEYS if key in record]
+    if len(caption_keys) > 1:
+        message = f"both {quoted(caption_keys[0])} and {quoted(caption_keys[1])} are given"
+        raise source.error(line, message, hint="keep one of them")
     key = next(key for key in _NAME_KEYS if key in record)
     name = _name_of(source, line, key, record[key])
-    caption_key = next(key for key in _CAPTION_KEYS if key in record)
+    caption_key = caption_keys[0]
     captions = _captions_of(source, line, name, record[caption_key])
-    # "caption" may come again for the same clip with another caption, as in COCO; a whole list of them may not.
+    # As in COCO, a clip may have several records with one "caption" each, but only one with a list of captions.
     return Entry(name, captions, line, once=name if isinstance(record[caption_key], list) else None)
 
 
@@ -164,7 +166,7 @@ def _is_record(document: dict[str, Any]) -> bool:
 def _name_of(source: TextFile, line: int, key: str, value: Any) -> str:
     if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
         return str(value)
-    raise source.error(line, f'expected a text or a whole number for "{key}", found {_kind(value)}')
+    raise source.error(line, f'expected a string or an integer for "{key}", found {_kind(value)}')
 
 
 def _captions_of(source: TextFile, line: int, name: str, value: Any) -> list[str]:
@@ -179,7 +181,7 @@ def _captions_of(source: TextFile, line: int, name: str, value: Any) -> list[str
 def _kind(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
-    kinds = {str: "a text", list: "a list", dict: "an object"}
+    kinds = {str: "a string", list: "a list", dict: "an object"}
     return next((name for kind, name in kinds.items() if isinstance(value, kind)), "a number")
 
 
@@ -188,39 +190,41 @@ def _parse(source: TextFile, text: str, first_line: int) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
-        message = f"not JSON from column {error.colno} on: {error.msg[:1].lower()}{error.msg[1:]}"
+        message = f"not valid JSON at column {error.colno}: {error.msg[:1].lower()}{error.msg[1:]}"
         raise source.error(line, message) from error
     except RecursionError as error:
-        raise source.error(first_line, "lists within lists, too deep to be captions") from error
-    except ValueError as error:  # a number of thousands of digits
-        raise InputError(f"{source.name}: cannot be read as JSON: {error}") from error
+        raise source.error(first_line, "nested too deeply to be captions") from error
+    except ValueError as error:  # a number with thousands of digits
+        raise InputError(f"{source.name} cannot be read as JSON: {error}") from error
 
 
 def _members(text: str, start: int) -> Iterator[tuple[str, Any, int]]:
-    """Yield key, value and position of the value for each member of an object, repeated keys too.
+    """Yield key, value and position of the value for each member of an object, including repeated keys.
 
-    The text has to be valid: it was parsed before.
+    Args:
+        text: Valid JSON: it was parsed before.
+        start: Position of the object's opening brace.
     """
     position = _skip(text, start + 1)
     while text[position] != "}":
         key, position = _DECODER.raw_decode(text, position)
-        place = _skip(text, _skip(text, position) + 1)  # behind the colon
-        value, position = _DECODER.raw_decode(text, place)
-        yield key, value, place
-        position = _behind_comma(text, position)
+        value_start = _skip(text, _skip(text, position) + 1)  # after the colon
+        value, position = _DECODER.raw_decode(text, value_start)
+        yield key, value, value_start
+        position = _after_comma(text, position)
 
 
 def _elements(text: str, start: int) -> Iterator[tuple[Any, int]]:
-    """Yield value and position for each element of a list, in a text that was parsed before."""
+    """Yield value and position of each element of the list that starts at a position of valid JSON."""
     position = _skip(text, start + 1)
     while text[position] != "]":
-        place = position
-        value, position = _DECODER.raw_decode(text, place)
-        yield value, place
-        position = _behind_comma(text, position)
+        value_start = position
+        value, position = _DECODER.raw_decode(text, value_start)
+        yield value, value_start
+        position = _after_comma(text, position)
 
 
-def _behind_comma(text: str, position: int) -> int:
+def _after_comma(text: str, position: int) -> int:
     position = _skip(text, position)
     return _skip(text, position + 1) if text[position] == "," else position
 

@@ -1,7 +1,7 @@
-"""Find the prediction of each system for each clip that has references, and tell what does not fit.
+"""Match the predictions of each system with the references of the same clip, and report what does not match.
 
-Knows no files and no metrics. Returns captions in lists of equal length; a part of the clips is only ever returned
-when that was allowed, and then with how many of how many.
+Returns lists of captions of equal length. If some clips do not match, the others are returned only if that is allowed,
+with a note of how many they are.
 """
 
 import difflib
@@ -11,15 +11,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from textcap.data.text import counted
 from textcap.errors import InputError
 from textcap.scoring.csv_forms import AUDIOCAPS
 from textcap.scoring.entries import ClipCaptions, quoted
 
-_SHOWN = 3  # names of each kind of problem
-_NEAR_MISSES = 2
-_NEAR_ENOUGH = 0.7
+_SHOWN = 3  # names that a message lists for each kind of problem
+_NEAR_MISSES = 2  # similar names that a message lists for each of these
+_MIN_SIMILARITY = 0.7  # of a similar name, as difflib measures it
 _COMPARED_CHARACTERS = 100
-_COMPARED_NAMES = 20_000  # a second's work
+_COMPARED_NAMES = 20_000  # takes about a second
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,5}$")
 
 
@@ -28,14 +29,14 @@ class Matched:
     """References and predictions of the same clips, in the order of the references.
 
     Attributes:
-        ids: The clips as the references name them; where they have several kinds of names, that of the first
-            system's predictions.
-        references: Captions of each clip, at least one and none of them empty.
-        predictions: For each system one caption for each clip; it may be empty.
-        n_references: Clips in the file of references, scored or not.
-        by_base_name: Some names fit only without their folders.
-        notes: Lines to show about how names were matched.
-        problems: Lines to show about what does not fit; empty when all of it does.
+        ids: Names of the clips, as in the references; if a clip has several kinds of names, the kind that the first
+            system's predictions use.
+        references: Captions of each clip: at least one, none of them empty.
+        predictions: For each system, one caption of each clip, which may be empty.
+        n_references: Number of clips in the file of references, scored or not.
+        by_base_name: Whether some names match only without their folders.
+        notes: Lines to print about how names were matched.
+        problems: Lines to print about what does not match; empty if everything does.
     """
 
     ids: list[str]
@@ -48,21 +49,21 @@ class Matched:
 
 
 def match(references: ClipCaptions, systems: Sequence[ClipCaptions], *, allow_missing: bool) -> Matched:
-    """Match the predictions of systems with references by the names of their clips.
+    """Match predictions with references by the names of their clips.
 
-    Names match exactly, else by base name (without folders, composed Unicode) where it is unique on both sides;
-    those of AudioCaps's table also without extension.
+    Names match exactly, else by base name (without folders, in composed Unicode) if it is unique on both sides. Names
+    in AudioCaps' table also match without extension.
 
     Args:
-        references: What `read_references` returned.
-        systems: What `read_predictions` returned for each system.
-        allow_missing: Go on with what fits all systems. Then clips without prediction, without reference or
-            with empty references only are left out, empty references too, of repeated clips the first counts, and
-            empty predictions are kept as they are.
+        references: Result of `read_references`.
+        systems: Result of `read_predictions` for each system.
+        allow_missing: Score the clips that match in all systems. Clips without prediction or without a non-empty
+            reference are skipped, and so are empty references. Of repeated clips the first counts. Empty predictions
+            are kept.
 
     Raises:
-        InputError: Something does not fit and that was not allowed, or no clip fits.
-        ValueError: There is no system.
+        InputError: Something does not match and `allow_missing` is not set, or no clip matches.
+        ValueError: `systems` is empty.
     """
     if not systems:
         raise ValueError("match needs the predictions of at least one system")
@@ -73,7 +74,7 @@ def match(references: ClipCaptions, systems: Sequence[ClipCaptions], *, allow_mi
         problems += _system_problems(references, system, pairing)
     clips = [clip for clip in kept if kept[clip] and all(clip in pairing.found for pairing in pairings)]
     if problems and not allow_missing:
-        hint = "mend the files, or score what fits with --allow-missing"
+        hint = "fix the files, or use --allow-missing to score the clips that match"
         raise InputError("; ".join(problems), hint=hint)
     if not clips:
         raise InputError("; ".join([*problems, "no clip is left to score"]))
@@ -99,16 +100,16 @@ def match(references: ClipCaptions, systems: Sequence[ClipCaptions], *, allow_mi
 
 @dataclass(frozen=True)
 class _Pairing:
-    """Which predictions of one system belong to which clip."""
+    """The predictions of one system by clip."""
 
-    found: dict[str, list[str]]  # clip -> names of its predictions; one, unless a clip has several names of a kind
-    labels: dict[str, str]  # clip -> its name of the kind that the predictions use
-    unused: list[str]  # names of predictions
-    n_by_base_name: int
+    found: dict[str, list[str]]  # clip -> names of its predictions; one, unless a clip has several names of one kind
+    labels: dict[str, str]  # clip -> its name, of the kind that the predictions use
+    unused: list[str]  # names of the predictions that match no clip
+    n_by_base_name: int  # predictions whose name matches only by base name
 
 
 def _pair(references: ClipCaptions, system: ClipCaptions) -> _Pairing:
-    """Pair by the kind of name that fits most predictions; ids before other names when they fit equally many."""
+    """Pair by the kind of name that matches most predictions; ids win a tie."""
     kinds = [{clip: clip for clip in references.captions}, *references.names.values()]
     without_extension = references.form == AUDIOCAPS
     pairings = [_pair_by(names, system, without_extension=without_extension) for names in kinds]
@@ -116,18 +117,23 @@ def _pair(references: ClipCaptions, system: ClipCaptions) -> _Pairing:
 
 
 def _pair_by(names: dict[str, str], system: ClipCaptions, *, without_extension: bool) -> _Pairing:
-    """Pair with the clips that `names` stands for.
+    """Pair predictions with clips by one kind of name.
 
-    A base name that two names of a side share is not used, though one of the two may match exactly: the other could
+    A base name that two names of one side share is not used, even if one of the two matches exactly: the other could
     be meant.
+
+    Args:
+        names: The clip of each name of this kind.
+        system: The predictions.
+        without_extension: Whether predictions may add a file extension to these names.
     """
     base_names = {name: _base_name(name) for name in names}
-    of_base_name = {base: name for name, base in base_names.items()}
+    by_base_name = {base: name for name, base in base_names.items()}
     n_references = Counter(base_names.values())
     predicted = {name: _base_name(name) for name in system.captions}
     if without_extension:
         predicted = {
-            name: base if base in of_base_name else _EXTENSION.sub("", base) for name, base in predicted.items()
+            name: base if base in by_base_name else _EXTENSION.sub("", base) for name, base in predicted.items()
         }
     n_predictions = Counter(predicted.values())
     found: dict[str, list[str]] = {}
@@ -138,8 +144,8 @@ def _pair_by(names: dict[str, str], system: ClipCaptions, *, without_extension: 
         label: str | None = name
         if name not in names:
             is_unique = base != "" and n_references[base] == n_predictions[base] == 1
-            label = of_base_name[base] if is_unique else None
-            # A missing extension is how AudioCaps names its clips; only other differences are worth a word.
+            label = by_base_name[base] if is_unique else None
+            # AudioCaps' own names have no extension, so only other differences are counted.
             bare = _EXTENSION.sub("", name) if without_extension else name
             n_by_base_name += is_unique and label not in (name, bare)
         if label is None:
@@ -151,7 +157,7 @@ def _pair_by(names: dict[str, str], system: ClipCaptions, *, without_extension: 
 
 
 def _base_name(name: str) -> str:
-    # Both separators: predictions may come from a Windows machine. Macs hand out names in decomposed Unicode.
+    # Both separators, as predictions may come from Windows; composed Unicode, as macOS decomposes file names.
     base = re.split(r"[/\\]", name)[-1]
     return unicodedata.normalize("NFC", base)
 
@@ -161,7 +167,8 @@ def _reference_problems(references: ClipCaptions) -> list[str]:
     problems = []
     if references.repeated:
         listing = _list(f"{quoted(clip)} again in line {line}" for clip, line in references.repeated.items())
-        problems.append(f"{references.path} gives {_count(references.repeated, 'clip')} more than once: {listing}")
+        counted_clips = counted(len(references.repeated), "clip")
+        problems.append(f"{references.path} contains {counted_clips} more than once: {listing}")
     has_words = {clip: [bool(text.strip()) for text in texts] for clip, texts in references.captions.items()}
     partly = [clip for clip, words in has_words.items() if any(words) and not all(words)]
     if partly:
@@ -179,27 +186,28 @@ def _system_problems(references: ClipCaptions, system: ClipCaptions, pairing: _P
     missing = [clip for clip in references.captions if clip not in pairing.found]
     if missing:
         listing = _list(_with_near_misses(missing, pairing.unused))
-        counted = f"{len(missing):,} of {len(references.captions):,} clips of {references.path}"
-        problems.append(f"{system.path} has no prediction for {counted}: {listing}")
+        share = f"{len(missing):,} of {len(references.captions):,} clips of {references.path}"
+        problems.append(f"{system.path} has no prediction for {share}: {listing}")
     if pairing.unused:
-        # Those that have a prediction come last, but they come: it may be this name that was meant for one of them.
+        # Clips that have a prediction come last, but are compared too: an unused name may be meant for one of them.
         clips = [*missing, *(clip for clip in references.captions if clip in pairing.found)]
         listing = _list(_with_near_misses(pairing.unused, clips))
-        counted = f"{len(pairing.unused):,} of {len(system.captions):,} predictions of {system.path}"
-        problems.append(f"{references.path} has no reference for {counted}: {listing}")
-    twice = [f"{quoted(name)} again in line {line}" for name, line in system.repeated.items()]
-    twice += [" and ".join(map(quoted, names[:2])) for names in pairing.found.values() if len(names) > 1]
-    if twice:
-        problems.append(f"{system.path} gives {_count(twice, 'clip')} more than once: {_list(twice)}")
+        share = f"{len(pairing.unused):,} of {len(system.captions):,} predictions of {system.path}"
+        problems.append(f"{references.path} has no reference for {share}: {listing}")
+    repeated = [f"{quoted(name)} again in line {line}" for name, line in system.repeated.items()]
+    repeated += [" and ".join(map(quoted, names[:2])) for names in pairing.found.values() if len(names) > 1]
+    if repeated:
+        counted_clips = counted(len(repeated), "clip")
+        problems.append(f"{system.path} contains {counted_clips} more than once: {_list(repeated)}")
     empty = [name for name, texts in system.captions.items() if not texts[0].strip()]
     if empty:
-        counted = f"{len(empty):,} of {len(system.captions):,} predictions"
-        problems.append(f"{system.path} has empty captions in {counted}: {_list(map(quoted, empty))}")
+        share = f"{len(empty):,} of {len(system.captions):,} predictions"
+        problems.append(f"{system.path} has empty captions in {share}: {_list(map(quoted, empty))}")
     return problems
 
 
 def _with_near_misses(names: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Return the names in quotes, those that will be shown with the names of the other side that are nearest."""
+    """Return the names; those that a message will show are quoted, with the most similar names of the other side."""
     keys: dict[str, list[str]] = {}
     for other in others[:_COMPARED_NAMES]:
         keys.setdefault(_comparable(other), []).append(other)
@@ -207,13 +215,14 @@ def _with_near_misses(names: Sequence[str], others: Sequence[str]) -> list[str]:
     for name in names[:_SHOWN]:
         key = _comparable(name)
         same = keys.get(key) or []
-        near = same or [keys[k][0] for k in difflib.get_close_matches(key, keys, _NEAR_MISSES, _NEAR_ENOUGH)]
+        near = same or [keys[k][0] for k in difflib.get_close_matches(key, keys, _NEAR_MISSES, _MIN_SIMILARITY)]
         note = f" (near: {', '.join(map(quoted, near[:_NEAR_MISSES]))})" if near else ""
         listed.append(f"{quoted(name)}{note}")
     return [*listed, *names[_SHOWN:]]
 
 
 def _comparable(name: str) -> str:
+    """Return a name in a form in which near misses are equal or similar."""
     return _EXTENSION.sub("", _base_name(name)).casefold().strip()[:_COMPARED_CHARACTERS]
 
 
@@ -221,7 +230,3 @@ def _list(items: Iterable[str]) -> str:
     listed = list(items)
     more = f" and {len(listed) - _SHOWN:,} more" if len(listed) > _SHOWN else ""
     return ", ".join(listed[:_SHOWN]) + more
-
-
-def _count(items: Sequence[object] | dict[str, int], noun: str) -> str:
-    return f"{len(items):,} {noun}{'' if len(items) == 1 else 's'}"

@@ -1,6 +1,6 @@
-"""How much memory this machine has to give, within the limits of its container, and what of it Java gets as heap.
+"""Determine the memory that is available, within the limits of a container, and the heap that Java gets of it.
 
-Knows Linux's files and asks the system elsewhere. What comes back is in MB (1,048,576 bytes), as Java counts.
+All sizes are in MB of 1,048,576 bytes, as in Java's options.
 """
 
 import os
@@ -9,51 +9,51 @@ from pathlib import Path, PurePosixPath
 from textcap.scoring.java_errors import JavaError
 
 _MB = 1 << 20
-# In an unlimited group the first version says a number near 2**63, the second says "max".
+# For an unlimited group, version 1 of control groups gives a number near 2**63; version 2 gives "max".
 _UNLIMITED = 1 << 60
 
 
 def available_mb(root: Path = Path("/")) -> int | None:
-    """Return what may be taken now without swapping, or None where the system does not tell.
+    """Return the memory in MB that can be allocated now without swapping, or None if the system does not report it.
 
     Args:
-        root: Where `proc` and `sys` lie.
+        root: The folder that contains `proc` and `sys`.
     """
     bounds = [value for value in (_machine_bytes(root), _group_bytes(root)) if value is not None]
     if not bounds and root == Path("/"):
-        bounds = _half_of_all()
+        bounds = _half_of_total()
     return max(0, min(bounds)) // _MB if bounds else None
 
 
 def heap_mb(wanted_mb: int, least_mb: int) -> int:
-    """Return how much heap to give a program, in MB: what it wants, or as much as the machine has now.
+    """Return the heap for a program in MB: what it can use, or as much as is available.
 
     Args:
-        wanted_mb: More than this would not help.
-        least_mb: Less than this would fail.
+        wanted_mb: The most that the program can use.
+        least_mb: The least with which the program works.
 
     Raises:
-        JavaError: There is less.
+        JavaError: Less than `least_mb` is available.
     """
     heaps = heaps_mb((wanted_mb, least_mb))
     if heaps is None:
-        message = f"needs {least_mb * 4 // 3:,} MB of memory, and {available_mb() or 0:,} MB are free"
-        raise JavaError(message, problem="no memory", hint="end other programs, or use a machine with more")
+        message = f"Java needs {least_mb * 4 // 3:,} MB of memory, but only {available_mb() or 0:,} MB are free"
+        raise JavaError(message, problem="no memory", hint="close other programs, or use a machine with more memory")
     return heaps[0]
 
 
 def heaps_mb(*bounds_mb: tuple[int, int]) -> list[int] | None:
-    """Share out the memory that the machine has now among programs that run at the same time.
+    """Divide the available memory among programs that run at the same time.
 
     Args:
-        bounds_mb: For each program the heap that it wants, and the least that it can do with.
+        bounds_mb: For each program, the largest heap that it can use and the smallest with which it works, in MB.
 
     Returns:
-        A heap for each, or None where they do not fit together.
+        The heap of each program in MB, or None if they do not fit together.
     """
     available = available_mb()
     wanted, least = (sum(column) for column in zip(*bounds_mb, strict=True))
-    # Java takes memory beside its heap: for code, classes and threads.
+    # Besides its heap, Java needs memory for code, classes and threads.
     total = wanted if available is None else min(wanted, available * 3 // 4)
     if total < least:
         return None
@@ -70,7 +70,7 @@ def _machine_bytes(root: Path) -> int | None:
 
 
 def _group_bytes(root: Path) -> int | None:
-    """Return what the control groups of this process leave it; every group above it may be the tighter one."""
+    """Return the bytes that the control groups of this process leave: the least of its own group and those above."""
     least = None
     for line in _lines(root / "proc" / "self" / "cgroup"):
         _, controllers, name = (line.split(":", 2) + ["", ""])[:3]
@@ -80,7 +80,7 @@ def _group_bytes(root: Path) -> int | None:
             base, limit, used = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
         else:
             continue
-        # Inside a container the name may be that of the machine outside, and then only the top is there.
+        # In a container the name may be that on the host, and then only the top group exists.
         inside = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
         for depth in range(len(inside) + 1):
             left = _left_in(base.joinpath(*inside[:depth]), limit, used)
@@ -93,12 +93,12 @@ def _left_in(folder: Path, limit: str, used: str) -> int | None:
     most, now = _number(folder / limit), _number(folder / used)
     if most is None or most >= _UNLIMITED:
         return None
-    # Files that were read stay in memory and count as used, but give way.
-    kept = sum(int(line.split()[1]) for line in _lines(folder / "memory.stat") if line.startswith("inactive_file "))
-    return most - max(0, (now or 0) - kept)
+    # Cached files count as used, but are dropped when memory is needed.
+    cached = sum(int(line.split()[1]) for line in _lines(folder / "memory.stat") if line.startswith("inactive_file "))
+    return most - max(0, (now or 0) - cached)
 
 
-def _half_of_all() -> list[int]:
+def _half_of_total() -> list[int]:
     try:
         return [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2]
     except (AttributeError, OSError, ValueError):  # Windows has no sysconf

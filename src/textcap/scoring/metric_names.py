@@ -1,7 +1,4 @@
-"""The metrics by name, what each is made of, and the groups that people ask for.
-
-Knows no numbers. Names are those of aac-metrics.
-"""
+"""Names, titles, groups and dependencies of the metrics. The names are those of aac-metrics."""
 
 import difflib
 from collections.abc import Sequence
@@ -20,7 +17,7 @@ VOCAB = (
     "vocab.f1",
     "vocab.jaccard",
 )
-# In the order of tables. "vocab" stands for all of VOCAB.
+# In the order in which tables list them. "vocab" stands for all of VOCAB.
 METRICS = (
     *BLEU,
     "meteor",
@@ -59,22 +56,24 @@ TITLES = {
 GROUPS = {
     "default": (*BLEU, "meteor", "rouge_l", "cider_d", "spice", "spider"),
     "bleu": BLEU,
-    "dcase": ("meteor", "cider_d", "spice", "spider", "spider_fl", "sbert_sim", "fer", "fense", "vocab"),  # of 2024
+    "dcase": ("meteor", "cider_d", "spice", "spider", "spider_fl", "sbert_sim", "fer", "fense", "vocab"),  # DCASE 2024
     "all": METRICS,
 }
-# What is computed from other metrics, clip by clip.
+# Metrics that are computed from two others, clip by clip.
 PARTS = {
     "spider": ("cider_d", "spice"),
     "spider_fl": ("spider", "fer"),
     "fense": ("sbert_sim", "fer"),
 }
+# Metrics that aac-metrics computes, or has the model code of. METEOR and SPICE are Java programs, started by textcap.
+FROM_AAC_METRICS = frozenset({*BLEU, "rouge_l", "cider_d", "vocab", "sbert_sim", "fer"})
 
 
 def parse_metrics(text: str) -> list[str]:
-    """Return the metrics that a list with commas names, each once, in the order of tables.
+    """Return the metrics in a comma-separated list of metrics and groups, each once, in the order of tables.
 
     Raises:
-        InputError: A name is unknown, or there is none.
+        InputError: A name is unknown, or the list is empty.
     """
     wanted: set[str] = set()
     for word in text.split(","):
@@ -85,19 +84,24 @@ def parse_metrics(text: str) -> list[str]:
             raise _unknown(name)
         wanted |= set(GROUPS.get(name, (name,)))
     if not wanted:
-        raise InputError("no metric is named", hint=f"name some of {', '.join((*METRICS, *GROUPS))}")
+        raise InputError("no metric is given", hint=f"use some of {', '.join((*METRICS, *GROUPS))}")
     return [name for name in METRICS if name in wanted]
 
 
 def with_parts(names: Sequence[str]) -> list[str]:
-    """Return the metrics to compute for some, with those that they are made of, in the order of tables."""
+    """Return these metrics and those that they are computed from, in the order of tables."""
     wanted = set(names)
-    for _ in PARTS:  # SPIDEr-FL is made of SPIDEr
+    for _ in PARTS:  # repeated because SPIDEr-FL is computed from SPIDEr, which is itself combined
         wanted |= {part for name in wanted for part in PARTS.get(name, ())}
     return [name for name in METRICS if name in wanted]
 
 
+def need_aac_metrics(names: Sequence[str]) -> bool:
+    """Return whether none of these metrics can be computed without aac-metrics."""
+    return bool(names) and all(FROM_AAC_METRICS.intersection(with_parts([name])) for name in names)
+
+
 def _unknown(name: str) -> InputError:
     near = difflib.get_close_matches(name, [*METRICS, *GROUPS], n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join((*METRICS, *GROUPS))}"
-    return InputError(f"no metric is called {name!r}", hint=hint)
+    hint = f"did you mean {near[0]}?" if near else f"use some of {', '.join((*METRICS, *GROUPS))}"
+    return InputError(f"unknown metric {name!r}", hint=hint)

@@ -1,7 +1,7 @@
-"""Score captions against references, with every metric on its own: what one lacks costs the others nothing.
+"""Score captions against references with every requested metric.
 
-Knows which metrics there are and where each is computed. Starts METEOR and SPICE side by side with the rest, and
-leaves no process behind. Returns a value or a reason for each.
+The metrics are independent: one that cannot be computed gets a reason, and the others are unaffected. METEOR and SPICE
+run as Java processes beside the metrics in Python; none of them outlives the call.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +20,7 @@ from textcap.scoring.jar_catalogue import JavaProgram
 from textcap.scoring.jars import Program, find_jars
 from textcap.scoring.java import Java, find_java
 from textcap.scoring.memory import heaps_mb
-from textcap.scoring.metric_names import BLEU, VOCAB, with_parts
+from textcap.scoring.metric_names import BLEU, VOCAB, need_aac_metrics, with_parts
 from textcap.scoring.processes import Runs
 from textcap.scoring.programs import METEOR_HEAP_MB, meteor_counts, tokenize
 from textcap.scoring.results import (
@@ -40,10 +40,10 @@ class ScoreSettings:
     """How to score.
 
     Attributes:
-        java: The program `java` to use; None looks for one.
-        spice_timeout_s: After how long SPICE is stopped; None waits for it.
-        cache_folder: Where captions that SPICE has parsed are kept; None keeps none.
-        device: Where the models of FENSE run, in torch's words.
+        java: Path or name of the `java` program to run; None searches for one.
+        spice_timeout_s: Seconds after which SPICE is stopped; None sets no limit.
+        cache_folder: Folder that keeps the captions SPICE has parsed, for later runs; None keeps nothing.
+        device: Where the models of FENSE run, as torch names devices.
     """
 
     java: str | None = None
@@ -62,28 +62,31 @@ def score_systems(
     settings: ScoreSettings | None = None,
     progress: Progress | None = None,
 ) -> Scoring:
-    """Score sets of predictions for the same clips.
+    """Score the predictions of one or more systems for the same clips.
 
     Args:
         references: One or more captions of each clip `[N]`.
-        systems: For each set, a caption of each clip `[N]`.
-        names: From `metric_names.METRICS`; what they are made of is scored as well.
+        systems: For each system, a caption of each clip `[N]`.
+        names: Names from `metric_names.METRICS`; the metrics that they are computed from are scored as well.
         settings: How to score.
-        progress: Called with the name of each metric that is done, on this thread.
+        progress: Called on this thread with the name of each metric when it is done.
 
     Raises:
-        ValueError: There is no clip, or the numbers of captions do not fit.
+        DependencyError: aac-metrics is not installed, and no requested metric can be computed without it.
+        ValueError: There are no clips, a clip has no reference, or a system's number of captions is not N.
     """
     n_clips = len(references)
     if not n_clips or not all(references) or any(len(system) != n_clips for system in systems):
-        raise ValueError("each of one or more clips needs a reference, and a caption from each system")
+        raise ValueError("there must be at least one clip, each with a reference and one caption from each system")
+    if need_aac_metrics(names):
+        aac.check_installed("this metric" if len(names) == 1 else "these metrics")
     with Runs() as runs:
         scoring = _Run(settings or ScoreSettings(), progress or (lambda name: None), runs, names)
         return scoring.score(references, systems)
 
 
 class _Run:
-    """One call of `score_systems`."""
+    """The state of one call of `score_systems`."""
 
     def __init__(self, settings: ScoreSettings, progress: Progress, runs: Runs, names: Sequence[str]) -> None:
         self.settings, self.progress, self.runs = settings, progress, runs
@@ -92,25 +95,26 @@ class _Run:
         self.java: Java | None = None
 
     def score(self, references: list[list[str]], systems: list[list[str]]) -> Scoring:
-        said, n_said = clean_all(caption for system in systems for caption in system)
-        known, n_known = clean_all(caption for several in references for caption in several)
-        result = Scoring([], len(references), n_said, n_known)
+        all_predictions, n_cleaned_predictions = clean_all(caption for system in systems for caption in system)
+        all_references, n_cleaned_references = clean_all(caption for several in references for caption in several)
+        result = Scoring([], len(references), n_cleaned_predictions, n_cleaned_references)
         try:
             self.java = find_java(self.settings.java)
-            # One process for everything: starting one takes longer than all its work.
-            tokens = tokenize([*said, *known], self.java, self._jars("ptb").class_path, runs=self.runs)
+            # One process for all captions: Java takes longer to start than to tokenise them.
+            class_path = self._find_jars("ptb").class_path
+            tokens = tokenize([*all_predictions, *all_references], self.java, class_path, runs=self.runs)
         except TextcapError as error:
             reason = f"captions cannot be tokenised: {error}"
             failed = {name: MetricScore(name, problem=reason) for name in self.names}
             return self._with_versions(replace(result, systems=[SystemScores(failed, {}) for _ in systems]))
-        rest = iter(tokens.captions)
-        predictions = [[next(rest) for _ in system] for system in systems]
-        spoken = [[next(rest) for _ in several] for several in references]
-        scored = self._score_tokens(predictions, spoken, self.java)
+        tokenized = iter(tokens.captions)
+        predictions = [[next(tokenized) for _ in system] for system in systems]
+        tokenized_references = [[next(tokenized) for _ in several] for several in references]
+        scored = self._score_tokens(predictions, tokenized_references, self.java)
         return self._with_versions(replace(result, systems=scored, java_version=tokens.java_version))
 
     def _with_versions(self, result: Scoring) -> Scoring:
-        """Add what can change a score, as far as it came into play."""
+        """Add the versions of everything that was used and can change a score."""
         computed = {name for one in result.systems for name, score in one.scores.items() if score.value is not None}
         return replace(
             result,
@@ -126,28 +130,28 @@ class _Run:
     ) -> list[SystemScores]:
         found: list[dict[str, MetricScore]] = [{} for _ in predictions]
         counts: list[dict[str, Numbers]] = [{} for _ in predictions]
-        every = [caption for system in predictions for caption in system]
-        theirs = references * len(predictions)
+        captions = [caption for system in predictions for caption in system]  # the systems one after another
+        paired = references * len(predictions)  # the references of each of these captions
         heaps: Sequence[int | None] = (None, None)
         n_at_once = 1
         if "meteor" in self.names and "spice" in self.names:
-            # Decided before either starts: each would take most of the same memory. One waits where both do not fit.
+            # Divided before either starts, as each would take most of the memory. If both do not fit, they take turns.
             together = heaps_mb(METEOR_HEAP_MB, SPICE_HEAP_MB)
             if together is not None:
                 heaps, n_at_once = together, 2
         pool = ThreadPoolExecutor(n_at_once, thread_name_prefix="textcap-score")
         try:
-            meteor = pool.submit(self._meteor, every, theirs, java, heaps[0]) if "meteor" in self.names else None
-            spiced = pool.submit(self._spice, every, theirs, java, heaps[1]) if "spice" in self.names else None
+            meteor = pool.submit(self._meteor, captions, paired, java, heaps[0]) if "meteor" in self.names else None
+            spice_scores = pool.submit(self._spice, captions, paired, java, heaps[1]) if "spice" in self.names else None
             self._score_in_python(predictions, references, found)
             if set(self.names) & set(BLEU):
                 for one, system in zip(counts, predictions, strict=True):
                     one["bleu"] = bleu_counts(system, references)
             if meteor is not None:
-                self._take_meteor(meteor, found, counts)
-            if spiced is not None:
-                self._take_spice(spiced, found)
-        except BaseException:  # Ctrl-C among them: nobody waits for what still runs
+                self._collect_meteor(meteor, found, counts)
+            if spice_scores is not None:
+                self._collect_spice(spice_scores, found)
+        except BaseException:  # including Ctrl-C: stop the processes instead of waiting for them
             self.runs.stop()
             raise
         finally:
@@ -182,7 +186,7 @@ class _Run:
                     scores.update(scores_of_outcome(wanted, compute(system, references)))
                 except TextcapError as error:
                     scores.update({name: MetricScore(name, problem=str(error)) for name in wanted})
-            self._tell(wanted)
+            self._report_progress(wanted)
         self._score_with_models(predictions, references, found)
 
     def _score_with_models(
@@ -202,15 +206,15 @@ class _Run:
             except TextcapError as error:
                 for scores in found:
                     scores[name] = MetricScore(name, problem=str(error))
-            self._tell([name])
+            self._report_progress([name])
 
     def _meteor(
         self, predictions: list[str], references: list[list[str]], java: Java, memory_mb: int | None
     ) -> Numbers:
-        class_path = self._jars("meteor").class_path
+        class_path = self._find_jars("meteor").class_path
         return meteor_counts(predictions, references, java, class_path, memory_mb=memory_mb, runs=self.runs)
 
-    def _take_meteor(
+    def _collect_meteor(
         self, meteor: Future[Numbers], found: list[dict[str, MetricScore]], counts: list[dict[str, Numbers]]
     ) -> None:
         try:
@@ -222,7 +226,7 @@ class _Run:
             for scores, one, part in zip(found, counts, parts, strict=True):
                 one["meteor"] = part
                 scores["meteor"] = MetricScore("meteor", float(meteor_of_counts(part.sum(0))), meteor_of_counts(part))
-        self._tell(["meteor"])
+        self._report_progress(["meteor"])
 
     def _spice(
         self, predictions: list[str], references: list[list[str]], java: Java, memory_mb: int | None
@@ -231,16 +235,16 @@ class _Run:
             predictions,
             references,
             java,
-            self._jars("spice"),
+            self._find_jars("spice"),
             cache_folder=self.settings.cache_folder,
             memory_mb=memory_mb,
             timeout_s=self.settings.spice_timeout_s,
             runs=self.runs,
         )
 
-    def _take_spice(self, spiced: Future[SpiceScores], found: list[dict[str, MetricScore]]) -> None:
+    def _collect_spice(self, spice_scores: Future[SpiceScores], found: list[dict[str, MetricScore]]) -> None:
         try:
-            result = spiced.result()
+            result = spice_scores.result()
         except TextcapError as error:
             for scores in found:
                 scores["spice"] = MetricScore("spice", problem=str(error))
@@ -249,14 +253,15 @@ class _Run:
             for scores, part, too_long in zip(found, *parts, strict=True):
                 score = score_of_clips("spice", np.nan_to_num(part, nan=0.0))
                 scores["spice"] = replace(score, n_nan=int(np.isnan(part).sum()), n_too_long=int(too_long.sum()))
-        self._tell(["spice"])
+        self._report_progress(["spice"])
 
-    def _jars(self, name: JavaProgram) -> Program:
+    def _find_jars(self, name: JavaProgram) -> Program:
+        """Find and check a program's jars, and note them for the versions in the result."""
         program = find_jars(name)
         self.programs.append(program)
         return program
 
-    def _tell(self, names: Iterable[str]) -> None:
+    def _report_progress(self, names: Iterable[str]) -> None:
         for name in names:
             self.progress(name)
 

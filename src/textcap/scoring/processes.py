@@ -1,6 +1,6 @@
-"""Run one program to its end, and leave no process and no file of it behind, whatever happens.
+"""Run a program to its end, and leave no process and no file of it behind.
 
-Knows nothing of Java. What comes back are the bytes that the program printed and its exit code.
+Returns the program's exit code and the bytes that it printed; `java` interprets them.
 """
 
 import os
@@ -19,33 +19,33 @@ from textcap.errors import InputError
 
 
 class StoppedError(Exception):
-    """Somebody called `stop` on the runs that a program belonged to."""
+    """The program was stopped by `Runs.stop`."""
 
 
 class TimedOutError(Exception):
-    """A program took longer than it was given."""
+    """The program exceeded its time limit."""
 
 
 class NotStartedError(Exception):
-    """The system does not start a program."""
+    """The program could not be started."""
 
 
-_LONGEST_NAP_S = 0.05  # between two looks at a program that has a time limit
+_MAX_POLL_S = 0.05  # longest time between two checks of a program that has a time limit
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A program that ended by itself."""
+    """The result of a program that ended by itself."""
 
-    code: int  # its exit code; below 0 for the signal that killed it
+    code: int  # exit code, or minus the number of the signal that killed the program
     stdout: bytes
     stderr: bytes
 
 
 class Runs:
-    """Programs that are under way together, so that all can be stopped at once, from any thread.
+    """A group of running programs that can be stopped together, from any thread.
 
-    As a context manager it stops at its end what is still running.
+    As a context manager, it stops the programs that are still running at the end of the block.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Runs:
         return self._stopped
 
     def stop(self) -> None:
-        """Kill what is running, and let nothing begin that comes later; whoever waits for it is told."""
+        """Kill the running programs and refuse to start others; calls that wait for them raise StoppedError."""
         with self._lock:
             self._stopped = True
             for process in self._running:
@@ -79,22 +79,22 @@ class Runs:
         cwd: Path | None,
         environment: Mapping[str, str] | None,
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """Start a program that does not outlive the block, with whatever it starts itself.
+        """Start a program, and kill it and its children at the end of the block.
 
         Args:
             command: The program and its arguments.
             streams: File descriptors for `stdin`, `stdout` and `stderr`.
-            cwd: The folder it runs in.
-            environment: All its variables; None for those of this process.
+            cwd: The program's working folder.
+            environment: All variables of the program; None for those of this process.
 
         Raises:
             StoppedError: `stop` was called before.
-            NotStartedError: It cannot be started.
+            NotStartedError: The program cannot be started.
         """
         with self._lock:
             if self._stopped:
                 raise StoppedError
-            # A session of its own: Ctrl-C in a terminal goes to this process alone, which then kills the group.
+            # In a session of its own, so that Ctrl-C in a terminal reaches only this process, which kills the group.
             try:
                 process = subprocess.Popen(
                     list(command),
@@ -114,7 +114,7 @@ class Runs:
             _kill(process)
             with self._lock:
                 self._running.discard(process)
-            process.wait()  # gives its id back, so nobody may kill it any more
+            process.wait()  # frees its id, so it must not be killed any more
 
 
 def run_program(
@@ -126,25 +126,25 @@ def run_program(
     environment: Mapping[str, str] | None = None,
     runs: Runs | None = None,
 ) -> Finished:
-    """Run a program to its end. It and its children are gone when this returns or raises.
+    """Run a program to its end. No process of it is left when this returns or raises.
 
     Args:
         command: The program and its arguments.
-        stdin: What it reads: a file, or the bytes themselves.
-        timeout_s: After how long it is killed; None waits for ever.
-        cwd: The folder it runs in.
-        environment: All its variables; None for those of this process.
-        runs: Programs to be stopped together with this one.
+        stdin: Input of the program: a file, or bytes.
+        timeout_s: Seconds after which the program is killed; None sets no limit.
+        cwd: The program's working folder.
+        environment: All variables of the program; None for those of this process.
+        runs: Programs that are stopped together with this one.
 
     Raises:
         InputError: The file for `stdin` cannot be read.
-        NotStartedError: It cannot be started.
-        OSError: What it reads or writes cannot be put into temporary files.
+        NotStartedError: The program cannot be started.
+        OSError: The temporary files for its input and output cannot be written.
         StoppedError: `runs` was stopped.
-        TimedOutError: It took too long.
+        TimedOutError: The program took too long.
     """
     runs = runs or Runs()
-    # Files and not pipes: nothing has to read while the program runs, and a child that keeps one open blocks nobody.
+    # Files instead of pipes: they need no reader while the program runs, and a child that keeps one open cannot block.
     with _opened(stdin) as source, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         streams = {"stdin": source.fileno(), "stdout": out.fileno(), "stderr": err.fileno()}
         with runs.start(command, streams, cwd, environment) as process:
@@ -161,7 +161,7 @@ def _opened(stdin: Path | bytes | None) -> Iterator[IO[bytes]]:
     with tempfile.TemporaryFile() if not isinstance(stdin, Path) else _open(stdin) as file:
         if isinstance(stdin, bytes):
             file.write(stdin)
-            file.seek(0)  # writes what is buffered, too
+            file.seek(0)  # also flushes the buffer
         yield file
 
 
@@ -169,37 +169,37 @@ def _open(path: Path) -> IO[bytes]:
     try:
         return open(path, "rb")
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _wait(process: subprocess.Popen[bytes], timeout_s: float | None) -> None:
-    """Return when a program has ended; its id stays its own, so that the rest of its group can be killed by it."""
-    if not hasattr(os, "waitid"):  # a macOS before Python 3.13, and Windows
+    """Wait until a program has ended, without freeing its id, by which the rest of its group can then be killed."""
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13, and Windows
         try:
             process.wait(timeout_s)
         except subprocess.TimeoutExpired as error:
             raise TimedOutError from error
         return
-    kept = os.WEXITED | os.WNOWAIT
-    with suppress(ChildProcessError):  # it has ended, and somebody else was told
+    flags = os.WEXITED | os.WNOWAIT
+    with suppress(ChildProcessError):  # it has ended, and was waited for elsewhere
         if timeout_s is None:
-            os.waitid(os.P_PID, process.pid, kept)
+            os.waitid(os.P_PID, process.pid, flags)
             return
-        end, nap_s = time.monotonic() + timeout_s, 0.0005
-        while os.waitid(os.P_PID, process.pid, kept | os.WNOHANG) is None:
+        end, poll_s = time.monotonic() + timeout_s, 0.0005
+        while os.waitid(os.P_PID, process.pid, flags | os.WNOHANG) is None:
             left_s = end - time.monotonic()
             if left_s <= 0:
                 raise TimedOutError
-            time.sleep(min(nap_s, left_s))
-            nap_s = min(2 * nap_s, _LONGEST_NAP_S)
+            time.sleep(min(poll_s, left_s))
+            poll_s = min(2 * poll_s, _MAX_POLL_S)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a program and the processes of its group, which may be there when it has ended itself."""
+    """Kill a program and the other processes of its group, which may still run after it has ended."""
     try:
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
-    except (ProcessLookupError, PermissionError):  # nothing of it runs any more
+    except (ProcessLookupError, PermissionError):  # none of them is running
         return

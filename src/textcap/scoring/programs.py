@@ -1,7 +1,6 @@
-"""The two small Java programs: the tokenizer that all metrics share, and METEOR.
+"""Run the two smaller Java programs: the tokenizer that all metrics share, and METEOR.
 
-Knows their command lines and what they print. Each runs once for all captions of all predictions, however many.
-Returns as many results as it was given captions.
+Each runs once for all captions of all systems, and its output is checked to have one result per caption.
 """
 
 from collections.abc import Sequence
@@ -11,32 +10,33 @@ from pathlib import Path
 
 import numpy as np
 
+from textcap.data.text import counted
 from textcap.scoring.cleaning import clean
 from textcap.scoring.counts import N_METEOR_COUNTS, Numbers, summable_meteor_counts
 from textcap.scoring.java import Java, run_java
-from textcap.scoring.java_errors import JavaError
+from textcap.scoring.java_errors import UNEXPECTED_HINT, JavaError
 from textcap.scoring.memory import heap_mb
 from textcap.scoring.processes import Runs
 
-# What the metrics of this field drop. The tokenizer writes brackets in lower case here, so that those stay.
+# Tokens that captioning metrics remove. With -lowerCase the tokenizer writes brackets as -lrb-, so those are kept.
 _PUNCTUATION = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())
-# Far more than they take: a Java that hangs must not hang the other metrics.
+# Default time limits, far above what the programs need, so that a Java that hangs does not block the other metrics.
 PATIENCE_S, PATIENCE_PER_CAPTION_S = 300.0, 0.05
 _TOKENIZER_HEAP_MB = (512, 128)
-METEOR_HEAP_MB = (2048, 700)  # what it wants, and the least that it can do with
-# METEOR reads and writes decimals as the locale does.
+METEOR_HEAP_MB = (2048, 700)  # the largest heap that it can use, and the least with which it works
+# METEOR reads and writes decimal numbers in the format of the locale.
 _ENGLISH = ("-Duser.language=en", "-Duser.country=US")
-# It spends most of its time on reading its paraphrases, and a sixth less with this collector.
+# METEOR spends most of its time on reading its paraphrase table; this garbage collector saves a sixth of it.
 _COLLECTOR = ("-XX:+IgnoreUnrecognizedVMOptions", "-XX:+UseParallelGC")
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What the tokenizer made of captions.
+    """Tokenised captions.
 
     Attributes:
-        captions: Words with single spaces between them `[N]`; a caption without a word is empty.
-        java_version: Of the Java that it ran on; None where there was nothing to run.
+        captions: Words separated by single spaces `[N]`; a caption without words is empty.
+        java_version: Version of the Java that ran the tokenizer; None if all captions are empty and it did not run.
     """
 
     captions: list[str]
@@ -51,17 +51,17 @@ def tokenize(
     timeout_s: float | None = None,
     runs: Runs | None = None,
 ) -> Tokens:
-    """Tokenise captions in one process as the Penn Treebank does, in lower case and without punctuation.
+    """Tokenise captions in the style of the Penn Treebank, in lower case and without punctuation, in one process.
 
     Args:
-        captions: Any text; what the tokenizer would take for a line end becomes a space.
+        captions: Any text; characters that the tokenizer would treat as line ends become spaces.
         java: The runtime.
         class_path: Jars of CoreNLP 3.4.1.
-        timeout_s: After how long the process is stopped; by default long after it should be done.
-        runs: Processes to be stopped together with this one.
+        timeout_s: Seconds after which the process is stopped; by default far more than it needs.
+        runs: Processes that are stopped together with this one.
 
     Raises:
-        JavaError: The process failed, or its output does not fit.
+        JavaError: The process failed, or its output is not one line per caption.
     """
     lines = {i: line for i, caption in enumerate(captions) if (line := clean(caption).strip())}
     tokens = [""] * len(captions)
@@ -80,7 +80,8 @@ def tokenize(
     )
     found = _lines(output.stdout, "the tokenizer")
     if len(found) != len(lines):
-        raise _unexpected(f"the tokenizer gave {len(found)} lines for {len(lines)} captions")
+        n_lines, n_captions = counted(len(found), "line"), counted(len(lines), "caption")
+        raise _unexpected(f"the tokenizer returned {n_lines} for {n_captions}")
     for i, line in zip(lines, found, strict=True):
         tokens[i] = " ".join(word for word in line.rstrip().split(" ") if word not in _PUNCTUATION)
     return Tokens(tokens, output.version)
@@ -96,26 +97,26 @@ def meteor_counts(
     timeout_s: float | None = None,
     runs: Runs | None = None,
 ) -> Numbers:
-    """Have METEOR 1.5 match predictions with references, and return its statistics of each clip.
+    """Match predictions with references by METEOR 1.5, and return its statistics of each clip.
 
     Args:
         predictions: Tokenised captions `[N]`.
-        references: Tokenised references of each; the one that fits best counts.
+        references: Tokenised references of each clip; METEOR uses the one that matches best.
         java: The runtime.
-        class_path: METEOR's jar, beside the folder of its paraphrases.
-        memory_mb: Its heap; by default what the machine has for it.
-        timeout_s: After how long the process is stopped; by default long after it should be done.
-        runs: Processes to be stopped together with this one.
+        class_path: METEOR's jar, which is beside the folder of its paraphrase table.
+        memory_mb: Heap of the process in MB; by default what is available, up to the most that METEOR can use.
+        timeout_s: Seconds after which the process is stopped; by default far more than it needs.
+        runs: Processes that are stopped together with this one.
 
     Returns:
-        Statistics `[N, 23]` that `counts.meteor_of_counts` turns into scores, of a clip or of a sum over clips.
+        Statistics `[N, 23]`, from which `counts.meteor_of_counts` computes the scores of clips and of the corpus.
 
     Raises:
-        JavaError: The process failed, or its output does not fit.
+        JavaError: The process failed, or its output is not METEOR's statistics of each clip.
     """
     if not predictions:
         return np.zeros((0, N_METEOR_COUNTS))
-    questions = [
+    requests = [
         " ||| ".join(["SCORE", *map(clean, several), clean(prediction).replace("  ", " ")])
         for prediction, several in zip(predictions, references, strict=True)
     ]
@@ -128,7 +129,7 @@ def meteor_counts(
             *("-cp", pathsep.join(map(str, class_path)), "Meteor"),
             *("-", "-", "-stdio", "-l", "en", "-norm"),
         ],
-        stdin="".join(f"{line}\n" for line in questions).encode(),
+        stdin="".join(f"{line}\n" for line in requests).encode(),
         timeout_s=_patience_s(timeout_s, sum(map(len, references))),
         runs=runs,
     )
@@ -136,9 +137,10 @@ def meteor_counts(
     try:
         counts = np.array([[float(number) for number in row.split()] for row in rows])
     except ValueError as error:
-        raise _unexpected(f"METEOR printed something else than numbers: {error}") from error
+        raise _unexpected(f"METEOR printed something other than numbers: {error}") from error
     if counts.shape != (len(predictions), N_METEOR_COUNTS) or not np.isfinite(counts).all():
-        raise _unexpected(f"METEOR gave {len(rows)} lines for {len(predictions)} captions, or not its statistics")
+        n_lines, n_captions = counted(len(rows), "line"), counted(len(predictions), "caption")
+        raise _unexpected(f"METEOR returned {n_lines} for {n_captions}, or lines that are not its statistics")
     return summable_meteor_counts(counts)
 
 
@@ -150,11 +152,11 @@ def _lines(output: bytes, program: str) -> list[str]:
     try:
         text = output.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _unexpected(f"{program} printed what is not UTF-8") from error
-    # Not splitlines: it takes more for a line end than the programs do.
+        raise _unexpected(f"{program} printed text that is not UTF-8") from error
+    # Not splitlines, which also splits at characters that the programs do not treat as line ends.
     lines = text.replace("\r\n", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
 
 def _unexpected(message: str) -> JavaError:
-    return JavaError(message, problem="died", hint="is this a real Java, and are the jars the right ones?")
+    return JavaError(message, problem="died", hint=UNEXPECTED_HINT)

@@ -1,7 +1,4 @@
-"""Scores as published, to print beside one's own.
-
-Knows the tables of the paper that textcap follows, and computes nothing. Returns rows with the source of each.
-"""
+"""Published scores from the paper that textcap follows, to print beside one's own."""
 
 from dataclasses import dataclass
 
@@ -14,12 +11,12 @@ _COLUMNS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider_
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """What a paper says of one system on one test set.
+    """Published scores of one system on one test set.
 
     Attributes:
-        system: Its name, and what it was trained on where the paper has several.
-        source: The paper, and the table where it is known.
-        scores: Fractions by metric, in aac-metrics' names; "CIDEr" in audio captioning is `cider_d`.
+        system: Name of the system, with its training data if the paper has several versions.
+        source: The paper, and the table if known.
+        scores: Fractions by metric, under the names of aac-metrics; "CIDEr" in audio captioning is `cider_d`.
     """
 
     system: str
@@ -27,7 +24,7 @@ class PublishedRow:
     scores: dict[str, float]
 
 
-# One line a row: BLEU-1..4, METEOR, ROUGE-L, CIDEr, SPICE, SPIDEr.
+# The columns of each row: BLEU-1..4, METEOR, ROUGE-L, CIDEr, SPICE, SPIDEr.
 _FULL_ROWS: dict[str, tuple[tuple[str, tuple[float, ...]], ...]] = {
     "audiocaps": (
         ("text-only, noise", (0.645, 0.481, 0.338, 0.227, 0.220, 0.458, 0.697, 0.178, 0.437)),
@@ -42,7 +39,7 @@ _FULL_ROWS: dict[str, tuple[tuple[str, tuple[float, ...]], ...]] = {
         ("audio-text pairs", (0.574, 0.375, 0.250, 0.155, 0.173, 0.381, 0.398, 0.123, 0.261)),
     ),
 }
-# Supervised systems, of which the paper gives SPIDEr alone.
+# Supervised systems, for which the paper gives only SPIDEr.
 _SUPERVISED = {
     "audiocaps": {"Chen et al.": 0.179, "Gontier et al.": 0.383, "Mei et al.": 0.434, "Kim et al.": 0.438},
     "clotho": {"Chen et al.": 0.208, "Gontier et al.": 0.167, "Mei et al.": 0.209, "Kim et al.": 0.215},
@@ -51,16 +48,16 @@ TEST_SETS = tuple(_FULL_ROWS)
 
 
 def published_rows(test_set: str) -> list[PublishedRow]:
-    """Return the paper's own rows for a test set, then those of the supervised systems that it names.
+    """Return the paper's own rows for a test set, then those of the supervised systems that it cites.
 
     Args:
         test_set: One of `TEST_SETS`.
 
     Raises:
-        InputError: No other test set has rows.
+        InputError: The test set has no published rows.
     """
     if test_set not in _FULL_ROWS:
-        raise InputError(f"no published scores for {test_set!r}", hint=f"there are some for {' and '.join(TEST_SETS)}")
+        raise InputError(f"there are no published scores for {test_set!r}", hint=f"use {' or '.join(TEST_SETS)}")
     own = [
         PublishedRow(system, PAPER, dict(zip(_COLUMNS, values, strict=True))) for system, values in _FULL_ROWS[test_set]
     ]

@@ -1,6 +1,6 @@
-"""Score files of predictions against a file of references: the whole of `textcap score` but for its printing.
+"""Score files of predictions against a file of references: everything that `textcap score` does except printing.
 
-Knows the order of things: read, match, score, compare. Returns a report, and the report as plain values.
+Reads the files, matches their clips, scores and compares the systems, and returns a report.
 """
 
 import csv
@@ -31,12 +31,12 @@ N_RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Comparison:
-    """The two best sets of predictions, and how far they are apart.
+    """The two best systems, and the differences between their scores.
 
     Attributes:
-        first: Place of the best one.
-        second: Place of the second best.
-        differences: By metric, the first one's score less the second's.
+        first: Index of the best system.
+        second: Index of the second best.
+        differences: By metric, the score of the first minus that of the second.
     """
 
     first: int
@@ -46,14 +46,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Report:
-    """What `textcap score` has to say.
+    """Everything that `textcap score` prints.
 
     Attributes:
-        names: The files of predictions as they were given.
-        matched: Which clips were scored, and what did not fit.
+        names: The files of predictions, as they were given; each is one system.
+        matched: The clips that were scored, and what did not match.
         scoring: The scores.
-        comparison: Of the two best; None for a single file, or where no metric is shared.
-        published: Rows of the paper's tables, where they were asked for.
+        comparison: The two best systems; None for a single file, or if no metric has a value for all of them.
+        published: Rows of the paper's tables, if they were requested.
     """
 
     names: list[str]
@@ -64,14 +64,14 @@ class Report:
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics of the table, in its order; one that no file has a value of is there too."""
+        """The metrics in the order of tables, including those without a value."""
         return list(self.scoring.systems[0].scores)
 
     @property
     def failed(self) -> list[MetricScore]:
-        """The metrics that could not be computed though these clips have them, each once."""
-        every = [score for one in self.scoring.systems for score in one.scores.values()]
-        failed = {score.name: score for score in every if score.problem is not None and not score.is_undefined}
+        """The metrics that are defined for these clips but could not be computed, each once."""
+        scores = [score for one in self.scoring.systems for score in one.scores.values()]
+        failed = {score.name: score for score in scores if score.problem is not None and not score.is_undefined}
         return list(failed.values())
 
 
@@ -90,40 +90,41 @@ def score_files(
     settings: ScoreSettings | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Report:
-    """Score files of predictions, each on its own and the two best against each other.
+    """Score files of predictions, and compare the two best.
 
-    A metric that cannot be computed is in the report with the reason, and costs the others nothing.
+    A metric that cannot be computed is in the report with the reason; the others are unaffected.
 
     Args:
-        references: A file in any form of `formats.FORMS`; "-" is standard input.
+        references: A file in any format of `formats.FORMS`; "-" is standard input.
         predictions: One file for each system.
-        metrics: Names and groups of `metric_names`, with commas between.
-        allow_missing: Score the clips that all files have, where some have not.
-        references_form: One of `formats.FORMS["references"]`; by default it is told from the content.
+        metrics: Comma-separated names and groups from `metric_names`.
+        allow_missing: Score the clips that all files have, even if some are missing.
+        references_form: One of `formats.FORMS["references"]`; by default it is detected from the content.
         predictions_form: One of `formats.FORMS["predictions"]`, for all files.
         test_set: Add the paper's rows for "audiocaps" or "clotho".
-        output: Where `write_scores` will write: checked before any work, like `sort_by`.
-        sort_by: The metric that it will sort by.
-        seed: Of the resampled clips that say whether a difference is more than noise.
-        settings: Java, time limit and cache; by default SPICE keeps parsed captions in textcap's cache folder.
-        progress: Called with the name of each metric that is done.
+        output: The path that `write_scores` will write to. Like `sort_by`, it is only checked here, before any work.
+        sort_by: The metric that `write_scores` will sort by.
+        seed: Seed of the bootstrap that tells differences from noise.
+        settings: How to score; by default SPICE keeps parsed captions in textcap's cache folder.
+        progress: Called with the name of each metric when it is done.
 
     Raises:
-        InputError: A file cannot be used, its clips do not fit, or a name is unknown.
+        DependencyError: aac-metrics is not installed, and no requested metric can be computed without it.
+        InputError: A file cannot be used, its clips do not match, or a name is unknown.
     """
     check_names(metrics, test_set, references_form, predictions_form, sort_by)
     names = parse_metrics(metrics)
     rows = published_rows(test_set) if test_set is not None else []
     _check_paths(references, predictions, output)
-    known = read_references(Path(references), references_form)
-    said = [read_predictions(Path(path), predictions_form) for path in predictions]
-    matched = match(known, said, allow_missing=allow_missing)
+    reference_captions = read_references(Path(references), references_form)
+    predicted_captions = [read_predictions(Path(path), predictions_form) for path in predictions]
+    matched = match(reference_captions, predicted_captions, allow_missing=allow_missing)
     settings = settings or ScoreSettings(cache_folder=own_cache_folder() / "spice")
     scoring = score_systems(matched.references, matched.predictions, names, settings, progress)
     best = best_two(scoring.systems)
     comparison = None
     if best is not None:
-        first, second = (scoring.systems[place] for place in best)
+        first, second = (scoring.systems[index] for index in best)
         comparison = Comparison(*best, compare_systems(first, second, n_resamples=N_RESAMPLES, seed=seed))
     return Report([str(path) for path in predictions], matched, scoring, comparison, rows)
 
@@ -135,14 +136,14 @@ def check_names(
     predictions_form: str | None = None,
     sort_by: str | None = None,
 ) -> None:
-    """Make sure that there is what `score_files` is to be given by name.
+    """Make sure that the names for `score_files` are known; its arguments are the same.
 
     Raises:
-        InputError: A name is unknown; it says which there are, or which is near.
+        InputError: A name is unknown; the hint lists the known ones or suggests the nearest.
     """
     names = with_parts(parse_metrics(metrics))
     if sort_by is not None and sort_by not in names:
-        raise InputError(f"{sort_by} is not among the metrics", hint=f"there are {', '.join(names)}")
+        raise InputError(f"{sort_by} is not among the metrics", hint=f"sort by one of {', '.join(names)}")
     if test_set is not None:
         published_rows(test_set)
     check_form(references_form, REFERENCES)
@@ -152,27 +153,27 @@ def check_names(
 def _check_paths(references: str | Path, predictions: Sequence[str | Path], output: Path | None) -> None:
     if [str(path) for path in (references, *predictions)].count(STDIN) > 1:
         raise InputError("standard input was given twice")
-    read = [os.path.realpath(path) for path in (references, *predictions)]
-    for path, place in zip(predictions, read[1:], strict=True):
-        if read[1:].count(place) > 1:
+    inputs = [os.path.realpath(path) for path in (references, *predictions)]
+    for path, real_path in zip(predictions, inputs[1:], strict=True):
+        if inputs[1:].count(real_path) > 1:
             raise InputError(f"{path} was given twice")
     if output is None:
         return
-    if os.path.realpath(output) in read:
-        raise InputError(f"{output} is one of the files to score", hint="write to another --output")
+    if os.path.realpath(output) in inputs:
+        raise InputError(f"{output} is one of the files to score", hint="choose another name for --output")
     if output.is_dir():
-        raise InputError(f"{output} is a folder", hint="name a file in --output")
+        raise InputError(f"{output} is a folder", hint="name a file with --output")
 
 
 def write_scores(path: Path, report: Report, *, sort_by: str | None = None) -> None:
-    """Write one row for each clip of each file of predictions, as CSV.
+    """Write a CSV file with one row for each clip of each file of predictions.
 
-    Columns: `id`, `predictions` where there are several files, then one for each metric that has values per clip.
+    Columns: `id`, `predictions` if there are several files, then one for each metric that has scores per clip.
 
     Args:
-        path: The file; it is replaced.
-        report: What `score_files` returned.
-        sort_by: A metric; the worst clips come first. Where it could not be computed, the order stays.
+        path: The file to write; an existing file is overwritten.
+        report: The result of `score_files`.
+        sort_by: A metric; the worst clips come first. If it could not be computed, clips stay in order.
 
     Raises:
         InputError: The file cannot be written.
@@ -181,30 +182,30 @@ def write_scores(path: Path, report: Report, *, sort_by: str | None = None) -> N
     columns = [n for n in report.metrics if any(one.scores[n].per_clip is not None for one in systems)]
     rows = []
     for name, one in zip(report.names, systems, strict=True):
-        for clip, label in enumerate(report.matched.ids):
+        for index, clip in enumerate(report.matched.ids):
             per_clip = [one.scores[column].per_clip for column in columns]
-            values = [math.nan if numbers is None else float(numbers[clip]) for numbers in per_clip]
-            rows.append((label, name, values))
+            values = [math.nan if numbers is None else float(numbers[index]) for numbers in per_clip]
+            rows.append((clip, name, values))
     if sort_by in columns:
-        place, sign = columns.index(sort_by), -1 if sort_by in LOWER_IS_BETTER else 1
-        rows.sort(key=lambda row: sign * row[2][place] if not math.isnan(row[2][place]) else math.inf)
+        sort_column, sign = columns.index(sort_by), -1 if sort_by in LOWER_IS_BETTER else 1
+        rows.sort(key=lambda row: sign * row[2][sort_column] if not math.isnan(row[2][sort_column]) else math.inf)
     several = len(report.names) > 1
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", *(["predictions"] if several else []), *columns])
-    for label, name, values in rows:
+    for clip, name, values in rows:
         cells = ["" if math.isnan(value) else repr(value) for value in values]
-        writer.writerow([_writable(label), *([_writable(name)] if several else []), *cells])
+        writer.writerow([_encodable(clip), *([_encodable(name)] if several else []), *cells])
     atomic_write_text(path, text.getvalue())
 
 
-def _writable(name: str) -> str:
-    """Return a name as UTF-8 can hold it; JSON can bring halves of characters."""
+def _encodable(name: str) -> str:
+    """Return a name that can be encoded as UTF-8: lone surrogates, which JSON can contain, are escaped."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def report_to_dict(report: Report) -> dict[str, Any]:
-    """Return the report as values that JSON can hold; a metric without a value is null and has its reason beside it."""
+    """Return the report as values for JSON; a metric without a value is null, and `problems` has the reason."""
     scoring, matched = report.scoring, report.matched
     java = {"version": scoring.java_version, "path": scoring.java.path} if scoring.java is not None else None
     return {

@@ -1,7 +1,4 @@
-"""What scoring gives: a value or a reason for each metric, and the metrics that follow from others.
-
-Knows no program and no file. Returns dataclasses.
-"""
+"""Results of scoring: a value for each metric, or the reason why there is none, and the metrics that combine others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,21 +7,21 @@ from textcap.scoring.counts import Numbers
 from textcap.scoring.java import Java
 from textcap.scoring.metric_names import PARTS, TITLES, VOCAB
 
-FER_WEIGHT = 0.9  # how much of a score an error takes off, in FENSE and SPIDEr-FL (Zhou et al. 2022)
+FER_WEIGHT = 0.9  # fraction of a clip's score that a fluency error takes off in FENSE and SPIDEr-FL (Zhou et al. 2022)
 
 
 @dataclass(frozen=True)
 class MetricScore:
-    """One metric of one set of predictions.
+    """One metric of one system.
 
     Attributes:
-        name: As in aac-metrics; `vocab` comes as several, like `vocab.cands`.
-        value: Of all clips; None where there is none.
-        per_clip: Values `[N]`; None where there are none.
+        name: The name in aac-metrics; `vocab` stands for several metrics such as `vocab.cands`.
+        value: The corpus score; None if it could not be computed.
+        per_clip: Scores of the clips `[N]`; None if the metric has none.
         problem: Why there is no value, and what to do about it.
-        is_undefined: Whether these clips have no such value, and nothing is to be mended.
-        n_nan: Clips without a value from SPICE; they count as 0.
-        n_too_long: Captions that SPICE was not given for their length.
+        is_undefined: Whether the metric is undefined for these clips, so that nothing needs fixing.
+        n_nan: Clips to which SPICE gave no value; they count as 0.
+        n_too_long: Captions that were too long for SPICE and were skipped.
     """
 
     name: str
@@ -38,11 +35,11 @@ class MetricScore:
 
 @dataclass(frozen=True)
 class SystemScores:
-    """The metrics of one set of predictions.
+    """The metrics of one system.
 
     Attributes:
-        scores: By name, in the order of tables.
-        counts: What corpus scores that are no means are made of: `bleu` and `meteor`, `[N, K]`.
+        scores: The metrics by name, in the order of tables.
+        counts: Counts per clip `[N, K]` of the metrics whose corpus score is not a mean over clips: `bleu`, `meteor`.
     """
 
     scores: dict[str, MetricScore]
@@ -51,19 +48,19 @@ class SystemScores:
 
 @dataclass(frozen=True)
 class Scoring:
-    """The scores of all predictions, and everything that can change them.
+    """The scores of all systems, and the versions of everything that can change them.
 
     Attributes:
-        systems: In the order given.
-        n_clips: How many clips each was scored on.
-        n_cleaned_predictions: Predictions with a line end, a control character or `|||` in them.
-        n_cleaned_references: The same for references.
-        java: The Java that was used, where it was found, and its version; None where none was.
-        java_version: Its version.
+        systems: The systems, in the order given.
+        n_clips: Number of clips that each system was scored on.
+        n_cleaned_predictions: Predictions that contained a line end, a control character or `|||`.
+        n_cleaned_references: References that contained one of these.
+        java: The Java runtime that was used; None if none was found.
+        java_version: The version of that runtime; None if Java did not run.
         jars: SHA-256 of every file that a Java program ran or read, by its path in the cache.
-        unknown_jars: Those among them that are not the known ones; the user gave them.
-        aac_version: Of aac-metrics; None where it is missing.
-        models: Commit or SHA-256 of each model that a metric needed, by its name.
+        unknown_jars: Those of `jars` that are not the known files; the user gave them.
+        aac_version: Version of aac-metrics; None if it is not installed.
+        models: Commit or SHA-256 of each model that a metric needed, by the model's name.
     """
 
     systems: list[SystemScores]
@@ -79,14 +76,19 @@ class Scoring:
 
 
 def score_of_clips(name: str, per_clip: Numbers) -> MetricScore:
-    """Return a metric that is a mean over clips."""
+    """Return a metric whose corpus score is the mean over clips `[N]`."""
     return MetricScore(name, float(per_clip.mean()), per_clip)
 
 
 def scores_of_outcome(
     names: Sequence[str], outcome: tuple[dict[str, float], dict[str, Numbers]]
 ) -> dict[str, MetricScore]:
-    """Return the metrics that were asked for of those that were computed together; `vocab` gives all of `VOCAB`."""
+    """Return the requested metrics from those that were computed together.
+
+    Args:
+        names: The requested metrics; `vocab` stands for all of `VOCAB`.
+        outcome: Corpus scores by metric, and scores of the clips `[N]` by metric.
+    """
     values, per_clip = outcome
     scores = {}
     for name in VOCAB if "vocab" in names else names:
@@ -99,27 +101,37 @@ def scores_of_outcome(
 
 
 def why_undefined(name: str, references: list[list[str]]) -> str | None:
-    """Return why these clips have no value of a metric, or None where they have one."""
+    """Return why a metric is undefined for these clips, or None if it is defined.
+
+    Args:
+        name: The metric.
+        references: Tokenised references of each clip.
+    """
     if name != "cider_d":
         return None
     if len(references) < 2:
-        return "undefined for a single clip: it weighs words by the number of clips whose references hold them"
+        return "undefined for a single clip: words are weighted by the number of clips whose references contain them"
     if not any(one.split() for several in references for one in several):
-        return "undefined: no reference has a word"
+        return "undefined: no reference contains a word"
     return None
 
 
 def add_combined(scores: dict[str, MetricScore], names: Sequence[str]) -> None:
-    """Add the metrics that follow from others, clip by clip, to those others."""
+    """Add the requested metrics that combine two others clip by clip.
+
+    Args:
+        scores: Metrics by name, with the parts of each requested metric; changed in place.
+        names: The requested metrics.
+    """
     for name, parts in PARTS.items():
         if name not in names:
             continue
-        lacking = [scores[part] for part in parts if scores[part].per_clip is None]
-        if lacking:
-            # Why is said once, by the part itself.
-            reasons = " and ".join(f"{TITLES[one.name]}, {_state(one)}" for one in lacking)
-            is_undefined = all(one.is_undefined for one in lacking)
-            scores[name] = MetricScore(name, problem=f"follows from {reasons}", is_undefined=is_undefined)
+        missing = [scores[part] for part in parts if scores[part].per_clip is None]
+        if missing:
+            # The reason itself stands only in the row of the part.
+            reasons = ", and ".join(f"{TITLES[one.name]}, {_state(one)}" for one in missing)
+            is_undefined = all(one.is_undefined for one in missing)
+            scores[name] = MetricScore(name, problem=f"needs {reasons}", is_undefined=is_undefined)
             continue
         first, second = (_per_clip(scores[part]) for part in parts)
         per_clip = (first + second) / 2 if name == "spider" else first * (1 - FER_WEIGHT * second)
@@ -132,5 +144,5 @@ def _state(score: MetricScore) -> str:
 
 def _per_clip(score: MetricScore) -> Numbers:
     if score.per_clip is None:
-        raise ValueError(f"{score.name} has no values per clip")
+        raise ValueError(f"{score.name} has no scores per clip")
     return score.per_clip

@@ -1,6 +1,6 @@
-"""SPICE, on any Java from 8 on: one process for all captions of all predictions.
+"""Run SPICE on Java 8 or later: one process for all captions of all systems.
 
-Knows SPICE's files and flags, and what it cannot take. Returns a score per clip, in the order of the clips.
+Captions that are too long for SPICE are skipped, and parsed captions are kept for later runs by `spice_cache`.
 """
 
 import json
@@ -14,29 +14,30 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from textcap.data.text import counted
 from textcap.scoring.cleaning import clean
 from textcap.scoring.jars import Program
 from textcap.scoring.java import Java, run_java, spice_flags
-from textcap.scoring.java_errors import JavaError, no_temporary_files
+from textcap.scoring.java_errors import UNEXPECTED_HINT, JavaError, no_temporary_files
 from textcap.scoring.memory import heap_mb
 from textcap.scoring.processes import Runs
 from textcap.scoring.spice_cache import SpiceCache
 
-# SPICE's parser takes time with the cube of a sentence's length and memory with its square: one of 240 words took
-# over a minute, then all of 2 GB, and the run with it.
+# The time of SPICE's parser grows with the cube of a sentence's length, its memory with the square: a sentence of 240
+# words took over a minute, then used up a heap of 2 GB, and the run failed.
 MAX_WORDS = 100
 
-SPICE_HEAP_MB = (2048, 1200)  # what it wants, as more makes it no faster, and the least that it can do with
+SPICE_HEAP_MB = (2048, 1200)  # the largest heap, as more makes it no faster, and the least with which it works
 _MAIN = "edu.anu.spice.SpiceScorer"
 
 
 @dataclass(frozen=True)
 class SpiceScores:
-    """What SPICE says of each clip.
+    """SPICE's result for each clip.
 
     Attributes:
-        per_clip: Scores `[N]`, 0 to 1; NaN where it gave none, or the prediction was too long to be parsed.
-        n_too_long: How many of its captions have more than `MAX_WORDS` words and were left out, `[N]`.
+        per_clip: Scores `[N]`, 0 to 1; NaN if SPICE gave none or the prediction was too long to be parsed.
+        n_too_long: Number of captions of the clip that were skipped for having more than `MAX_WORDS` words `[N]`.
     """
 
     per_clip: npt.NDArray[np.float64]
@@ -54,20 +55,20 @@ def spice(
     timeout_s: float | None = None,
     runs: Runs | None = None,
 ) -> SpiceScores:
-    """Score predictions by the things, attributes and relations that they share with references (Anderson 2016).
+    """Score predictions by the objects, attributes and relations that they share with references (Anderson 2016).
 
     Args:
         predictions: Tokenised captions `[N]`.
-        references: Tokenised references of each.
+        references: Tokenised references of each clip.
         java: The runtime.
         program: SPICE's jars.
-        cache_folder: Where parsed captions are kept between runs; None keeps nothing.
-        memory_mb: Its heap; by default what the machine has for it.
-        timeout_s: After how long the process is stopped.
-        runs: Processes to be stopped together with this one.
+        cache_folder: Folder that keeps parsed captions between runs; None keeps nothing.
+        memory_mb: Heap of the process in MB; by default what is available, up to the most that SPICE can use.
+        timeout_s: Seconds after which the process is stopped; None sets no limit.
+        runs: Processes that are stopped together with this one.
 
     Raises:
-        JavaError: The process failed, or its result does not fit.
+        JavaError: The process failed, or its result is not one score for each clip.
     """
     items = []
     n_too_long = np.zeros(len(predictions), dtype=np.int64)
@@ -88,7 +89,7 @@ def spice(
         except JavaError as error:
             if error.problem != "timed out":
                 raise
-            hint = "give it longer with --spice-timeout, and look whether it does anything"
+            hint = "raise --spice-timeout, and check that SPICE is using the CPU"
             raise JavaError(error.message, problem=error.problem, hint=hint) from error
         for i, score in scores.items():
             per_clip[i] = score
@@ -105,17 +106,17 @@ def _run(
     runs: Runs | None,
 ) -> dict[int, float]:
     with tempfile.TemporaryDirectory(prefix="textcap-spice-", ignore_cleanup_errors=True) as name:
-        for attempt in ("with what is kept", "from nothing"):
+        for attempt in ("with cache", "without cache"):
             folder = Path(name) / attempt.replace(" ", "-")
             parsed = folder / "parsed"
             parsed.mkdir(parents=True)
-            was_kept = cache is not None and attempt == "with what is kept" and cache.copy_to(parsed)
+            is_cached = cache is not None and attempt == "with cache" and cache.copy_to(parsed)
             try:
                 scores = _run_once(items, java, program, folder, parsed, memory_mb, timeout_s, runs)
             except JavaError as error:
-                if cache is None or not was_kept or error.problem != "died":
+                if cache is None or not is_cached or error.problem != "died":
                     raise
-                cache.remove()  # its hash was right, and still it may be what SPICE died of
+                cache.remove()  # even with the right hash it may be what made SPICE fail
                 continue
             if cache is not None:
                 cache.keep(parsed)
@@ -133,38 +134,39 @@ def _run_once(
     timeout_s: float | None,
     runs: Runs | None,
 ) -> dict[int, float]:
-    asked, answered = folder / "in.json", folder / "out.json"
-    asked.write_text(json.dumps(items), encoding="ascii")
+    request, result = folder / "in.json", folder / "out.json"
+    request.write_text(json.dumps(items), encoding="ascii")
     run_java(
         java,
         [
             *spice_flags(java),
             f"-Xmx{memory_mb or heap_mb(*SPICE_HEAP_MB)}M",
             *("-cp", _class_path(program), _MAIN),
-            *(str(asked), "-cache", str(parsed), "-out", str(answered), "-subset", "-silent"),
+            *(str(request), "-cache", str(parsed), "-out", str(result), "-subset", "-silent"),
         ],
         timeout_s=timeout_s,
         runs=runs,
     )
     try:
-        results = json.loads(answered.read_text(encoding="utf-8"))
+        results = json.loads(result.read_text(encoding="utf-8"))
         scores = {item["image_id"]: _number(item["scores"]["All"]["f"]) for item in results}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _unexpected(f"SPICE's result cannot be read: {error!r}") from error
     if len(results) != len(items) or set(scores) != {item["image_id"] for item in items}:
-        raise _unexpected(f"SPICE gave {len(results)} results for {len(items)} clips, or for others")
+        n_results, n_clips = counted(len(results), "result"), counted(len(items), "clip")
+        raise _unexpected(f"SPICE returned {n_results} for {n_clips}, or results for other clips")
     return scores
 
 
 def _class_path(program: Program) -> str:
-    # SPICE's jar names its libraries relative to where it really lies, which is elsewhere where it is a link.
-    above = program.class_path[0].parent.parent
-    libraries = [above / name for name in program.hashes if "/lib/" in name]
+    # SPICE's jar names its libraries relative to its real path, where they are not if the jar is a symbolic link.
+    root = program.class_path[0].parent.parent
+    libraries = [root / name for name in program.hashes if "/lib/" in name]
     return pathsep.join(map(str, [*program.class_path, *libraries]))
 
 
 def _number(value: object) -> float:
-    # What SPICE cannot score it writes as null, or as a word.
+    # If SPICE cannot score a clip, it writes null or a word.
     return float(value) if isinstance(value, int | float) else math.nan
 
 
@@ -173,4 +175,4 @@ def _is_short(caption: str) -> bool:
 
 
 def _unexpected(message: str) -> JavaError:
-    return JavaError(message, problem="died", hint="is this a real Java, and are the jars the right ones?")
+    return JavaError(message, problem="died", hint=UNEXPECTED_HINT)

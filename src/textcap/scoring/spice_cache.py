@@ -1,8 +1,7 @@
-"""Keep what SPICE has parsed between runs, so that nothing broken or half-written is ever taken for it.
+"""Keep SPICE's database of parsed captions between runs, and never use a damaged or incomplete one.
 
-Knows that SPICE keeps a database of one file in a folder, and nothing of captions. A run works on a copy of its
-own; what it leaves takes the place of the old one by a rename, with its hash in front. Two runs at once do not
-meet: the later one's file stays.
+The database is one file. Each run works on its own copy, which then replaces the stored file by a rename, with its
+hash in front. Runs at the same time do not interfere: the file of the last one to finish is kept.
 """
 
 import hashlib
@@ -14,16 +13,16 @@ from pathlib import Path
 _DATABASE = "data.mdb"
 _BLOCK_BYTES = 1 << 20
 _DIGEST_CHARS = 64
-_MOST_BYTES = 1 << 30  # what is larger is begun anew: a copy would take longer than it saves
-_LEFTOVER_S = 24 * 3600.0  # nobody writes one file for so long
+_MAX_BYTES = 1 << 30  # a larger database is not stored: copying it would take longer than it saves
+_LEFTOVER_S = 24 * 3600.0  # writing one file never takes this long
 
 
 class SpiceCache:
-    """Parsed captions of one set of jars on one Java.
+    """The database of parsed captions for one set of jars on one version of Java.
 
     Args:
-        folder: Where to keep them; it need not exist. What cannot be read or written there costs only time.
-        key: Names of what the parse depends on.
+        folder: Where to store it; it need not exist. If it cannot be read or written, captions are parsed again.
+        key: Strings that identify everything the result of parsing depends on.
     """
 
     def __init__(self, folder: Path, key: list[str]) -> None:
@@ -31,19 +30,16 @@ class SpiceCache:
         self.path = folder / f"spice-{digest[:16]}.cache"
 
     def copy_to(self, folder: Path) -> bool:
-        """Put a copy of the database into a folder, if there is a sound one; return whether there is.
-
-        What is not sound is removed.
-        """
+        """Copy the stored database into a folder, and return whether there is a valid one; remove a damaged one."""
         database = folder / _DATABASE
         try:
-            with open(self.path, "rb") as kept, open(database, "xb") as copy:
-                promised = kept.read(_DIGEST_CHARS + 1)
+            with open(self.path, "rb") as stored, open(database, "xb") as copy:
+                expected = stored.read(_DIGEST_CHARS + 1)
                 digest = hashlib.sha256()
-                while block := kept.read(_BLOCK_BYTES):
+                while block := stored.read(_BLOCK_BYTES):
                     digest.update(block)
                     copy.write(block)
-            if promised == f"{digest.hexdigest()}\n".encode():
+            if expected == f"{digest.hexdigest()}\n".encode():
                 return True
             self.remove()
         except OSError:
@@ -52,39 +48,39 @@ class SpiceCache:
         return False
 
     def keep(self, folder: Path) -> None:
-        """Keep the database that a run has left in a folder."""
+        """Store the database that a run has left in a folder."""
         database = folder / _DATABASE
-        beside = self.path.with_name(f".textcap-{secrets.token_hex(6)}.tmp")
+        temporary = self.path.with_name(f".textcap-{secrets.token_hex(6)}.tmp")
         try:
-            if not 0 < database.stat().st_size <= _MOST_BYTES:
+            if not 0 < database.stat().st_size <= _MAX_BYTES:
                 return
             self.path.parent.mkdir(parents=True, exist_ok=True)
             digest = hashlib.sha256()
-            with open(database, "rb") as left, open(beside, "xb") as kept:
-                kept.write(b"?" * _DIGEST_CHARS + b"\n")  # no hash is this, until the whole is written
-                while block := left.read(_BLOCK_BYTES):
+            with open(database, "rb") as source, open(temporary, "xb") as stored:
+                stored.write(b"?" * _DIGEST_CHARS + b"\n")  # an invalid hash until the whole file is written
+                while block := source.read(_BLOCK_BYTES):
                     digest.update(block)
-                    kept.write(block)
-                kept.seek(0)
-                kept.write(digest.hexdigest().encode())
-                kept.flush()
-                os.fsync(kept.fileno())
+                    stored.write(block)
+                stored.seek(0)
+                stored.write(digest.hexdigest().encode())
+                stored.flush()
+                os.fsync(stored.fileno())
             if self.path.is_dir() and not self.path.is_symlink():
-                _make_way(self.path)
-            os.replace(beside, self.path)
+                _move_folder_away(self.path)
+            os.replace(temporary, self.path)
             remove_leftovers(self.path.parent)
         except OSError:
             return
         finally:
-            _remove(beside)
+            _remove(temporary)
 
     def remove(self) -> None:
-        """Forget what is kept."""
+        """Delete the stored database."""
         _remove(self.path)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the half-written files that killed runs have left in a folder, if they are older than a day."""
+    """Remove incomplete files that killed runs have left in a folder, if they are older than a day."""
     for path in folder.glob(".textcap-*.tmp"):
         try:
             if path.is_file() and path.lstat().st_mtime < time.time() - _LEFTOVER_S:
@@ -93,8 +89,8 @@ def remove_leftovers(folder: Path) -> None:
             continue
 
 
-def _make_way(folder: Path) -> None:
-    """Remove an empty folder; one that holds something gets another name."""
+def _move_folder_away(folder: Path) -> None:
+    """Remove a folder if it is empty, else rename it."""
     try:
         folder.rmdir()
     except OSError:

@@ -1,7 +1,7 @@
-"""Train a captioner, on captions alone or on pairs of sound and text: from what is read to a model folder.
+"""Train a captioner on captions alone, on pairs of sound and text, or on both, and write its model folder.
 
-Puts together what the other modules do: text embeddings, examples, the loop, the model folder. It prints
-nothing; what happens is reported as events. A run that was killed goes on when it is asked for again.
+Joins the other modules: text embeddings, examples, the training loop, the model folder. Prints nothing; progress is
+reported as events. A run that was killed continues when `train` is called again with the same job.
 """
 
 import os
@@ -59,28 +59,31 @@ def train(
 ) -> Path:
     """Train a mapper on captions, on pairs or on both, and write its model folder.
 
-    What is needed to go on after an interruption lies in a folder beside the output until the run is done.
+    Until the run is done, a work folder beside the output keeps what is needed to continue after an interruption.
 
     Args:
-        captions: Learned from their text embeddings, with noise (the paper's method); None where there are pairs.
-        report: Told what happens, in this process.
-        pairs: Captions that are learned from the embeddings of their sounds (the paper's audio-text training).
-        noise_pairs: The noise on text is measured on them, where `job.bridge` does not give it.
-        n_processes: By default one for each CUDA device that is visible when `job.device` names none of them,
-            else one. Under torchrun this process is one of those it started.
-        download_progress: Told of bytes when the backbone has to be fetched.
+        job: The settings, and where to write the model folder.
+        captions: Captions to learn from their text embeddings with noise (the paper's method); None to train on
+            pairs only.
+        report: Called with each event, in this process.
+        pairs: Sounds with captions. Each caption is learned from the embedding of its sound (the paper's audio-text
+            training).
+        noise_pairs: Pairs to measure the noise on text with, used if `job.bridge` is None.
+        n_processes: The number of processes. By default one for each visible CUDA device if `job.device` resolves to
+            CUDA without a device number, else one. Ignored under torchrun, which has started the processes itself.
+        download_progress: Called with the bytes downloaded if the backbone has to be downloaded.
 
     Returns:
         The model folder.
 
     Raises:
-        InputError: The output is there already and may not be replaced, or an unfinished run with other settings
-            is; captions or settings cannot be used.
-        DeviceError: The device cannot be used, or its memory does not suffice.
-        DownloadError: The backbone is not on disk and cannot be fetched.
-        CheckpointError: The backbone or the state of the unfinished run is broken.
+        InputError: The output exists and may not be overwritten, there is an unfinished run with other settings, or
+            the captions, pairs or settings cannot be used.
+        DeviceError: The device cannot be used, or has not enough memory.
+        DownloadError: The backbone is not on disk and cannot be downloaded.
+        CheckpointError: The backbone, the adapter or the state of the unfinished run cannot be used.
     """
-    report = report or _report_nothing
+    report = report or _ignore_event
     data = TrainingData(captions, tuple(pairs), noise_pairs)
     output = Path(os.path.abspath(job.output))
     check_output(job, data.names)
@@ -91,10 +94,10 @@ def train(
     max_tokens(backbone, mapper_config(job, backbone))
     load_job_adapter(job, backbone)
     if n_started > 1:
-        n_processes = 1  # torchrun, or `launch` below, has started the others
+        n_processes = 1  # torchrun, or `launch` below, has started the other processes
     elif n_processes is None:
-        every = device.type == "cuda" and device.index is None
-        n_processes = torch.cuda.device_count() if every else 1
+        use_all_devices = device.type == "cuda" and device.index is None
+        n_processes = torch.cuda.device_count() if use_all_devices else 1
     if n_processes > 1:
         try:
             launch(replace(job, output=str(output)), data, n_processes, report)
@@ -102,66 +105,67 @@ def train(
             WorkFolder.sweep(output)
     else:
         with _accelerator(device) as accelerator:
-            _train_here(replace(job, output=str(output)), data, backbone, accelerator, report)
+            _train_in_this_process(replace(job, output=str(output)), data, backbone, accelerator, report)
     return output
 
 
 def check_output(job: TrainingJob, caption_paths: Iterable[str | Path] = ()) -> None:
-    """Make sure that the model folder of a job may be written, before any work is done for it.
+    """Check that the model folder of a job may be written, before any work is done for it.
 
     Args:
-        caption_paths: The files that are read; a folder that holds one is never replaced.
+        job: The job that names the output.
+        caption_paths: The files that will be read. A folder that contains one of them is never overwritten.
 
     Raises:
-        InputError: The output is there already and may not be replaced.
+        InputError: The output exists and may not be overwritten.
     """
     paths = [path for path in caption_paths if str(path) != STDIN]
     check_folder_place(Path(job.output), force=job.force, is_ours=is_model_folder, inputs=paths)
 
 
 def mapper_config(job: TrainingJob, backbone: Backbone) -> MapperConfig:
-    """Return the sizes of the mapper that a job trains."""
+    """Return the mapper sizes of a job: those of the backbone, with the changes that the job asks for."""
     changes: dict[str, Any] = {"prefix_length": job.prefix_length, "n_layers": job.mapper_layers}
     return replace(backbone.config.mapper, **{name: value for name, value in changes.items() if value is not None})
 
 
 @contextmanager
 def _accelerator(device: torch.device) -> Iterator[Accelerator]:
-    """Give the accelerator for a device; its state, one for the whole process, ends with the block."""
+    """Yield the accelerator for a device, and afterwards reset the process-wide state that it created."""
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     use_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     was_initialized = is_initialized()
-    # Processes wait for the main one at the end of an epoch, and for the one that computes the embeddings.
-    patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
+    # The other processes wait while the main one computes the embeddings, and at the end of each epoch.
+    long_timeout = InitProcessGroupKwargs(timeout=timedelta(days=1))
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="bf16" if use_bfloat16 else "no",
-        kwargs_handlers=[patience],
+        kwargs_handlers=[long_timeout],
     )
     try:
         if accelerator.device.type != device.type:
-            message = f"training on {device} was asked for, and accelerate chose {accelerator.device}"
+            message = f"accelerate chose the device {accelerator.device}, not {device} as requested"
             raise DeviceError(message, hint="unset the environment variables ACCELERATE_*")
         yield accelerator
     finally:
         if not was_initialized:
             accelerator.end_training()
-            # The only way to train on another device in this process.
+            # accelerate has no public way to let a process train on another device later.
             AcceleratorState._reset_state(True)
 
 
-def _report_nothing(event: Event) -> None:
+def _ignore_event(event: Event) -> None:
     del event
 
 
-def _train_here(
+def _train_in_this_process(
     job: TrainingJob, data: TrainingData, backbone: Backbone, accelerator: Accelerator, report: Report
 ) -> None:
     is_main = accelerator.is_main_process
-    report = report if is_main else _report_nothing
+    report = report if is_main else _ignore_event
     device = accelerator.device
-    with accelerator.main_process_first():  # the others find in the cache what it has computed
+    with accelerator.main_process_first():  # the other processes read its results from the cache
         embedded = embed_all_pairs(data, backbone, device, report)
         bridge = make_bridge(job, data, backbone, device, report)
     mapper = mapper_config(job, backbone)
@@ -188,7 +192,7 @@ def _train_here(
                 report=report,
                 work=work,
             )
-        accelerator.wait_for_everyone()  # until the main process has sorted out what an earlier run left
+        accelerator.wait_for_everyone()  # the main process has now kept or discarded the state of an earlier run
         if state := load_state(WorkFolder.path_of(output)):
             run.resume(*state)
         started = _started(job, backbone, bridge, examples, run)
@@ -196,7 +200,7 @@ def _train_here(
         trained = run.run()
         if work is not None:
             config = ModelConfig(
-                backbone_name=_lasting_name(job.backbone),
+                backbone_name=_absolute_name(job.backbone),
                 backbone_hash=backbone.content_hash,
                 bridge=bridge.config,
                 mapper=mapper,
@@ -247,6 +251,6 @@ def _started(job: TrainingJob, backbone: Backbone, bridge: Bridge, examples: Exa
     )
 
 
-def _lasting_name(backbone: str) -> str:
-    """Return a backbone's name as it is found from any folder."""
+def _absolute_name(backbone: str) -> str:
+    """Return a backbone's name in a form that is valid in any working folder: a path becomes absolute."""
     return backbone if backbone == EMBEDDED or backbone in WEIGHT_SETS else os.path.abspath(backbone)

@@ -1,7 +1,7 @@
-"""What the training loop reads: tokenised captions with their embeddings, split and put into batches.
+"""Prepare what the training loop reads: tokenised captions with their embeddings, split and put into batches.
 
-Knows no models and no devices; every choice follows from the seed, so any batch of any epoch can be made
-again alone. Letters: N captions, B batch, T tokens, E embedding width.
+Needs no models and no devices. Every choice follows from the seed, so any batch of any epoch can be recreated on its
+own. Letters: N captions, B batch, T tokens, E embedding width.
 """
 
 from array import array
@@ -32,13 +32,13 @@ from textcap.training.sources import (
 
 Embeddings = NDArray[np.float32] | MixedEmbeddings
 
-MAX_CAPTION_TOKENS = 77  # with the end token, as CLAP's text tower cuts
+MAX_CAPTION_TOKENS = 77  # end token included; CLAP's text tower truncates at the same length
 MIN_CAPTION_TOKENS = 2
 
-# Names of the streams of random numbers that a seed opens; part of what makes a run repeatable.
+# Each number selects one stream of random numbers derived from the seed; another number changes the result of a run.
 SPLIT_STREAM, ORDER_STREAM, NOISE_STREAM, MAPPER_STREAM, HELD_OUT_STREAM = range(5)
 
-_TOKENIZE_AT_ONCE = 4096
+_TOKENIZER_BATCH_SIZE = 4096
 _BATCHES_PER_SORTED_CHUNK = 50
 
 
@@ -54,32 +54,32 @@ class TokenTable:
 
     @cached_property
     def lengths(self) -> Indices:
-        """Tokens of each caption, the end token included, [N], int64."""
+        """The number of tokens of each caption, end token included, [N], int64."""
         return np.diff(self.offsets)
 
     def padded(self, indices: Sequence[int] | Indices) -> tuple[Tensor, Tensor]:
-        """Return the captions' ids [B, T], int64, padded with 0 to the longest, and their lengths [B]."""
+        """Return token ids [B, T], int64, padded with 0 to the longest caption, and lengths [B], int64."""
         rows = [self.ids[self.offsets[i] : self.offsets[i + 1]] for i in indices]
         tokens = torch.zeros(len(rows), max(len(row) for row in rows), dtype=torch.int64)
-        for place, row in enumerate(rows):
-            tokens[place, : len(row)] = torch.from_numpy(row.astype(np.int64))
+        for i, row in enumerate(rows):
+            tokens[i, : len(row)] = torch.from_numpy(row.astype(np.int64))
         return tokens, torch.tensor([len(row) for row in rows])
 
 
 def tokenize_captions(captions: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> TokenTable:
-    """Return the ids of each caption followed by the end token, at most `max_tokens` in all.
+    """Return the token ids of each caption followed by the end token, cut to `max_tokens` in all.
 
-    A caption that spells the end token out has it taken away: it may only stand at the end.
+    If a caption spells out the end token, it is removed there: it may only stand at the end.
 
     Raises:
-        InputError: There is no room for a single word.
+        InputError: `max_tokens` leaves no room for a single word.
     """
     if max_tokens < MIN_CAPTION_TOKENS:
         raise InputError("the prefix leaves no room for a caption", hint="use a shorter prefix")
     flat = array("i")
     offsets = [0]
-    for start in range(0, len(captions), _TOKENIZE_AT_ONCE):
-        for ids in tokenizer.encode(list(captions[start : start + _TOKENIZE_AT_ONCE])):
+    for start in range(0, len(captions), _TOKENIZER_BATCH_SIZE):
+        for ids in tokenizer.encode(list(captions[start : start + _TOKENIZER_BATCH_SIZE])):
             flat.extend([i for i in ids if i != tokenizer.end_id][: max_tokens - 1])
             flat.append(tokenizer.end_id)
             offsets.append(len(flat))
@@ -87,17 +87,19 @@ def tokenize_captions(captions: Sequence[str], tokenizer: Tokenizer, max_tokens:
 
 
 def split_held_out(captions: Sequence[str], wanted: int, seed: int, clips: Sequence[int] | None = None) -> Indices:
-    """Choose captions that are never trained on.
+    """Choose the captions that are held out from training.
 
-    All copies of a caption go to the same side, or the held-out loss would be of captions learned by heart; so do all
-    captions of a clip.
+    All copies of a caption stay on the same side; otherwise the held-out loss would be measured on memorised captions.
+    All captions of a clip stay on the same side, too.
 
     Args:
-        wanted: At most so many, and at most a tenth of the captions.
-        clips: For each caption the clip it is of, or -1; by default none is of a clip.
+        captions: All captions.
+        wanted: The number of captions to hold out. At most a tenth of all captions is held out.
+        seed: Seed of the choice.
+        clips: For each caption the number of its clip, or -1 if it has none; by default no caption has one.
 
     Returns:
-        Indices in rising order, int64; none when there are fewer than ten captions.
+        Indices in ascending order, int64; empty if there are fewer than ten captions.
     """
     limit = min(wanted, len(captions) // 10)
     groups = group_captions(captions, clips)
@@ -116,50 +118,49 @@ def split_held_out(captions: Sequence[str], wanted: int, seed: int, clips: Seque
 
 @dataclass(frozen=True)
 class Examples:
-    """Captions with the embeddings they are to be said from, split in two."""
+    """Captions with the embeddings to generate them from, split into training and held-out captions."""
 
-    embeddings: Embeddings  # [N, E], float32; a memory map may do
-    tokens: TokenTable
-    training: Indices  # indices, int64, rising
-    held_out: Indices  # indices, int64
-    held_out_captions: tuple[str, ...]
-    sources: tuple[Source, ...]  # in order, together all N
+    embeddings: Embeddings  # [N, E], float32; may be a memory map
+    tokens: TokenTable  # of all N captions
+    training: Indices  # indices of the captions to train on, int64, ascending
+    held_out: Indices  # indices of the captions held out, int64
+    held_out_captions: tuple[str, ...]  # the text of the captions in `held_out`
+    sources: tuple[Source, ...]  # in order; together they cover all N captions
 
     @property
     def training_lengths(self) -> Indices:
-        """Tokens of each caption that is trained on, int64."""
+        """The number of tokens of each caption in `training`, int64."""
         lengths: Indices = self.tokens.lengths[self.training]
         return lengths
 
     @property
     def counts(self) -> tuple[SourceCount, ...]:
-        """What an epoch takes from each source."""
+        """How many captions an epoch draws from each source."""
         return count_sources(self.sources, self.training)
 
     @property
     def n_per_epoch(self) -> int:
-        """Captions that an epoch learns from."""
+        """The number of captions that an epoch trains on."""
         return sum(count.n_per_epoch for count in self.counts)
 
     def epoch_batches(self, batch_size: int, seed: int, epoch: int) -> list[Indices]:
-        """Return the batches of an epoch as indices of captions, see `draw_epoch` and `epoch_batches`."""
-        places = draw_epoch(self.sources, self.training, seed, epoch)
-        indices = self.training[places]
+        """Return the batches of an epoch as indices of captions; see `draw_epoch` and the function `epoch_batches`."""
+        indices = self.training[draw_epoch(self.sources, self.training, seed, epoch)]
         return [indices[batch] for batch in epoch_batches(self.tokens.lengths[indices], batch_size, seed, epoch)]
 
     def bridged(self, indices: Indices, bridge: Bridge, generator: torch.Generator) -> Tensor:
-        """Return what the mapper is given for captions `[B]`: `[B, E]`, unit length, on the CPU."""
+        """Return the mapper's input for caption indices `[B]`: bridged embeddings `[B, E]`, unit length, on the CPU."""
         embeddings = torch.from_numpy(np.array(self.embeddings[indices]))
-        of_audio = np.zeros(len(indices), bool)
+        is_audio = np.zeros(len(indices), bool)
         for source in self.sources:
             if source.kind == AUDIO:
-                of_audio |= (indices >= source.first) & (indices < source.end)
-        if not of_audio.any():
+                is_audio |= (indices >= source.first) & (indices < source.end)
+        if not is_audio.any():
             return bridge.text_side(embeddings, generator)
         bridged = torch.empty_like(embeddings)
-        if not of_audio.all():
-            bridged[~of_audio] = bridge.text_side(embeddings[~of_audio], generator)
-        bridged[of_audio] = bridge.audio_training_side(embeddings[of_audio], generator)
+        if not is_audio.all():
+            bridged[~is_audio] = bridge.text_side(embeddings[~is_audio], generator)
+        bridged[is_audio] = bridge.audio_training_side(embeddings[is_audio], generator)
         return bridged
 
 
@@ -174,20 +175,24 @@ def make_examples(
     sources: Sequence[Source] = (),
     clips: Sequence[int] | None = None,
 ) -> Examples:
-    """Put captions and embeddings together.
+    """Combine captions and their embeddings into examples.
 
     Args:
-        embeddings: [N, E], float32, row i for caption i; of text, or of the audio that a caption describes.
-        max_tokens: Longer captions are cut; the end token counts.
-        held_out_captions: How many to keep from training, see `split_held_out`.
-        sources: Which captions are of which file, in order; by default all are text of one.
+        captions: All N captions.
+        embeddings: [N, E], float32; row i is the embedding of caption i, or of the sound that it describes.
+        tokenizer: The tokenizer of the language model.
+        max_tokens: Longer captions are cut to this length, end token included.
+        held_out_captions: The number of captions to hold out from training; see `split_held_out`.
+        seed: Seed of the split.
+        sources: The files that the captions belong to, in order; by default all are text from one file.
         clips: See `split_held_out`.
 
     Raises:
-        ValueError: Captions and embeddings differ in number, or there are none.
+        ValueError: There are not as many embeddings as captions, or there are none.
     """
     if len(captions) != len(embeddings) or not len(captions):
-        raise ValueError(f"{len(captions)} captions and {len(embeddings)} embeddings make no examples")
+        numbers = f"{len(captions)} captions and {len(embeddings)} embeddings"
+        raise ValueError(f"got {numbers}, but need as many of both, and at least one")
     held_out = split_held_out(captions, held_out_captions, seed, clips)
     training = np.setdiff1d(np.arange(len(captions)), held_out)
     tokens = tokenize_captions(captions, tokenizer, max_tokens)
@@ -202,43 +207,49 @@ def make_examples(
 
 
 def epoch_batches(lengths: Indices, batch_size: int, seed: int, epoch: int) -> list[Indices]:
-    """Put all captions into batches of similar length, in another order every epoch.
+    """Put all captions into batches of similar length, in a different order every epoch.
 
-    Captions are shuffled and sorted by length within chunks of many batches: nearly as little padding as with
-    all of them sorted, and still other neighbours in every epoch. Then the batches are shuffled.
+    Captions are shuffled, then sorted by length within chunks of many batches. This needs nearly as little padding as
+    sorting all captions, and each caption still gets different neighbours every epoch. Then the batches are shuffled.
 
     Args:
-        lengths: [N], tokens of each caption.
+        lengths: The number of tokens of each caption, [N].
+        batch_size: The number of captions in a batch.
+        seed: Seed of the order.
+        epoch: The epoch, counted from 0.
 
     Returns:
-        Places in `lengths`, each exactly once; all batches but one have `batch_size` of them.
+        Batches of positions in `lengths`, each position exactly once; at most one batch is smaller than `batch_size`.
     """
     generator = seeded_generator(seed, ORDER_STREAM, epoch)
     order = torch.randperm(len(lengths), generator=generator).numpy()
     chunk = batch_size * _BATCHES_PER_SORTED_CHUNK
     batches: list[Indices] = []
     for start in range(0, len(order), chunk):
-        places = order[start : start + chunk]
-        places = places[np.argsort(lengths[places], kind="stable")]
-        batches += [places[i : i + batch_size] for i in range(0, len(places), batch_size)]
+        positions = order[start : start + chunk]
+        positions = positions[np.argsort(lengths[positions], kind="stable")]
+        batches += [positions[i : i + batch_size] for i in range(0, len(positions), batch_size)]
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
 def n_steps(n_captions: int, batch_size: int, epochs: int) -> int:
-    """Return the number of batches in all epochs."""
+    """Return the number of training steps (batches) in all epochs together."""
     return -(-n_captions // batch_size) * epochs
 
 
 def scaled_warmup(warmup_steps: int, total_steps: int) -> int:
-    """Return the warm-up steps that suit a run: at most a fifth of a run of fewer than 10,000 steps.
+    """Return the number of warm-up steps of a run: at most a fifth of a run with fewer than 10,000 steps.
 
-    The paper's 2,000 steps are meant for its 15,000; in a short run the rate would never reach its base.
+    The paper's 2,000 steps are meant for its 15,000. In a short run the learning rate would never reach its base value.
     """
     return min(warmup_steps, total_steps // 5 if total_steps < 10_000 else total_steps)
 
 
 def rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:
-    """Return the factor on the base rate at a step counted from 0: linear up, then linear down, never 0."""
+    """Return the factor on the base learning rate at a step counted from 0.
+
+    It rises linearly during the warm-up, then falls linearly, and is always above 0.
+    """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     return (total_steps - step) / (total_steps - warmup_steps)

@@ -1,7 +1,4 @@
-"""What a training run reports while it runs, as values; whoever asked for the run decides what to show.
-
-Knows nothing of how the run is done.
-"""
+"""Events that a training run reports as values; the caller decides what to show."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,59 +10,59 @@ from textcap.training.sources import SourceCount
 
 @dataclass(frozen=True)
 class Warned:
-    """Something is odd, and the run goes on."""
+    """A warning; the run continues."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Started:
-    """The run is prepared, and the first step is next."""
+    """The run is prepared; its first step follows."""
 
     backbone: str
     device: str
     precision: str
     n_processes: int
-    n_captions: int  # trained on, without the held-out ones
-    n_held_out: int
+    n_captions: int  # captions to train on, without those held out
+    n_held_out: int  # captions held out
     noise_variance: float
     noise_std: float
     epochs: int
     total_steps: int
-    first_step: int  # above 0 when a run is continued
-    warmup_steps: int
-    warmup_asked: int
+    first_step: int  # steps done already: above 0 if an unfinished run is continued
+    warmup_steps: int  # after shortening for a short run
+    warmup_asked: int  # as the settings ask for
     sources: tuple[SourceCount, ...] = ()
-    noise_from: str | None = None  # the pairs that the noise was measured on
+    noise_from: str | None = None  # name of the pairs file that the noise on text was measured on
     audio_noise_variance: float = 0.0
-    adapter: str | None = None  # its file
+    adapter: str | None = None  # file of the linear adapter
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """So many captions, or sounds, have their embeddings."""
+    """Progress in embedding captions or sounds."""
 
     n_done: int
     n_total: int
-    what: str = "captions"  # or "sounds"
+    what: str = "captions"  # what is embedded: "captions" or "sounds"
 
 
 @dataclass(frozen=True)
 class Stepped:
-    """A few more steps are done."""
+    """Progress in training: one or more steps are done."""
 
     epoch: int  # from 1
-    step: int  # steps done in all epochs
+    step: int  # steps done since the start of the first epoch
     total_steps: int
     loss: float  # nats per token since the last report
     learning_rate: float
     captions_per_s: float
-    left_s: float
+    left_s: float  # estimated seconds to the end of the run
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A held-out caption, and what the model says to its text embedding with noise."""
+    """A held-out caption, and the caption that the model generates from its noisy embedding."""
 
     reference: str
     caption: str
@@ -73,7 +70,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """One epoch is done; a line of `metrics.jsonl`."""
+    """The results of an epoch; written as one line of `metrics.jsonl`."""
 
     epoch: int  # from 1
     epochs: int
@@ -82,7 +79,7 @@ class EpochDone:
     held_out_loss: float | None
     learning_rate: float
     captions_per_s: float
-    distinct_share: float | None  # different captions among those made from held-out embeddings
+    distinct_share: float | None  # share of different captions among those generated from held-out embeddings, 0 to 1
     samples: tuple[Sample, ...]
 
 
@@ -91,12 +88,12 @@ Report = Callable[[Event], None]
 
 
 def event_to_dict(event: Event) -> dict[str, Any]:
-    """Return an event as plain values that JSON can hold, with its kind."""
+    """Return an event as plain values for JSON, with the name of its class under "kind"."""
     return {"kind": type(event).__name__, **dataclasses.asdict(event)}
 
 
 def event_from_dict(data: dict[str, Any]) -> Event:
-    """Rebuild an event from `event_to_dict`'s output."""
+    """Return the event that `event_to_dict` turned into plain values."""
     values = dict(data)
     kind = values.pop("kind")
     if kind == "EpochDone":

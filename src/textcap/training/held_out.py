@@ -1,6 +1,6 @@
-"""How well a mapper does on captions it never saw, while it is being trained.
+"""Measure a mapper on held-out captions while it is being trained.
 
-Knows no training loop: held-out text embeddings with noise stand in for audio embeddings, where there are no pairs.
+For captions without a sound, noisy text embeddings stand in for audio embeddings.
 """
 
 from dataclasses import dataclass
@@ -19,33 +19,33 @@ from textcap.training.events import Sample
 
 N_SAMPLES = 3
 
-_MAX_SAID = 50  # captions made at the end of an epoch
-_COLLAPSED_SHARE = 0.2
-_MIN_REFERENCES = 10  # with fewer different references, few different captions are no surprise
+_MAX_CAPTIONS = 50  # generated at the end of an epoch
+_COLLAPSED_SHARE = 0.2  # a smaller share of different captions counts as a collapse
+_MIN_REFERENCES = 10  # with fewer different references, few different captions are to be expected
 _BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
 class HeldOutResult:
-    """What the held-out captions say about a mapper."""
+    """The loss and the captions of a mapper on held-out captions."""
 
     loss: float  # nats per token
-    captions: tuple[str, ...]
-    references: tuple[str, ...]  # one for each of `captions`
+    captions: tuple[str, ...]  # generated from some of the held-out embeddings
+    references: tuple[str, ...]  # the held-out caption for each of `captions`
 
     @property
     def distinct_share(self) -> float:
-        """Number of different captions divided by the number of captions, 0 to 1."""
+        """The number of different captions divided by the number of captions, 0 to 1."""
         return len(set(self.captions)) / len(self.captions)
 
     @property
     def collapsed(self) -> bool:
-        """Whether the model says much the same to everything, though the references differ."""
+        """Whether the model generates nearly the same captions for everything, although the references differ."""
         return self.distinct_share < _COLLAPSED_SHARE and len(set(self.references)) >= _MIN_REFERENCES
 
     @property
     def samples(self) -> tuple[Sample, ...]:
-        """The first few references with what the model says."""
+        """The first few references with the captions generated for them."""
         pairs = list(zip(self.references, self.captions, strict=True))[:N_SAMPLES]
         return tuple(Sample(reference, caption) for reference, caption in pairs)
 
@@ -59,9 +59,9 @@ def evaluate_held_out(
     tokenizer: Tokenizer,
     seed: int,
 ) -> HeldOutResult:
-    """Measure the loss on all held-out captions, and caption some of their embeddings.
+    """Measure the loss on all held-out captions, and generate captions from some of their embeddings.
 
-    The noise is the same at every call with the same seed, so that epochs can be compared.
+    The noise is the same in every call with the same seed, so that epochs can be compared.
 
     Raises:
         ValueError: There are no held-out captions.
@@ -81,9 +81,9 @@ def evaluate_held_out(
         loss_sum += float(mean) * int(lengths.sum())
         n_tokens += int(lengths.sum())
 
-    prefix_length, said = mapper.config.prefix_length, order[:_MAX_SAID]
+    prefix_length, chosen = mapper.config.prefix_length, order[:_MAX_CAPTIONS]
     room = language_model.config.n_positions - prefix_length
     decoding = DecodingConfig(max_tokens=min(DecodingConfig.max_tokens, room))
-    found = beam_search(language_model, mapper(noisy[: len(said)]), decoding, end_id=tokenizer.end_id)
+    found = beam_search(language_model, mapper(noisy[: len(chosen)]), decoding, end_id=tokenizer.end_id)
     captions = tuple(tokenizer.decode(list(best[0].token_ids)).strip() for best in found)
-    return HeldOutResult(loss_sum / n_tokens, captions, tuple(examples.held_out_captions[i] for i in said))
+    return HeldOutResult(loss_sum / n_tokens, captions, tuple(examples.held_out_captions[i] for i in chosen))

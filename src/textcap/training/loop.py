@@ -1,8 +1,8 @@
-"""Train a mapper: GPT-2 stays as it is, the mapper learns to make it say a caption from its embedding.
+"""Train a mapper: GPT-2 stays frozen, and the mapper learns the prefix that makes it generate a caption.
 
-Knows neither caption files nor model folders. Any number of processes makes the same mapper: the noise of a
-step is drawn for its whole batch, each process takes its share, and the loss is divided by the tokens of the
-whole batch.
+Reading captions and writing the model folder are left to `textcap.training`. The number of processes does not change
+the result: the noise of a step is drawn for its whole batch, each process takes its share, and the loss is divided by
+the number of tokens in the whole batch.
 """
 
 import dataclasses
@@ -38,25 +38,31 @@ from textcap.training.state import TrainingProgress, WorkFolder
 
 SAVE_EVERY_S = 300.0
 
-_STEPS_PER_REPORT = 10  # on an accelerator, where reading the loss waits for the device
+_STEPS_PER_REPORT = 10  # on any device but the CPU: reading the loss waits for the device
 _ADAM_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 @dataclass(frozen=True)
 class TrainedMapper:
-    """The result of a run: the mapper, on the CPU and frozen, and one record for each epoch."""
+    """The result of a run."""
 
-    mapper: Mapper
-    metrics: tuple[dict[str, object], ...]
+    mapper: Mapper  # on the CPU, frozen
+    metrics: tuple[dict[str, object], ...]  # one record for each epoch
 
 
 class MapperTraining:
-    """One run over one set of examples.
+    """One training run on one set of examples.
 
     Args:
-        language_model: On the accelerator's device.
-        report: Told of steps and epochs, in the main process only.
-        work: Where to keep the state, in the main process only; without it nothing is written.
+        examples: The captions and embeddings to train on.
+        language_model: The frozen language model, on the accelerator's device.
+        tokenizer: The language model's tokenizer.
+        bridge: Applied to the embeddings before the mapper.
+        mapper_config: The sizes of the mapper to train.
+        config: Epochs, batch size, learning rate and seed.
+        accelerator: The device, the precision and the processes.
+        report: Called with steps, epochs and warnings, in the main process only.
+        work: The folder that the main process saves the state in; None to save nothing.
     """
 
     def __init__(
@@ -85,18 +91,23 @@ class MapperTraining:
 
     @property
     def plain_mapper(self) -> Mapper:
-        """The mapper without what the processes wrapped around it."""
+        """The mapper without the wrappers of accelerate."""
         mapper: Mapper = self.accelerator.unwrap_model(self.mapper, keep_fp32_wrapper=True)
         return mapper
 
     def resume(self, progress: TrainingProgress, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from a saved state, as if the run had never stopped."""
+        """Continue from a saved state, as if the run had never stopped.
+
+        Args:
+            progress: How far the run had come.
+            tensors: The mapper's parameters and Adam's moments, as they were saved.
+        """
         self.progress = progress
         plain = self.plain_mapper
         plain.load_state_dict({name: tensors[f"mapper.{name}"] for name, _ in plain.named_parameters()})
         state = {
-            place: {moment: tensors[f"{moment}.{name}"] for moment in _ADAM_MOMENTS}
-            for place, (name, _) in enumerate(plain.named_parameters())
+            index: {moment: tensors[f"{moment}.{name}"] for moment in _ADAM_MOMENTS}
+            for index, (name, _) in enumerate(plain.named_parameters())
         }
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -105,7 +116,7 @@ class MapperTraining:
         """Train to the end.
 
         Raises:
-            InputError: The loss is no longer a number.
+            InputError: The loss has become NaN or infinite, or the state cannot be saved.
             DeviceError: The device has not enough memory.
         """
         device, batch = self.accelerator.device, self.config.batch_size
@@ -122,26 +133,27 @@ class MapperTraining:
         for epoch in range(self.progress.step // steps_per_epoch, config.epochs):
             batches = self.examples.epoch_batches(config.batch_size, config.seed, epoch)
             meter = _Meter()
-            for place in range(self.progress.step - epoch * steps_per_epoch, steps_per_epoch):
-                batch = batches[place]
+            for index in range(self.progress.step - epoch * steps_per_epoch, steps_per_epoch):
+                batch = batches[index]
                 loss_sum = self._step(batch, epoch, self.progress.step + meter.n_unread)
                 meter.add(loss_sum, len(batch), int(self.examples.tokens.lengths[batch].sum()))
                 if meter.n_unread >= self._steps_per_reading:
-                    self._read(meter, epoch)
-                    # Not after the last step: an epoch's sums go into its record, and that is saved.
-                    if place + 1 < steps_per_epoch and time.monotonic() - self._last_saved > SAVE_EVERY_S:
+                    self._read_meter(meter, epoch)
+                    # Not after the last step: `_end_epoch` turns the sums into the epoch's record and saves it.
+                    if index + 1 < steps_per_epoch and time.monotonic() - self._last_saved > SAVE_EVERY_S:
                         self._save()
-            self._read(meter, epoch)
+            self._read_meter(meter, epoch)
             self._end_epoch(epoch, meter.captions_per_s)
 
     def _step(self, indices: Indices, epoch: int, step: int) -> Tensor:
-        """Learn from one batch; return this process's part of the summed loss in nats, a scalar."""
+        """Train on one batch; return this process's part of the summed loss in nats, a scalar."""
         generator = seeded_generator(self.config.seed, NOISE_STREAM, epoch, step)
         noisy = self.examples.bridged(indices, self.bridge, generator)  # [B, E] for all processes
         n_tokens = int(self.examples.tokens.lengths[indices].sum())
 
         rank, n_processes = self.accelerator.process_index, self.accelerator.num_processes
-        # A last batch may be smaller than the number of processes: those left over take part at weight 0.
+        # The last batch may be smaller than the number of processes. Those without a caption take the first one at
+        # weight 0.
         mine = slice(rank, None, n_processes) if rank < len(indices) else slice(0, 1)
         weight = 1.0 if rank < len(indices) else 0.0
         tokens, lengths = self.examples.tokens.padded(indices[mine])
@@ -150,9 +162,9 @@ class MapperTraining:
             prefixes = self.mapper(noisy[mine].to(device))
             mean = self.language_model.loss(prefixes, tokens.to(device), lengths.to(device))
         loss_sum = mean * (weight * int(lengths.sum()))
-        # Gradients are averaged over the processes, so the factor undoes the division.
+        # accelerate averages gradients over the processes; multiplying by their number turns the mean into a sum.
         self.accelerator.backward(loss_sum * (n_processes / n_tokens))
-        # The rate is set here and not by a scheduler object, which would count steps once for each process.
+        # Set here because accelerate would advance a scheduler once for each process.
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate_at(step)
         self.optimizer.step()
@@ -160,22 +172,22 @@ class MapperTraining:
         return loss_sum.detach()
 
     def rate_at(self, step: int) -> float:
-        """Return the learning rate of a step counted from 0."""
+        """Return the learning rate at a step counted from 0."""
         return self.config.learning_rate * rate_factor(step, self.warmup_steps, self.total_steps)
 
     @property
     def _steps_per_reading(self) -> int:
         return 1 if self.accelerator.device.type == "cpu" else _STEPS_PER_REPORT
 
-    def _read(self, meter: "_Meter", epoch: int) -> None:
-        """Add what the meter has counted to the progress of the run, and report it."""
+    def _read_meter(self, meter: "_Meter", epoch: int) -> None:
+        """Add the meter's sums to the progress of the run, and report it."""
         if not meter.n_unread:
             return
         totals = meter.read(lambda loss: self.accelerator.reduce(loss, reduction="sum"))
         before = self.progress
         step = before.step + totals.n_steps
         if not math.isfinite(totals.loss_sum):
-            raise InputError(f"the loss is {totals.loss_sum} at step {step}", hint="lower --learning-rate")
+            raise InputError(f"the loss at step {step} is {totals.loss_sum}", hint="lower --learning-rate")
         self.progress = dataclasses.replace(
             before,
             step=step,
@@ -219,10 +231,10 @@ class MapperTraining:
                     self.tokenizer,
                     config.seed,
                 )
-            # After the first epoch every run says the same to everything.
+            # After the first of several epochs, every run still generates the same caption for everything.
             if held_out.collapsed and (epoch > 0 or config.epochs == 1):
-                share = held_out.distinct_share
-                self.report(Warned(f"the model says much the same to everything: {share:.0%} distinct captions"))
+                distinct = f"{held_out.distinct_share:.0%} of its captions are distinct"
+                self.report(Warned(f"the model generates nearly the same captions for everything: {distinct}"))
         return EpochDone(
             epoch=epoch + 1,
             epochs=config.epochs,
@@ -242,24 +254,24 @@ class MapperTraining:
         plain = self.plain_mapper
         tensors: dict[str, Tensor] = {}
         state = self.optimizer.state_dict()["state"]
-        for place, (name, parameter) in enumerate(plain.named_parameters()):
+        for index, (name, parameter) in enumerate(plain.named_parameters()):
             tensors[f"mapper.{name}"] = parameter
             for moment in _ADAM_MOMENTS:
-                tensors[f"{moment}.{name}"] = state[place][moment]
+                tensors[f"{moment}.{name}"] = state[index][moment]
         self.work.save(self.progress, tensors)
 
 
 @dataclass(frozen=True)
 class _Totals:
-    """What the steps since the last reading add up to, over all processes."""
+    """Sums over the steps since the last reading, over all processes."""
 
     n_steps: int
-    loss_sum: float  # nats
+    loss_sum: float  # nats, over all tokens
     n_tokens: int
 
 
 class _Meter:
-    """Adds up the losses of an epoch on the device, so that reading them now and then is enough."""
+    """Collects the losses of an epoch on the device, so that they need to be read only every few steps."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -270,7 +282,7 @@ class _Meter:
 
     @property
     def n_unread(self) -> int:
-        """Steps since the last reading."""
+        """The number of steps since the last reading."""
         return len(self._losses)
 
     @property
@@ -284,17 +296,23 @@ class _Meter:
         return self._elapsed_s / max(self._n_steps, 1)
 
     def add(self, loss_sum: Tensor, n_captions: int, n_tokens: int) -> None:
-        """Count one step: its summed loss in this process, a scalar in nats, and its whole batch."""
+        """Count one step.
+
+        Args:
+            loss_sum: The summed loss of this process, a scalar in nats.
+            n_captions: The number of captions in the whole batch.
+            n_tokens: The number of tokens in the whole batch.
+        """
         self._losses.append(loss_sum)
         self._unread_tokens += n_tokens
         self._n_steps += 1
         self._n_captions += n_captions
 
     def read(self, reduce: Callable[[Tensor], Any]) -> _Totals:
-        """Return what was counted since the last reading, and begin anew; waits for the device.
+        """Return the sums since the last reading and reset them; waits for the device.
 
         Args:
-            reduce: Sums a scalar over all processes.
+            reduce: Sums a scalar tensor over all processes.
         """
         loss_sum = float(reduce(torch.stack(self._losses).sum()))
         totals = _Totals(len(self._losses), loss_sum, self._unread_tokens)
@@ -304,7 +322,7 @@ class _Meter:
 
 
 def new_mapper(config: MapperConfig, seed: int) -> Mapper:
-    """Return a mapper whose random weights follow from the seed; torch's generator is left as it was."""
+    """Return a mapper with random weights that follow from the seed; torch's global generator is left unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seeded_generator(seed, MAPPER_STREAM).initial_seed())
         return Mapper(config)

@@ -1,7 +1,7 @@
-"""From what a job names to what the loop needs: sounds of pairs, the bridge, embeddings and examples.
+"""Prepare a training run: embed the sounds of pairs, make the bridge, and build the examples.
 
-Knows no training loop and no model folder. In a run of several processes each calls the same functions; what has to be
-computed is computed by the main one and read from the cache by the others.
+In a run of several processes, each calls the same functions: the main process computes the embeddings, and the others
+read them from the cache.
 """
 
 import hashlib
@@ -30,32 +30,32 @@ from textcap.training.events import Embedded, Report, Warned
 from textcap.training.job import TrainingJob
 from textcap.training.sources import AUDIO, TEXT, MixedEmbeddings, Source
 
-MEMORY_HINT = "end what else uses its memory, or choose another --device"
+MEMORY_HINT = "stop other programs that use its memory, or choose another --device"
 
 _logger = logging.getLogger("textcap")
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run is given to learn from."""
+    """The captions and pairs that a run learns from."""
 
-    texts: CaptionSet | None = None
-    pairs: tuple[PairSet, ...] = ()
-    noise_pairs: PairSet | None = None  # what the noise is measured on
+    texts: CaptionSet | None = None  # captions to learn from their text embeddings
+    pairs: tuple[PairSet, ...] = ()  # captions to learn from the embeddings of their sounds
+    noise_pairs: PairSet | None = None  # pairs to measure the noise on text with
 
     def __post_init__(self) -> None:
         if self.texts is None and not self.pairs:
-            raise InputError("there is nothing to train on", hint="give a caption file, or pairs")
+            raise InputError("there is nothing to train on", hint="give a caption file or a pairs file")
 
     @property
     def names(self) -> list[str]:
-        """The files that are read, as they were given."""
+        """The names of the caption files and pairs files to train on, as the user gave them."""
         files = [*(self.texts.files if self.texts else ()), *(pairs.file for pairs in self.pairs)]
         return [file.name for file in files]
 
 
 def data_to_dict(data: TrainingData) -> dict[str, Any]:
-    """Return what a run learns from as plain values that JSON can hold."""
+    """Return the captions and pairs of a run as plain values for JSON."""
     values = asdict(data)
     for pairs in (*values["pairs"], *([values["noise_pairs"]] if data.noise_pairs else [])):
         for pair in pairs["pairs"]:
@@ -64,7 +64,7 @@ def data_to_dict(data: TrainingData) -> dict[str, Any]:
 
 
 def data_from_dict(values: dict[str, Any]) -> TrainingData:
-    """Rebuild what a run learns from out of `data_to_dict`'s output."""
+    """Return the captions and pairs that `data_to_dict` turned into plain values."""
     texts = values["texts"]
     return TrainingData(
         texts and CaptionSet(texts["captions"], _files(texts["files"]), tuple(texts["warnings"])),
@@ -76,7 +76,7 @@ def data_from_dict(values: dict[str, Any]) -> TrainingData:
 def embed_all_pairs(
     data: TrainingData, backbone: Backbone, device: torch.device, report: Report
 ) -> tuple[EmbeddedPairs, ...]:
-    """Embed the sounds of every set of pairs; what cannot be used is reported."""
+    """Embed the sounds of every set of pairs; sounds that cannot be used are skipped and reported."""
     embedded = []
     for pairs in data.pairs:
         one = embed_pairs(
@@ -91,7 +91,7 @@ def embed_all_pairs(
 def make_bridge(
     job: TrainingJob, data: TrainingData, backbone: Backbone, device: torch.device, report: Report
 ) -> Bridge:
-    """Return the bridge that a job asks for: noise as given, as measured, or as suits the backbone.
+    """Return the bridge that a job asks for: its noise is given, measured, or the backbone's.
 
     Raises:
         CheckpointError: The adapter cannot be read, or was fitted on another backbone.
@@ -100,7 +100,7 @@ def make_bridge(
     adapter = load_job_adapter(job, backbone)
     if job.bridge is not None:
         return Bridge(job.bridge, adapter)
-    # Noise on text says nothing of a run without text.
+    # A run without text has no noise on text.
     config = BridgeConfig(noise_variance=backbone.config.noise_variance if data.texts else 0.0)
     if data.noise_pairs is not None:
         calibrated = calibrate_noise(
@@ -117,15 +117,19 @@ def make_bridge(
 
 
 def load_job_adapter(job: TrainingJob, backbone: Backbone) -> LinearAdapter | None:
-    """Return the adapter that a job names, if it was fitted on the job's backbone."""
+    """Return the adapter that a job names, or None if it names none.
+
+    Raises:
+        CheckpointError: The adapter cannot be read, or was fitted on another backbone.
+    """
     if job.adapter is None:
         return None
     adapter = load_adapter(Path(job.adapter))
     if adapter.facts.backbone_hash != backbone.content_hash:
         theirs, ours = adapter.facts.backbone_hash[:12], backbone.content_hash[:12]
         raise CheckpointError(
-            f"{job.adapter} was fitted on {adapter.facts.backbone_name} with weights {theirs}, not on {ours}",
-            hint="fit it again on this backbone, or choose that --backbone",
+            f"{job.adapter} was fitted on {adapter.facts.backbone_name} with weights {theirs}, not {ours}",
+            hint="fit it again on this backbone, or train on that --backbone",
         )
     return adapter
 
@@ -139,7 +143,12 @@ def make_job_examples(
     device: torch.device,
     report: Report,
 ) -> Examples:
-    """Embed the captions of text files, and put them and the pairs together."""
+    """Embed the captions of text files, and combine them and the embedded pairs into examples.
+
+    Raises:
+        DeviceError: The device has not enough memory to embed the captions.
+        InputError: The prefix leaves no room for a caption.
+    """
     captions: list[str] = list(data.texts.captions) if data.texts else []
     clips = [-1] * len(captions)
     sources = _text_sources(data.texts)
@@ -172,7 +181,10 @@ def make_job_examples(
 
 
 def identity(data: TrainingData, embedded: Sequence[EmbeddedPairs], bridge: Bridge) -> dict[str, Any]:
-    """Return what makes a run the one it is, besides its settings, as plain values."""
+    """Return hashes of the captions, weights, pairs and adapter of a run, as plain values.
+
+    Together with its settings they identify a run: one with other values is not continued.
+    """
     facts: dict[str, Any] = {}
     if data.texts:
         facts["captions"] = data.texts.content_hash
@@ -190,17 +202,21 @@ def identity(data: TrainingData, embedded: Sequence[EmbeddedPairs], bridge: Brid
 
 
 def pair_files(embedded: Sequence[EmbeddedPairs]) -> tuple[CaptionFile, ...]:
-    """Return the files of pairs as the model folder records them, with what was left of each."""
+    """Return the pairs files as the model folder records them, with the counts of what could be used."""
     return tuple(one.source.file for one in embedded)
 
 
 def max_tokens(backbone: Backbone, mapper: MapperConfig) -> int:
-    """Return how many tokens of a caption fit after the prefix; one that leaves no room is an InputError."""
+    """Return the number of tokens, end token included, that a caption may have after the prefix.
+
+    Raises:
+        InputError: The prefix leaves no room for a caption.
+    """
     n_positions = backbone.config.language_model.n_positions
-    # The end token is predicted and never read, so it needs no position.
+    # The end token is predicted but is never an input, so it needs no position.
     room = n_positions - mapper.prefix_length + 1
     if room < MIN_CAPTION_TOKENS:
-        message = f"a prefix of {mapper.prefix_length} leaves no room for a caption in {n_positions} positions"
+        message = f"a prefix of {mapper.prefix_length} vectors leaves no room for a caption in {n_positions} positions"
         raise InputError(message, hint="lower --prefix-length")
     return min(MAX_CAPTION_TOKENS, room)
 
@@ -228,7 +244,7 @@ def _text_sources(texts: CaptionSet | None) -> list[Source]:
 
 def _embed_texts(captions: CaptionSet, backbone: Backbone, device: torch.device, report: Report) -> Embeddings:
     folder = default_cache_folder()
-    _logger.info("text embeddings are kept in %s", folder)
+    _logger.info("text embeddings are cached in %s", folder)
     with memory_errors(f"on {device} while embedding the captions", hint=MEMORY_HINT):
         embedded = embed_captions(
             captions.captions,

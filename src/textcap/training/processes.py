@@ -1,8 +1,7 @@
-"""Run a training job in several processes of this machine, and know when one of them dies.
+"""Run a training job in several processes on this machine, and stop all of them when one fails.
 
-Knows nothing of training. Every process runs `textcap.training.worker`, reads its job from a file, tells what
-happens in JSON Lines on its standard output, and ends itself when its standard input closes: when this
-process is gone, so are they.
+Every process runs `textcap.training.worker`. It reads its job from a file, reports events as JSON Lines on its standard
+output, and ends itself when its standard input closes, so that no worker outlives this process.
 """
 
 import json
@@ -23,31 +22,32 @@ from textcap.training.events import Report, event_from_dict
 from textcap.training.job import TrainingJob
 from textcap.training.prepare import TrainingData, data_to_dict
 
-_STOP_S = 10.0
+_STOP_S = 10.0  # how long a terminated worker may take to end before it is killed
 
-_Message = dict[str, Any] | None  # None when a process has closed its output
+_Message = dict[str, Any] | None  # None: the process has closed its output
 
 
 def torchrun_place() -> tuple[int, int]:
-    """Return this process's rank and how many there are, as torchrun says; 0 and 1 when it did not start this one.
+    """Return this process's rank and the number of processes, as set by torchrun; 0 and 1 without torchrun.
 
     Raises:
-        InputError: What the environment says of it makes no sense.
+        InputError: The environment variables that torchrun sets are not valid.
     """
     n_processes = _count_in("WORLD_SIZE", default=1)
-    if "WORLD_SIZE" not in os.environ and "LOCAL_RANK" in os.environ:  # enough for accelerate to wait for others
+    if "WORLD_SIZE" not in os.environ and "LOCAL_RANK" in os.environ:  # accelerate would wait for other processes
         raise InputError("LOCAL_RANK is set without WORLD_SIZE", hint="unset it, or start with torchrun")
-    # A rank alone says nothing: schedulers set one for programs that know nothing of each other.
+    # RANK alone means nothing: job schedulers also set it for programs that run independently of each other.
     rank = _count_in("RANK", default=None) if n_processes > 1 else 0
     if rank >= max(n_processes, 1):
-        raise InputError(f"RANK is {rank} and WORLD_SIZE {n_processes}", hint="start it with torchrun, or unset both")
+        message = f"RANK is {rank}, but must be less than WORLD_SIZE, which is {n_processes}"
+        raise InputError(message, hint="start with torchrun, or unset both")
     return rank, n_processes
 
 
 def _count_in(variable: str, *, default: int | None) -> int:
     value = os.environ.get(variable) or ("" if default is None else str(default))
     if not (value.isascii() and value.isdigit()):
-        message = f"the environment variable {variable} is {value!r}, and no number"
+        message = f"the environment variable {variable} is {value!r}, but must be a whole number"
         raise InputError(message, hint="unset it, or start with torchrun")
     return int(value)
 
@@ -56,10 +56,13 @@ def launch(job: TrainingJob, data: TrainingData, n_processes: int, report: Repor
     """Run a job in `n_processes` new processes and wait for them.
 
     Args:
-        report: Told what the main one of them reports.
+        job: The settings of the run; its output is an absolute path.
+        data: The captions and pairs to train on.
+        n_processes: The number of processes to start.
+        report: Called with each event that the main process of the run reports.
 
     Raises:
-        TextcapError: What a process raised, or that one of them died.
+        TextcapError: A process raised this error, or ended with an exit code other than 0.
     """
     with tempfile.TemporaryDirectory(prefix="textcap-") as folder:
         path = Path(folder) / "job.json"
@@ -84,7 +87,7 @@ def _start(path: Path, rank: int, n_processes: int, port: int) -> subprocess.Pop
         "LOCAL_WORLD_SIZE": str(n_processes),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        # This package, even when it was not installed but found through sys.path.
+        # So that the worker finds this package even if it is not installed, but on sys.path.
         "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
     }
     command = [sys.executable, "-m", "textcap.training.worker", str(path)]
@@ -92,10 +95,10 @@ def _start(path: Path, rank: int, n_processes: int, port: int) -> subprocess.Pop
 
 
 def _follow(workers: list[subprocess.Popen[bytes]], report: Report) -> None:
-    """Pass on what the first worker reports until all have ended well."""
+    """Pass on what the first worker reports until all workers have ended with exit code 0."""
     messages: queue.Queue[tuple[int, _Message]] = queue.Queue()
     for rank, worker in enumerate(workers):
-        threading.Thread(target=_read, args=(worker, rank, messages), daemon=True).start()
+        threading.Thread(target=_read_messages, args=(worker, rank, messages), daemon=True).start()
     n_running = len(workers)
     while n_running:
         rank, message = messages.get()
@@ -105,20 +108,22 @@ def _follow(workers: list[subprocess.Popen[bytes]], report: Report) -> None:
             if code:
                 raise TextcapError(f"training process {rank} of {len(workers)} ended with exit code {code}")
         elif message["kind"] == "error":
-            raise _error(message)
+            raise _error_from(message)
         elif rank == 0:
             report(event_from_dict(message))
 
 
-def _read(worker: subprocess.Popen[bytes], rank: int, messages: "queue.Queue[tuple[int, _Message]]") -> None:
+def _read_messages(worker: subprocess.Popen[bytes], rank: int, messages: "queue.Queue[tuple[int, _Message]]") -> None:
     assert worker.stdout is not None
     for line in worker.stdout:
         messages.put((rank, json.loads(line)))
     messages.put((rank, None))
 
 
-def _error(message: dict[str, Any]) -> TextcapError:
+def _error_from(message: dict[str, Any]) -> TextcapError:
     kind = getattr(errors, message["type"], TextcapError)
+    if issubclass(kind, InputError):  # its subclasses take other arguments
+        kind = InputError
     error: TextcapError = kind(message["message"], hint=message["hint"])
     return error
 

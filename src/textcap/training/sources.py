@@ -1,7 +1,7 @@
-"""Where examples come from: text files and pairs side by side, and which of them an epoch draws.
+"""Combine the captions of several text and pairs files, and draw what an epoch trains on.
 
-Knows no models and no files. A source is a run of consecutive captions with a weight; what an epoch draws from it
-follows from the seed and the epoch alone.
+A source is a range of consecutive captions with a weight. What an epoch draws from it follows from the seed and the
+epoch alone.
 """
 
 from collections.abc import Sequence
@@ -17,37 +17,38 @@ Indices = NDArray[np.int64]
 
 TEXT, AUDIO = "text", "audio"
 
-DRAW_STREAM = 5  # beside the streams of `data`
+DRAW_STREAM = 5  # follows the streams that `textcap.training.data` numbers
 
 
 @dataclass(frozen=True)
 class Source:
     """The captions of one file among all examples."""
 
-    name: str
-    kind: str  # TEXT: learned from text embeddings; AUDIO: from the embeddings of sounds
-    first: int
-    end: int  # behind the last
-    weight: float = 1.0
+    name: str  # of the file
+    kind: str  # TEXT: learned from text embeddings; AUDIO: learned from the embeddings of sounds
+    first: int  # index of its first caption among all captions
+    end: int  # index after its last caption
+    weight: float = 1.0  # captions drawn per epoch, divided by the captions to train on
 
 
 @dataclass(frozen=True)
 class SourceCount:
-    """What a run takes from one file."""
+    """The number of captions that a run trains on from one file."""
 
-    name: str
-    kind: str
-    n_captions: int  # trained on, without the held-out ones
-    n_per_epoch: int
+    name: str  # of the file
+    kind: str  # TEXT or AUDIO
+    n_captions: int  # captions to train on, without those held out
+    n_per_epoch: int  # captions drawn in an epoch
 
 
 class MixedEmbeddings:
-    """Embeddings of captions and of sounds as one table, without a copy of either.
+    """The embeddings of captions and of sounds as one table, without copying them.
 
     Args:
-        text: `[N, E]`; a memory map may do.
-        audio: `[C, E]`, one row per clip.
-        owners: `[M]`, the row of `audio` for each caption of a pair; these come behind the N of text.
+        text: `[N, E]`, one row for each caption of a text file; may be a memory map.
+        audio: `[C, E]`, one row for each clip.
+        owners: `[M]`, int64, the row of `audio` for each caption of a pair. In the table these captions follow the N
+            captions of text files.
     """
 
     def __init__(self, text: NDArray[np.float32], audio: NDArray[np.float32], owners: Indices) -> None:
@@ -57,64 +58,69 @@ class MixedEmbeddings:
         return len(self._text) + len(self._owners)
 
     def __getitem__(self, rows: Indices) -> NDArray[np.float32]:
-        """Return `[B, E]` for indices `[B]`."""
+        """Return the embeddings `[B, E]` of the captions with indices `[B]`."""
         n_text = len(self._text)
-        of_text = rows < n_text
+        is_text = rows < n_text
         found = np.empty((len(rows), self._audio.shape[1]), np.float32)
-        found[of_text] = self._text[rows[of_text]]
-        found[~of_text] = self._audio[self._owners[rows[~of_text] - n_text]]
+        found[is_text] = self._text[rows[is_text]]
+        found[~is_text] = self._audio[self._owners[rows[~is_text] - n_text]]
         return found
 
 
 def draw_epoch(sources: Sequence[Source], training: Indices, seed: int, epoch: int) -> Indices:
-    """Return the places in `training` that an epoch learns from, source by source.
+    """Return the positions in `training` of the captions that an epoch trains on, source by source.
 
-    A source of weight 1 gives every caption once, in order. Another gives `n_per_epoch` captions out of shuffled
-    rounds through all of them, which go on from one epoch to the next: over many epochs each is drawn equally often.
+    A source of weight 1 gives every caption once, in order. Any other gives `n_per_epoch` captions from shuffled passes
+    through all its captions. The passes continue from one epoch to the next, so that over many epochs every caption is
+    drawn equally often.
 
     Args:
-        training: Indices of the captions that are trained on, in rising order.
+        sources: The sources, in order.
+        training: Indices of the captions to train on, in ascending order.
+        seed: Seed of the draw.
+        epoch: The epoch, counted from 0.
     """
     parts = []
     for number, source in enumerate(sources):
-        places = _places(source, training)
+        positions = _positions(source, training)
         wanted = n_per_epoch(source, training)
         if source.weight == 1:
-            parts.append(places)
+            parts.append(positions)
             continue
         start, drawn = epoch * wanted, []
         while wanted:
-            turn, offset = divmod(start, len(places))
-            generator = seeded_generator(seed, DRAW_STREAM, number, turn)
-            order = torch.randperm(len(places), generator=generator).numpy()[offset : offset + wanted]
-            drawn.append(places[order])
+            n_passes, offset = divmod(start, len(positions))
+            generator = seeded_generator(seed, DRAW_STREAM, number, n_passes)
+            order = torch.randperm(len(positions), generator=generator).numpy()[offset : offset + wanted]
+            drawn.append(positions[order])
             start, wanted = start + len(order), wanted - len(order)
-        parts.append(np.concatenate(drawn) if drawn else places[:0])
+        parts.append(np.concatenate(drawn) if drawn else positions[:0])
     return np.concatenate(parts)
 
 
 def n_per_epoch(source: Source, training: Indices) -> int:
-    """Return how many captions of a source an epoch draws: its weight times those trained on, at least one."""
-    n_captions = len(_places(source, training))
+    """Return the number of captions that an epoch draws: the source's weight times its captions, at least one."""
+    n_captions = len(_positions(source, training))
     return max(1, round(source.weight * n_captions)) if n_captions else 0
 
 
 def count_sources(sources: Sequence[Source], training: Indices) -> tuple[SourceCount, ...]:
-    """Return what an epoch takes from each source."""
+    """Return how many captions of each source there are to train on, and how many an epoch draws."""
     return tuple(
-        SourceCount(source.name, source.kind, len(_places(source, training)), n_per_epoch(source, training))
+        SourceCount(source.name, source.kind, len(_positions(source, training)), n_per_epoch(source, training))
         for source in sources
     )
 
 
 def group_captions(captions: Sequence[str], clips: Sequence[int] | None = None) -> Indices:
-    """Number captions so that copies of one, and all captions of a clip, have the same number.
+    """Group captions so that all copies of a caption, and all captions of a clip, are in one group.
 
     Args:
-        clips: For each caption the clip it is of, or -1; by default none is of a clip.
+        captions: All N captions.
+        clips: For each caption the number of its clip, or -1 if it has none; by default no caption has one.
 
     Returns:
-        `[N]`, int64: the index of the first caption of each one's group.
+        For each caption the index of the first caption in its group, `[N]`, int64.
     """
     first_of: dict[object, int] = {}
     leader = list(range(len(captions)))
@@ -135,6 +141,6 @@ def group_captions(captions: Sequence[str], clips: Sequence[int] | None = None) 
     return np.array([find(i) for i in range(len(captions))], dtype=np.int64)
 
 
-def _places(source: Source, training: Indices) -> Indices:
+def _positions(source: Source, training: Indices) -> Indices:
     first, end = np.searchsorted(training, [source.first, source.end])
     return np.arange(first, end)

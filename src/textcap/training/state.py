@@ -1,7 +1,7 @@
-"""Where an unfinished training run keeps what it needs to go on: a folder beside the model folder to be.
+"""Save the state of an unfinished training run in a work folder, beside the model folder that it will write.
 
-Knows nothing of the loop. The state is one safetensors file, written beside and renamed, so that a run that
-is killed at any moment finds the last whole state.
+The state is one safetensors file, written under another name and then renamed. A run that is killed at any moment
+leaves the last complete state.
 """
 
 import json
@@ -27,21 +27,21 @@ SETTINGS_FILE = "settings.json"
 _METADATA_KEY = "textcap"
 _LOCK_FILE = "lock"
 _OUR_FILES = (STATE_FILE, f"{STATE_FILE}.new", SETTINGS_FILE, METRICS_FILE, _LOCK_FILE)
-_SETTINGS = {"captions", "backbone", "bridge", "mapper", "training"}  # by these our settings are known
+_SETTINGS = {"captions", "backbone", "bridge", "mapper", "training"}  # keys that tell our settings file from others
 
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """How far a run is; all other random choices follow from the seed and the step."""
+    """How far a run has come; all random choices follow from the seed and the step."""
 
-    step: int = 0
+    step: int = 0  # steps done since the start of the first epoch
     epoch_loss_sum: float = 0.0  # nats, over the steps of the current epoch
-    epoch_tokens: int = 0
-    metrics: tuple[dict[str, Any], ...] = field(default=())  # one for each epoch done
+    epoch_tokens: int = 0  # tokens in the steps of the current epoch
+    metrics: tuple[dict[str, Any], ...] = field(default=())  # one record for each epoch done
 
 
 class WorkFolder:
-    """The folder of an unfinished run, locked while it is open."""
+    """The work folder of an unfinished run, locked while it is open."""
 
     def __init__(self, path: Path, lock: FileLock | None) -> None:
         self.path = path
@@ -49,22 +49,22 @@ class WorkFolder:
 
     @staticmethod
     def path_of(output: Path) -> Path:
-        """Return where the work folder of a run lies."""
+        """Return the path of a run's work folder."""
         return Path(f"{os.path.abspath(output)}.partial")
 
     @classmethod
     def open(cls, output: Path, settings: Mapping[str, Any], *, force: bool = False) -> "WorkFolder":
-        """Make the work folder of a run, or take up the one that is there.
+        """Create the work folder of a run, or open the existing one to continue its run.
 
         Args:
-            output: The model folder that the run will write; the work folder lies beside it.
-            settings: Plain values for JSON: all that makes a run what it is. An unfinished run with other
+            output: The model folder that the run will write; the work folder is beside it.
+            settings: Everything that identifies the run, as plain values for JSON. An unfinished run with other
                 settings is not continued.
-            force: Throw an unfinished run with other settings away.
+            force: Discard an unfinished run with other settings.
 
         Raises:
-            InputError: The unfinished run has other settings, another process works on it, or the folder
-                cannot be written or holds what no run has put there.
+            InputError: The unfinished run has other settings, another process is working on it, or the folder cannot
+                be written or contains files that no run has written.
         """
         path = cls.path_of(output)
         try:
@@ -73,13 +73,13 @@ class WorkFolder:
             lock = FileLock(path / _LOCK_FILE, blocking=False)
             lock.acquire()
         except Timeout as error:
-            hint = "wait for it, or choose another -o"
+            hint = "wait until it ends, or choose another -o"
             raise InputError(f"another training run is writing {path}", hint=hint) from error
         except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+            raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
         work = cls(path, lock)
         try:
-            work._take_up(json.loads(json.dumps(settings)), force)
+            work._continue_or_start(json.loads(json.dumps(settings)), force)
         except BaseException:
             work.close()
             raise
@@ -87,7 +87,7 @@ class WorkFolder:
 
     @classmethod
     def sweep(cls, output: Path) -> None:
-        """Remove what processes left that were ended before they saved anything."""
+        """Delete the work folder of processes that were ended before they saved a state."""
         path = cls.path_of(output)
         lock = FileLock(path / _LOCK_FILE, blocking=False)
         try:
@@ -95,26 +95,31 @@ class WorkFolder:
                 return
             _refuse_foreign(path)
             lock.acquire()
-        except (Timeout, OSError, InputError):  # someone else's
+        except (Timeout, OSError, InputError):  # in use, or not ours
             return
         cls(path, lock).close()
 
-    def _take_up(self, settings: dict[str, Any], force: bool) -> None:
+    def _continue_or_start(self, settings: dict[str, Any], force: bool) -> None:
         settings_file, state_file = self.path / SETTINGS_FILE, self.path / STATE_FILE
         if state_file.exists():
             differing = _differing(settings_file, settings)
             if differing and not force:
-                hint = "use --force to start again, or choose another -o"
-                raise InputError(f"{self.path} is an unfinished run with other {', '.join(differing)}", hint=hint)
+                hint = "use --force to discard it and start again, or choose another -o"
+                message = f"{self.path} holds an unfinished run that differs in {', '.join(differing)}"
+                raise InputError(message, hint=hint)
             if differing:
                 state_file.unlink()
         atomic_write_text(settings_file, json.dumps(settings, indent=2) + "\n")
 
     def save(self, progress: TrainingProgress, tensors: Mapping[str, Tensor]) -> None:
-        """Keep the state of a run in place of the one before.
+        """Save the state of a run in place of the previous one.
+
+        Args:
+            progress: How far the run has come.
+            tensors: The tensors to continue from, by name, on any device.
 
         Raises:
-            InputError: The file cannot be written; the state before it is untouched.
+            InputError: The file cannot be written; the previous state is untouched.
         """
         beside = self.path / f"{STATE_FILE}.new"
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -122,14 +127,14 @@ class WorkFolder:
             save_file(contiguous, beside, metadata={_METADATA_KEY: json.dumps(asdict(progress))})
             follow_umask(beside)
             os.replace(beside, self.path / STATE_FILE)
-            # For whoever watches the run; the state is what counts.
+            # Only for people who watch the run; `load_state` takes the metrics from the state.
             (self.path / METRICS_FILE).write_text(metrics_lines(progress.metrics), encoding="utf-8")
         except (OSError, SafetensorError) as error:
-            hint = "free some space, or write elsewhere with -o"
-            raise InputError(f"cannot save the state of the run in {self.path}: {error}", hint=hint) from error
+            hint = "free some space, or choose another -o"
+            raise InputError(f"the state of the run in {self.path} cannot be written: {error}", hint=hint) from error
 
     def close(self) -> None:
-        """Let others have the folder; without a saved state there is nothing in it to go on from, and it goes."""
+        """Unlock the folder, and delete it if it has no saved state to continue from."""
         if self._lock is None or not self._lock.is_locked:
             return
         if (self.path / STATE_FILE).exists():
@@ -138,27 +143,27 @@ class WorkFolder:
             self.remove()
 
     def remove(self) -> None:
-        """Delete the folder, as far as it is this run's: the run is done."""
+        """Delete this run's files, and the folder if nothing else is in it."""
         for name in _OUR_FILES[:-1]:
             _unlink_quietly(self.path / name)
         for path in self.path.glob(".textcap-*.tmp"):
             _unlink_quietly(path)
         if self._lock is not None:
             self._lock.release()
-        _unlink_quietly(self.path / _LOCK_FILE)  # Windows keeps it while it is locked
+        _unlink_quietly(self.path / _LOCK_FILE)  # after the release: Windows cannot delete a locked file
         try:
             self.path.rmdir()
-        except OSError:  # it holds what somebody put there meanwhile
+        except OSError:  # it contains files of someone else
             return
 
 
 def has_saved(output: Path) -> bool:
-    """Whether there is an unfinished run of a model folder that would go on from a saved state."""
+    """Return whether an unfinished run of a model folder has a saved state to continue from."""
     return os.path.exists(WorkFolder.path_of(output) / STATE_FILE)
 
 
 def load_state(work_folder: Path) -> tuple[TrainingProgress, dict[str, Tensor]] | None:
-    """Return how far a run was and its tensors on the CPU, or None if it has not saved anything.
+    """Return how far a run had come and its tensors, on the CPU, or None if it has not saved a state.
 
     Raises:
         CheckpointError: The state cannot be read.
@@ -176,7 +181,7 @@ def load_state(work_folder: Path) -> tuple[TrainingProgress, dict[str, Tensor]] 
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    """Return what a safetensors file says beside its tensors, whatever its name is."""
+    """Return the metadata of a safetensors file; the library itself opens only files whose names are UTF-8."""
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         metadata: dict[str, str] = json.loads(file.read(size))["__metadata__"]
@@ -184,10 +189,10 @@ def _metadata(path: Path) -> dict[str, str]:
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Raise an InputError if the folder holds what no run has put there."""
+    """Raise an InputError if the folder contains files that no run has written."""
     names = sorted(os.listdir(path))
     foreign = [n for n in names if n not in _OUR_FILES and not (n.startswith(".textcap-") and n.endswith(".tmp"))]
-    if SETTINGS_FILE in names and STATE_FILE not in names:  # with a state beside them they are looked at later
+    if SETTINGS_FILE in names and STATE_FILE not in names:  # beside a state, `_differing` checks them
         try:
             settings = json.loads((path / SETTINGS_FILE).read_text(encoding="utf-8"))
         except ValueError:
@@ -195,7 +200,7 @@ def _refuse_foreign(path: Path) -> None:
         if not isinstance(settings, dict) or not settings.keys() >= _SETTINGS:
             foreign.append(SETTINGS_FILE)
     if foreign:
-        message = f"{path} is wanted for the unfinished run, and holds {foreign[0]} of another making"
+        message = f"{path} is needed as a work folder, but contains {foreign[0]}, which textcap did not write"
         raise InputError(message, hint="move it away, or choose another -o")
 
 
@@ -207,6 +212,7 @@ def _unlink_quietly(path: Path) -> None:
 
 
 def _differing(settings_file: Path, settings: dict[str, Any]) -> list[str]:
+    """Return the names of the settings that differ from those in a file."""
     try:
         found = json.loads(settings_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -216,6 +222,7 @@ def _differing(settings_file: Path, settings: dict[str, Any]) -> list[str]:
 
 
 def _flat(values: Any, path: str = "") -> dict[str, Any]:
+    """Return nested settings as one dictionary, with names such as "training.seed"."""
     if not isinstance(values, dict):
         return {path: values}
     return {

@@ -1,6 +1,6 @@
-"""One of several training processes on this machine, started by `textcap.training.processes`.
+"""Run one of several training processes on this machine, started by `textcap.training.processes`.
 
-Knows the messages that its starter expects, and nothing of training.
+Reads the job, sends events and errors to the process that started it, and leaves the training to `train`.
 """
 
 import json
@@ -20,11 +20,11 @@ from textcap.training.prepare import data_from_dict
 
 
 def main(job_file: str) -> int:
-    """Do the job in a file; return the exit code."""
-    # Whatever a library prints must not get between the messages.
+    """Run the training job in a file and return the exit code."""
+    # What libraries print must not mix with the messages, so standard output becomes standard error for them.
     messages = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the starter has heard it, too, and ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the starter receives it, too, and ends this process
     threading.Thread(target=_end_with_starter, daemon=True).start()
 
     def send(message: dict[str, Any]) -> None:
@@ -49,7 +49,7 @@ def main(job_file: str) -> int:
 
 
 def _end_with_starter() -> None:
-    os.read(0, 1)  # nothing is ever written: it returns when the other end is gone
+    os.read(0, 1)  # the starter never writes, so this returns when its end of the pipe closes
     os._exit(1)
 
 

@@ -1,7 +1,7 @@
-"""The weights by name: found on disk, or fetched, as a path for each role.
+"""Provide sets of weights by name, as a path for each role: from disk, or else downloaded.
 
-Knows no tensors. Where everything is on disk nobody is asked; the hash of a set says whether two are the
-same bytes.
+If all files of a set are on disk, the network is not used. The hash of a set tells whether two sets hold the same
+bytes. Reading the files is left to `textcap.models.loading`.
 """
 
 import hashlib
@@ -43,24 +43,24 @@ class WeightSet:
 
     name: str
     paths: dict[str, Path]  # by role
-    content_hash: str  # SHA-256, equal for equal files wherever they lie
+    content_hash: str  # SHA-256, the same for the same files in any folder
 
 
 def embedded_folder() -> Path:
     """Return the folder of the embedded models.
 
     Raises:
-        CheckpointError: This installation lacks them.
+        CheckpointError: This installation does not contain them.
     """
     folder = Path(str(files("textcap"))) / "demo" / "embedded"
     if not (folder / "config.json").is_file():
-        message = f"this installation of textcap lacks its embedded models in {folder}"
-        raise CheckpointError(message, hint="install it again")
+        message = f"this installation of textcap has no embedded models in {folder}"
+        raise CheckpointError(message, hint="install textcap again")
     return folder
 
 
 def folder_hash(paths: Iterable[Path]) -> str:
-    """Return one SHA-256 for some files: over their names in order, with the SHA-256 of each.
+    """Return one SHA-256 for several files: over their names in alphabetical order, each with the file's SHA-256.
 
     Raises:
         CheckpointError: One of them cannot be read.
@@ -72,13 +72,13 @@ def folder_hash(paths: Iterable[Path]) -> str:
 
 
 def find(name: str) -> WeightSet | None:
-    """Return a set of weights if all of its files are on disk, without asking the network.
+    """Return a set of weights if all of its files are on disk, else None; never use the network.
 
     Args:
         name: A key of `WEIGHT_SETS`.
 
     Raises:
-        InputError: There is no such set, or a file of it cannot be read.
+        InputError: There is no such set, or one of its files cannot be read.
     """
     paths: dict[str, Path] = {}
     for file in files_of(name):
@@ -93,29 +93,32 @@ def find(name: str) -> WeightSet | None:
 def ensure(
     name: str, *, offline: bool | None = None, progress: DownloadProgress | None = None, hub: Hub | None = None
 ) -> WeightSet:
-    """Return a set of weights, fetching what is not on disk. Where all of it is, nobody is asked.
+    """Return a set of weights, and download the files that are not on disk.
+
+    If all files are on disk, the network is not used.
 
     Args:
         name: A key of `WEIGHT_SETS`.
-        offline: Never fetch; by default as HF_HUB_OFFLINE says.
-        progress: Told of the bytes while fetching.
-        hub: Where to fetch from; by default as HF_ENDPOINT says.
+        offline: Never download; by default as HF_HUB_OFFLINE says.
+        progress: Called with the bytes downloaded.
+        hub: The hub to download from; by default the one that HF_ENDPOINT names.
 
     Raises:
-        DownloadError: Something is missing and may not or cannot be fetched.
+        DownloadError: A file is not on disk, and must not or cannot be downloaded.
         InputError: There is no such set.
     """
     found = find(name)
     if found is not None:
         return found
     if offline or (offline is None and is_offline()):
-        message = f"the weights {name} are not all on this machine, and nothing may be fetched offline"
-        hint = f"with a network, run: textcap fetch {name}; `textcap demo` and `train --backbone tiny` need none"
+        message = f"the weights {name} are not all on disk, and nothing is downloaded offline"
+        hint = f"run textcap fetch {name} with a network; textcap demo and train --backbone tiny need no weights"
         raise DownloadError(message, hint=hint)
     fetch([name], progress=progress, hub=hub)
     found = find(name)
     if found is None:
-        raise DownloadError(f"the weights {name} vanished from {cache_folder()}", hint="fetch them again")
+        message = f"the weights {name} disappeared from {cache_folder()} after the download"
+        raise DownloadError(message, hint=f"run textcap fetch {name}")
     return found
 
 

@@ -1,6 +1,6 @@
-"""The files of the weights by name, and where each lies on disk.
+"""List the files of each set of weights, and find them in the cache folders.
 
-Knows the cache folders and asks no network; what it returns are paths with the commit they belong to.
+Never uses the network. A file that is found comes with the commit it belongs to.
 """
 
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from textcap.weights.hub_cache import RepoCache, has_hash, is_commit, kept_hash
 
 MSCLAP = "microsoft/msclap"
 GPT2 = "openai-community/gpt2"
-# Where the hub had it before; transformers still files it under the name that it was asked for.
+# Former names on the hub. transformers caches a repository under the name that it was requested by.
 _OTHER_NAMES = {GPT2: ("gpt2",)}
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One file of a set."""
+    """One file of a set of weights."""
 
-    role: str  # what textcap uses it for
+    role: str  # what textcap uses the file for
     repo: str  # repository on the hub
-    name: str  # file in it
-    licence: str  # as the repository's card says
-    size_bytes: int  # about; the hub is asked for the exact size
+    name: str  # name of the file in the repository
+    licence: str  # as stated on the repository's card
+    size_bytes: int  # approximate; the hub gives the exact size
 
 
 _TOKENIZER = (
@@ -45,7 +45,13 @@ WEIGHT_SETS: dict[str, tuple[WeightFile, ...]] = {
 
 
 def held(file: WeightFile, revision: str | None = None) -> tuple[Path, str] | None:
-    """Return a file's path and commit; a branch or tag is held by nobody, for it may have moved."""
+    """Return the path and the commit of a file that is on disk, else None.
+
+    Args:
+        file: The file to find.
+        revision: The commit that it must belong to; by default any, with the last one that was fetched first. None is
+            returned for a branch or tag, which may have moved.
+    """
     caches = caches_of(file.repo)
     if revision is None:
         preferred = [cache.reference(RepoCache.OWN_REFERENCE) for cache in caches]
@@ -64,7 +70,10 @@ def held(file: WeightFile, revision: str | None = None) -> tuple[Path, str] | No
 
 
 def same_content(file: WeightFile, hub_hash: str) -> Path | None:
-    """Return a file with the same bytes under another commit: most commits change only its text."""
+    """Return a file with this content that is on disk under any commit, else None.
+
+    Most commits to a repository change only its description, so the weights need not be downloaded again.
+    """
     for cache in caches_of(file.repo):
         for commit in cache.commits():
             path = cache.file(commit, file.name)
@@ -74,12 +83,16 @@ def same_content(file: WeightFile, hub_hash: str) -> Path | None:
 
 
 def caches_of(repo: str) -> list[RepoCache]:
-    """Return where a repository may lie, the folder that is written to first."""
+    """Return the places where a repository may be cached; the first is the one to write to."""
     return [RepoCache(root, name) for root in search_folders() for name in (repo, *_OTHER_NAMES.get(repo, ()))]
 
 
 def files_of(name: str) -> tuple[WeightFile, ...]:
-    """Return the files of a set, or raise an InputError that names the known sets."""
+    """Return the files of a set of weights.
+
+    Raises:
+        InputError: There is no such set; the known ones are named.
+    """
     if name not in WEIGHT_SETS:
-        raise InputError(f"there are no weights called {name!r}", hint=f"known are {', '.join(WEIGHT_SETS)}")
+        raise InputError(f"there are no weights called {name!r}", hint=f"use one of {', '.join(WEIGHT_SETS)}")
     return WEIGHT_SETS[name]

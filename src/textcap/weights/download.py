@@ -1,7 +1,7 @@
-"""Fetch one file from a Hugging Face hub: ask for its commit and hash, take its bytes in pieces, check them.
+"""Download one file from a Hugging Face hub: look up its commit and hash, receive its bytes, check them.
 
-Knows no cache and no names of weights. A file that fails its check is deleted; one that was interrupted is
-taken up where it stopped, which huggingface_hub's own 2.x does not do after a killed run.
+The cache is left to `textcap.weights.fetching`. A file that fails its check is deleted. An interrupted download
+continues where it stopped, also after a killed run, which huggingface_hub 2.x does not do.
 """
 
 import http.client
@@ -29,39 +29,39 @@ from textcap.weights.hub import (
 from textcap.weights.hub_cache import has_hash, is_commit, is_hub_hash
 
 DownloadProgress = Callable[[str, int, int], None]
-"""Told the file's name, its bytes so far and its bytes in all (0 where the hub does not say)."""
+"""Called with the file's name, the bytes downloaded so far and the bytes in all (0 if the hub does not say)."""
 
 _BLOCK_BYTES = 1 << 18
-_LOOK_UP_RETRIES = 2  # nothing is lost yet, and whoever has no network wants to hear of it soon
-# What the connections must bring before their losses are counted from zero again.
+_LOOK_UP_RETRIES = 2  # nothing is downloaded yet; without a network, fail early
+# After this many new bytes, failures are counted from zero again.
 _PROGRESS_BYTES = 1 << 20
-_WEB_PAGE = re.compile(rb"\s*<(!doctype|html)\b", re.IGNORECASE)  # a lone "<" may be the size in a safetensors file
-_LATER_HINT = "try again later, or another HF_ENDPOINT"
+_WEB_PAGE = re.compile(rb"\s*<(!doctype|html)\b", re.IGNORECASE)  # "<" alone may be the size in a safetensors file
+_LATER_HINT = "try again later, or set another HF_ENDPOINT"
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """What the hub says about a file."""
+    """A file as the hub describes it."""
 
-    repo: str
-    name: str
+    repo: str  # repository on the hub
+    name: str  # name of the file in the repository
     commit: str  # 40 hexadecimal digits
     hub_hash: str  # SHA-256 of a large file, git's SHA-1 of a small one
-    size_bytes: int | None
-    url: str  # of this commit, so that it cannot change while it is fetched
+    size_bytes: int | None  # None if the hub does not say
+    url: str  # of the file at this commit, so that it cannot change during the download
 
 
 def look_up(hub: Hub, repo: str, name: str, revision: str) -> RemoteFile:
-    """Ask the hub for a file's commit, hash and size.
+    """Return a file's commit, hash and size, as the hub gives them.
 
     Args:
-        hub: Whom to ask.
-        repo: Repository, like "microsoft/msclap".
-        name: File in it.
+        hub: The hub to ask.
+        repo: Repository on the hub, such as "microsoft/msclap".
+        name: Name of the file in the repository.
         revision: Branch, tag or commit.
 
     Raises:
-        DownloadError: No answer, or none that a hub would give.
+        DownloadError: The hub does not answer or refuses, or the answer is not that of a hub.
     """
     failures = 0
     while True:
@@ -75,20 +75,20 @@ def look_up(hub: Hub, repo: str, name: str, revision: str) -> RemoteFile:
 
 
 def download(hub: Hub, remote: RemoteFile, partial: Path, progress: DownloadProgress | None = None) -> None:
-    """Complete a partial file and check it; what is there already is not fetched again.
+    """Complete a partial file and check it; bytes that are on disk are not downloaded again.
 
     Args:
-        hub: Whom to ask.
-        remote: What `look_up` returned.
-        partial: The file to write, used for this content only. Kept when the connection is lost for good, so
-            that the next call goes on from there; deleted when its content is wrong.
-        progress: Told of the bytes as they come.
+        hub: The hub to download from.
+        remote: The result of `look_up`.
+        partial: The file to write, used for this content only. If the connection is lost for good, it is kept, and the
+            next call continues it. If its content is wrong, it is deleted.
+        progress: Called after each block that is written.
 
     Raises:
-        DownloadError: The bytes could not be had, or are not what the hub says they should be.
+        DownloadError: The download failed, or the content does not have the size or the hash that the hub gave.
         OSError: The partial file cannot be written.
     """
-    # A crash can leave blocks that were never written in what is taken up; that is worth one fresh start.
+    # After a crash a partial file may contain blocks that were never written: start once more from the beginning.
     fresh_starts = 1 if _size(partial) else 0
     while True:
         download_unchecked(hub, remote, partial, progress)
@@ -96,8 +96,8 @@ def download(hub: Hub, remote: RemoteFile, partial: Path, progress: DownloadProg
             return
         partial.unlink()
         if not fresh_starts:
-            message = f"what {host_of(remote.url)} sent as {remote.name} has not its hash {remote.hub_hash}"
-            raise DownloadError(f"{message}; deleted", hint=_LATER_HINT)
+            message = f"{host_of(remote.url)} sent {remote.name} with a hash other than {remote.hub_hash}"
+            raise DownloadError(f"{message}, so it was deleted", hint=_LATER_HINT)
         fresh_starts -= 1
 
 
@@ -111,7 +111,7 @@ def _look_up_once(hub: Hub, repo: str, name: str, revision: str) -> RemoteFile:
                 check_status(hub, response, url, f"{repo}/{name}", revision)
                 hub_hash = headers.get("ETag") or hub_hash
                 size = headers.get("Content-Length") or size
-        # A redirect to the store of large files carries the facts itself: the store does not know them.
+        # The redirect to the store of large files has these headers; the answer of the store does not.
         commit = headers.get("X-Repo-Commit") or commit
         hub_hash = headers.get("X-Linked-Etag") or hub_hash
         size = headers.get("X-Linked-Size") or size
@@ -120,21 +120,21 @@ def _look_up_once(hub: Hub, repo: str, name: str, revision: str) -> RemoteFile:
         url = target
     hub_hash = hub_hash.removeprefix("W/").strip('"')
     if not is_commit(commit) or not is_hub_hash(hub_hash):
-        message = f"{host_of(url)} does not answer as a Hugging Face hub: no commit and hash for {repo}/{name}"
+        message = f"{host_of(url)} does not answer like a Hugging Face hub: no commit and hash for {repo}/{name}"
         raise DownloadError(message, hint=NETWORK_HINT)
     address = hf_hub_url(repo, name, revision=commit, endpoint=hub.endpoint)
     return RemoteFile(repo, name, commit, hub_hash, int(size) if size.isdecimal() else None, address)
 
 
 def download_unchecked(hub: Hub, remote: RemoteFile, partial: Path, progress: DownloadProgress | None = None) -> None:
-    """Complete a partial file whose hash nobody has told: the caller has to make sure of what is in it.
+    """Complete a partial file whose hash is not known; the caller must check its content.
 
-    Args and Raises are those of `download`; nothing is deleted for its hash.
+    Args and Raises are those of `download`, but the hash is not checked.
     """
     failures, mark = 0, _size(partial)
     while True:
         try:
-            return _fetch_rest(hub, remote, partial, progress)
+            return _download_rest(hub, remote, partial, progress)
         except PassingFailure as error:
             done = _size(partial)
             if done >= mark + _PROGRESS_BYTES:
@@ -145,24 +145,24 @@ def download_unchecked(hub: Hub, remote: RemoteFile, partial: Path, progress: Do
             failures += 1
 
 
-def _fetch_rest(hub: Hub, remote: RemoteFile, partial: Path, progress: DownloadProgress | None) -> None:
+def _download_rest(hub: Hub, remote: RemoteFile, partial: Path, progress: DownloadProgress | None) -> None:
     offset = _size(partial)
     if remote.size_bytes is not None and offset == remote.size_bytes:
-        return  # killed between the last byte and the check
+        return  # an earlier run was killed between the last byte and the check
     if remote.size_bytes is not None and offset > remote.size_bytes:
         partial.unlink()
         offset = 0
     with _get(hub, remote, offset) as response:
         if response.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             partial.unlink(missing_ok=True)
-            raise PassingFailure(f"{host_of(remote.url)} has less of {remote.name} than it said", hint=_LATER_HINT)
+            raise PassingFailure(f"{host_of(remote.url)} has only a part of {remote.name}", hint=_LATER_HINT)
         if response.headers.get_content_type() == "text/html":
             raise _web_page(remote)
         if response.status != HTTPStatus.PARTIAL_CONTENT:
-            offset = 0  # the range was ignored: what comes is the whole file
+            offset = 0  # the range was ignored, and the answer is the whole file
         elif not _continues(response, remote, offset):
             partial.unlink(missing_ok=True)
-            message = f"{host_of(remote.url)} sent another part of {remote.name} than was asked for"
+            message = f"{host_of(remote.url)} sent another part of {remote.name} than requested"
             raise PassingFailure(message, hint=_LATER_HINT)
         length = response.headers.get("Content-Length", "")
         end = remote.size_bytes
@@ -171,10 +171,11 @@ def _fetch_rest(hub: Hub, remote: RemoteFile, partial: Path, progress: DownloadP
         offset = _write(response, remote, partial, offset, end, progress)
     if end is not None and offset < end:
         message = f"lost the connection to {host_of(remote.url)} after {offset:,} of {end:,} bytes"
-        raise PassingFailure(f"{message} of {remote.name}", hint="run it again: it goes on where it stopped")
+        hint = "run the command again: it continues where it stopped"
+        raise PassingFailure(f"{message} of {remote.name}", hint=hint)
     if end is not None and offset > end:
         partial.unlink()
-        message = f"{host_of(remote.url)} sends more than the {end:,} bytes that {remote.name} has"
+        message = f"{host_of(remote.url)} sends more than the {end:,} bytes of {remote.name}"
         raise DownloadError(message, hint=_LATER_HINT)
 
 
@@ -186,13 +187,13 @@ def _write(
     end: int | None,
     progress: DownloadProgress | None,
 ) -> int:
-    """Write the answer behind the first `offset` bytes and return how many there are then."""
+    """Write the answer after the first `offset` bytes of a partial file, and return the new size in bytes."""
     with open(partial, "ab" if offset else "wb") as file:
-        while block := _read(response, remote):
+        while block := _read_block(response, remote):
             if not offset and _WEB_PAGE.match(block):
                 raise _web_page(remote)
             file.write(block)
-            file.flush()  # a killed fetch keeps what came
+            file.flush()  # a killed run keeps the bytes it received
             offset += len(block)
             if end is not None and offset > end:
                 break
@@ -217,14 +218,14 @@ def _get(hub: Hub, remote: RemoteFile, offset: int) -> http.client.HTTPResponse:
             raise
         response.close()
         url = target
-    raise DownloadError(f"{host_of(remote.url)} redirects without end for {remote.name}", hint=NETWORK_HINT)
+    raise DownloadError(f"{host_of(remote.url)} redirects too often for {remote.name}", hint=NETWORK_HINT)
 
 
-def _read(response: http.client.HTTPResponse, remote: RemoteFile) -> bytes:
+def _read_block(response: http.client.HTTPResponse, remote: RemoteFile) -> bytes:
     try:
         return response.read1(_BLOCK_BYTES)
     except http.client.IncompleteRead as error:
-        return error.partial  # the caller counts
+        return error.partial  # `_download_rest` notices that bytes are missing
     except (OSError, http.client.HTTPException) as error:
         raise connection_failure(remote.url, error) from error
 

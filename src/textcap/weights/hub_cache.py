@@ -1,7 +1,7 @@
-"""One repository in a cache folder laid out as Hugging Face lays out its own.
+"""Read and write one repository in a cache folder with the layout of Hugging Face's cache.
 
-Knows the layout and nothing of the network. Blobs are named by the hub's hash of their content, snapshots by
-the commit, so both are kept with every file; and msclap and transformers find what textcap fetched.
+Never uses the network. Blobs are named by the hub's hash of their content and snapshots by their commit, so the cache
+keeps both for every file. msclap and transformers find the files that textcap has downloaded.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class RepoCache:
-    """Where one repository's files lie in one cache folder, which need not exist.
+    """One repository in one cache folder, which need not exist.
 
     Attributes:
         root: The cache folder.
-        repo: The repository, like "microsoft/msclap".
+        repo: The repository, such as "microsoft/msclap".
     """
 
-    # A reference of textcap's own: the commit that it was last asked for, which need not be where "main" is.
+    # textcap's own reference: the commit that was last fetched, which may differ from that of "main".
     OWN_REFERENCE: ClassVar[str] = "textcap"
 
     root: Path
@@ -40,21 +40,21 @@ class RepoCache:
 
     @property
     def folder(self) -> Path:
-        """The repository's folder."""
+        """The repository's folder in the cache folder."""
         return self.root / f"models--{self.repo.replace('/', '--')}"
 
     def commits(self) -> list[str]:
-        """Return the commits with files here: the one that "main" stood at, then the newest on disk."""
+        """Return the commits with files on disk: the recorded one of "main" first, then the newest first."""
         try:
             snapshots = [path for path in (self.folder / "snapshots").iterdir() if is_commit(path.name)]
             snapshots.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        except OSError:  # no such repository here, or one that may not be read
+        except OSError:  # the repository is not cached here, or may not be read
             return []
         main = self.reference("main")
         return sorted((path.name for path in snapshots), key=lambda commit: commit != main)
 
     def reference(self, revision: str) -> str | None:
-        """Return the commit that a branch or tag stood at when it was last asked for."""
+        """Return the commit that was recorded for a branch or tag, or None."""
         try:
             commit = (self.folder / "refs" / revision).read_text(encoding="utf-8").strip()
         except (OSError, ValueError):
@@ -62,42 +62,45 @@ class RepoCache:
         return commit if is_commit(commit) else None
 
     def remember(self, commit: str, revision: str) -> None:
-        """Write down which commit a branch or tag stands at; a commit's own name needs no writing down."""
+        """Record the commit of a branch or tag; nothing is recorded if the revision is itself a commit."""
         if is_commit(revision) or ".." in revision.split("/"):
             return
         atomic_write_text(self.folder / "refs" / revision, commit)
 
     def file(self, commit: str, name: str) -> Path | None:
-        """Return a file as of a commit, or None. A link whose blob is gone is no file."""
+        """Return the path of a file at a commit, or None if it is not on disk; a broken link counts as missing."""
         path = self.folder / "snapshots" / commit / name
         return path if path.is_file() else None
 
     def blob(self, hub_hash: str) -> Path:
-        """Return where the content with a hash belongs."""
+        """Return the path for the content with a hash."""
         return self.folder / "blobs" / hub_hash
 
     def partial(self, hub_hash: str) -> Path:
-        """Return where such content grows; named by its hash, so a file that has changed starts anew."""
+        """Return the path of an unfinished download; it contains the hash, so a changed file starts from zero."""
         return self.folder / "blobs" / f"{hub_hash}.textcap-partial"
 
     def lock(self, hub_hash: str) -> filelock.BaseFileLock:
-        """Return the lock that huggingface_hub takes, too, before it writes such content."""
+        """Return the lock for writing the content with a hash; huggingface_hub takes the same one."""
         path = self.root / ".locks" / self.folder.name / f"{hub_hash}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(str(path))
 
     def place(self, commit: str, name: str, content: Path) -> Path:
-        """Make content the file of a commit, as a link where the file system has links.
+        """Make content the file of a commit, as a link if the file system supports links.
 
         Args:
-            commit: The commit that has this content under the name.
-            name: The file's name in the repository.
+            commit: The commit that the file belongs to.
+            name: Name of the file in the repository.
             content: A blob of this repository, or a file in another cache folder.
+
+        Returns:
+            The path of the file.
         """
         path = self.folder / "snapshots" / commit / name
         path.parent.mkdir(parents=True, exist_ok=True)
         content = content.resolve()
-        # Relative inside the repository, so that a cache folder can be moved.
+        # A relative link inside the repository, so that a cache folder can be moved.
         inside = content.is_relative_to(self.folder.resolve())
         target = os.path.relpath(content, path.parent.resolve()) if inside else str(content)
         beside = path.parent / f".textcap-{secrets.token_hex(6)}.tmp"
@@ -110,21 +113,21 @@ class RepoCache:
 
 
 def is_commit(text: str) -> bool:
-    """Say whether this is the full name of a commit."""
+    """Return whether a text is a full commit hash."""
     return _COMMIT.fullmatch(text) is not None
 
 
 def is_hub_hash(text: str) -> bool:
-    """Say whether this is one of the two hashes a hub gives: SHA-256, or git's SHA-1 for small files."""
+    """Return whether a text is a hash as a hub gives it: SHA-256, or git's SHA-1 for small files."""
     return _HASH.fullmatch(text) is not None
 
 
 def kept_hash(path: Path) -> str | None:
-    """Return the hub's hash that is kept with a cached file, or None where none is."""
+    """Return the hub's hash that the cache keeps for a file, or None if it keeps none."""
     blob = path.resolve()
     if is_hub_hash(blob.name):
         return blob.name
-    # Without symbolic links the file is a second name of its blob.
+    # Without symbolic links the file is a hard link to its blob.
     for other in sorted((path.parents[2] / "blobs").glob("*")):
         if is_hub_hash(other.name) and other.samefile(path):
             return other.name
@@ -132,7 +135,7 @@ def kept_hash(path: Path) -> str | None:
 
 
 def has_hash(path: Path, hub_hash: str) -> bool:
-    """Say whether a file's bytes have the hash that the hub gave.
+    """Return whether a file's content has the hash that the hub gave.
 
     Raises:
         InputError: The file cannot be read.
@@ -146,7 +149,7 @@ def has_hash(path: Path, hub_hash: str) -> bool:
             while block := file.read(_BLOCK_BYTES):
                 digest.update(block)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     return digest.hexdigest() == hub_hash
 
 
@@ -157,4 +160,4 @@ def _link(path: Path, target: str, content: Path) -> None:
         try:
             os.link(content, path)
         except (OSError, NotImplementedError):
-            shutil.copyfile(content, path)  # file systems without any links pay with space
+            shutil.copyfile(content, path)  # a file system without links: the copy takes additional space

@@ -1,7 +1,7 @@
-"""The kinds of sound: what each is called, what it belongs to, and the synthesiser that makes it.
+"""The kinds of sound: the name, the category and the synthesiser of each.
 
-Knows nothing of scenes, captions or levels between sounds.
-`KINDS[name].make(rng, duration_s, rate_hz, pace)` gives float32 [S] with a peak of 1.
+`KINDS[name].make(rng, duration_s, rate_hz, pace)` returns float32 [S] with a peak of 1. Levels relative to other
+sounds are left to `textcap.demo.render`.
 """
 
 from collections.abc import Callable
@@ -23,10 +23,10 @@ class Kind:
     """One kind of everyday sound.
 
     Args:
-        make: (generator, duration in s, rate in Hz, pace) to float32 [S] with a peak of 1. Pace is a factor
-            on the rhythm: below 1 slow, above 1 fast.
-        short: Sounds once for less than about 1.5 s, at the start of its time, and can be repeated.
-        paced: Has a rhythm that can be fast or slow.
+        make: Function of (generator, duration in s, rate in Hz, pace) that returns float32 [S] with a peak of 1.
+            Pace is a factor on the rhythm: below 1 is slower, above 1 faster.
+        short: Whether it sounds once, for less than about 1.5 s at the start of its time slot, and can be repeated.
+        paced: Whether it has a rhythm that can be fast or slow.
     """
 
     name: str  # snake_case
@@ -47,7 +47,7 @@ _MODULES: dict[str, ModuleType] = {
     "music": music,
 }
 
-# category: (name, short, paced); each name is a function of the category's module.
+# Category -> (name, short, paced) of each kind; the name is that of a function in the category's module.
 _TABLE: dict[str, tuple[tuple[str, bool, bool], ...]] = {
     "animals": (
         ("dog_barking", False, True),
@@ -117,7 +117,7 @@ _TABLE: dict[str, tuple[tuple[str, bool, bool], ...]] = {
 
 
 def _finished(synthesiser: Synthesiser) -> Maker:
-    """Bring a synthesiser's output to the common form: exact length, float32, peak 1."""
+    """Wrap a synthesiser so that its output has the common form: exact length, float32, peak 1."""
 
     def make(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> npt.NDArray[np.float32]:
         x = peak_normalised(synthesiser(rng, duration_s, rate_hz, pace))

@@ -1,7 +1,7 @@
-"""Alarms and signals: siren, beeper, car horn, church bell, telephone, foghorn.
+"""Sounds of alarms and signals: siren, beeper, car horn, church bell, telephone, foghorn.
 
-Knows nothing of scenes; the registry gives each synthesiser its name.
-Every function returns float64 [S] at any scale.
+Each function is the synthesiser of one kind and returns float64 [S] at any scale. `textcap.demo.sounds` looks it up
+by its name and scales its output to a peak of 1.
 """
 
 import numpy as np
@@ -34,7 +34,7 @@ def siren_wailing(rng: np.random.Generator, duration_s: float, rate_hz: int, pac
 
 
 def alarm_beeping(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return even electronic beeps on one high note."""
+    """Return evenly spaced electronic beeps on one high note."""
     interval_s = uniform(rng, 0.27, 0.34) / pace
     n = n_samples(0.5 * interval_s, rate_hz)
     beep = tone(uniform(rng, 2900, 3500), n, rate_hz, [1.0, 0.25]) * swell(n, rate_hz, 0.004, 0.004)
@@ -43,7 +43,7 @@ def alarm_beeping(rng: np.random.Generator, duration_s: float, rate_hz: int, pac
 
 
 def car_horn(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return one honk: two reedy notes a third apart, hard on and hard off."""
+    """Return one honk: two reedy notes a third apart that start and stop abruptly."""
     n = n_samples(uniform(rng, 0.45, 0.9), rate_hz)
     base_hz = uniform(rng, 330, 410)
     third = uniform(rng, 1.19, 1.26)
@@ -53,7 +53,7 @@ def car_horn(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: fl
 
 
 def church_bell(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return tolls of a large bell: hum, prime, minor third, fifth and nominal, ringing long."""
+    """Return tolls of a large bell: hum, prime, minor third, fifth and nominal, with a long decay."""
     prime_hz = uniform(rng, 300, 420)
     n = n_samples(3.0, rate_hz)
     modes = [

@@ -1,7 +1,7 @@
-"""Animals: dog, cat, rooster, cow, birds, crickets.
+"""Sounds of animals: dog, cat, rooster, cow, birds, crickets.
 
-Knows nothing of scenes; the registry gives each synthesiser its name.
-Every function returns float64 [S] at any scale.
+Each function is the synthesiser of one kind and returns float64 [S] at any scale. `textcap.demo.sounds` looks it up
+by its name and scales its output to a peak of 1.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ from textcap.demo.sounds.primitives import (
 
 def dog_barking(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
     """Return hoarse barks, each a fast rise and fall of pitch."""
-    size = uniform(rng, 0.8, 1.35)  # of the dog: a larger one barks lower
+    size = uniform(rng, 0.8, 1.35)  # size of the dog: a larger one barks lower
     formants = [(650 / size, 350, 1.0), (1350 / size, 500, 0.7), (2700 / size, 900, 0.2)]
 
     def bark() -> Signal:
@@ -40,7 +40,7 @@ def dog_barking(rng: np.random.Generator, duration_s: float, rate_hz: int, pace:
 
 
 def cat_meowing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return one meow: the pitch arches while the mouth opens and closes."""
+    """Return one meow: the pitch rises and falls while the mouth opens and closes."""
     n = n_samples(uniform(rng, 0.7, 1.05), rate_hz)
     pitch_hz = uniform(rng, 480, 640)
     f0 = curve([(0, 0.75), (0.3, 1.2), (0.6, 1.1), (1, 0.7)], n) * pitch_hz * wander(rng, n, rate_hz, 8, 0.98, 1.02)
@@ -53,7 +53,7 @@ def cat_meowing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace:
 
 
 def rooster_crowing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return cock-a-doodle-doo: three short calls and a long one that falls."""
+    """Return crows (cock-a-doodle-doo): three short calls and a long one that falls in pitch."""
     pitch_hz = uniform(rng, 620, 780)
 
     def call(length_s: float, points: list[tuple[float, float]]) -> Signal:
@@ -75,7 +75,7 @@ def rooster_crowing(rng: np.random.Generator, duration_s: float, rate_hz: int, p
 
 
 def cow_mooing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return long low moos that swell and brighten."""
+    """Return long, low moos that swell and brighten."""
     pitch_hz = uniform(rng, 125, 175)
 
     def moo(length_s: float) -> Signal:
@@ -93,7 +93,7 @@ def cow_mooing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: 
 
 
 def birds_chirping(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return groups of quick whistled sweeps, several birds at different heights."""
+    """Return groups of quick whistled sweeps: several birds at different pitches."""
     parts: list[tuple[float, Signal]] = []
     for start_s in onsets(rng, duration_s, 0.55 / pace, 0.4):
         centre_hz = uniform(rng, 2800, 5000)
@@ -107,7 +107,7 @@ def birds_chirping(rng: np.random.Generator, duration_s: float, rate_hz: int, pa
 
 
 def crickets_chirping(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return a high steady tone cut into trills of three or four pulses."""
+    """Return a high, steady tone cut into trills of three or four pulses."""
     carrier_hz = uniform(rng, 5000, 6400)
     pulses = int(rng.integers(3, 5))
     pulse_s = uniform(rng, 0.028, 0.034) / pace**0.3

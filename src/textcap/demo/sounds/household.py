@@ -1,7 +1,7 @@
-"""Household: clock, door knock, breaking glass, kettle, keyboard, vacuum cleaner.
+"""Sounds of household objects: clock, door knock, breaking glass, kettle, keyboard, vacuum cleaner.
 
-Knows nothing of scenes; the registry gives each synthesiser its name.
-Every function returns float64 [S] at any scale.
+Each function is the synthesiser of one kind and returns float64 [S] at any scale. `textcap.demo.sounds` looks it up
+by its name and scales its output to a peak of 1.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ from textcap.demo.sounds.primitives import (
 
 
 def clock_ticking(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return dry even ticks, tick and tock a little apart in pitch."""
+    """Return dry, evenly spaced ticks; tick and tock differ a little in pitch."""
     base_hz = uniform(rng, 2600, 3600)
     n = n_samples(0.05, rate_hz)
     ticks = []
@@ -58,7 +58,7 @@ def door_knocking(rng: np.random.Generator, duration_s: float, rate_hz: int, pac
 
 
 def glass_breaking(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return a crash and a shower of high ringing splinters."""
+    """Return a crash and a shower of high, ringing splinters."""
     n = n_samples(1.3, rate_hz)
     crash = 1.2 * noise(rng, n, rate_hz, 1500, 7900, order=2) * decay(n, rate_hz, 0.001, 0.25)
     parts: list[tuple[float, Signal]] = [(0.0, crash)]
@@ -72,7 +72,7 @@ def glass_breaking(rng: np.random.Generator, duration_s: float, rate_hz: int, pa
 
 
 def kettle_whistling(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return a whistle that climbs while steam builds up, then holds."""
+    """Return a whistle that rises in pitch while steam builds up, then holds."""
     n = n_samples(duration_s, rate_hz)
     pitch_hz = uniform(rng, 1900, 2500)
     rise = 1.0 - uniform(rng, 0.25, 0.4) * np.exp(-np.arange(n) / (0.28 * n))
@@ -83,7 +83,7 @@ def kettle_whistling(rng: np.random.Generator, duration_s: float, rate_hz: int, 
 
 
 def keyboard_typing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return uneven soft clacks, each key press with its release."""
+    """Return soft, uneven clacks: each key press is followed by its release."""
     parts: list[tuple[float, Signal]] = []
     n = n_samples(0.06, rate_hz)
     body_hz = uniform(rng, 700, 1100)
@@ -96,7 +96,7 @@ def keyboard_typing(rng: np.random.Generator, duration_s: float, rate_hz: int, p
 
 
 def vacuum_cleaner(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return an even roar of air with a motor's whine in it."""
+    """Return a steady roar of air mixed with the whine of a motor."""
     n = n_samples(duration_s, rate_hz)
     motor_hz = uniform(rng, 230, 320) * wander(rng, n, rate_hz, 0.6, 0.98, 1.02)
     motor = tone(motor_hz, n, rate_hz, [1.0, 0.5, 0.7, 0.3, 0.2, 0.15])

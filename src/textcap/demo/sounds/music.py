@@ -1,7 +1,7 @@
-"""Music: piano, guitar, drums, flute, violin, trumpet.
+"""Sounds of musical instruments: piano, guitar, drums, flute, violin, trumpet.
 
-Knows nothing of scenes; the registry gives each synthesiser its name.
-Every function returns float64 [S] at any scale.
+Each function is the synthesiser of one kind and returns float64 [S] at any scale. `textcap.demo.sounds` looks it up
+by its name and scales its output to a peak of 1.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ _CHORDS = ((0, 4, 7), (5, 9, 12), (7, 11, 14), (9, 12, 16))
 
 
 def _melody(rng: np.random.Generator, tonic_hz: float, n_notes: int) -> list[float]:
-    """Return the pitches in Hz of a walk along a major scale."""
+    """Return the pitches in Hz of a random walk along a major scale."""
     step = int(rng.integers(0, len(_MAJOR)))
     pitches = []
     for _ in range(n_notes):
@@ -38,7 +38,7 @@ def _melody(rng: np.random.Generator, tonic_hz: float, n_notes: int) -> list[flo
 
 
 def piano_playing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return a melody of struck notes that ring and fade, with a chord now and then."""
+    """Return a melody of struck notes that ring and fade, with a bass note under every fourth."""
     tonic_hz = uniform(rng, 250, 400)
     times = onsets(rng, duration_s, uniform(rng, 0.26, 0.33) / pace, 0.0)
     n = n_samples(0.9, rate_hz)
@@ -47,7 +47,7 @@ def piano_playing(rng: np.random.Generator, duration_s: float, rate_hz: int, pac
     parts: list[tuple[float, Signal]] = []
     for i, (t, pitch_hz) in enumerate(zip(times, _melody(rng, tonic_hz, len(times)), strict=True)):
         for f0 in [pitch_hz, 0.5 * tonic_hz] if i % 4 == 0 else [pitch_hz]:
-            # The higher partials of a struck string die sooner.
+            # The higher partials of a struck string decay faster.
             note = tone(f0, n, rate_hz, falling(3, 1.3)) * low
             note += tone(f0, n, rate_hz, [0, 0, 0, 0.16, 0.12, 0.1, 0.08, 0.06]) * high
             parts.append((t, note * uniform(rng, 0.7, 1.0)))
@@ -55,7 +55,7 @@ def piano_playing(rng: np.random.Generator, duration_s: float, rate_hz: int, pac
 
 
 def guitar_strumming(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return chords strummed across six strings, down and up."""
+    """Return chords strummed across six strings, alternately down and up."""
     root_hz = uniform(rng, 82, 110)
     times = onsets(rng, duration_s, uniform(rng, 0.30, 0.38) / pace, 0.03)
     n = n_samples(0.7, rate_hz)
@@ -78,7 +78,7 @@ def guitar_strumming(rng: np.random.Generator, duration_s: float, rate_hz: int, 
 
 
 def drums_playing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return a drum kit: bass drum and snare in turn, hi-hat between."""
+    """Return a drum kit: alternating bass drum and snare, with a steady hi-hat."""
     half_beat_s = uniform(rng, 0.15, 0.18) / pace
     n = n_samples(0.28, rate_hz)
     kick = tone(curve([(0, 150), (0.2, 65), (1, 50)], n), n, rate_hz, [1.0]) * decay(n, rate_hz, 0.002, 0.35)
@@ -96,7 +96,7 @@ def drums_playing(rng: np.random.Generator, duration_s: float, rate_hz: int, pac
 
 
 def flute_playing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return a legato tune of nearly pure notes with breath in them."""
+    """Return a legato tune of nearly pure notes mixed with breath noise."""
     times = onsets(rng, duration_s, uniform(rng, 0.28, 0.36) / pace, 0.02, first_s=0.01)
     pitches = _melody(rng, uniform(rng, 620, 820), len(times))
     n = n_samples(duration_s, rate_hz)
@@ -111,7 +111,7 @@ def flute_playing(rng: np.random.Generator, duration_s: float, rate_hz: int, pac
 
 
 def violin_playing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return long bowed notes, rich in overtones, with a wide vibrato."""
+    """Return long bowed notes, rich in overtones, with wide vibrato."""
     times = onsets(rng, duration_s, uniform(rng, 0.75, 1.0), 0.1, first_s=0.01)
     body = [(uniform(rng, 440, 520), 200, 0.8), (1100, 500, 0.7), (2600, 1100, 1.0)]
     parts: list[tuple[float, Signal]] = []
@@ -127,7 +127,7 @@ def violin_playing(rng: np.random.Generator, duration_s: float, rate_hz: int, pa
 
 
 def trumpet_playing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return a fanfare of separate brassy notes on a chord."""
+    """Return a fanfare: separate brassy notes of one chord."""
     tonic_hz = uniform(rng, 340, 440)
     ratios = (1.0, 1.0, 1.26, 1.5, 1.5, 2.0)
     gap_s = uniform(rng, 0.21, 0.26) / pace
@@ -135,7 +135,7 @@ def trumpet_playing(rng: np.random.Generator, duration_s: float, rate_hz: int, p
     for t in onsets(rng, duration_s, gap_s, 0.0, first_s=0.01):
         n = n_samples(gap_s * uniform(rng, 0.68, 0.78), rate_hz)
         f0 = tonic_hz * ratios[int(rng.integers(len(ratios)))] * curve([(0, 0.97), (0.12, 1.0), (1, 1.0)], n)
-        # Brass brightens as it gets louder: the rich tone comes in after the plain one.
+        # Brass gets brighter as it gets louder, so the rich tone fades in after the plain one.
         plain = tone(f0, n, rate_hz, falling(4, 1.0))
         rich = tone(f0, n, rate_hz, [0.7, 0.9, 1.0, 0.9, 0.8, 0.6, 0.5, 0.35, 0.25, 0.2, 0.12])
         bite = curve([(0, 0.0), (0.2, 1.0), (1, 0.7)], n)

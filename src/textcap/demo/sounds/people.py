@@ -1,7 +1,7 @@
-"""People: a man, a woman, a baby, applause, footsteps, snoring.
+"""Sounds of people: a man, a woman, a baby, applause, footsteps, snoring.
 
-Knows nothing of scenes; the registry gives each synthesiser its name.
-Every function returns float64 [S] at any scale.
+Each function is the synthesiser of one kind and returns float64 [S] at any scale. `textcap.demo.sounds` looks it up
+by its name and scales its output to a peak of 1.
 """
 
 import numpy as np
@@ -32,10 +32,10 @@ _VOWELS = ((750, 1150, 2450), (480, 1850, 2500), (290, 2250, 2950), (480, 850, 2
 def _speech(
     rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float, pitch_hz: float, tract: float
 ) -> Signal:
-    """Return babble: syllables of a consonant's noise and a vowel, with pauses between phrases.
+    """Return babble: syllables made of a noisy consonant and a vowel, with pauses between phrases.
 
     Args:
-        tract: Factor on the formants; shorter vocal tracts have higher ones.
+        tract: Factor on the formant frequencies; a shorter vocal tract has higher ones.
     """
     parts: list[tuple[float, Signal]] = []
     syllable_s = uniform(rng, 0.19, 0.23) / pace
@@ -74,7 +74,7 @@ def woman_speaking(rng: np.random.Generator, duration_s: float, rate_hz: int, pa
 
 
 def baby_crying(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return wails that arch in pitch, with a gasp between them."""
+    """Return wails whose pitch rises and falls, with a gasp after each."""
     pitch_hz = uniform(rng, 430, 540)
     formants = [(1150, 350, 1.0), (2900, 600, 0.8), (4600, 900, 0.4)]
     parts: list[tuple[float, Signal]] = []
@@ -93,7 +93,7 @@ def baby_crying(rng: np.random.Generator, duration_s: float, rate_hz: int, pace:
 
 
 def people_clapping(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return applause: many hands, each with its own beat and hollow."""
+    """Return applause: many hands, each with its own rhythm and resonance."""
     n = n_samples(duration_s, rate_hz)
     x = np.zeros(n)
     for _ in range(int(rng.integers(4, 7))):
@@ -110,7 +110,7 @@ def people_clapping(rng: np.random.Generator, duration_s: float, rate_hz: int, p
 
 
 def footsteps(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return a walk: the thud of each heel and the scuff of the sole after it."""
+    """Return a walk: the thud of each heel, followed by the scuff of the sole."""
     parts: list[tuple[float, Signal]] = []
     body_hz = uniform(rng, 85, 125)
     for t in onsets(rng, duration_s, uniform(rng, 0.46, 0.54) / pace, 0.05):
@@ -125,7 +125,7 @@ def footsteps(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: f
 
 
 def person_snoring(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return rough rattling breaths in and soft whistling breaths out."""
+    """Return rough, rattling in-breaths and soft, whistling out-breaths."""
     period_s = uniform(rng, 1.5, 1.9) / pace
     parts: list[tuple[float, Signal]] = []
     for t in onsets(rng, duration_s, period_s, 0.05, first_s=0.02):

@@ -1,7 +1,6 @@
 """Building blocks of the synthesisers: noise, tones, resonances, envelopes and their placement in time.
 
-Knows nothing of kinds of sound or of scenes.
-Every function returns float64 [S], S samples; nothing loops over samples.
+Functions that return a signal return float64 [S], S samples. Nothing loops over samples.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,21 +10,21 @@ import numpy.typing as npt
 
 Signal = npt.NDArray[np.float64]
 
-_TABLE_SIZE = 4096  # a power of two; nearest-entry lookup: error 60 dB below the tone
+_TABLE_SIZE = 4096  # a power of two; looking up the nearest entry leaves an error 60 dB below the tone
 
 
 def n_samples(duration_s: float, rate_hz: int) -> int:
-    """Return how many samples a duration has, at least one."""
+    """Return the number of samples in a duration, at least one."""
     return max(1, round(duration_s * rate_hz))
 
 
 def uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """Draw one number between low and high."""
+    """Draw one number between `low` and `high`."""
     return float(rng.uniform(low, high))
 
 
 def _fft_size(n: int) -> int:
-    """Round up so that the transform never meets a large prime factor."""
+    """Return n rounded up to a multiple of 1024, so that the FFT never has a large prime factor."""
     return -(-n // 1024) * 1024
 
 
@@ -47,8 +46,8 @@ def noise(
     """Return unit-RMS noise in a band.
 
     Args:
-        tilt_db: Slope within the band in dB per octave; negative is darker.
-        order: Steepness of the edges; each unit is 6 dB per octave.
+        tilt_db: Slope within the band in dB per octave; negative values sound darker.
+        order: Steepness of the band's edges; each unit adds 6 dB per octave.
     """
     size = _fft_size(n)
     f = np.fft.rfftfreq(size, 1.0 / rate_hz)
@@ -62,14 +61,14 @@ def noise(
 
 
 def band_pass(x: Signal, rate_hz: int, low_hz: float, high_hz: float, order: int = 4) -> Signal:
-    """Return the signal within a band, without delay."""
+    """Return the signal filtered to a band, without delay."""
     size = _fft_size(x.size + rate_hz // 20)
     f = np.fft.rfftfreq(size, 1.0 / rate_hz)
     return np.asarray(np.fft.irfft(np.fft.rfft(x, size) * band_gain(f, low_hz, high_hz, order), size)[: x.size])
 
 
 def resonate(x: Signal, rate_hz: int, formants: Iterable[tuple[float, float, float]], floor: float = 0.02) -> Signal:
-    """Return the signal through parallel resonances, without delay.
+    """Return the signal filtered by parallel resonances, without delay.
 
     Args:
         formants: (centre in Hz, width in Hz, gain) of each resonance.
@@ -87,14 +86,14 @@ def tone(f0_hz: Signal | float, n: int, rate_hz: int, amplitudes: Sequence[float
     """Return a harmonic tone that follows a pitch curve.
 
     Args:
-        f0_hz: The pitch, one number or one per sample [S].
-        amplitudes: Amplitude of each harmonic, fundamental first; those beyond half the rate are left out.
+        f0_hz: The pitch in Hz, one number or one per sample [S].
+        amplitudes: Amplitude of each harmonic, fundamental first; harmonics near or above half the rate are dropped.
     """
     curve = np.broadcast_to(np.asarray(f0_hz, dtype=np.float64), (n,))
     highest = max(1, int(0.48 * rate_hz / max(float(curve.max()), 1.0)))
     spectrum = np.zeros(_TABLE_SIZE // 2 + 1, dtype=np.complex128)
     kept = np.asarray(amplitudes, dtype=np.float64)[:highest]
-    # Quadratic phases keep the peak of a rich tone near its level: no clicks at the pitch period.
+    # Quadratic phases keep the peaks of a rich tone low: otherwise each pitch period would click.
     spectrum[1 : kept.size + 1] = kept * np.exp(-1j * np.pi * np.arange(kept.size) ** 2 / max(kept.size, 1))
     table = np.fft.irfft(spectrum, _TABLE_SIZE) * _TABLE_SIZE / 2
     steps = np.cumsum(curve * (_TABLE_SIZE / rate_hz)).astype(np.int64)
@@ -102,7 +101,7 @@ def tone(f0_hz: Signal | float, n: int, rate_hz: int, amplitudes: Sequence[float
 
 
 def falling(n_harmonics: int, exponent: float) -> Signal:
-    """Return harmonic amplitudes that fall as a power of the harmonic's number."""
+    """Return harmonic amplitudes that fall as a power of the harmonic number."""
     return np.asarray(np.arange(1, n_harmonics + 1, dtype=np.float64) ** -exponent)
 
 
@@ -115,7 +114,8 @@ def ring(
     """Return damped sinusoids struck at the start.
 
     Args:
-        modes: (frequency in Hz, time to fall by 60 dB in s, amplitude) of each mode.
+        modes: (frequency in Hz, time in s to fall by 60 dB, amplitude) of each mode; modes near or above half
+            the rate are dropped.
     """
     x = np.zeros(n)
     for frequency_hz, fall_s, amplitude in modes:
@@ -130,13 +130,13 @@ def ring(
 
 
 def curve(points: Sequence[tuple[float, float]], n: int) -> Signal:
-    """Return straight lines through (position 0 to 1, value) points, one value per sample."""
+    """Return a curve of straight lines through (position 0 to 1, value) points, one value per sample."""
     positions, values = zip(*points, strict=True)
     return np.asarray(np.interp(np.linspace(0.0, 1.0, n), positions, values))
 
 
 def swell(n: int, rate_hz: int, attack_s: float, release_s: float) -> Signal:
-    """Return an envelope that rises, holds at 1 and falls to 0 at the end, with rounded corners."""
+    """Return an envelope that rises from 0, holds at 1 and falls to 0 at the end, with rounded corners."""
     t = np.arange(n) / rate_hz
     rise = np.clip(t / max(attack_s, 1e-4), 0.0, 1.0)
     fall = np.clip((n / rate_hz - t) / max(release_s, 1e-4), 0.0, 1.0)
@@ -144,14 +144,15 @@ def swell(n: int, rate_hz: int, attack_s: float, release_s: float) -> Signal:
 
 
 def decay(n: int, rate_hz: int, attack_s: float, fall_s: float) -> Signal:
-    """Return an envelope with a short rise and an exponential fall (60 dB in fall_s)."""
+    """Return an envelope with a short rise and an exponential fall (60 dB in `fall_s`)."""
     t = np.arange(n) / rate_hz
     return np.asarray(np.clip(t / max(attack_s, 1e-4), 0.0, 1.0) * np.exp(-6.9 * t / fall_s))
 
 
 def wander(rng: np.random.Generator, n: int, rate_hz: int, changes_hz: float, low: float, high: float) -> Signal:
-    """Return a random curve between low and high with about changes_hz turns per second."""
-    # Half cosines between random knots, on a coarse grid: one for every sample would take most of the time.
+    """Return a random curve between `low` and `high` that turns about `changes_hz` times a second."""
+    # Half cosines between random knots, computed on a coarse grid: computing one per sample would take most of
+    # the time of a synthesiser.
     fine = 8
     knots = int(np.ceil(n / rate_hz * changes_hz)) + 3
     values = rng.uniform(low, high, knots)
@@ -168,11 +169,11 @@ def onsets(
     jitter: float = 0.0,
     first_s: float | None = None,
 ) -> list[float]:
-    """Return the times in s of events about interval_s apart.
+    """Return the times in s of events about `interval_s` apart.
 
     Args:
-        jitter: Spread of each interval as a share of it, 0 to 1.
-        first_s: Time of the first event; drawn within a fifth of the interval when left out.
+        jitter: Largest random change of each interval, as a share of the interval, 0 to 1.
+        first_s: Time of the first event in s; by default drawn from the first fifth of an interval.
     """
     time = uniform(rng, 0.01, 0.01 + 0.2 * interval_s) if first_s is None else first_s
     times = [time]
@@ -184,7 +185,7 @@ def onsets(
 
 
 def place(n: int, rate_hz: int, parts: Iterable[tuple[float, Signal]]) -> Signal:
-    """Return the sum of sounds, each at its time in s; what passes the end is cut off with a short fade."""
+    """Return the sum of sounds, each starting at its time in s; the end is cut off with a short fade."""
     x = np.zeros(n)
     for start_s, part in parts:
         start = int(start_s * rate_hz)
@@ -199,7 +200,7 @@ def place(n: int, rate_hz: int, parts: Iterable[tuple[float, Signal]]) -> Signal
 def scatter(
     rng: np.random.Generator, n: int, rate_hz: int, per_s: float, kernel: Signal, spread_db: float = 12.0
 ) -> Signal:
-    """Return many copies of one short sound at random times and levels, about per_s a second."""
+    """Return many copies of one short sound at random times and levels, about `per_s` a second."""
     count = max(1, int(rng.poisson(per_s * n / rate_hz)))
     impulses = np.zeros(n)
     levels = 10.0 ** (-rng.uniform(0.0, spread_db, count) / 20.0) * rng.choice([-1.0, 1.0], count)
@@ -208,7 +209,7 @@ def scatter(
 
 
 def convolve(x: Signal, kernel: Signal) -> Signal:
-    """Return the signal through a causal filter, cut to the signal's length."""
+    """Return the signal filtered by a causal kernel, cut to the signal's length."""
     size = _fft_size(x.size + kernel.size)
     return np.asarray(np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(kernel, size), size)[: x.size])
 

@@ -1,7 +1,7 @@
-"""Tools: hammer, saw, drill, chainsaw, scissors, metal.
+"""Sounds of tools: hammer, saw, drill, chainsaw, scissors, metal.
 
-Knows nothing of scenes; the registry gives each synthesiser its name.
-Every function returns float64 [S] at any scale.
+Each function is the synthesiser of one kind and returns float64 [S] at any scale. `textcap.demo.sounds` looks it up
+by its name and scales its output to a peak of 1.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ from textcap.demo.sounds.primitives import (
 
 
 def hammer_hitting(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return blows on a nail: a wooden thump and a metallic ping that climbs as the nail goes in."""
+    """Return blows on a nail: a wooden thump and a metallic ping whose pitch rises as the nail goes in."""
     base_hz = uniform(rng, 1300, 1900)
     parts: list[tuple[float, Signal]] = []
     for i, t in enumerate(onsets(rng, duration_s, uniform(rng, 0.40, 0.48) / pace, 0.06)):
@@ -40,7 +40,7 @@ def hammer_hitting(rng: np.random.Generator, duration_s: float, rate_hz: int, pa
 
 
 def saw_cutting(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return a hand saw: strong strokes away and weaker ones back."""
+    """Return a hand saw: strong forward strokes and weaker backward ones."""
     stroke_s = uniform(rng, 0.26, 0.32) / pace
     parts: list[tuple[float, Signal]] = []
     for i, t in enumerate(onsets(rng, duration_s, stroke_s, 0.04)):
@@ -55,7 +55,7 @@ def saw_cutting(rng: np.random.Generator, duration_s: float, rate_hz: int, pace:
 
 
 def drill_running(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return an electric drill: a motor whine that spins up, bites and runs down."""
+    """Return an electric drill: a motor whine that spins up, bites and slows down."""
     parts: list[tuple[float, Signal]] = []
     pitch_hz = uniform(rng, 620, 820)
     burst_s = uniform(rng, 0.9, 1.3)
@@ -70,7 +70,7 @@ def drill_running(rng: np.random.Generator, duration_s: float, rate_hz: int, pac
 
 
 def chainsaw_running(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return a two-stroke engine that snarls up and down, bright and rough."""
+    """Return a two-stroke engine: a bright, rough snarl that rises and falls."""
     n = n_samples(duration_s, rate_hz)
     period_s = uniform(rng, 0.5, 0.7)
     phase = (np.arange(n) / rate_hz / period_s + uniform(rng, 0.0, 1.0)) % 1.0
@@ -83,7 +83,7 @@ def chainsaw_running(rng: np.random.Generator, duration_s: float, rate_hz: int, 
 
 
 def scissors_snipping(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return snips: a high scrape of the blades that rises and ends in a click."""
+    """Return snips: a high, rising scrape of the blades that ends in a click."""
     parts: list[tuple[float, Signal]] = []
     for t in onsets(rng, duration_s, uniform(rng, 0.36, 0.44) / pace, 0.1):
         n = n_samples(uniform(rng, 0.11, 0.15) / pace**0.5, rate_hz)
@@ -96,7 +96,7 @@ def scissors_snipping(rng: np.random.Generator, duration_s: float, rate_hz: int,
 
 
 def metal_clanging(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return one clang of a dropped pan or pipe: harsh, inharmonic, with a bounce or two."""
+    """Return one harsh, inharmonic clang of a dropped pan or pipe, with one to three bounces."""
     base_hz = uniform(rng, 480, 700)
     ratios = (1.0, 1.47, 2.09, 2.56, 3.39, 4.08, 5.4, 7.1)
     n = n_samples(1.2, rate_hz)

@@ -1,7 +1,7 @@
-"""Vehicles: car, motorcycle, train whistle, helicopter, aeroplane, bicycle bell.
+"""Sounds of vehicles: car, motorcycle, train whistle, helicopter, aeroplane, bicycle bell.
 
-Knows nothing of scenes; the registry gives each synthesiser its name.
-Every function returns float64 [S] at any scale.
+Each function is the synthesiser of one kind and returns float64 [S] at any scale. `textcap.demo.sounds` looks it up
+by its name and scales its output to a peak of 1.
 """
 
 import numpy as np
@@ -33,7 +33,7 @@ def car_engine(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: 
 
 
 def motorcycle_revving(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return throttle bursts: a buzz whose pitch climbs and drops back."""
+    """Return throttle bursts: a buzz whose pitch rises and drops back."""
     n = n_samples(duration_s, rate_hz)
     idle_hz = uniform(rng, 55, 75)
     period_s = uniform(rng, 0.85, 1.2)
@@ -45,7 +45,7 @@ def motorcycle_revving(rng: np.random.Generator, duration_s: float, rate_hz: int
 
 
 def train_whistle(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return one blast of a steam whistle: a breathy chord that bends at its ends."""
+    """Return one blast of a steam whistle: a breathy chord whose pitch bends at both ends."""
     n = n_samples(uniform(rng, 0.95, 1.35), rate_hz)
     bend = curve([(0, 0.9), (0.12, 1.0), (0.8, 1.0), (1, 0.88)], n)
     base_hz = uniform(rng, 520, 640)
@@ -69,7 +69,7 @@ def helicopter_flying(rng: np.random.Generator, duration_s: float, rate_hz: int,
 
 
 def aeroplane_passing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return a jet that comes, passes and goes: a roar with a whine that falls."""
+    """Return a jet that approaches, passes and recedes: a roar with a whine of falling pitch."""
     n = n_samples(duration_s, rate_hz)
     passing = uniform(rng, 0.4, 0.6)
     t = np.linspace(0.0, 1.0, n) - passing
@@ -82,7 +82,7 @@ def aeroplane_passing(rng: np.random.Generator, duration_s: float, rate_hz: int,
 
 
 def bicycle_bell(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return tring-tring: two quick rolls on a small bright bell."""
+    """Return a double ring: two quick rolls on a small bright bell."""
     base_hz = uniform(rng, 2300, 2900)
     modes = [
         (base_hz, 0.9, 1.0),

@@ -1,7 +1,7 @@
-"""Weather and nature: rain, thunder, wind, waves, a stream, a fire.
+"""Sounds of weather and nature: rain, thunder, wind, waves, a stream, a fire.
 
-Knows nothing of scenes; the registry gives each synthesiser its name.
-Every function returns float64 [S] at any scale.
+Each function is the synthesiser of one kind and returns float64 [S] at any scale. `textcap.demo.sounds` looks it up
+by its name and scales its output to a peak of 1.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ from textcap.demo.sounds.primitives import (
 
 
 def rain_falling(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return a steady bright hiss with drops in it."""
+    """Return a steady bright hiss mixed with drops."""
     n = n_samples(duration_s, rate_hz)
     hiss = noise(rng, n, rate_hz, uniform(rng, 1500, 2500), 9000, uniform(rng, 0.0, 2.0), order=2)
     k = n_samples(0.008, rate_hz)
@@ -33,7 +33,7 @@ def rain_falling(rng: np.random.Generator, duration_s: float, rate_hz: int, pace
 
 
 def thunder_rumbling(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return a crack and the rolling low rumble after it."""
+    """Return a crack, followed by a rolling low rumble."""
     n = n_samples(duration_s, rate_hz)
     rumble = noise(rng, n, rate_hz, 25, uniform(rng, 130, 200), -2.0, order=2) * wander(rng, n, rate_hz, 5, 0.2, 1.0)
     rumble *= curve([(0, 0.2), (0.08, 1.0), (0.4, 0.7), (1, 0.15)], n)
@@ -44,7 +44,7 @@ def thunder_rumbling(rng: np.random.Generator, duration_s: float, rate_hz: int, 
 
 
 def wind_howling(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return gusts: a narrow band of noise whose height follows its strength."""
+    """Return gusts: a narrow band of noise whose frequency rises with its strength."""
     n = n_samples(duration_s, rate_hz)
     gust = wander(rng, n, rate_hz, uniform(rng, 1.0, 1.6), 0.0, 1.0)
     carrier_hz = uniform(rng, 320, 480) * (1.0 + 0.9 * gust)
@@ -54,7 +54,7 @@ def wind_howling(rng: np.random.Generator, duration_s: float, rate_hz: int, pace
 
 
 def waves_crashing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return surf: noise that swells, breaks and brightens, then draws back."""
+    """Return surf: noise that swells, breaks and brightens, then recedes."""
     n = n_samples(duration_s, rate_hz)
     period_s = uniform(rng, 1.25, 1.6) / pace
     phase = (np.arange(n) / rate_hz / period_s + uniform(rng, 0.0, 0.4)) % 1.0
@@ -65,7 +65,7 @@ def waves_crashing(rng: np.random.Generator, duration_s: float, rate_hz: int, pa
 
 
 def stream_bubbling(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
-    """Return many small bubbles, each a short tone that rises, over soft water noise."""
+    """Return many small bubbles (short rising tones) over the soft noise of water."""
     n = n_samples(duration_s, rate_hz)
     parts: list[tuple[float, Signal]] = []
     for _ in range(int(rng.poisson(uniform(rng, 22, 32) * duration_s)) + 1):
@@ -83,7 +83,7 @@ def fire_crackling(rng: np.random.Generator, duration_s: float, rate_hz: int, pa
     sharp = noise(rng, k, rate_hz, 1200, 7000, order=2) * decay(k, rate_hz, 0.0003, 0.012)
     dull = noise(rng, k, rate_hz, 500, 3000, order=2) * decay(k, rate_hz, 0.0005, 0.02)
     cracks = scatter(rng, n, rate_hz, uniform(rng, 7, 12), sharp, 14) + scatter(rng, n, rate_hz, 6, dull, 14)
-    # Now and then a volley of small cracks.
+    # Add an occasional volley of small cracks.
     for start_s in onsets(rng, duration_s, uniform(rng, 0.8, 1.3), 0.5):
         start = int(start_s * rate_hz)
         length = min(n - start, n_samples(0.2, rate_hz))

@@ -1,1 +1,1 @@
-"""The caches of embeddings on disk: one for caption files, one for sounds."""
+"""On-disk caches of embeddings: `text` for lists of captions, `audio` for sound files."""

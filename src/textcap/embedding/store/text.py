@@ -1,7 +1,7 @@
-"""Text embeddings of a caption list, computed once and kept on disk.
+"""Cache the text embeddings of a list of captions on disk.
 
-Knows no CLAP: the encoder is handed in and asked only for what the cache lacks. It returns a read-only memory
-map, so memory does not grow with the number of captions. The cache is checked before it is trusted.
+The embeddings are returned as a read-only memory map, so memory use does not grow with the number of captions. The
+cache is verified by checksums before it is used.
 """
 
 import hashlib
@@ -22,28 +22,28 @@ from textcap.errors import InputError
 from textcap.weights.cache import own_cache_folder
 
 FORMAT_VERSION = 1
-CHUNK_CAPTIONS = 1024  # what a killed computation has to repeat at most
+CHUNK_CAPTIONS = 1024  # number of captions per chunk; a killed run repeats at most one chunk
 
 _READ_BYTES = 1 << 22
 
 
 class Encoder(Protocol):
-    """What embeds captions: CLAP's text side."""
+    """Embeds captions, as CLAP's text encoder does."""
 
     def encode(self, captions: Sequence[str]) -> Tensor:
-        """Return `[N, E]`, float32, unit length, on the CPU."""
+        """Return the embeddings of N captions, `[N, E]`, unit length, on the CPU."""
 
 
 @dataclass(frozen=True)
 class TextEmbeddings:
-    """The embeddings of a caption list, in its order."""
+    """The embeddings of a list of captions, in the same order."""
 
     vectors: NDArray[np.float32]  # [N, E], unit length, read-only
     warnings: tuple[str, ...] = ()
 
 
 def default_cache_folder() -> Path:
-    """Return where embeddings are kept."""
+    """Return the folder in which text embeddings are cached."""
     return own_cache_folder() / "text_embeddings"
 
 
@@ -57,39 +57,40 @@ def embed_captions(
     cache_folder: Path | None = None,
     progress: Callable[[int], None] = lambda n_done: None,
 ) -> TextEmbeddings:
-    """Return the text embeddings of captions, from the cache as far as it has them.
+    """Return the text embeddings of captions, and compute only those that are not in the cache.
 
-    Several processes may ask at once: one computes, the others wait for it. A cache that cannot be written
-    costs a warning, and the embeddings go to a temporary file.
+    If several processes need the same embeddings at once, one computes them and the others wait. If the cache cannot
+    be written, the embeddings go to a temporary file, with a warning.
 
     Args:
-        content_hash: Names the caption list.
-        backbone_hash: Names the encoder's weights.
-        width: E.
-        load_encoder: Called only when something has to be computed.
-        progress: Told how many captions are embedded.
+        content_hash: Identifies the list of captions.
+        backbone_hash: Content hash of the backbone, which identifies the encoder's weights.
+        width: Embedding width E.
+        load_encoder: Called only if embeddings have to be computed.
+        cache_folder: By default `default_cache_folder()`.
+        progress: Called with the number of captions done.
 
     Raises:
-        InputError: There is room for the embeddings neither in the cache nor among the temporary files.
+        InputError: The embeddings cannot be written, neither to the cache nor to a temporary file.
     """
     key = hashlib.sha256(f"{FORMAT_VERSION} {content_hash} {backbone_hash} {width}".encode()).hexdigest()[:40]
     folder = cache_folder or default_cache_folder()
     table = _Table(folder / f"{key}.npy", len(captions), width)
-    if table.is_whole():
+    if table.is_complete():
         return TextEmbeddings(table.open())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{key}.lock"):
-            if not table.is_whole():
+            if not table.is_complete():
                 table.fill(captions, load_encoder, progress)
         return TextEmbeddings(table.open())
     except OSError as error:
-        warning = f"cannot keep text embeddings in {folder}: {error.strerror or error}"
+        warning = f"text embeddings cannot be cached in {folder}: {error.strerror or error}"
     return _embed_without_cache(captions, width, load_encoder(), progress, warning)
 
 
 class _Table:
-    """A `.npy` file that is written chunk by chunk, beside a file with the SHA-256 of every chunk."""
+    """A `.npy` file that is written chunk by chunk, with the SHA-256 of every chunk in a second file."""
 
     def __init__(self, path: Path, n_rows: int, width: int) -> None:
         self.path, self.shape = path, (n_rows, width)
@@ -101,30 +102,30 @@ class _Table:
         """Return the finished table as a read-only memory map."""
         return np.memmap(self.path, np.float32, mode="r", offset=len(self.header), shape=self.shape)
 
-    def is_whole(self) -> bool:
-        """Whether the finished table is there, of the right size and with the right sum of every chunk."""
+    def is_complete(self) -> bool:
+        """Return whether the finished table exists, with the right size and the right checksum of every chunk."""
         expected = len(self.header) + self.shape[0] * self.shape[1] * 4
         try:
             size_fits = self.path.stat().st_size == expected
         except OSError:
             return False
-        return size_fits and self._n_sound_chunks(self.path) == len(self._chunk_sizes())
+        return size_fits and self._n_intact_chunks(self.path) == len(self._chunk_sizes())
 
     def fill(
         self, captions: Sequence[str], load_encoder: Callable[[], Encoder], progress: Callable[[int], None]
     ) -> None:
-        """Compute what the partial table lacks, then give it its name."""
-        n_sound = self._n_sound_chunks(self.partial)
+        """Compute the missing chunks of the partial table, then rename it to its final name."""
+        n_intact = self._n_intact_chunks(self.partial)
         sizes = self._chunk_sizes()
-        digests = self._read_digests()[:n_sound]
-        n_done = min(n_sound * CHUNK_CAPTIONS, len(captions))
+        digests = self._read_digests()[:n_intact]
+        n_done = min(n_intact * CHUNK_CAPTIONS, len(captions))
         progress(n_done)
-        with open(self.partial, "r+b" if n_sound else "w+b") as file:
+        with open(self.partial, "r+b" if n_intact else "w+b") as file:
             file.write(self.header)
-            file.truncate(len(self.header) + sum(sizes[:n_sound]))
+            file.truncate(len(self.header) + sum(sizes[:n_intact]))
             file.seek(0, os.SEEK_END)
             for chunk in _encoded_chunks(captions[n_done:], load_encoder() if n_done < len(captions) else None):
-                # The sum is written last: a chunk without one does not count.
+                # The checksum is written after its chunk: a chunk without a checksum is computed again.
                 file.write(chunk)
                 file.flush()
                 digests.append(hashlib.sha256(chunk).hexdigest())
@@ -144,9 +145,9 @@ class _Table:
         except (OSError, ValueError):
             return []
 
-    def _n_sound_chunks(self, path: Path) -> int:
-        """Count the chunks from the start whose sums are right."""
-        n_sound = 0
+    def _n_intact_chunks(self, path: Path) -> int:
+        """Return the number of chunks before the first with a wrong or missing checksum."""
+        n_intact = 0
         try:
             with open(path, "rb") as file:
                 if file.read(len(self.header)) != self.header:
@@ -154,10 +155,10 @@ class _Table:
                 for size, digest in zip(self._chunk_sizes(), self._read_digests(), strict=False):
                     if _digest_of_next(file, size) != digest:
                         break
-                    n_sound += 1
+                    n_intact += 1
         except OSError:
             return 0
-        return n_sound
+        return n_intact
 
 
 def _embed_without_cache(
@@ -169,11 +170,11 @@ def _embed_without_cache(
                 file.write(chunk)
                 progress(min(number * CHUNK_CAPTIONS, len(captions)))
             file.flush()
-            # The map holds the file open by itself; its space is free again when the map goes.
+            # The memory map keeps the file open; its disk space is freed together with the map.
             return TextEmbeddings(np.memmap(file, np.float32, mode="r", shape=(len(captions), width)), (warning,))
     except OSError as error:
-        hint = "set TEXTCAP_CACHE to a folder with room"
-        raise InputError(f"no room for text embeddings: {error.strerror or error}", hint=hint) from error
+        message = f"text embeddings cannot be written to a temporary file: {error.strerror or error}"
+        raise InputError(message, hint="set TEXTCAP_CACHE to a folder with free space") from error
 
 
 def _encoded_chunks(captions: Sequence[str], encoder: Encoder | None) -> Iterator[bytes]:

@@ -1,7 +1,7 @@
-"""The bridge across the modality gap: one object with a text side and an audio side.
+"""The bridge across the modality gap: how text embeddings change in training, and audio embeddings in captioning.
 
-The text side runs while training, the audio side while captioning. A bridge is saved with the mapper and never rebuilt
-from flags. Each way across the gap has a module of its own here; `Bridge` puts them in order.
+A bridge is saved with the mapper and never rebuilt from flags. Each technique has its own module in this package;
+`Bridge` applies them in order.
 """
 
 import torch
@@ -13,9 +13,9 @@ from textcap.gap.bridge.noise import add_noise
 
 
 class Bridge:
-    """An optional linear adapter and Gaussian noise on text embeddings; audio embeddings stay as they are.
+    """An optional linear adapter and Gaussian noise on text embeddings (paper, Table 3 and section 3.2).
 
-    Paper, section 3.2 (noise) and Table 3 (adapter).
+    Audio embeddings are only made unit length, except that noise can be added to them in training on pairs.
     """
 
     def __init__(self, config: BridgeConfig, adapter: LinearAdapter | None = None) -> None:
@@ -25,11 +25,11 @@ class Bridge:
     def text_side(self, embeddings: Tensor, generator: torch.Generator) -> Tensor:
         """Return text embeddings as the mapper is trained on them.
 
-        The steps are: unit length, the adapter if there is one, unit length, noise, unit length. That is the order of
-        CapDec and its successors.
+        The steps are: unit length, the adapter if there is one, unit length, noise, unit length. CapDec and its
+        successors use the same order.
 
         Args:
-            embeddings: `[B, E]`, any length.
+            embeddings: Text embeddings, `[B, E]`, of any length.
             generator: Source of the noise, on the CPU.
 
         Returns:
@@ -41,11 +41,11 @@ class Bridge:
         return add_noise(unit, self.config.noise_std, generator)
 
     def audio_training_side(self, embeddings: Tensor, generator: torch.Generator) -> Tensor:
-        """Return audio embeddings as the mapper is trained on them, where there are pairs to train on.
+        """Return audio embeddings as the mapper is trained on them, when it is trained on pairs.
 
         Args:
-            embeddings: `[B, E]`, any length.
-            generator: Source of the noise, on the CPU. By default there is none on audio embeddings.
+            embeddings: Audio embeddings, `[B, E]`, of any length.
+            generator: Source of the noise, on the CPU; unused if the noise variance on audio embeddings is 0.
 
         Returns:
             `[B, E]`, unit length.
@@ -53,5 +53,5 @@ class Bridge:
         return add_noise(self.audio_side(embeddings), self.config.audio_noise_std, generator)
 
     def audio_side(self, embeddings: Tensor) -> Tensor:
-        """Return audio embeddings `[B, E]` as the mapper takes them while captioning: unit length."""
+        """Return audio embeddings `[B, E]` as the mapper takes them in captioning: made unit length."""
         return torch.nn.functional.normalize(embeddings, dim=-1)

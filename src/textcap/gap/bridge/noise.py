@@ -1,6 +1,6 @@
-"""Gaussian noise on unit-length embeddings (paper, section 3.2).
+"""Add Gaussian noise to unit-length embeddings (paper, section 3.2).
 
-Noise spreads each caption's embedding over the neighbourhood in which the embeddings of its sounds lie.
+The noise spreads each caption's embedding over the neighbourhood that contains the embeddings of matching sounds.
 """
 
 import torch
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def add_noise(unit: Tensor, noise_std: float, generator: torch.Generator) -> Tensor:
-    """Return embeddings with noise on every coordinate, made unit length again.
+    """Return embeddings with noise on every coordinate, `[B, E]`, made unit length again.
 
     Args:
-        unit: `[B, E]`, unit length.
-        noise_std: Standard deviation of the noise; 0 returns the embeddings as they are.
-        generator: Source of the noise, on the CPU, so that every device draws the same.
+        unit: Embeddings, `[B, E]`, unit length.
+        noise_std: Standard deviation of the noise; with 0 the embeddings are returned as they are.
+        generator: Source of the noise, on the CPU, so that every device uses the same noise.
     """
     if noise_std == 0:
         return unit

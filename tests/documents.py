@@ -1,0 +1,108 @@
+"""README and docs as data: their code blocks, the commands in them, and output in a form that can be compared."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
+
+from textcap.cli.app import app
+
+ROOT = Path(__file__).parent.parent
+COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+WEIGHTS, JARS = "weights", "jars"  # what a block may need; it stands in a comment above the block
+
+_NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of code."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+    needs: str | None  # WEIGHTS, JARS or nothing
+
+    @property
+    def commands(self) -> list[tuple[str, list[str]]]:
+        """The commands of a console block, each with the lines that it prints."""
+        found: list[tuple[str, list[str]]] = []
+        for line in re.sub(r"\s*\\\n\s*", " ", self.text).splitlines():
+            if line.startswith("$ "):
+                found.append((line[2:], []))
+            elif found:
+                found[-1][1].append(line)
+        return found
+
+
+def pages() -> list[Path]:
+    """README and all pages of docs."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks_of(path: Path) -> list[Block]:
+    """All fenced blocks of a page, in order."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found: list[Block] = []
+    start: int | None = None
+    for i, line in enumerate(lines):
+        if not line.lstrip().startswith("```"):
+            continue
+        if start is None:
+            start = i
+            continue
+        above = next((one for one in reversed(lines[:start]) if one.strip()), "")
+        needs = re.fullmatch(r"<!-- needs: (\w+) -->", above.strip())
+        language = lines[start].strip().removeprefix("```")
+        text = "\n".join(lines[start + 1 : i])
+        found.append(Block(path.name, start + 1, language, text, needs[1] if needs else None))
+        start = None
+    return found
+
+
+def command_lines(text: str) -> Iterator[str]:
+    """Each `textcap ...` line of a text, without prompt, comment, and anything after a pipe or redirection."""
+    for line in re.sub(r"\s*\\\n\s*", " ", text).splitlines():
+        line = re.split(r"\s#|[|>;&]", line.strip().removeprefix("$ "))[0].strip()
+        if line.startswith("textcap "):
+            yield line
+
+
+def find_misuse(line: str) -> str | None:
+    """Return what the command line does not know in `line`."""
+    words = shlex.split(line)[1:]
+    if words[0].startswith("-"):
+        return None if words[0] in ("--help", "-h", "--version", "--debug") else f"{line}: {words[0]}"
+    if words[0] == "COMMAND":
+        return None
+    if words[0] not in COMMANDS:
+        return f"{line}: no command {words[0]}"
+    known = {name for parameter in COMMANDS[words[0]].params for name in (*parameter.opts, *parameter.secondary_opts)}
+    used = {word.split("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)}
+    unknown = used - known - {"--help", "-h"}
+    return f"{line}: {', '.join(sorted(unknown))}" if unknown else None
+
+
+def mask(line: str) -> str:
+    """Return a line of output without what differs between runs and machines: numbers, and the models' captions."""
+    line = re.sub(r"^(\S+\.wav)\t.+$", r"\1\t(caption)", line)
+    line = re.sub(r"^  (?!mean cosine|recall@).+ -> .+$", "  (caption) -> (caption)", line)
+    return _NUMBER.sub("#", line.rstrip())
+
+
+def matches(expected: list[str], printed: list[str]) -> bool:
+    """Whether printed lines are the expected ones, masked; a line "..." stands for any number of lines."""
+    wanted, got = [mask(line) for line in expected], [mask(line) for line in printed]
+    # Empty lines at either end are layout.
+    wanted, got = _stripped(wanted), _stripped(got)
+    pattern = "".join("(?:.*\n)*?" if line == "..." else re.escape(line) + "\n" for line in wanted)
+    return re.fullmatch(pattern, "".join(f"{line}\n" for line in got)) is not None
+
+
+def _stripped(lines: list[str]) -> list[str]:
+    return "\n".join(lines).strip("\n").split("\n")

@@ -1,0 +1,86 @@
+"""Write docs/commands.md from the program: every command with its arguments, options and examples."""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from typer.models import OptionInfo, ParameterInfo
+
+from textcap.cli.app import app
+
+PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
+HEAD = """# Commands
+
+Every command with its arguments and options, as `textcap COMMAND --help` shows them. `make commands` generates this
+page from the program. Exit codes, environment variables and files are in the [reference](reference.md).
+
+`textcap --version` prints the version. `textcap --debug COMMAND ...` shows the traceback of an error.
+"""
+VALUES = {str: "TEXT", int: "N", float: "X", Path: "PATH"}
+
+
+def render_page() -> str:
+    """Return the page as Markdown."""
+    return "".join([HEAD, *(_section(command) for command in app.registered_commands)])
+
+
+def _section(command: Any) -> str:
+    name = command.callback.__name__.replace("_", "-")
+    table = "".join(_rows(command.callback))
+    examples = "\n".join(line for line in command.epilog.split("\n") if line)
+    return (
+        f"\n## textcap {name}\n\n{_plain(command.help)}\n"
+        f"\n| argument or option | default | meaning |\n|---|---|---|\n{table}\n```sh\n{examples}\n```\n"
+    )
+
+
+def _rows(function: Callable[..., None]) -> list[str]:
+    hints = typing.get_type_hints(function, include_extras=True)
+    rows = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind, info = typing.get_args(hints[name])
+        repeatable, kind = _unwrap(kind)
+        if isinstance(info, OptionInfo):
+            # Typer keeps the first of the names given to Option as its default.
+            given = (info.default, *(info.param_decls or ()))
+            flags = [flag for flag in given if isinstance(flag, str)] or [f"--{name.replace('_', '-')}"]
+            shown = ", ".join(f"`{flag}`" for flag in flags)
+            shown += "" if kind is bool else f" {_plain(info.metavar or _value(kind))}"
+        else:
+            shown = f"`{name.upper()}`"
+        shown += " ..." if repeatable else ""
+        rows.append(f"| {shown} | {_default(parameter.default, info)} | {_plain(info.help or '')} |\n")
+    return rows
+
+
+def _unwrap(kind: Any) -> tuple[bool, Any]:
+    """Return whether a type is a list, and the type of one value."""
+    if isinstance(kind, types.UnionType):
+        kind = next(one for one in typing.get_args(kind) if one is not type(None))
+    return (True, typing.get_args(kind)[0]) if typing.get_origin(kind) is list else (False, kind)
+
+
+def _value(kind: Any) -> str:
+    return "|".join(one.value for one in kind) if issubclass(kind, Enum) else VALUES[kind]
+
+
+def _default(default: Any, info: ParameterInfo) -> str:
+    if default is inspect.Parameter.empty:
+        return "required"
+    if isinstance(info.show_default, str):
+        return _plain(info.show_default)
+    return "" if default is None or default is False else f"`{default.value if isinstance(default, Enum) else default}`"
+
+
+def _plain(text: str) -> str:
+    """Return help text for a Markdown table, without the escapes that Rich needs."""
+    return text.replace("\\[", "[").replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render_page(), encoding="utf-8")
+    print(f"wrote {PAGE}")
