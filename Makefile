@@ -8,6 +8,9 @@ JAVAS := .javas
 JAVA_VERSIONS := 11.0.13.1 21.0.8.2 25.0.2.1
 DEMO_DIR ?= demo
 export OMP_NUM_THREADS ?= 2
+# Two processes with one thread each: faster than one with two, and the tests of a file share their fixtures.
+PYTEST := -m pytest -n 2 --dist loadfile
+test test-all test-modern test-slow: export OMP_NUM_THREADS = 1
 
 .PHONY: help setup demo test test-all test-slow test-modern lint check-resolution commands build clean
 
@@ -52,17 +55,17 @@ demo: setup
 	$(VENV)/bin/textcap demo $(DEMO_DIR) --force
 
 test: setup
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python $(PYTEST)
 
 test-all: setup
-	$(VENV)/bin/python -m pytest -m "not slow and not network"
+	$(VENV)/bin/python $(PYTEST) -m "not slow and not network"
 
 test-slow: setup $(JAVAS)/.textcap-ready
-	$(VENV)/bin/python -m pytest -m slow
+	$(VENV)/bin/python $(PYTEST) -m slow
 
 test-modern: $(MODERN)/.textcap-ready
 	$(MODERN)/bin/python $(PIP) install --quiet --no-deps --force-reinstall .
-	$(MODERN)/bin/python -m pytest
+	$(MODERN)/bin/python $(PYTEST)
 
 lint: setup
 	$(VENV)/bin/ruff check

@@ -1,4 +1,4 @@
-"""`textcap score` as its users see it: what it prints, what it writes, how it ends."""
+"""`textcap score` on the command line: its output, the files that it writes, and its exit codes."""
 
 import csv
 import importlib.util
@@ -30,7 +30,7 @@ PREDICTIONS = {name: clip["prediction"] for name, clip in zip(NAMES, CLIPS["clip
 
 @pytest.fixture
 def files(tmp_path: Path, metric_jars: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to run in, with references, three files of predictions, and jars in the cache."""
+    """A working folder with references and three files of predictions, and jars in the cache."""
     monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(metric_jars))
     monkeypatch.chdir(tmp_path)
     others = list(PREDICTIONS.values())
@@ -60,7 +60,7 @@ def run_json(*arguments: object, code: int = 0) -> dict[str, Any]:
 
 
 @pytest.mark.java
-def test_scores_are_lines_with_tabs(files: Path) -> None:
+def test_scores_are_tab_separated_lines(files: Path) -> None:
     code, out, err = run("refs.json", "a.json", "--metrics", "bleu,cider-d")
     assert (code, err) == (0, "")
     values = {name: score["value"] for name, score in CLIPS["scores"].items()}
@@ -69,7 +69,7 @@ def test_scores_are_lines_with_tabs(files: Path) -> None:
 
 
 @pytest.mark.java
-def test_json_has_what_changes_a_score(files: Path) -> None:
+def test_json_contains_everything_that_changes_a_score(files: Path) -> None:
     report = run_json("refs.json", "a.json", "--metrics", "meteor,rouge_l")
     assert report["n_clips"] == report["n_reference_clips"] == len(NAMES)
     (system,) = report["systems"]
@@ -84,7 +84,7 @@ def test_json_has_what_changes_a_score(files: Path) -> None:
 
 
 @pytest.mark.java
-def test_scores_of_clips_are_written_worst_first(files: Path) -> None:
+def test_scores_of_clips_are_written_sorted_with_the_worst_first(files: Path) -> None:
     code, _, err = run("refs.json", "a.json", "--metrics", "rouge_l,cider_d", "-o", "scores.csv", "--sort", "CIDEr-D")
     assert code == 0, err
     with open("scores.csv", encoding="utf-8", newline="") as file:
@@ -101,7 +101,7 @@ def test_several_files_share_a_table_and_the_best_two_are_compared(files: Path) 
     report = run_json(*arguments)
     assert [one["predictions"] for one in report["systems"]] == ["c.json", "a.json", "b.json"]
     compared = report["comparison"]
-    assert (compared["first"], compared["second"]) == ("b.json", "a.json")  # c.json has the captions of other clips
+    assert (compared["first"], compared["second"]) == ("b.json", "a.json")  # c.json assigns captions to the wrong clips
     difference = compared["differences"]["cider_d"]
     b, a = (report["systems"][place]["scores"]["cider_d"] for place in (2, 1))
     assert difference["difference"] == pytest.approx(b - a)
@@ -115,11 +115,11 @@ def test_several_files_share_a_table_and_the_best_two_are_compared(files: Path) 
     assert list(rows[0]) == ["id", "predictions", "bleu_1", "cider_d"]
     assert len(rows) == 3 * len(NAMES)
     _, out, _ = run(*arguments)
-    assert out.splitlines()[0] == "metric\tc.json\ta.json\tb.json\tbest two apart"
+    assert out.splitlines()[0] == "metric\tc.json\ta.json\tb.json\tdifference of best two"
 
 
 @pytest.mark.java
-def test_a_terminal_gets_tables(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_are_printed_on_a_terminal(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Console(force_terminal=True, width=160, record=True, highlight=False)
     monkeypatch.setattr("textcap.cli.score.out", terminal)
     monkeypatch.setattr(score_view, "out", terminal)
@@ -129,12 +129,12 @@ def test_a_terminal_gets_tables(files: Path, monkeypatch: pytest.MonkeyPatch) ->
     has_spice = "no SPICE" not in shown
     assert code == (0 if has_spice else 3)
     assert "b[red].json" in shown and "METEOR" in shown and f"{len(NAMES)} clips" in shown
-    assert has_spice or "no SPIDEr: follows from SPICE, which failed" in shown
+    assert has_spice or "no SPIDEr: needs SPICE, which failed" in shown
     assert "text-only, noise" in shown and "0.437" in shown and "published: arXiv 2309.07372" in shown
 
 
 @pytest.mark.java
-def test_a_metric_that_fails_costs_only_itself(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_metrics_survive_one_that_fails(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bare = tmp_path / "bare"
     for folder in ("stanford_nlp", "meteor"):
         (bare / "aac-metrics").mkdir(parents=True, exist_ok=True)
@@ -144,15 +144,16 @@ def test_a_metric_that_fails_costs_only_itself(files: Path, tmp_path: Path, monk
     lines = dict(line.split("\t", 1) for line in out.splitlines())
     assert code == 3
     assert lines["meteor"] == f"{CLIPS['scores']['meteor']['value']:.3f}"
-    assert lines["spice"].startswith("failed\tSPICE lacks ") and lines["spice"].endswith("(textcap fetch metrics)")
-    assert lines["spider"] == "failed\tfollows from SPICE, which failed"
-    report = run_json("refs.json", "a.json", "--metrics", "spice", code=1)  # nothing is left
+    assert lines["spice"].startswith("failed\tSPICE is missing ")
+    assert lines["spice"].endswith("(run textcap fetch metrics)")
+    assert lines["spider"] == "failed\tneeds SPICE, which failed"
+    report = run_json("refs.json", "a.json", "--metrics", "spice", code=1)  # no metric has a value
     assert report["systems"][0]["scores"] == {"spice": None}
     assert "textcap fetch metrics" in report["systems"][0]["problems"]["spice"]
 
 
 @pytest.mark.java
-def test_one_clip_is_undefined_and_no_failure(files: Path) -> None:
+def test_undefined_metric_of_a_single_clip_is_not_a_failure(files: Path) -> None:
     write("one.json", {NAMES[0]: REFERENCES[NAMES[0]]})
     write("said.json", {NAMES[0]: "a dog barks"})
     code, out, _ = run("one.json", "said.json", "--metrics", "bleu_1,cider_d")
@@ -162,7 +163,7 @@ def test_one_clip_is_undefined_and_no_failure(files: Path) -> None:
 
 
 @pytest.mark.java
-def test_a_part_is_scored_only_when_allowed(files: Path) -> None:
+def test_some_of_the_clips_are_scored_only_if_allowed(files: Path) -> None:
     write("part.json", {f"clips/{name}": caption for name, caption in list(PREDICTIONS.items())[:-1]})
     code, out, err = run("refs.json", "part.json", "--metrics", "bleu_1")
     assert (code, out) == (1, "") and len(err.splitlines()) == 1
@@ -173,23 +174,23 @@ def test_a_part_is_scored_only_when_allowed(files: Path) -> None:
 
 
 @pytest.mark.java
-def test_lines_in_captions_are_counted(files: Path) -> None:
+def test_captions_with_line_ends_are_counted(files: Path) -> None:
     write("lines.json", {**PREDICTIONS, NAMES[0]: "a dog\nbarks\u2028loudly ||| twice"})
     code, _, err = run("refs.json", "lines.json", "--metrics", "meteor")
     assert code == 0
-    assert "1 predictions held a line end" in err
+    assert "replaced line ends, control characters and ||| by spaces in 1 prediction\n" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["refs.json", "nothing.json"], "nothing.json cannot be read"),
-        (["a.json", "refs.json"], "references come first"),
+        (["a.json", "refs.json"], "give references first"),
         (["-", "-"], "standard input was given twice"),
         (["refs.json", "a.json", "--java", "no-such-java"], "--java is no-such-java"),
     ],
 )
-def test_bad_input_is_one_line(files: Path, arguments: list[str], message: str) -> None:
+def test_bad_input_is_a_one_line_error(files: Path, arguments: list[str], message: str) -> None:
     code, out, err = run(*arguments)
     assert code == 1
     assert message in err + out
@@ -199,25 +200,27 @@ def test_bad_input_is_one_line(files: Path, arguments: list[str], message: str) 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--metrics", "blue"], "no metric is called 'blue' (did you mean bleu?)"),
-        (["--metrics", ","], "no metric is named"),
-        (["--compare", "esc50"], "no published scores for 'esc50' (there are some for audiocaps and clotho)"),
-        (["--references-format", "xml"], "no form of references is called 'xml' (one of plain"),
-        (["--predictions-format", "clotho"], "no form of predictions is called 'clotho' (one of plain"),
+        (["--metrics", "blue"], "unknown metric 'blue' (did you mean bleu?)"),
+        (["--metrics", ","], "no metric is given"),
+        (["--compare", "esc50"], "there are no published scores for 'esc50' (use audiocaps or clotho)"),
+        (["--references-format", "xml"], "unknown format of references 'xml' (use one of plain"),
+        (["--predictions-format", "clotho"], "unknown format of predictions 'clotho' (use one of plain"),
         (["--metrics", "bleu_1", "-o", "scores.csv", "--sort", "spice"], "spice is not among the metrics"),
         (["--spice-timeout", "0"], "--spice-timeout"),
         (["--seed", "-1"], "--seed"),
     ],
 )
 def test_unknown_names_are_misuse(files: Path, flags: list[str], message: str) -> None:
-    code, out, err = run("refs.json", "nothing.json", *flags, "--java", "no-such-java")  # before any file is read
+    code, out, err = run(
+        "refs.json", "nothing.json", *flags, "--java", "no-such-java"
+    )  # rejected before any file is read
     assert (code, out) == (2, "")
     assert message in " ".join(err.replace("│", " ").split())
     assert not Path("scores.csv").exists()
 
 
 @pytest.mark.java
-def test_scores_that_are_there_need_force(files: Path) -> None:
+def test_existing_output_is_overwritten_only_with_force(files: Path) -> None:
     Path("scores.csv").write_text("mine", encoding="utf-8")
     arguments = ("refs.json", "a.json", "--metrics", "bleu_1", "-o", "scores.csv")
     code, out, err = run(*arguments)
@@ -228,20 +231,20 @@ def test_scores_that_are_there_need_force(files: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["refs.json", "a.json", "./a.json"])
-def test_output_never_replaces_what_is_read(files: Path, name: str) -> None:
+def test_output_never_overwrites_an_input(files: Path, name: str) -> None:
     before = Path(name).read_bytes()
     code, out, err = run("refs.json", "a.json", "-o", name)
     assert (code, out) == (1, "") and "is the input" in err
     assert Path(name).read_bytes() == before
 
 
-def test_the_same_predictions_twice_are_refused(files: Path) -> None:
+def test_same_predictions_given_twice_are_rejected(files: Path) -> None:
     code, out, err = run("refs.json", "a.json", "./a.json")
     assert (code, out) == (1, "") and "was given twice" in err
 
 
 @pytest.mark.java
-def test_odd_names_are_written(files: Path) -> None:
+def test_names_with_surrogates_are_written(files: Path) -> None:
     write("odd-refs.json", {"\ud800x": ["a dog barks"], "b": ["rain falls"]})
     write("odd.json", {"\ud800x": "a dog", "b": "rain"})
     code, _, err = run("odd-refs.json", "odd.json", "--metrics", "bleu_1", "-o", "scores.csv")
@@ -249,13 +252,13 @@ def test_odd_names_are_written(files: Path) -> None:
     assert [line.split(",")[0] for line in Path("scores.csv").read_text().splitlines()] == ["id", "\\ud800x", "b"]
 
 
-def test_sort_goes_with_output(files: Path) -> None:
+def test_sort_requires_output(files: Path) -> None:
     code, _, err = run("refs.json", "a.json", "--sort", "spice")
     assert code == 2 and "--output" in err
 
 
 @pytest.mark.java
-def test_scores_are_printed_and_written_though_the_metric_to_sort_by_failed(
+def test_scores_are_printed_and_written_even_if_the_metric_to_sort_by_failed(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare = tmp_path / "bare" / "aac-metrics"
@@ -271,13 +274,15 @@ def test_scores_are_printed_and_written_though_the_metric_to_sort_by_failed(
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_nothing_runs_on_when_it_is_stopped(files: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_stopped_command_leaves_no_process_and_no_file(
+    files: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     pid = tmp_path / "pid"
     body = f"open({str(pid)!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(600)"
     java = fake_java(tmp_path / "jdk", body, release="17.0.15")
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    # A shell's background jobs ignore Ctrl-C, and what they start inherits that.
+    # Background jobs of a shell ignore Ctrl-C, and their child processes inherit that.
     program = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
     program += "from textcap.cli.app import main\nmain()"
     command = [sys.executable, "-c", program, "score", "refs.json", "a.json", "--java", str(java)]
@@ -296,7 +301,7 @@ def test_nothing_runs_on_when_it_is_stopped(files: Path, tmp_path: Path, number:
 
 @pytest.mark.java
 @pytest.mark.parametrize("name", ["conette_audiocaps_test", "timkonr_clapcap_audiocaps_inference"])
-def test_published_scores_are_met(files: Path, test_data: Path, name: str) -> None:
+def test_published_scores_are_reproduced(files: Path, test_data: Path, name: str) -> None:
     oracle = json.loads((test_data / "oracle" / f"{name}.json").read_text(encoding="utf-8"))
     write("published-refs.json", {item["id"]: item["references"] for item in oracle["items"]})
     write("published.json", {item["id"]: item["candidate"] for item in oracle["items"]})
@@ -311,7 +316,7 @@ def test_published_scores_are_met(files: Path, test_data: Path, name: str) -> No
     with open("scores.csv", encoding="utf-8", newline="") as file:
         rows = {row["id"]: row for row in csv.DictReader(file)}
     assert list(rows) == [item["id"] for item in oracle["items"]]
-    for item in oracle["items"]:  # the first oracle publishes the values of each clip, the second none
+    for item in oracle["items"]:  # only the first oracle has published scores of the clips
         for metric, value in item.get("scores", {}).items():
-            if metric in metrics and metric != "cider_d":  # its weights were rounded when they were published
+            if metric in metrics and metric != "cider_d":  # its word weights were rounded before publication
                 assert float(rows[item["id"]][metric]) == pytest.approx(value, abs=1e-9), (item["id"], metric)

@@ -485,7 +485,7 @@ def test_command_notes_an_unknown_jar_with_its_hash(at_home, tmp_path):
     (tmp_path / MODELS).write_bytes(tiny_jar("mine"))
     rows, stderr = run("metrics", "--from", str(tmp_path / MODELS))
     assert len(rows) == 6
-    assert f"{MODELS} is not the known file; it is used because you gave it" in stderr
+    assert f"{MODELS} differs from the known version; it is used because you gave it" in stderr
     assert hash_of(tiny_jar("mine")) in stderr
     rows, _ = run("metrics", "--verify")
     assert [row[1] for row in rows if row[0] == MODELS] == ["given"]
@@ -499,7 +499,7 @@ def test_command_checks_the_files_on_disk(cache):
     (cache / "aac-metrics" / "meteor" / "meteor-1.5.jar").write_bytes(b"x")
     rows, stderr = run("metrics", "--verify", exit_code=1)
     assert [row[1] for row in rows].count("damaged") == 1
-    assert stderr == "textcap: 1 of 6 files are damaged or missing (textcap fetch metrics)\n"
+    assert stderr == "textcap: damaged or missing: 1 of 6 files (run textcap fetch metrics)\n"
 
 
 def test_command_prints_complete_files_before_it_fails(at_home, cache):

@@ -187,7 +187,7 @@ def test_missing_file_affects_only_its_program(path, cache):
     with pytest.raises(DependencyError) as error:
         find_jars(program)
     assert str(place(cache, path)) in error.value.message
-    assert error.value.hint == "run: textcap fetch metrics"
+    assert error.value.hint == "run textcap fetch metrics"
     for other in {"ptb", "meteor", "spice"} - {program}:
         assert find_jars(other).name == other
 

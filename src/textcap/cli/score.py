@@ -33,7 +33,12 @@ _Predictions = Annotated[
         help="Generated captions, one file per system, such as the output of textcap caption.", show_default=False
     ),
 ]
-_Metrics = Annotated[str, typer.Option(help="Comma-separated metrics or groups (default, bleu, dcase, all).")]
+_Metrics = Annotated[
+    str,
+    typer.Option(
+        help="Metrics separated by commas: names such as cider_d, or the groups default, bleu, dcase and all.",
+    ),
+]
 _Output = Annotated[
     Path | None,
     typer.Option("-o", "--output", help="Write the scores of each clip to this CSV file.", show_default=False),
@@ -45,18 +50,29 @@ _Sort = Annotated[
 _Compare = Annotated[
     str | None,
     typer.Option(
-        metavar="audiocaps|clotho", help="Print the paper's published scores beside yours.", show_default=False
+        metavar="audiocaps|clotho", help="Print the paper's scores on this test set beside yours.", show_default=False
     ),
 ]
 _AllowMissing = Annotated[
     bool,
-    typer.Option("--allow-missing", help="Score the clips that all files have, even if some are missing."),
+    typer.Option(
+        "--allow-missing",
+        help="Score only the clips that all files contain, instead of failing if clips are missing.",
+    ),
 ]
 _ReferencesFormat = Annotated[
-    str | None, typer.Option(help="Format of the references.", show_default="detected from the content")
+    str | None,
+    typer.Option(
+        help="Format of the references: plain, coco, jsonl, clotho, audiocaps or dcase.",
+        show_default="detected from the content",
+    ),
 ]
 _PredictionsFormat = Annotated[
-    str | None, typer.Option(help="Format of the predictions.", show_default="detected from the content")
+    str | None,
+    typer.Option(
+        help="Format of the predictions: plain, coco, jsonl, dcase or text.",
+        show_default="detected from the content",
+    ),
 ]
 _Java = Annotated[
     str | None,
@@ -90,8 +106,9 @@ def score(
 ) -> None:
     """Score captions with BLEU, METEOR, ROUGE-L, CIDEr-D, SPICE and SPIDEr.
 
-    Values are fractions, as in papers. With several files of predictions, the two best are compared by a paired
-    bootstrap. A metric that cannot be computed is reported with the reason, and the others are printed (exit code 3).
+    Scores are not multiplied by 100, as in papers. With several files of predictions, the two best are compared by a
+    paired bootstrap. A metric that cannot be computed is reported with the reason, and the others are printed (exit
+    code 3, or 1 if none could be computed).
     Scoring needs textcap\\[reference] and Java; METEOR and SPICE also need the jars of textcap fetch metrics.
     """
     set_verbosity(quiet, verbose)

@@ -3,7 +3,7 @@
 import logging
 from typing import TYPE_CHECKING
 
-from textcap.cli.console import err, out, print_result
+from textcap.cli.console import note, out, print_result
 from textcap.data.text import counted, printable
 
 if TYPE_CHECKING:
@@ -54,28 +54,24 @@ def print_notes(report: "Report") -> None:
     """Print notes on stderr that matter for interpreting the scores."""
     matched, scoring = report.matched, report.scoring
     for line in (*matched.notes, *matched.problems):
-        _note(line)
+        note(line)
     for noun, n_cleaned in (
         ("prediction", scoring.n_cleaned_predictions),
         ("reference", scoring.n_cleaned_references),
     ):
         if n_cleaned:
-            _note(f"replaced line ends, control characters and ||| by spaces in {counted(n_cleaned, noun)}")
+            note(f"replaced line ends, control characters and ||| by spaces in {counted(n_cleaned, noun)}")
     for name in scoring.unknown_jars:
-        _note(f"{name} is not the known file: scores may differ from published ones")
+        note(f"{name} is not the known file: scores may differ from published ones")
     if scoring.java is not None:
         java = scoring.java
         _logger.info("Java %s, %s, from %s", scoring.java_version or "of unknown version", java.path, java.where)
     for index, name in enumerate(report.names):
         for score in scoring.systems[index].scores.values():
             if score.n_nan:
-                _note(f"{name}: SPICE gave no value for {counted(score.n_nan, 'clip')}, counted as 0")
+                note(f"{name}: SPICE gave no value for {counted(score.n_nan, 'clip')}, counted as 0")
             if score.n_too_long:
-                _note(f"{name}: skipped {counted(score.n_too_long, 'caption')} too long for SPICE")
-
-
-def _note(line: str) -> None:
-    err.print(f"textcap: {printable(line)}", markup=False)
+                note(f"{name}: skipped {counted(score.n_too_long, 'caption')} too long for SPICE")
 
 
 def _value(report: "Report", index: int, metric: str) -> str:

@@ -33,7 +33,7 @@ def check_installed(what: str = "this metric") -> None:
     """Make sure that aac-metrics is installed, without importing it.
 
     Args:
-        what: What needs it, as the error shall say it.
+        what: What aac-metrics computes, as the error message words it.
 
     Raises:
         DependencyError: It is not installed.

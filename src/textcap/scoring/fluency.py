@@ -118,7 +118,7 @@ def _find_model(name: str) -> Path:
                 return Path(snapshot_download(repo_id, cache_dir=cache, local_files_only=True))
             except (OSError, ValueError):
                 continue
-    raise DependencyError(f"the model {name} is not on disk", hint=f"run: hf download {name}")
+    raise DependencyError(f"the model {name} is not on disk", hint=f"run hf download {name}")
 
 
 def _find_detector() -> Path:

@@ -17,8 +17,8 @@ from textcap.weights import DownloadProgress, Hub, own_cache_folder
 from textcap.weights.download import RemoteFile, download, download_unchecked
 from textcap.weights.hub import MAX_REDIRECTS, PassingFailure, check_status, host_of, redirect_of, request, wait
 
-FROM_HINT = "use files that you have: textcap fetch metrics --from PATH"
-_WHEEL_HINT = f"pip install 'textcap[jars]' and run this again, or {FROM_HINT}"
+FROM_HINT = "run textcap fetch metrics --from PATH with files that you have"
+_WHEEL_HINT = f"pip install 'textcap[jars]' and run the command again, or {FROM_HINT}"
 _HEAD_RETRIES = 2  # few: nothing is downloaded yet, and without a network this should fail early
 
 

@@ -233,7 +233,7 @@ def _unpack(files: Sequence[JarFile], candidates: list[Candidate], where: str) -
             raise DownloadError(error.message, hint=f"run the command again, or {FROM_HINT}") from error
         if digest is None:
             message = f"{file.name} from {where} is not the known file and was not used"
-            hint = f"to use it anyway, run: textcap fetch metrics --from {candidate.path}"
+            hint = f"to use it anyway, run textcap fetch metrics --from {candidate.path}"
             raise DownloadError(message, hint=hint)
         yield FetchedJar(file, path, digest, where, new=True)
     for download in {one.path for one in candidates}:

@@ -92,15 +92,15 @@ def find_jars(program: JavaProgram) -> Program:
     try:
         found = [look_at(file) for file in jar_catalogue.CATALOGUE if file.program == program]
     except InputError as error:
-        raise DependencyError(f"{title}: {error.message}", hint=f"delete it, then run: {FETCH}") from error
+        raise DependencyError(f"{title}: {error.message}", hint=f"delete it, and run {FETCH}") from error
     missing = [one.path for one in found if one.state == "missing"]
     if missing:
         rest = f" and {counted(len(missing) - 1, 'more file')}" if len(missing) > 1 else ""
-        raise DependencyError(f"{title} is missing {missing[0]}{rest}", hint=f"run: {FETCH}")
+        raise DependencyError(f"{title} is missing {missing[0]}{rest}", hint=f"run {FETCH}")
     for one in found:
         if one.state == "wrong":
             message = f"{one.path} is not the known file of {title}: its SHA-256 is {one.sha256}"
-            hint = f"to replace it, run: {FETCH}; to use it anyway, run: {FETCH} --from {one.path}"
+            hint = f"to replace it, run {FETCH}; to use it anyway, run {FETCH} --from {one.path}"
             raise DependencyError(message, hint=hint)
     hashes = {one.file.path: one.sha256 for one in found if one.sha256 is not None}
     # Every jar is listed, as Java resolves the jars in a manifest relative to the target of a symbolic link.

@@ -7,10 +7,10 @@ from typing import Literal
 
 from textcap.errors import TextcapError
 
-NO_JAVA_HINT = "install Java 8 or later, run pip install 'textcap[java]', or name a Java with --java"
+NO_JAVA_HINT = "install Java 8 or later, or pip install 'textcap[java]', or name a Java with --java"
 _VERSION = re.compile(r'^\S.*\bversion "([^"]+)"', re.MULTILINE)
 _VERSION_LINES = re.compile(r'^\S.*(\bversion "[^"]+"|\bRuntime Environment\b|\bVM\b.*\bmode\b)')
-UNEXPECTED_HINT = "check the Java runtime, and run: textcap fetch metrics --verify"
+UNEXPECTED_HINT = "check the Java runtime, and run textcap fetch metrics --verify"
 # Lines that do not say why a program failed.
 _NOISE = re.compile(
     r"\s*$|\s+at |\s*\.\.\. \d+ (more|common)|WARNING: |.* warning: |Error: (Could not create|A (fatal|JNI))"

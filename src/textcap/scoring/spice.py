@@ -159,7 +159,7 @@ def _run_once(
 
 
 def _class_path(program: Program) -> str:
-    # SPICE's jar names its libraries relative to its real path, where they are not if the jar is a symbolic link.
+    # Added explicitly: the jar names its libraries relative to its real path, which is elsewhere if it is a link.
     root = program.class_path[0].parent.parent
     libraries = [root / name for name in program.hashes if "/lib/" in name]
     return pathsep.join(map(str, [*program.class_path, *libraries]))
