@@ -5,7 +5,7 @@
 Counts the floating-point operations of one training step, one text embedding and one window of audio with torch's
 counter, on full-size models with random weights, and multiplies them. --tokens is the mean length of a caption with
 its end token; --tflops is the speed that a device reaches in practice, which counting cannot tell. --measure times
-steps of training on the CPU instead, and extrapolates from their median.
+steps of training and captions on the CPU instead, and extrapolates the training from the median step.
 """
 
 import argparse
@@ -16,7 +16,8 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from textcap.config import BackboneConfig
+from textcap.config import CAPTION_BATCH_SIZE, BackboneConfig, DecodingConfig
+from textcap.models.beam_search import beam_search
 from textcap.models.clap import AudioEncoder, TextEncoder
 from textcap.models.language_model import LanguageModel
 from textcap.models.mapper import Mapper
@@ -39,6 +40,8 @@ def main() -> None:
         step_s = measure_step_s(options.measure, options.tokens)
         print(f"{step_s:.1f} s for a step of {STEP_BATCH} captions on {torch.get_num_threads()} threads")
         print(f"{steps:,} steps for {options.captions:,} captions: {step_s * steps / 86400:.1f} days")
+        caption_s = measure_caption_s(options.measure)
+        print(f"{caption_s:.1f} s for the caption of a 7 s clip of 20 tokens, in batches of {CAPTION_BATCH_SIZE}")
         return
     step, text, window = training_flops(options.tokens), text_flops(options.tokens), window_flops()
     total = step * options.captions * options.epochs + text * options.captions
@@ -63,6 +66,22 @@ def measure_step_s(n: int, n_tokens: int) -> float:
         language_model.loss(mapper(embeddings), tokens, lengths).backward()
         optimizer.step()
         times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])
+
+
+@torch.inference_mode()
+def measure_caption_s(n: int) -> float:
+    """Return the median time per clip of captioning a batch of one-window clips at full size."""
+    config = BackboneConfig()
+    encoder = AudioEncoder(config.clap).eval()
+    mapper, language_model = Mapper(config.mapper).eval(), LanguageModel(config.language_model)
+    windows = torch.randn(CAPTION_BATCH_SIZE, config.clap.audio.window_samples)
+    times = []
+    for _ in range(n + 1):
+        started = time.perf_counter()
+        # An end token that no token has: every caption runs to its 20 tokens.
+        beam_search(language_model, mapper(encoder(windows)), DecodingConfig(max_tokens=20), end_id=-1)
+        times.append((time.perf_counter() - started) / CAPTION_BATCH_SIZE)
     return statistics.median(times[1:])
 
 

@@ -181,8 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             for start in range(0, min(limit, len(body)), 4096):
                 piece = body[start : min(start + 4096, limit)]
+                request.n_sent += len(piece)  # before writing: the client may be done before this thread goes on
                 self.wfile.write(piece)
-                request.n_sent += len(piece)
                 time.sleep(self.fake.chunk_pause_s) if self.fake.chunk_pause_s else None
         except OSError:  # the client has closed the connection
             return
