@@ -138,7 +138,7 @@ def test_gap_plots_are_repeatable_and_not_overwritten(pairs_file: Path, tmp_path
     first = path.read_bytes()
     assert first[:4] in (b"\x89PNG", b"<?xm", b"%PDF")
     code, _, err = run("gap", pairs_file, "--plot", path)
-    assert code == 1 and f"{path} exists already (choose another name, or use --force to overwrite it)" in err
+    assert code == 1 and f"{path} already exists (choose another name, or use --force to overwrite it)" in err
     assert run("gap", pairs_file, "--plot", path, "--force")[0] == 0
     assert path.read_bytes() == first
 
@@ -214,7 +214,7 @@ def test_existing_outputs_and_inputs_are_not_overwritten(pairs_file: Path, tmp_p
     (tmp_path / "there.safetensors").write_text("mine", encoding="utf-8")
     for command in (["fit-adapter", pairs_file], ["embed", "--text", "A dog barks"]):
         code, _, err = run(*command, "-o", "there.safetensors")
-        assert code == 1 and "there.safetensors exists already (choose another name, or use --force" in err
+        assert code == 1 and "there.safetensors already exists (choose another name, or use --force" in err
     assert (tmp_path / "there.safetensors").read_text(encoding="utf-8") == "mine"
     before = pairs_file.read_bytes()
     for command in (["fit-adapter", pairs_file], ["embed", pairs_file]):
@@ -241,7 +241,7 @@ def test_misuse_exits_2(arguments: list[str], message: str) -> None:
 
 def test_learning_rate_out_of_range_exits_2(pairs_file: Path) -> None:
     code, _, err = run("fit-adapter", pairs_file, "--method", "sgd", "--learning-rate", "1")
-    assert code == 2 and "--learning-rate: is 1.0, but must be between 0 and 1" in one_line(err)
+    assert code == 2 and "--learning-rate: is 1.0, but must be above 0 and below 1" in one_line(err)
 
 
 # embed

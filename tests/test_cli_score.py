@@ -224,7 +224,7 @@ def test_existing_output_is_overwritten_only_with_force(files: Path) -> None:
     Path("scores.csv").write_text("mine", encoding="utf-8")
     arguments = ("refs.json", "a.json", "--metrics", "bleu_1", "-o", "scores.csv")
     code, out, err = run(*arguments)
-    assert (code, out) == (1, "") and "scores.csv exists already" in err and "--force" in err
+    assert (code, out) == (1, "") and "scores.csv already exists" in err and "--force" in err
     assert Path("scores.csv").read_text(encoding="utf-8") == "mine"
     assert run(*arguments, "--force")[0] == 0
     assert Path("scores.csv").read_text(encoding="utf-8").startswith("id,bleu_1")

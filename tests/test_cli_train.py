@@ -49,7 +49,7 @@ def test_stdout_has_only_the_model_folder(backbone: Path) -> None:
     assert result.stdout == "textcap-model\n"
     lines = result.stderr.splitlines()
     assert f"backbone {backbone} on cpu, float32" in lines
-    assert "noise on text: variance 0.01 (standard deviation 0.1)" in lines
+    assert "noise on text embeddings: variance 0.01 (standard deviation 0.1)" in lines
     assert "training on 108 captions, 12 held out; 6 steps in 2 epochs" in lines
     assert "warm-up shortened from 2,000 to 1 step, a fifth of this short run" in lines
     epochs = [line for line in lines if line.startswith("epoch ")]
@@ -72,7 +72,7 @@ def test_flags_reach_the_model_folder(backbone: Path) -> None:
     assert result.exit_code == 0, result.stderr
     stored = load_model(Path("textcap-model"))
     assert stored.bridge.noise_variance == pytest.approx(0.04)
-    assert "noise on text: variance 0.04 (standard deviation 0.2)" in result.stderr
+    assert "noise on text embeddings: variance 0.04 (standard deviation 0.2)" in result.stderr
     assert (stored.config.training.seed, stored.config.training.warmup_steps) == (9, 1)
     assert (stored.config.n_training_captions, stored.config.n_held_out_captions) == (121, 0)
     assert stored.mapper.config.prefix_length == 2
@@ -97,7 +97,7 @@ def test_long_captions_are_cut_with_a_warning(backbone: Path, captions: Path) ->
         (["--noise-std", "1e200"], "--noise-std: must be a finite number"),
         (["--noise-std", "nan"], "--noise-std"),
         (["--learning-rate", "2"], "--learning-rate"),
-        (["--learning-rate", "0"], "--learning-rate: is 0.0, but must be between 0 and 1"),
+        (["--learning-rate", "0"], "--learning-rate: is 0.0, but must be above 0 and below 1"),
         (["--seed", "-1"], "--seed"),
         (["--seed", str(2**63)], "--seed"),
         (["--no-such-flag"], "--no-such-flag"),

@@ -24,7 +24,7 @@ def test_force_overwrites_only_a_demo_folder(tmp_path: Path) -> None:
     assert len(before.splitlines()) == 5
     assert sorted(json.loads((folder / "references.json").read_text())) == ["001.wav", "002.wav"]
     assert len((folder / "pairs.csv").read_text().splitlines()) == 3
-    with pytest.raises(InputError, match="exists already .*--force"):
+    with pytest.raises(InputError, match="already exists .*--force"):
         write_demo_folder(folder, n_captions=5, seed=2)
     write_demo_folder(folder, n_captions=5, seed=2, force=True)
     assert (folder / "captions.txt").read_text() != before

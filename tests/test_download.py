@@ -342,7 +342,7 @@ def test_proxy_in_the_environment_is_used(fake, monkeypatch):
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     fake.head_statuses = [401]
-    with pytest.raises(DownloadError, match="hub.example refuses"):
+    with pytest.raises(DownloadError, match="hub.example refused access"):
         look_up(Hub("http://hub.example"), REPO, NAME, "main")
     assert fake.requests[0].path == f"http://hub.example/{REPO}/resolve/main/{NAME}"
 

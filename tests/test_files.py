@@ -90,7 +90,7 @@ def test_atomic_folder_is_deleted_when_the_block_raises(tmp_path):
 def test_existing_folder_is_an_error_before_the_block_runs(tmp_path):
     (tmp_path / "model").mkdir()
     with (
-        pytest.raises(InputError, match=r"exists already \(choose another name, or use --force to overwrite it\)"),
+        pytest.raises(InputError, match=r"already exists \(choose another name, or use --force to overwrite it\)"),
         atomic_folder(tmp_path / "model"),
     ):
         pytest.fail("the block ran")
@@ -98,7 +98,7 @@ def test_existing_folder_is_an_error_before_the_block_runs(tmp_path):
 
 def test_folder_created_while_the_block_runs_is_an_error(tmp_path):
     path = tmp_path / "model"
-    with pytest.raises(InputError, match="exists already"), atomic_folder(path):
+    with pytest.raises(InputError, match="already exists"), atomic_folder(path):
         path.mkdir()
         (path / "theirs").write_text("kept")
     assert paths_in(tmp_path) == ["model", "model/theirs"]
@@ -126,7 +126,7 @@ def test_force_keeps_the_old_folder_when_the_block_raises(tmp_path):
 def test_force_replaces_an_empty_folder_but_no_folder_of_others(tmp_path):
     (tmp_path / "thesis.doc").write_text("years of work")
     with (
-        pytest.raises(InputError, match=r"exists already and was not written by textcap \(choose another name\)"),
+        pytest.raises(InputError, match=r"already exists and was not written by textcap \(choose another name\)"),
         atomic_folder(tmp_path, force=True, is_ours=is_ours),
     ):
         pytest.fail("the block ran")

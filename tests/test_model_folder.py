@@ -109,7 +109,7 @@ def test_existing_folder_is_overwritten_only_with_force(folder: Path, mapper: Ma
 
 def test_folder_that_is_not_a_model_is_never_overwritten(tmp_path: Path, mapper: Mapper) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(InputError, match="exists already and was not written by textcap"):
+    with pytest.raises(InputError, match="already exists and was not written by textcap"):
         save_model(tmp_path, CONFIG, mapper, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 

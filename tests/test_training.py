@@ -324,12 +324,12 @@ def test_existing_output_is_overwritten_only_with_force(backbone_folder: Path, t
     (output / "mine.txt").write_text("keep")
     quick = replace(QUICK, epochs=1, batch_size=100)
     for force in (False, True):
-        with pytest.raises(InputError, match="exists already and was not written by textcap"):
+        with pytest.raises(InputError, match="already exists and was not written by textcap"):
             train(make_job(backbone_folder, output, training=quick, force=force), caption_set())
     assert [path.name for path in output.iterdir()] == ["mine.txt"]
     (output / "mine.txt").unlink()
     train(make_job(backbone_folder, output, training=quick, force=True), caption_set())
-    with pytest.raises(InputError, match="exists already .*--force"):
+    with pytest.raises(InputError, match="already exists .*--force"):
         train(make_job(backbone_folder, output, training=quick), caption_set())
     train(make_job(backbone_folder, output, training=replace(quick, seed=9), force=True), caption_set())
     assert load_model(output).config.training.seed == 9

@@ -90,7 +90,7 @@ class Captioner:
                 released. By default the folder `textcap-model` if it exists, else "clapcap".
             device: "auto", "cpu", "mps", "cuda", or "cuda:1" and the like, as for `device.resolve_device`.
             offline: Whether to work without the network; by default the environment variable HF_HUB_OFFLINE decides.
-            progress: Called while weights are downloaded with a file's name, its bytes so far and its bytes in all.
+            progress: Called while weights are downloaded with a file's name, its bytes so far and the total.
 
         Raises:
             CheckpointError: The model folder or its backbone folder does not exist or is damaged, or the mapper was

@@ -309,7 +309,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         require_counts(self, "epochs", "batch_size")
-        require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "between 0 and 1")
+        require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "above 0 and below 1")
         require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
         require(self.held_out_captions >= 0, "held_out_captions", self.held_out_captions, "0 or more")
         require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"between 0 and {MAX_SEED:,}")

@@ -114,9 +114,9 @@ def check_folder_place(
     except OSError as error:
         raise _cannot_write(path, error) from error
     if not is_empty and not is_ours(path):
-        raise InputError(f"{path} exists already and was not written by textcap", hint="choose another name")
+        raise InputError(f"{path} already exists and was not written by textcap", hint="choose another name")
     if not force:
-        raise InputError(f"{path} exists already", hint=_OVERWRITE_HINT)
+        raise InputError(f"{path} already exists", hint=_OVERWRITE_HINT)
 
 
 def check_file_place(path: Path, *, force: bool = False, inputs: Iterable[str | Path] = ()) -> None:
@@ -139,7 +139,7 @@ def check_file_place(path: Path, *, force: bool = False, inputs: Iterable[str | 
         if os.path.realpath(name) == real:
             raise InputError(f"{path} is the input file {name}", hint="choose another name")
     if not force:
-        raise InputError(f"{path} exists already", hint=_OVERWRITE_HINT)
+        raise InputError(f"{path} already exists", hint=_OVERWRITE_HINT)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def demo(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Train on text and caption sounds that the model has never heard, offline, in about two minutes.
+    """Train a model on text, then caption sounds that it has never heard, offline, in two to three minutes.
 
     Writes a folder with captions from a synthetic sound world, sounds to caption, and audio-text pairs, then runs
     textcap train and textcap caption there. The models in the package are for this world only, not for real recordings.

@@ -56,10 +56,10 @@ def fetch(
     """Download weights from the Hugging Face hub, or the jars of the Java metrics.
 
     Files that are already on disk are used, including those that msclap downloaded. An interrupted download continues
-    where it stopped. Uses the environment variables HF_ENDPOINT, HF_TOKEN, HTTPS_PROXY and TEXTCAP_CACHE.
+    where it stopped. TEXTCAP_CACHE, HF_HUB_CACHE, HF_HOME, HF_ENDPOINT, HF_TOKEN and HTTPS_PROXY are used if set.
 
     Jars come from --from, else from the installed pycocoevalcap (pip install 'textcap\\[jars]'), else from PyPI, Maven
-    and Stanford. They are written to aac-metrics' cache folder, or to AAC_METRICS_CACHE_PATH if it is set.
+    and Stanford. They are written to aac-metrics/ below AAC_METRICS_CACHE_PATH, or below ~/.cache.
 
     Prints one line for each file, separated by tabs: name, licence, size, source, path; with --verify name, state,
     path.

@@ -63,7 +63,7 @@ def fit_adapter(
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the pairs; used by sgd only.")] = 100,
     learning_rate: Annotated[
-        float, typer.Option(min=0, max=1, help="Adam's initial learning rate; used by sgd only.")
+        float, typer.Option(min=0, max=1, help="Adam's initial learning rate, above 0 and below 1; used by sgd only.")
     ] = 1e-3,
     backbone: BackboneOption = DEFAULT_BACKBONE,
     device: DeviceOption = "auto",
@@ -81,8 +81,9 @@ def fit_adapter(
 ) -> None:
     """Fit a linear adapter that moves text embeddings towards audio embeddings.
 
-    It minimises the mean squared error over the pairs. A fifth of the sounds is held out to choose the strength and
-    to measure the effect; the adapter is then fitted again on all of them. Prints the path of the file.
+    It minimises the mean squared error over the pairs. A fifth of the sounds, at most 1,000, is held out to choose
+    the strength (for ridge) and to measure the effect; the adapter is then fitted again on all of them. Prints the
+    path of the file.
     """
     set_verbosity(quiet, verbose)
     from textcap.data.pairs import read_pairs

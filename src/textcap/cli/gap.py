@@ -55,10 +55,10 @@ def gap(
 ) -> None:
     """Measure the modality gap: how far sounds are from their captions in CLAP's space.
 
-    Also prints the noise to train with by the paper's rule: its standard deviation is the mean infinity norm of audio
-    minus text embedding, over --n pairs of unit-length embeddings. Prints one line for each figure: its name, its
-    value, and its mean and standard deviation over the draws, separated by tabs. Sounds that cannot be read are
-    skipped.
+    Also prints the noise to train with by the paper's rule: its standard deviation is the mean infinity norm of
+    audio minus text embedding, over --n pairs of unit-length embeddings. Prints one line for each figure: its name,
+    its value, and for most its mean and standard deviation over the draws, separated by tabs. Sounds that cannot be
+    read are skipped.
     """
     set_verbosity(quiet, verbose)
     from textcap.data.pairs import read_pairs

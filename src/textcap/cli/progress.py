@@ -15,7 +15,7 @@ def download_progress() -> Iterator[Callable[[str, int, int], None]]:
     """Show downloads: a bar for each file where stderr is a terminal, a line elsewhere.
 
     Yields:
-        A function that the library calls with a file's name, its bytes so far and its bytes in all (0 if unknown).
+        A function that the library calls with a file's name, its bytes so far and the total (0 if unknown).
     """
     bars = progress_display(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     tasks: dict[str, TaskID] = {}
@@ -41,7 +41,7 @@ def embedding_progress() -> Iterator[Callable[[int, int], None]]:
     """Show how many sounds are embedded: a bar where stderr is a terminal, a line elsewhere.
 
     Yields:
-        A function that the library calls with the number of sounds done and the number in all.
+        A function that the library calls with the number of sounds done and the total.
     """
     tasks: list[TaskID] = []
     with progress_bar() as bar:

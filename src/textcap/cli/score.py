@@ -106,10 +106,10 @@ def score(
 ) -> None:
     """Score captions with BLEU, METEOR, ROUGE-L, CIDEr-D, SPICE and SPIDEr.
 
-    Scores are not multiplied by 100, as in papers. With several files of predictions, the two best are compared by a
-    paired bootstrap. A metric that cannot be computed is reported with the reason, and the others are printed (exit
-    code 3, or 1 if none could be computed).
-    Scoring needs textcap\\[reference] and Java; METEOR and SPICE also need the jars of textcap fetch metrics.
+    Scores are fractions, as in the paper (0.437, not 43.7). With several files of predictions, the two best are
+    compared by a paired bootstrap. A metric that cannot be computed is reported with the reason, and the others are
+    printed (exit code 3, or 1 if none could be computed). Scoring needs textcap\\[reference] and Java; METEOR and
+    SPICE also need the jars of textcap fetch metrics.
     """
     set_verbosity(quiet, verbose)
     if sort is not None and output is None:

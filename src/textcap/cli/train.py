@@ -1,4 +1,4 @@
-"""`textcap train`: a text file in, a model folder out."""
+"""`textcap train`: captions or pairs in, a model folder out."""
 
 import math
 import shlex
@@ -83,7 +83,7 @@ def train(
         int, typer.Option(min=1, help="Captions per training step, over all devices together.")
     ] = TrainingConfig.batch_size,
     learning_rate: Annotated[
-        float, typer.Option(min=0, max=1, help="Adam's learning rate after the warm-up.")
+        float, typer.Option(min=0, max=1, help="Adam's learning rate after the warm-up, above 0 and below 1.")
     ] = TrainingConfig.learning_rate,
     warmup_steps: Annotated[
         int,
@@ -104,7 +104,12 @@ def train(
         int | None, typer.Option(min=1, help="Number of layers of the mapper.", show_default="the backbone's")
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=MAX_SEED, help="Seed of everything random; the same seed gives the same model.")
+        int,
+        typer.Option(
+            min=0,
+            max=MAX_SEED,
+            help="Seed of everything random; on one device, the same seed gives the same model.",
+        ),
     ] = TrainingConfig.seed,
     device: Annotated[
         str,

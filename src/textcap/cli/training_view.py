@@ -123,14 +123,16 @@ class TrainingView:
 
 
 def _bridge_lines(started: "Started") -> list[str]:
-    noise = f"noise on text: variance {started.noise_variance:g} (standard deviation {started.noise_std:.4g})"
+    noise = (
+        f"noise on text embeddings: variance {started.noise_variance:g} (standard deviation {started.noise_std:.4g})"
+    )
     if started.noise_from is not None:
         noise += f", measured on {started.noise_from}"
     lines = [noise] if any(source.kind == "text" for source in started.sources) or not started.sources else []
     if started.adapter is not None:
         lines.append(f"linear adapter: {started.adapter}")
     if any(source.kind == "audio" for source in started.sources):
-        lines.append(f"noise on sounds: variance {started.audio_noise_variance:g}")
+        lines.append(f"noise on audio embeddings: variance {started.audio_noise_variance:g}")
     return lines
 
 

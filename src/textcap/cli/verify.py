@@ -12,8 +12,8 @@ EXAMPLES = "textcap fetch all && textcap verify\n\ntextcap verify --offline"
 def verify(offline: OfflineOption = False, quiet: QuietOption = False, verbose: VerboseOption = False) -> None:
     """Check that textcap and the installed msclap compute the same numbers with the same weights.
 
-    Compares audio and text embeddings, and clapcap's captions if clapcap is on disk; downloads msclap-2023 if it is
-    not. Prints the largest difference of each and exits with 1 if one is above its tolerance. Takes about three
+    Compares audio and text embeddings, and clapcap's captions if clapcap is on disk; msclap-2023 is downloaded if it
+    is missing. Prints the largest difference of each and exits with 1 if one is above its tolerance. Takes about three
     minutes and needs textcap\\[verify].
     """
     set_verbosity(quiet, verbose)

@@ -53,7 +53,7 @@ def embed_inputs(
         paths: Sound files, and text files with one caption per line, whose names end in .txt.
         captions: Captions to embed, besides those in text files.
         batch_size: Number of audio windows to embed at once.
-        progress: Called with the number of sounds done and the number in all.
+        progress: Called with the number of sounds done and the total.
 
     Raises:
         DeviceError: The device has too little memory.

@@ -72,7 +72,7 @@ def embed_pairs(
     Args:
         min_pairs: Least number of pairs with a readable sound file.
         batch_size: Number of audio windows to embed at once.
-        progress: Called with the number of files done and the number in all.
+        progress: Called with the number of files done and the total.
 
     Raises:
         InputError: Fewer than `min_pairs` pairs have a readable sound file; the message gives the first reasons.

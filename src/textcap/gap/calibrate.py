@@ -56,7 +56,7 @@ def measure_pair_gap(
         draws: Number of draws.
         seed: Seed of the choice of pairs and captions, and of the draws.
         adapter: Applied to the text embeddings before the gap is measured.
-        progress: Called with the number of sounds embedded and the number in all.
+        progress: Called with the number of sounds embedded and the total.
 
     Raises:
         InputError: Fewer than n pairs have a readable sound file.
@@ -84,7 +84,7 @@ def calibrate_noise(
 
     Args:
         adapter: Applied to the text embeddings before the gap is measured.
-        progress: Called with the number of sounds embedded and the number in all.
+        progress: Called with the number of sounds embedded and the total.
 
     Raises:
         InputError: Fewer pairs than that have a readable sound file.

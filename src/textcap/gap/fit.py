@@ -173,7 +173,7 @@ def _check(n_pairs: int, method: str, strength: float | None, epochs: int, learn
     require(method in METHODS, "method", method, " or ".join(METHODS))
     require(strength is None or 0 <= strength < float("inf"), "strength", strength, "0 or more")
     require(epochs >= 1, "epochs", epochs, "at least 1")
-    require(0 < learning_rate < 1, "learning_rate", learning_rate, "between 0 and 1")
+    require(0 < learning_rate < 1, "learning_rate", learning_rate, "above 0 and below 1")
     if n_pairs < MIN_PAIRS:
         raise InputError(f"fitting an adapter needs at least {MIN_PAIRS} pairs, but got {n_pairs}")
 

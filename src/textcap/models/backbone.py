@@ -115,8 +115,8 @@ class Backbone:
         """Find a backbone on disk, or download it; tensors are read when a part is first needed.
 
         Args:
-            name: "msclap-2023", "clapcap" (which has no text encoder), "tiny" for the embedded backbone, or a folder
-                with the same files as the embedded backbone.
+            name: "msclap-2023", "clapcap" (which has no text encoder), "tiny" for the built-in backbone, or a folder
+                with the same files as the built-in backbone.
             offline: Do not use the network; None takes the setting from HF_HUB_OFFLINE.
             progress: Called while downloading, see `DownloadProgress`.
 

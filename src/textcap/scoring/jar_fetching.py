@@ -61,7 +61,7 @@ def fetch_metrics(
         sources: The user's jars, zip files, wheels or folders. Files in them take precedence, even if their hash is
             not the one in the catalogue.
         addresses: Where to download the other files from.
-        progress: Called with the name of the file, the bytes downloaded and the bytes in all.
+        progress: Called with the name of the file, the bytes downloaded and the total.
         hub: Timeouts and retries of downloads.
 
     Yields:
@@ -90,7 +90,10 @@ def fetch_metrics(
         (metrics_folder() / "spice" / "cache").mkdir(parents=True, exist_ok=True)  # aac-metrics requires it
     if missing:
         if is_offline():
-            raise DownloadError("HF_HUB_OFFLINE is set, so nothing is downloaded", hint=f"unset it, or {FROM_HINT}")
+            raise DownloadError(
+                "the environment forbids downloads (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set)",
+                hint=f"unset it, or {FROM_HINT}",
+            )
         _check_space(missing)
         yield from _download(missing, addresses or JarAddresses(), progress, hub or Hub())
 

@@ -1,4 +1,4 @@
-"""Determine the memory that is available, within the limits of a container, and the heap that Java gets of it.
+"""Determine the memory that is available, within the limits of a container, and how much of it Java may use as heap.
 
 All sizes are in MB of 1,048,576 bytes, as in Java's options.
 """

@@ -47,14 +47,14 @@ class WeightSet:
 
 
 def embedded_folder() -> Path:
-    """Return the folder of the embedded models.
+    """Return the folder of the built-in models.
 
     Raises:
         CheckpointError: This installation does not contain them.
     """
     folder = Path(str(files("textcap"))) / "demo" / "embedded"
     if not (folder / "config.json").is_file():
-        message = f"this installation of textcap has no embedded models in {folder}"
+        message = f"this installation of textcap has no built-in models in {folder}"
         raise CheckpointError(message, hint="install textcap again")
     return folder
 

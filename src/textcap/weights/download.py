@@ -29,7 +29,7 @@ from textcap.weights.hub import (
 from textcap.weights.hub_cache import has_hash, is_commit, is_hub_hash
 
 DownloadProgress = Callable[[str, int, int], None]
-"""Called with the file's name, the bytes downloaded so far and the bytes in all (0 if the hub does not say)."""
+"""Called with the file's name, the bytes downloaded so far and the total (0 if the hub does not say)."""
 
 _BLOCK_BYTES = 1 << 18
 _LOOK_UP_RETRIES = 2  # nothing is downloaded yet; without a network, fail early

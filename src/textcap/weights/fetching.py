@@ -75,7 +75,9 @@ def fetch(
     if missing:
         if is_offline():
             hint = "unset it, or use weights that are on disk"
-            raise DownloadError("HF_HUB_OFFLINE is set, so nothing is downloaded", hint=hint)
+            raise DownloadError(
+                "the environment forbids downloads (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set)", hint=hint
+            )
         downloaded = _download_all(hub or Hub.from_environment(), missing, revisions, progress)
     result = []
     for file in wanted:

@@ -128,21 +128,23 @@ def check_status(hub: Hub, response: http.client.HTTPResponse, url: str, what: s
         return
     if status in _PASSING or status >= 500:
         busy = status == HTTPStatus.TOO_MANY_REQUESTS
-        hint = "wait some minutes, or set HF_TOKEN: known users may request more" if busy else "try again later"
+        hint = (
+            "wait some minutes, or set HF_TOKEN: signed-in users may send more requests" if busy else "try again later"
+        )
         retry_after = response.headers.get("Retry-After", "")
         wait_s = float(retry_after) if retry_after.isdecimal() else 0.0
-        raise PassingFailure(f"{host} answers HTTP {status} for {what}", hint=hint, wait_s=wait_s)
+        raise PassingFailure(f"{host} returned HTTP {status} for {what}", hint=hint, wait_s=wait_s)
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         hint = "set HF_TOKEN to a token that may read it, and check HF_ENDPOINT"
         if hub.token:
             hint = "renew or remove your token (HF_TOKEN, or the one of hf auth login): it is not accepted"
-        raise DownloadError(f"{host} refuses {what} (HTTP {status})", hint=hint)
+        raise DownloadError(f"{host} refused access to {what} (HTTP {status})", hint=hint)
     if status == HTTPStatus.NOT_FOUND and response.headers.get("X-Error-Code") == "RevisionNotFound":
         hint = "give --revision a branch, tag or full commit of the repository, or omit it"
         raise DownloadError(f"there is no revision {revision!r} of {what}", hint=hint)
     if status == HTTPStatus.NOT_FOUND:
         raise DownloadError(f"{host} has no {what} at revision {revision}", hint="check --revision and HF_ENDPOINT")
-    raise DownloadError(f"{host} answers HTTP {status} for {what} at revision {revision}", hint=NETWORK_HINT)
+    raise DownloadError(f"{host} returned HTTP {status} for {what} at revision {revision}", hint=NETWORK_HINT)
 
 
 def connection_failure(url: str, error: Exception) -> DownloadError:

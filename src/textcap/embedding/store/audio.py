@@ -78,7 +78,7 @@ def embed_audio_files(
         load_encoder: Called only if embeddings have to be computed; the encoder that it returns runs on `device`.
         batch_size: Number of windows to embed at once, and number of files between two writes to the cache.
         cache_folder: By default `default_cache_folder()`.
-        progress: Called with the number of files done and the number in all.
+        progress: Called with the number of files done and the total.
     """
     settings = f"{FORMAT_VERSION} {backbone_hash} {width} {sorted(to_dict(audio).items())}"
     key = hashlib.sha256(settings.encode()).hexdigest()[:40]
