@@ -538,7 +538,7 @@ def test_command_reports_a_failure_in_one_line(fake):
     code, stdout, stderr = run_command()
     assert (code, stdout) == (1, "")
     assert len(stderr.splitlines()) == 1
-    assert f"127.0.0.1:{fake.url.rpartition(':')[2]} refuses {MSCLAP}/{CLAP}" in stderr
+    assert f"127.0.0.1:{fake.url.rpartition(':')[2]} refused access to {MSCLAP}/{CLAP}" in stderr
 
 
 def test_command_refuses_unknown_weights():

@@ -19,7 +19,7 @@ from textcap.errors import FileError, InputError
 _AUDIO = ("file_name", "file", "audio", "audio_path", "path")
 _CAPTIONS = ("captions", "caption")
 _SKIPPED_SHOWN = 10
-_EXPECTED = "file_name (or file, audio, audio_path, path), or youtube_id and start_time; and caption, or caption_1, caption_2, ..."
+_EXPECTED = "file_name (or file, audio, path), or youtube_id and start_time; and caption, or caption_1, caption_2, ..."
 
 
 @dataclass(frozen=True)
