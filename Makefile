@@ -10,7 +10,8 @@ DEMO_DIR ?= demo
 export OMP_NUM_THREADS ?= 2
 # Two processes with one thread each: faster than one with two, and the tests of a file share their fixtures.
 PYTEST := -m pytest -n 2 --dist loadfile
-test test-all test-modern test-slow: export OMP_NUM_THREADS = 1
+TEST_THREADS ?= 1
+test test-all test-modern test-slow: export OMP_NUM_THREADS = $(TEST_THREADS)
 
 .PHONY: help setup demo test test-all test-slow test-modern lint check-resolution commands build clean
 
@@ -63,8 +64,11 @@ test-all: setup
 test-slow: setup $(JAVAS)/.textcap-ready
 	$(VENV)/bin/python $(PYTEST) -m slow
 
-test-modern: $(MODERN)/.textcap-ready
+$(MODERN)/.textcap-installed: $(MODERN)/.textcap-ready $(shell find src -type f -not -name '*.pyc')
 	$(MODERN)/bin/python $(PIP) install --quiet --no-deps --force-reinstall .
+	touch $@
+
+test-modern: $(MODERN)/.textcap-installed
 	$(MODERN)/bin/python $(PYTEST)
 
 lint: setup

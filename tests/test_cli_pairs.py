@@ -133,6 +133,7 @@ def test_too_few_pairs_are_refused(tmp_path: Path, pairs_file: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_gap_plots_are_repeatable_and_not_overwritten(pairs_file: Path, tmp_path: Path, suffix: str) -> None:
+    pytest.importorskip("matplotlib")
     path = tmp_path / f"gap.{suffix}"
     assert run("gap", pairs_file, "--plot", path)[0] == 0
     first = path.read_bytes()
@@ -144,6 +145,7 @@ def test_gap_plots_are_repeatable_and_not_overwritten(pairs_file: Path, tmp_path
 
 
 def test_plot_shows_a_scatter_plot_with_lines_and_two_histograms() -> None:
+    pytest.importorskip("matplotlib")
     rng = np.random.default_rng(0)
     audio = rng.normal(size=(50, 8))
     figure = draw_gap(audio, audio + 0.3 * rng.normal(size=(50, 8)), n_lines=30)
@@ -162,6 +164,7 @@ def test_plot_shows_a_scatter_plot_with_lines_and_two_histograms() -> None:
 
 
 def test_degenerate_pairs_can_be_plotted(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
     same = np.tile(np.eye(3)[:1], (2, 1))
     plot_gap(tmp_path / "a.png", same, same)
     assert (tmp_path / "a.png").stat().st_size > 0

@@ -25,6 +25,16 @@ class TextcapError(Exception):
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions are rebuilt from their message alone otherwise, which subclasses with other parameters cannot be.
+        return _rebuild, (type(self), self.args, vars(self))
+
+
+def _rebuild(kind: type[TextcapError], args: tuple[object, ...], fields: dict[str, object]) -> TextcapError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(fields)
+    return error
+
 
 class InputError(TextcapError):
     """A file or value given by the user cannot be used."""

@@ -76,7 +76,7 @@ def caption(
         raise typer.BadParameter("give --json or --csv, not both")
     show = _print_json if as_json else _print_csv if as_csv else _print_text
     set_verbosity(quiet, verbose)
-    with settings_from_flags():
+    with settings_from_flags("beam_size", "max_tokens"):
         decoding = DecodingConfig(beam_size=beam_size, max_tokens=max_tokens)
     captioner = load_captioner(model, device=device, offline=offline)
     note(f"backbone {captioner.backbone.name} on {captioner.device}, float32; captioning {counted(len(audio), 'file')}")

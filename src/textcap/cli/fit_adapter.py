@@ -101,7 +101,7 @@ def fit_adapter(
         embedded = embed_pairs(read, loaded, chosen, min_pairs=MIN_PAIRS, progress=progress)
     for line in embedded.notices:
         warn(line)
-    with settings_from_flags():
+    with settings_from_flags("strength", "epochs", "learning_rate"):
         adapter = fit_adapter_on_pairs(
             embedded,
             loaded,

@@ -44,10 +44,16 @@ AudioDirOption = Annotated[
 
 
 @contextmanager
-def settings_from_flags() -> Iterator[None]:
-    """Turn a setting that is out of range within the block into misuse (exit code 2) that names its flag."""
+def settings_from_flags(*fields: str) -> Iterator[None]:
+    """Turn a setting that is out of range within the block into misuse (exit code 2) that names its flag.
+
+    Args:
+        fields: The settings that have a flag of the same name; other errors pass.
+    """
     try:
         yield
     except SettingError as error:
+        if error.field not in fields:
+            raise
         flag = f"--{error.field.replace('_', '-')}"
         raise typer.BadParameter(f"is {error.value!r}, but must be {error.rule}", param_hint=flag) from error

@@ -138,7 +138,7 @@ def train(
     _check_bridge(bridge, noise_from, adapter, captions, pairs, audio_noise_variance)
     pair_paths = [*pairs, *([noise_from] if noise_from else [])]
     folders = _audio_folders(pair_paths, audio_dir or [])
-    with settings_from_flags():
+    with settings_from_flags("epochs", "batch_size", "learning_rate", "warmup_steps", "seed"):
         settings = TrainingConfig(
             epochs=epochs,
             batch_size=batch_size,
