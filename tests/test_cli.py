@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import soundfile
@@ -172,13 +173,15 @@ def test_help_of_caption_shows_the_defaults() -> None:
 def test_demo_passes_its_switches_to_the_commands_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[list[str]] = []
 
-    def record(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+    failing = subprocess.Popen
+
+    def record(command: list[str], **options: Any) -> subprocess.Popen[str]:
         ran.append(command[3:])
-        return subprocess.CompletedProcess(command, 1, "")
+        return failing([sys.executable, "-c", "raise SystemExit(1)"], **options)
 
     monkeypatch.setattr("textcap.cli.demo.N_CAPTIONS", 5)
     monkeypatch.setattr("textcap.demo.folder.write_sounds", _write_one_sound)
-    monkeypatch.setattr("textcap.cli.demo.subprocess.run", record)
+    monkeypatch.setattr("textcap.cli.demo.subprocess.Popen", record)
     code, _, err = run("demo", str(tmp_path / "a"), "--seed", "7")
     assert code == 1
     assert "$ textcap " + " ".join(ran[0]) in err.splitlines()

@@ -184,7 +184,7 @@ def test_captions_with_line_ends_are_counted(files: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["refs.json", "nothing.json"], "nothing.json cannot be read"),
+        (["refs.json", "nothing.json"], "nothing.json does not exist"),
         (["a.json", "refs.json"], "give references first"),
         (["-", "-"], "standard input was given twice"),
         (["refs.json", "a.json", "--java", "no-such-java"], "--java is no-such-java"),

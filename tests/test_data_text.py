@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import threading
 from itertools import chain
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import textcap.data.text as text_module
 from textcap.data.text import TextReader, counted, escape_surrogates, printable, read_text
-from textcap.errors import InputError
+from textcap.errors import FileError, InputError
 
 BOM = b"\xef\xbb\xbf"
 LINE_ENDS = ("\n", "\r\n", "\r")
@@ -89,14 +91,48 @@ def test_lines_and_chunks_equal_the_whole_text(
     assert read_lines(path) == list(enumerate(expected, start=1))
 
 
-def test_hash_covers_the_bytes_read_so_far(tmp_path: Path) -> None:
+def test_hash_covers_the_bytes_as_they_are(tmp_path: Path) -> None:
     reader = TextReader(write(tmp_path / "a.txt", BOM + b"a\r\nb\r\n"))
-    chunks = reader.chunks()
     assert reader.sha256 == hashlib.sha256().hexdigest()
-    assert next(chunks) == "a\r\n"
-    assert reader.sha256 == hashlib.sha256(BOM + b"a\r\n").hexdigest()
-    assert list(chunks) == ["b\r\n"]
+    assert "".join(reader.chunks()) == "a\r\nb\r\n"
     assert reader.sha256 == hashlib.sha256(BOM + b"a\r\nb\r\n").hexdigest()
+
+
+@pytest.mark.parametrize("block_bytes", [1, 2, 3, 7])
+def test_blocks_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
+    content = BOM + "a dog\r\nthe café\r犬\n\nlast".encode()
+    path = write(tmp_path / "a.txt", content)
+    whole = list(TextReader(path).lines())
+    monkeypatch.setattr(text_module, "_BLOCK_BYTES", block_bytes)
+    assert list(TextReader(path).lines()) == whole
+    assert whole == [(1, "a dog"), (2, "the café"), (3, "犬"), (4, ""), (5, "last")]
+
+
+def test_text_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_module, "MAX_BYTES", 10)
+    assert read_text(write(tmp_path / "a.txt", b"ten bytes\n")).text == "ten bytes\n"
+    with pytest.raises(FileError, match="b.txt has more than 10 bytes"):
+        read_text(write(tmp_path / "b.txt", b"eleven byte\n"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipe_is_read_if_a_program_writes_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(b"a dog\n"))
+    writer.start()
+    assert read_text(pipe).text == "a dog\n"
+    writer.join()
+    monkeypatch.setattr(text_module, "PIPE_WAIT_S", 0.1)
+    with pytest.raises(FileError, match="is a pipe that no program has written to for 0.1 s"):
+        read_text(pipe)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs devices")
+def test_devices_are_refused() -> None:
+    for device in ("/dev/zero", "/dev/null"):
+        with pytest.raises(FileError, match="is a device, but must be a file or a pipe"):
+            read_text(device)
 
 
 @given(
@@ -143,13 +179,6 @@ def test_utf_16_with_a_byte_order_mark_is_recognised(tmp_path: Path, encoding: s
     assert str(caught.value) == f"{path} is UTF-16 text (save it as UTF-8)"
 
 
-def test_lines_before_a_bad_byte_are_yielded(tmp_path: Path) -> None:
-    lines = TextReader(write(tmp_path / "a.txt", b"a\nb\nc\xe9\n")).lines()
-    assert [next(lines), next(lines)] == [(1, "a"), (2, "b")]
-    with pytest.raises(InputError, match="line 3"):
-        next(lines)
-
-
 def test_standard_input_is_read_as_bytes_whatever_its_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     content = BOM + "a dog\r\nthe café\r犬".encode()
     set_stdin(monkeypatch, content)
@@ -180,8 +209,8 @@ def test_closed_standard_input_is_an_error(monkeypatch: pytest.MonkeyPatch, clos
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere.txt", "nowhere.txt cannot be read: No such file or directory$"),
-        (".", "cannot be read: Is a directory$"),
+        ("nowhere.txt", "nowhere.txt does not exist$"),
+        (".", "is a folder .name the files in it"),
         ("n" * 5000, "cannot be read: File name too long$"),
         ("nul\0.txt", r"nul\\x00.txt' is not a valid file name$"),
         ("half\ud800.txt", r"half\\ud800.txt' is not a valid file name$"),
@@ -233,3 +262,14 @@ def test_json_with_escaped_surrogates_is_utf_8_with_the_same_value(text: str) ->
 @pytest.mark.parametrize(("n", "shown"), [(0, "0 files"), (1, "1 file"), (2, "2 files"), (1200, "1,200 files")])
 def test_counted_uses_the_plural_unless_the_count_is_1(n: int, shown: str) -> None:
     assert counted(n, "file") == shown
+
+
+@pytest.mark.parametrize("name", ["gnp.\u202egpj", "a\u200bb", "a\u2066b", "a\u00adb", "a\ufeffb", "a\U000e0041b"])
+def test_characters_that_hide_or_reorder_text_are_escaped(name: str) -> None:
+    shown = printable(name)
+    assert shown.isascii() and "\\" in shown
+
+
+def test_characters_that_scripts_and_emoji_need_are_kept() -> None:
+    for text in ("می\u200cخواهم", "👩\u200d🚒", "café", "犬", "🐕"):
+        assert printable(text) == text

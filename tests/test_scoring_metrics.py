@@ -589,6 +589,9 @@ def test_without_aac_metrics_the_command_prints_one_line(tmp_path: Path, monkeyp
     assert done.stderr == f"textcap: {MISSING.format('these metrics')}\n"
     done = CliRunner().invoke(app, [*arguments, "cider_d,spice"], catch_exceptions=False)
     assert done.exit_code == 1 and "--java is no-such-java" in done.stdout  # SPICE could be computed
+    assert done.stderr == f"{MISSING.format('most metrics')}\n"
+    done = CliRunner().invoke(app, [*arguments, "spice"], catch_exceptions=False)
+    assert done.stderr == ""
 
 
 def test_metrics_that_need_aac_metrics_are_all_but_meteor_and_spice() -> None:

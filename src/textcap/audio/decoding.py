@@ -15,7 +15,8 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from textcap.errors import FileError, InputError
+from textcap.data.text import open_input, unreadable
+from textcap.errors import FileError
 
 Samples = npt.NDArray[np.float32]
 
@@ -43,7 +44,7 @@ def read_mono(path: Path, rate_hz: int) -> Iterator[Samples]:
     """
     try:
         # Open the file here: soundfile rejects names that are not UTF-8, and expects `.raw` files to have no header.
-        with _open(path) as opened, soundfile.SoundFile(_for_libsndfile(opened), closefd=False) as file:
+        with open_input(path) as opened, soundfile.SoundFile(_for_libsndfile(opened), closefd=False) as file:
             if file.samplerate < _LOWEST_RATE_HZ:
                 problem = f"has a sample rate of {file.samplerate} Hz, but must have at least {_LOWEST_RATE_HZ:,} Hz"
                 raise FileError(path, problem, hint="export it again at a higher rate")
@@ -53,15 +54,10 @@ def read_mono(path: Path, rate_hz: int) -> Iterator[Samples]:
                 _check_samples(path, block)
                 yield resampler.resample_chunk(block.mean(axis=1))
             yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        return open(path, "rb")
-    except ValueError as error:  # the name contains a NUL or a lone surrogate
-        raise InputError(f"{str(path)!r} is not a valid file name") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except soundfile.LibsndfileError as error:
+        raise _not_sound(path, error) from error
 
 
 def _for_libsndfile(file: BinaryIO) -> BinaryIO | int:
@@ -78,13 +74,7 @@ def _check_samples(path: Path, block: Samples) -> None:
         raise FileError(path, problem, hint="export it again, scaled to that range")
 
 
-def _unreadable(path: Path, error: Exception) -> FileError:
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return FileError(path, "does not exist")
-    if isinstance(error, IsADirectoryError) or (isinstance(error, PermissionError) and os.path.isdir(path)):
-        return FileError(path, "is a folder", hint="name the files in it, for example with a pattern such as *.wav")
-    if isinstance(error, OSError):
-        return FileError(path, f"cannot be read: {error.strerror or error}")
+def _not_sound(path: Path, error: Exception) -> FileError:
     if _is_empty(path):
         return FileError(path, "is empty")
     reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")

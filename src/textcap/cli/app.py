@@ -2,8 +2,11 @@
 
 import inspect
 import logging
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -24,18 +27,47 @@ from textcap.errors import TextcapError
 _LOG_HANDLER = LogHandler()
 
 
+@contextmanager
+def signals_as_exits() -> Iterator[None]:
+    """Raise SystemExit in the block on SIGTERM and SIGHUP, so that it ends its children and cleans up like on Ctrl-C.
+
+    The exit code is 128 and the signal's number. A signal that is ignored, as under nohup, stays ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Python lets only this one set handlers
+        yield
+        return
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class TextcapGroup(TyperGroup):
-    """Turns a TextcapError from any command into one line on stderr and its exit code."""
+    """Turns a TextcapError, Ctrl-C or a signal in any command into one line on stderr and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; known errors show a traceback only with --debug."""
         try:
-            return super().invoke(ctx)
+            with signals_as_exits():
+                return super().invoke(ctx)
         except TextcapError as error:
             if ctx.params.get("debug"):
                 raise
             print_error(error)
             raise typer.Exit(error.exit_code) from error
+        except (KeyboardInterrupt, SystemExit) as stop:
+            name = (ctx.invoked_subcommand or "").replace("-", "_")
+            advice = getattr(sys.modules.get(f"textcap.cli.{name}"), "WHEN_STOPPED", "")
+            print_error("stopped" + (f" ({advice})" if advice else ""))
+            raise typer.Exit(
+                stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
+            ) from stop
 
 
 app = typer.Typer(

@@ -16,6 +16,7 @@ from textcap.data.text import printable
 if TYPE_CHECKING:
     from textcap.demo.folder import Clip
 
+WHEN_STOPPED = "run the same command with --force to start again"
 EXAMPLES = "textcap demo\n\ntextcap demo my-demo --seed 7 --force"
 
 # These settings are enough for the tiny backbone, and training takes two minutes on two cores. For real backbones, use
@@ -64,10 +65,15 @@ def _run(arguments: str, folder: Path, *, shown: str, flags: list[str]) -> str:
     """Run a textcap command in the folder, with its stderr on this terminal; return its stdout."""
     err.print(f"\n$ textcap {shown}", markup=False, style="bold")
     command = [sys.executable, "-m", "textcap", *shlex.split(arguments), *flags]
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, encoding="utf-8", check=False)
-    if done.returncode:
-        raise typer.Exit(done.returncode)
-    return done.stdout
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, encoding="utf-8") as process:
+        try:
+            output, _ = process.communicate()
+        except BaseException:  # the command ends when the demo does, and saves what it can
+            process.terminate()
+            raise
+    if process.returncode:
+        raise typer.Exit(process.returncode)
+    return output
 
 
 def _print_results(names: list[str], captions: list[str], clips: "list[Clip]") -> None:

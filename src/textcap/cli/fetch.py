@@ -12,6 +12,7 @@ from textcap.cli.options import QuietOption, VerboseOption
 from textcap.cli.progress import download_progress
 from textcap.data.text import counted
 
+WHEN_STOPPED = "run the same command to continue the download"
 EXAMPLES = "textcap fetch all\n\ntextcap fetch metrics --from stanford-corenlp.zip"
 
 

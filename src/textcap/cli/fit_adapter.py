@@ -31,6 +31,7 @@ from textcap.data.text import counted
 if TYPE_CHECKING:
     from textcap.config import AdapterFacts
 
+WHEN_STOPPED = "run the same command again: what was embedded is kept"
 EXAMPLES = (
     "textcap fit-adapter pairs.csv -o adapter.safetensors\n\ntextcap fit-adapter pairs.csv --method sgd --epochs 50"
 )

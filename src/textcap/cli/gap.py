@@ -28,6 +28,7 @@ from textcap.data.text import counted
 if TYPE_CHECKING:
     from textcap.gap.measure import GapReport, GapSample
 
+WHEN_STOPPED = "run the same command again: what was embedded is kept"
 EXAMPLES = "textcap gap pairs.csv\n\ntextcap gap clotho_captions_development.csv --audio-dir development --plot gap.png"
 
 

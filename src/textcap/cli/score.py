@@ -1,8 +1,6 @@
 """`textcap score`: compute captioning metrics for one or more files of predictions."""
 
 import json
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from textcap.errors import InputError
 if TYPE_CHECKING:
     from textcap.scoring.report import Report
 
+WHEN_STOPPED = "nothing was written; run the same command again"
 EXAMPLES = (
     "textcap score references.json predictions.jsonl\n\n"
     "textcap score references.csv a.json b.json --metrics cider_d,spice,spider -o scores.csv --sort spider"
@@ -162,19 +161,10 @@ def _print(report: "Report", as_json: bool) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """Show progress, and exit cleanly on SIGTERM and SIGHUP, which would otherwise leave Java processes running."""
-    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        if before[number] is not signal.SIG_IGN:  # ignored under nohup
-            signal.signal(number, lambda number, frame: sys.exit(128 + number))
-    try:
-        with progress_display(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as bars:
-            task = bars.add_task("scoring")
-            yield lambda name: bars.update(task, description=f"scoring: {name} done")
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    """Show which metrics are done."""
+    with progress_display(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as bars:
+        task = bars.add_task("scoring")
+        yield lambda name: bars.update(task, description=f"scoring: {name} done")
 
 
 def _has_values(report: "Report") -> bool:

@@ -52,7 +52,12 @@ def print_lines(report: "Report") -> None:
 
 def print_notes(report: "Report") -> None:
     """Print notes on stderr that matter for interpreting the scores."""
+    from textcap.scoring.aac import why_missing
+    from textcap.scoring.metric_names import FROM_AAC_METRICS
+
     matched, scoring = report.matched, report.scoring
+    if FROM_AAC_METRICS.intersection(report.metrics) and (missing := why_missing()):
+        note(missing)
     for line in (*matched.notes, *matched.problems):
         note(line)
     for noun, n_cleaned in (

@@ -6,6 +6,7 @@ from textcap.cli.console import note, print_error, print_result, set_verbosity
 from textcap.cli.loading import load_backbone
 from textcap.cli.options import OfflineOption, QuietOption, VerboseOption
 
+WHEN_STOPPED = "run the same command again"
 EXAMPLES = "textcap fetch all && textcap verify\n\ntextcap verify --offline"
 
 

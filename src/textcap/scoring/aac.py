@@ -43,6 +43,15 @@ def check_installed(what: str = "this metric") -> None:
             _find_folder(what)
 
 
+def why_missing() -> str | None:
+    """Return in one line that aac-metrics is not installed and what to do, or None if it is."""
+    try:
+        check_installed("most metrics")
+    except DependencyError as error:
+        return str(error)
+    return None
+
+
 def aac_version() -> str:
     """Return the installed version of aac-metrics.
 
