@@ -50,7 +50,8 @@ class FakeHub:
     headers: dict[str, str] = field(default_factory=dict)  # headers to add to error responses
     drop_after: list[int] = field(default_factory=list)  # cut the connection of a GET after this number of bytes
     stall_s: list[float] = field(default_factory=list)  # wait this long before responding to a GET
-    chunk_pause_s: float = 0.0  # pause after each 4 KiB of a body
+    chunk_bytes: int = 4096  # send bodies in pieces of this size
+    chunk_pause_s: float = 0.0  # pause after each piece of a body
     ignore_ranges: bool = False  # always send the whole file
     wrong_range: bool = False  # send a range that starts one byte too early
     wrong_hash: bool = False  # send the wrong hash of a file
@@ -158,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(self.fake.stall_s.pop(0))
         first = 0 if self.fake.ignore_ranges else request.first_byte
         if first >= len(content) > 0:
-            self._send_status(416)
+            self._send_status(416, {"Content-Range": f"bytes */{len(content)}"})
             return
         if self.fake.wrong_range and first:
             first -= 1
@@ -179,8 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_body(self, body: bytes, request: Request) -> None:
         limit = self.fake.drop_after.pop(0) if self.fake.drop_after else len(body)
         try:
-            for start in range(0, min(limit, len(body)), 4096):
-                piece = body[start : min(start + 4096, limit)]
+            for start in range(0, min(limit, len(body)), self.fake.chunk_bytes):
+                piece = body[start : min(start + self.fake.chunk_bytes, limit)]
                 request.n_sent += len(piece)  # before writing: the client may be done before this thread goes on
                 self.wfile.write(piece)
                 time.sleep(self.fake.chunk_pause_s) if self.fake.chunk_pause_s else None

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -13,7 +14,9 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import filelock
 import huggingface_hub
 import pytest
 from typer.testing import CliRunner
@@ -266,7 +269,9 @@ def test_revision_of_another_repository(fake):
 
 
 def test_unknown_revision_is_reported(fake):
-    with pytest.raises(DownloadError, match=f"there is no revision 'v9' of {MSCLAP}/{CLAP}"):
+    with pytest.raises(
+        DownloadError, match=f"HTTP 404 for {MSCLAP}/{CLAP} at revision v9 .there is no such file or revision"
+    ):
         fetch(["msclap-2023"], revision="v9", hub=hub_at(fake))
     assert find("msclap-2023") is None
 
@@ -291,6 +296,8 @@ def test_content_hash_is_the_same_in_any_folder(fake, monkeypatch, tmp_path):
 
 
 def test_content_hash_is_remembered_between_starts(fake, monkeypatch):
+    monkeypatch.setattr("textcap.files.SETTLED_S", -1.0)  # as if the files were older
+    monkeypatch.setattr("textcap.files.SETTLED_S", -1.0)  # as if the files were older
     first = ensure("clapcap", hub=hub_at(fake))
     monkeypatch.setattr("textcap.files.sha256_of_file", lambda path: pytest.fail(f"hashed {path} again"))
     assert find("clapcap") == first
@@ -305,7 +312,8 @@ def test_content_hash_changes_with_the_file(fake):
 
 
 @pytest.mark.parametrize("memory", ["", "[]", '{"x": 1}', "{"])
-def test_content_hash_survives_a_broken_memory(fake, memory):
+def test_content_hash_survives_a_broken_memory(fake, memory, monkeypatch):
+    monkeypatch.setattr("textcap.files.SETTLED_S", -1.0)  # as if the files were older
     first = ensure("clapcap", hub=hub_at(fake))
     remembered = own_cache_folder() / "hashes.json"
     assert json.loads(remembered.read_text())
@@ -322,7 +330,7 @@ def test_folder_hash_depends_on_names_and_content_but_not_on_order(tmp_path):
     assert folder_hash([tmp_path / "b", tmp_path / "a"]) == both
     (tmp_path / "b").write_bytes(b"3")
     assert folder_hash([tmp_path / "a", tmp_path / "b"]) != both
-    with pytest.raises(CheckpointError, match="gone cannot be read"):
+    with pytest.raises(CheckpointError, match="gone does not exist"):
         folder_hash([tmp_path / "gone"])
 
 
@@ -349,6 +357,84 @@ def test_damaged_blob_is_downloaded_again(fake):
     weights.paths["clapcap"].resolve().write_bytes(b"damaged")
     weights.paths["clapcap"].unlink()
     assert contents(ensure("clapcap", hub=hub_at(fake)).paths) == expected("clapcap")
+
+
+def damage(path: Path, how: str) -> bytes:
+    """Damage the content that a path leads to, without changing the time of its last change, and return it."""
+    blob = path.resolve()
+    before, content = blob.stat(), blob.read_bytes()
+    changed = {
+        "truncated": content[:-1],
+        "emptied": b"",
+        "zeroed": bytes(len(content)),
+        "one bit flipped": bytes([content[0] ^ 1]) + content[1:],
+    }[how]
+    blob.write_bytes(changed)
+    os.utime(blob, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return changed
+
+
+@pytest.mark.parametrize("how", ["truncated", "emptied", "zeroed", "one bit flipped"])
+@pytest.mark.parametrize("role", ["clapcap", "vocab"])
+def test_fetch_downloads_damaged_files_again_and_says_so(fake, monkeypatch, how, role):
+    monkeypatch.setattr("textcap.files.SETTLED_S", -1.0)  # as if the files were older
+    path = ensure("clapcap", hub=hub_at(fake)).paths[role]
+    damage(path, how)
+    fake.commit, fake.other_commits = LATER, {"old": COMMIT}
+    notes: list[str] = []
+    fetched = fetch(["clapcap"], hub=hub_at(fake), progress=lambda *step: notes.append(step[3]) if step[3] else None)
+    assert notes == [f"{path.resolve()} is damaged: {path.name} is downloaded again"]
+    assert {one.file.role for one in fetched if one.downloaded} == {role}
+    assert {one.commit for one in fetched} == {COMMIT}  # the commit that the others have, too
+    assert contents(ensure("clapcap", offline=True).paths) == expected("clapcap")
+    assert {one.state for one in verify_cache(["clapcap"])} == {"right"}
+    notes.clear()
+    assert not any(one.downloaded for one in fetch(["clapcap"], hub=hub_at(fake)))
+    assert not notes
+
+
+def test_damaged_file_of_hugging_face_is_left_alone(fake, hugging_face, capfd):
+    theirs = download_as_msclap_does(fake, hugging_face, MSCLAP, "clapcap_weights_2023.pth")
+    changed = damage(theirs, "zeroed")
+    mine = fetch(["clapcap"], hub=hub_at(fake))[0]
+    assert mine.downloaded and not mine.path.is_relative_to(hugging_face)
+    assert theirs.read_bytes() == changed
+    assert contents(ensure("clapcap", offline=True).paths) == expected("clapcap")
+
+
+def test_damaged_file_offline_is_an_error(fake, monkeypatch):
+    damage(ensure("clapcap", hub=hub_at(fake)).paths["clapcap"], "emptied")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(DownloadError, match="the environment forbids downloads"):
+        fetch(["clapcap"])
+
+
+@pytest.mark.parametrize("name", ["blob", "partial", "lock", "file"])
+def test_planted_links_do_not_lead_out_of_the_cache(fake, tmp_path, name):
+    content = LARGE[MSCLAP, "clapcap_weights_2023.pth"]
+    digest = hashlib.sha256(content).hexdigest()
+    repo = cache_folder() / "models--microsoft--msclap"
+    link = {
+        "blob": repo / "blobs" / digest,
+        "partial": repo / "blobs" / f"{digest}.textcap-partial",
+        "lock": cache_folder() / ".locks" / repo.name / f"{digest}.lock",
+        "file": repo / "snapshots" / COMMIT / "clapcap_weights_2023.pth",
+    }[name]
+    canary = tmp_path / "canary"
+    canary.write_bytes(b"precious")
+    link.parent.mkdir(parents=True)
+    link.symlink_to(canary)
+    fetched = fetch(["clapcap"], revision=COMMIT if name != "file" else "main", hub=hub_at(fake))
+    assert fetched[0].path.read_bytes() == content
+    assert canary.read_bytes() == b"precious"
+
+
+def test_cache_folder_may_be_a_link(fake, monkeypatch, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setenv("TEXTCAP_CACHE", str(tmp_path / "link"))
+    assert contents(ensure("clapcap", hub=hub_at(fake)).paths) == expected("clapcap")
+    assert list((tmp_path / "elsewhere").rglob("merges.txt"))
 
 
 @pytest.mark.parametrize("also_no_hard_links", [False, True])
@@ -402,9 +488,15 @@ def test_too_little_space_is_reported_before_any_download(fake, monkeypatch):
     assert fake.n_sent == 0
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+class FullFile(io.BytesIO):
+    """A file on a full disk."""
+
+    def write(self, content: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_full_disk_is_reported_in_one_line(fake, monkeypatch):
-    monkeypatch.setattr("textcap.weights.hub_cache.RepoCache.partial", lambda self, hub_hash: Path("/dev/full"))
+    monkeypatch.setattr("textcap.weights.download.open_partial", lambda path: FullFile())
     with pytest.raises(DownloadError) as error:
         fetch(["msclap-2023"], hub=hub_at(fake))
     assert "the disk is full under" in str(error.value)
@@ -430,6 +522,8 @@ def test_unwritable_cache_folder_is_reported_in_one_line(fake, monkeypatch, tmp_
 
 
 def test_weights_in_a_read_only_cache_are_used(fake, monkeypatch):
+    monkeypatch.setattr("textcap.files.SETTLED_S", -1.0)  # as if the files were older
+    monkeypatch.setattr("textcap.files.SETTLED_S", -1.0)  # as if the files were older
     first = ensure("clapcap", hub=hub_at(fake))
     (own_cache_folder() / "hashes.json").unlink()
 
@@ -461,6 +555,23 @@ def test_concurrent_fetches_download_each_file_once(fake):
     assert fake.n_sent == 250_000 + sum(map(len, SMALL.values()))
     assert contents(ensure("msclap-2023", offline=True).paths) == expected("msclap-2023")
     assert not partial_files(cache_folder())
+
+
+def test_wait_for_another_process_is_shown(fake):
+    digest = hashlib.sha256(LARGE[MSCLAP, "clapcap_weights_2023.pth"]).hexdigest()
+    path = cache_folder() / ".locks" / "models--microsoft--msclap" / f"{digest}.lock"
+    path.parent.mkdir(parents=True)
+    notes: list[str] = []
+    held = filelock.FileLock(str(path))
+
+    def show(name: str, done: int, total: int, note: str) -> None:
+        if note:
+            notes.append(note)
+            held.release()
+
+    held.acquire()
+    fetch(["clapcap"], hub=hub_at(fake), progress=show)
+    assert notes == ["waiting for another process that downloads clapcap_weights_2023.pth"]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
@@ -530,7 +641,17 @@ def test_command_verifies_without_the_network(fake, request):
     code, stdout, stderr = run_command("clapcap", "--verify")
     assert (code, [line.split("\t")[1] for line in stdout.splitlines()]) == (1, ["damaged", "right", "right"])
     assert "damaged or missing: 1 of 3 files" in stderr
-    assert f"delete {blob}, then run textcap fetch clapcap" in stderr
+    assert "(run textcap fetch clapcap)" in stderr
+    assert blob.read_bytes() == b"damaged"
+
+
+def test_command_says_that_a_damaged_file_is_downloaded_again(fake):
+    blob = ensure("clapcap", hub=hub_at(fake)).paths["clapcap"].resolve()
+    blob.write_bytes(b"damaged")
+    code, stdout, stderr = run_command("clapcap")
+    assert (code, len(stdout.splitlines())) == (0, 3)
+    assert f"{blob} is damaged: clapcap_weights_2023.pth is downloaded again" in stderr
+    assert "1 fetched, 2 already on disk" in stderr
 
 
 def test_command_reports_a_failure_in_one_line(fake):
@@ -538,7 +659,7 @@ def test_command_reports_a_failure_in_one_line(fake):
     code, stdout, stderr = run_command()
     assert (code, stdout) == (1, "")
     assert len(stderr.splitlines()) == 1
-    assert f"127.0.0.1:{fake.url.rpartition(':')[2]} refused access to {MSCLAP}/{CLAP}" in stderr
+    assert f"127.0.0.1:{fake.url.rpartition(':')[2]} answered HTTP 401 for {MSCLAP}/{CLAP}" in stderr
 
 
 def test_command_refuses_unknown_weights():

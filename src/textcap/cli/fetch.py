@@ -56,8 +56,9 @@ def fetch(
 ) -> None:
     """Download weights from the Hugging Face hub, or the jars of the Java metrics.
 
-    Files that are already on disk are used, including those that msclap downloaded. An interrupted download continues
-    where it stopped. TEXTCAP_CACHE, HF_HUB_CACHE, HF_HOME, HF_ENDPOINT, HF_TOKEN and HTTPS_PROXY are used if set.
+    Files that are already on disk are used, including those that msclap downloaded; damaged ones are downloaded again.
+    An interrupted download continues where it stopped. TEXTCAP_CACHE, HF_HUB_CACHE, HF_HOME, HF_ENDPOINT, HF_TOKEN and
+    HTTPS_PROXY are used if set.
 
     Jars come from --from, else from the installed pycocoevalcap (pip install 'textcap\\[jars]'), else from PyPI, Maven
     and Stanford. They are written to aac-metrics/ below AAC_METRICS_CACHE_PATH, or below ~/.cache.
@@ -134,10 +135,7 @@ def _verify(names: list[str]) -> None:
     bad = [one for one in checked if one.state in ("damaged", "missing")]
     if not bad:
         return
-    damaged = [str(one.path.resolve()) for one in bad if one.path is not None]
     hint = f"run textcap fetch {names[0] if len(names) == 1 else 'all'}"
-    if damaged:
-        hint = f"delete {', '.join(damaged)}, then {hint}"
     raise CheckpointError(f"damaged or missing: {len(bad)} of {counted(len(checked), 'file')}", hint=hint)
 
 

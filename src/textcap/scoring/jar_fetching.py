@@ -5,31 +5,26 @@ Each file is written beside its place, checked, and renamed. Files are yielded a
 
 import os
 import secrets
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-import filelock
-
 import textcap.scoring.jar_catalogue as jar_catalogue
 from textcap.errors import DownloadError, InputError
-from textcap.files import is_disk_full
-from textcap.scoring.jar_catalogue import JarFile
-from textcap.scoring.jar_downloads import (
-    FROM_HINT,
-    JarAddresses,
-    download_corenlp_zip,
-    download_jar,
-    download_wheel,
-)
-from textcap.scoring.jar_sources import Candidate, check_whole, find_candidates, packaged_candidate
+from textcap.scoring.jar_catalogue import CORENLP_ZIP, WHEEL, JarAddresses, JarFile
+from textcap.scoring.jar_sources import Candidate, candidates_in_zip, check_whole, find_candidates, packaged_candidate
 from textcap.scoring.jars import FoundJar, given_files, look_at, metrics_folder, remember_given
 from textcap.scoring.spice_cache import remove_leftovers
 from textcap.weights import DownloadProgress, Hub, own_cache_folder
-from textcap.weights.fetching import is_offline
+from textcap.weights.cache import check_space, writing_to
+from textcap.weights.download import RemoteFile, download_file, locked, silent
+from textcap.weights.hub import check_online
+
+_VARIABLE = "AAC_METRICS_CACHE_PATH"
+_FROM_HINT = "run textcap fetch metrics --from PATH with files that you have"
+_WHEEL_HINT = f"pip install 'textcap[jars]' and run the command again, or {_FROM_HINT}"
 
 
 @dataclass(frozen=True)
@@ -72,6 +67,7 @@ def fetch_metrics(
         DownloadError: A file could not be downloaded or written. Complete files are kept, and the next call continues
             an interrupted download.
     """
+    show = progress or silent
     given = find_candidates(sources)
     missing = []
     for file in jar_catalogue.CATALOGUE:
@@ -86,16 +82,14 @@ def fetch_metrics(
             yield FetchedJar(file, found.path, digest, str(packaged.path), new=True)
         else:
             missing.append(file)
-    with _explaining_os_errors(metrics_folder()):
+            if found.state == "wrong":
+                show(file.name, 0, 0, f"{found.path} is not the known file: {file.name} is downloaded again")
+    with writing_to(metrics_folder(), _VARIABLE):
         (metrics_folder() / "spice" / "cache").mkdir(parents=True, exist_ok=True)  # aac-metrics requires it
     if missing:
-        if is_offline():
-            raise DownloadError(
-                "the environment forbids downloads (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set)",
-                hint=f"unset it, or {FROM_HINT}",
-            )
+        check_online(_FROM_HINT)
         _check_space(missing)
-        yield from _download(missing, addresses or JarAddresses(), progress, hub or Hub())
+        yield from _download(hub or Hub(), addresses or JarAddresses(), missing, show)
 
 
 def verify_metrics() -> list[FoundJar]:
@@ -155,7 +149,7 @@ def _copy(candidate: Candidate, path: Path, *, any_hash: bool) -> str | None:
     """
     temporary = path.parent / f".textcap-{secrets.token_hex(6)}.tmp"
     digest = sha256()
-    with _explaining_os_errors(metrics_folder()):
+    with writing_to(metrics_folder(), _VARIABLE):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(temporary, "xb") as file:
@@ -185,63 +179,69 @@ def _remember(file: JarFile, digest: str) -> None:
 
 
 def _download(
-    missing: Sequence[JarFile], addresses: JarAddresses, progress: DownloadProgress | None, hub: Hub
+    hub: Hub, addresses: JarAddresses, missing: Sequence[JarFile], progress: DownloadProgress
 ) -> Iterator[FetchedJar]:
-    with _explaining_os_errors(_downloads(), "TEXTCAP_CACHE"):
-        _downloads().mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(str(_downloads() / "metrics.lock"))
-        lock.acquire()
-    try:
-        wanted = [file for file in missing if file.packaged is not None]
-        if wanted:
-            with _explaining_os_errors(_downloads(), "TEXTCAP_CACHE"):
-                candidates = download_wheel(hub, addresses, progress)
-            yield from _unpack(wanted, candidates, addresses.wheel)
-        yield from _download_corenlp([file for file in missing if file.packaged is None], addresses, progress, hub)
-    finally:
-        lock.release()
-
-
-def _download_corenlp(
-    missing: Sequence[JarFile], addresses: JarAddresses, progress: DownloadProgress | None, hub: Hub
-) -> Iterator[FetchedJar]:
-    """Download CoreNLP's jars one by one from Maven or, if that fails, all in the zip file, which is larger."""
-    for index, file in enumerate(missing):
-        with _explaining_os_errors(_downloads(), "TEXTCAP_CACHE"):
+    """Fetch the wheel of pycocoevalcap, and CoreNLP's jars from Maven or, if that fails, in their larger zip file."""
+    folder = _downloads()
+    with writing_to(folder), locked(folder / "metrics.lock", "the jars", progress):
+        packaged = [file for file in missing if file.packaged is not None]
+        if packaged:
+            wheel = RemoteFile(WHEEL, addresses.wheel, jar_catalogue.WHEEL_SHA256, jar_catalogue.WHEEL_BYTES)
+            yield from _unpack(packaged, _download_one(hub, wheel, progress, _WHEEL_HINT), addresses.wheel)
+        rest = [file for file in missing if file.packaged is None]
+        for index, file in enumerate(rest):
+            jar = RemoteFile(file.name, f"{addresses.maven}/{file.name}", file.sha256)
             try:
-                candidates = download_jar(hub, addresses, file, progress)
-                wanted, where = [file], addresses.maven
+                path = _download_one(hub, jar, progress)
             except DownloadError as error:
                 try:
-                    candidates = download_corenlp_zip(hub, addresses, progress)
-                    wanted, where = list(missing[index:]), addresses.corenlp_zip
+                    path = _download_one(hub, RemoteFile(CORENLP_ZIP, addresses.corenlp_zip, ""), progress)
                 except DownloadError as other:
                     raise DownloadError(f"{error.message}, and {other.message}", hint=other.hint) from other
-        yield from _unpack(wanted, candidates, where)
-        if len(wanted) > 1:
-            return
+                yield from _unpack(rest[index:], path, addresses.corenlp_zip)
+                return
+            yield from _unpack([file], path, addresses.maven, Candidate(file, path))
 
 
-def _unpack(files: Sequence[JarFile], candidates: list[Candidate], where: str) -> Iterator[FetchedJar]:
-    """Copy files from a download into the cache, and delete the download; only files of known hash are accepted."""
-    for file in files:
-        candidate = next((one for one in candidates if one.file == file), None)
-        if candidate is None:
-            raise DownloadError(f"{where} does not contain {file.name}", hint=FROM_HINT)
-        path = metrics_folder().joinpath(*file.path.split("/"))
-        try:
+def _download_one(hub: Hub, remote: RemoteFile, progress: DownloadProgress, remedy: str = _FROM_HINT) -> Path:
+    path = _downloads() / f"{remote.name}.textcap-partial"
+    try:
+        download_file(hub, remote, path, progress)
+    except DownloadError as error:  # hints about the settings of a hub do not help here
+        hint = error.hint if error.hint and "HF_" not in error.hint else "check the network and HTTPS_PROXY"
+        raise DownloadError(error.message, hint=f"{hint}, or {remedy}") from error
+    return path
+
+
+def _unpack(files: Sequence[JarFile], download: Path, where: str, jar: Candidate | None = None) -> Iterator[FetchedJar]:
+    """Copy files from a download into the cache, and delete the download; only files of known hash are accepted.
+
+    Args:
+        files: The files to copy.
+        download: A zip file or a jar.
+        where: Where the download comes from, for messages.
+        jar: The download itself if it is the jar.
+    """
+    try:
+        candidates = [jar] if jar is not None else candidates_in_zip(download)
+        for file in files:
+            # A wheel may have files of the same name in several places.
+            inside = f"/{file.packaged}" if file.packaged else ""
+            candidate = next((c for c in candidates if c.file == file and (c.member or "").endswith(inside)), None)
+            if candidate is None:
+                raise DownloadError(f"{where} does not contain {file.name}", hint=_FROM_HINT)
+            path = metrics_folder().joinpath(*file.path.split("/"))
             digest = _copy(candidate, path, any_hash=False)
-        except InputError as error:
-            candidate.path.unlink(missing_ok=True)
-            raise DownloadError(error.message, hint=f"run the command again, or {FROM_HINT}") from error
-        if digest is None:
-            message = f"{file.name} from {where} is not the known file and was not used"
-            hint = f"to use it anyway, run textcap fetch metrics --from {candidate.path}"
-            raise DownloadError(message, hint=hint)
-        yield FetchedJar(file, path, digest, where, new=True)
-    for download in {one.path for one in candidates}:
-        with suppress(OSError):
-            download.unlink(missing_ok=True)
+            if digest is None:
+                message = f"{file.name} from {where} is not the known file and was not used"
+                hint = f"to use it anyway, run textcap fetch metrics --from {download}"
+                raise DownloadError(message, hint=hint)
+            yield FetchedJar(file, path, digest, where, new=True)
+    except InputError as error:
+        download.unlink(missing_ok=True)
+        raise DownloadError(error.message, hint=f"run the command again, or {_FROM_HINT}") from error
+    with suppress(OSError):
+        download.unlink()
 
 
 def _downloads() -> Path:
@@ -253,23 +253,5 @@ def _check_space(missing: Sequence[JarFile]) -> None:
     download_bytes = max((file.size_bytes for file in missing if file.packaged is None), default=0)
     if any(file.packaged is not None for file in missing):
         download_bytes = max(download_bytes, jar_catalogue.WHEEL_BYTES)
-    for folder, needed in ((metrics_folder(), installed_bytes + download_bytes), (_downloads(), download_bytes)):
-        existing = next(above for above in (folder, *folder.absolute().parents) if above.exists())
-        free = shutil.disk_usage(existing).free
-        if needed > free:
-            message = f"the jars need {needed / 1e6:,.0f} MB, but {folder} has only {free / 1e6:,.0f} MB free"
-            hint = "free some space, or set AAC_METRICS_CACHE_PATH and TEXTCAP_CACHE to folders on another disk"
-            raise DownloadError(message, hint=hint)
-
-
-@contextmanager
-def _explaining_os_errors(folder: Path, variable: str = "AAC_METRICS_CACHE_PATH") -> Iterator[None]:
-    """Turn failures to write to a folder into a DownloadError that names the variable which sets that folder."""
-    try:
-        yield
-    except OSError as error:
-        if is_disk_full(error):
-            hint = f"free some space and run it again to continue, or set {variable} to a folder on another disk"
-            raise DownloadError(f"the disk is full under {folder}", hint=hint) from error
-        hint = f"set {variable} to a folder that you can write to"
-        raise DownloadError(f"{folder} cannot be written: {error.strerror or error}", hint=hint) from error
+    check_space(metrics_folder(), installed_bytes + download_bytes, "the jars", _VARIABLE)
+    check_space(_downloads(), download_bytes, "the jars")

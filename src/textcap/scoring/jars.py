@@ -13,8 +13,8 @@ from typing import Literal
 
 import textcap.scoring.jar_catalogue as jar_catalogue
 from textcap.data.text import counted
-from textcap.errors import DependencyError, InputError
-from textcap.files import atomic_write_text, sha256_of_file, sha256_remembered
+from textcap.errors import DependencyError, FileError, InputError
+from textcap.files import atomic_write_text, read_json, sha256_of_file, sha256_remembered
 from textcap.scoring.jar_catalogue import JarFile, JavaProgram
 from textcap.weights import own_cache_folder
 
@@ -134,8 +134,8 @@ def engine_jar() -> Path:
 def given_files() -> dict[str, str]:
     """Return the SHA-256 of the files that the user gave instead of the known ones, by their paths in the cache."""
     try:
-        known = json.loads((metrics_folder() / _GIVEN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known = read_json(metrics_folder() / _GIVEN)
+    except FileError:
         return {}
     if not isinstance(known, dict):
         return {}

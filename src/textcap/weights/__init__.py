@@ -1,40 +1,31 @@
 """Provide sets of weights by name, as a path for each role: from disk, or else downloaded.
 
-If all files of a set are on disk, the network is not used. The hash of a set tells whether two sets hold the same
-bytes. Reading the files is left to `textcap.models.loading`.
+If all files of a set are on disk, the network is not used. A file is downloaded under a lock and a temporary name,
+checked, and then renamed. Nothing is deleted; a damaged file in the cache folder is replaced. The hash of a set tells
+whether two sets hold the same bytes. Reading the files is left to `textcap.models.loading`.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 from textcap.errors import CheckpointError, DownloadError, InputError
-from textcap.files import sha256_of_file, sha256_remembered
-from textcap.weights.cache import cache_folder, own_cache_folder
-from textcap.weights.catalogue import WEIGHT_SETS, WeightFile, files_of, held
-from textcap.weights.download import DownloadProgress
-from textcap.weights.fetching import FetchedFile, VerifiedFile, fetch, is_offline, verify_cache
-from textcap.weights.hub import Hub
-
-__all__ = [
-    "WEIGHT_SETS",
-    "FetchedFile",
-    "Hub",
-    "DownloadProgress",
-    "VerifiedFile",
-    "WeightFile",
-    "WeightSet",
-    "cache_folder",
-    "embedded_folder",
-    "ensure",
-    "fetch",
-    "find",
-    "folder_hash",
-    "own_cache_folder",
-    "verify_cache",
-]
+from textcap.files import rename_durably, sha256_of_file, sha256_remembered
+from textcap.weights.cache import cache_folder as cache_folder
+from textcap.weights.cache import check_space, writing_to
+from textcap.weights.cache import own_cache_folder as own_cache_folder
+from textcap.weights.catalogue import GPT2, MSCLAP, copies, files_of
+from textcap.weights.catalogue import WEIGHT_SETS as WEIGHT_SETS
+from textcap.weights.catalogue import WeightFile as WeightFile
+from textcap.weights.download import DownloadProgress as DownloadProgress
+from textcap.weights.download import RemoteFile, download_file, locked, look_up, silent
+from textcap.weights.hub import Hub as Hub
+from textcap.weights.hub import check_online, is_offline
+from textcap.weights.hub_cache import RepoCache, content_state, has_hash, kept_hash
 
 
 @dataclass(frozen=True)
@@ -44,6 +35,25 @@ class WeightSet:
     name: str
     paths: dict[str, Path]  # by role
     content_hash: str  # SHA-256, the same for the same files in any folder
+
+
+@dataclass(frozen=True)
+class FetchedFile:
+    """A file of a set that `fetch` was called for."""
+
+    file: WeightFile
+    path: Path
+    commit: str  # of the repository, 40 hexadecimal digits
+    downloaded: bool  # False if it was on disk already
+
+
+@dataclass(frozen=True)
+class VerifiedFile:
+    """The state of a file on disk, as `verify_cache` found it."""
+
+    file: WeightFile
+    path: Path | None  # None if it is missing
+    state: Literal["right", "damaged", "missing", "unknown"]  # unknown: the cache has no hash for it
 
 
 def embedded_folder() -> Path:
@@ -82,7 +92,7 @@ def find(name: str) -> WeightSet | None:
     """
     paths: dict[str, Path] = {}
     for file in files_of(name):
-        known = held(file)
+        known = next(copies(file), None)
         if known is None:
             return None
         paths[file.role] = known[0]
@@ -120,6 +130,130 @@ def ensure(
         message = f"the weights {name} disappeared from {cache_folder()} after the download"
         raise DownloadError(message, hint=f"run textcap fetch {name}")
     return found
+
+
+def fetch(
+    names: Sequence[str],
+    *,
+    revision: str | Mapping[str, str] | None = None,
+    progress: DownloadProgress | None = None,
+    hub: Hub | None = None,
+) -> list[FetchedFile]:
+    """Make sure that sets of weights are on disk, and download the files that are missing or damaged.
+
+    Files in a known cache folder are used, unless their content is not the one that was downloaded; it is hashed if
+    the file has changed since it was last hashed. Missing files come from the current main branch, damaged ones from
+    their own commit. The commit is recorded with the files; given as the revision later, it downloads the same bytes.
+
+    Args:
+        names: Keys of `WEIGHT_SETS`.
+        revision: Branch, tag or commit of microsoft/msclap, or one for each repository by name. A branch or tag is
+            looked up again even if its files are on disk. Without a revision, files on disk are used.
+        progress: Called with the bytes downloaded, with what is waited for, and with each damaged file.
+        hub: The hub to download from; by default the one that HF_ENDPOINT names.
+
+    Returns:
+        One entry for each file; a file that several sets share is listed once.
+
+    Raises:
+        DownloadError: A file cannot be downloaded or written. Complete files are kept, and the next call continues an
+            interrupted one.
+        InputError: There is no such set or repository, the revision is not valid, or a file on disk cannot be read.
+    """
+    show = progress or silent
+    revisions = _revisions(revision)
+    wanted = list(dict.fromkeys(file for name in names for file in files_of(name)))
+    fetched: dict[WeightFile, FetchedFile] = {}
+    damaged: dict[WeightFile, str] = {}  # with the commit of each
+    for file in wanted:
+        known = next(copies(file, revisions.get(file.repo)), None)
+        if known is not None and content_state(known[0]) == "damaged":
+            show(file.name, 0, 0, f"{known[0].resolve()} is damaged: {file.name} is downloaded again")
+            damaged[file] = known[1]
+        elif known is not None:
+            fetched[file] = FetchedFile(file, *known, downloaded=False)
+    missing = [file for file in wanted if file not in fetched]
+    if missing:
+        check_online("use weights that are on disk")
+        hub = hub or Hub.from_environment()
+        commits = dict(revisions)  # all files of a repository come from one commit, even if a branch moves meanwhile
+        remotes = {}
+        for file in missing:
+            asked = damaged.get(file) or commits.get(file.repo, "main")
+            remotes[file] = look_up(hub, file.repo, file.name, asked, show)
+            if file not in damaged:
+                commits[file.repo] = remotes[file].commit
+        fetched |= _download_all(hub, remotes, show)
+    with writing_to(cache_folder()):
+        for file, one in fetched.items():
+            if file.repo in revisions or (one.downloaded and file not in damaged):
+                cache = RepoCache(cache_folder(), file.repo)
+                cache.remember(one.commit, revisions.get(file.repo, "main"))
+    return [fetched[file] for file in wanted]
+
+
+def verify_cache(names: Sequence[str]) -> list[VerifiedFile]:
+    """Check files on disk against the hashes that the cache has kept from their download; never use the network.
+
+    Args:
+        names: Keys of `WEIGHT_SETS`.
+
+    Raises:
+        InputError: There is no such set, or one of its files cannot be read.
+    """
+    result = []
+    for file in dict.fromkeys(file for name in names for file in files_of(name)):
+        known = next(copies(file), None)
+        state = "missing" if known is None else content_state(known[0], thorough=True)
+        result.append(VerifiedFile(file, known and known[0], state))
+    return result
+
+
+def _download_all(
+    hub: Hub, remotes: Mapping[WeightFile, RemoteFile], progress: DownloadProgress
+) -> dict[WeightFile, FetchedFile]:
+    root = cache_folder()
+    # Most commits to a repository change only its description, so the weights need not be downloaded again.
+    contents = {
+        file: next(
+            (path for path, _ in copies(file) if kept_hash(path) == remote.hash and content_state(path) == "right"),
+            None,
+        )
+        for file, remote in remotes.items()
+    }
+    with writing_to(root):
+        absent = [remote for file, remote in remotes.items() if contents[file] is None]
+        check_space(root, sum(remote.size_bytes or 0 for remote in absent), "the weights")
+        fetched = {}
+        for file, remote in remotes.items():
+            cache, content = RepoCache(root, file.repo), contents[file]
+            downloaded = content is None and _download_blob(hub, remote, cache, progress)
+            path = cache.place(remote.commit, file.name, content or cache.blob(remote.hash))
+            fetched[file] = FetchedFile(file, path, remote.commit, downloaded)
+        return fetched
+
+
+def _download_blob(hub: Hub, remote: RemoteFile, cache: RepoCache, progress: DownloadProgress) -> bool:
+    """Make sure that the cache has the content of a file, and return whether it had to be downloaded."""
+    blob = cache.blob(remote.hash)
+    with locked(cache.lock(remote.hash), remote.name, progress):
+        # Another process may have downloaded it while this one waited for the lock.
+        if blob.is_file() and has_hash(blob, remote.hash):
+            return False
+        partial = blob.with_name(f"{remote.hash}.textcap-partial")
+        download_file(hub, remote, partial, progress)
+        rename_durably(partial, blob)
+    return True
+
+
+def _revisions(revision: str | Mapping[str, str] | None) -> dict[str, str]:
+    by_repo = {MSCLAP: revision} if isinstance(revision, str) else dict(revision or {})
+    for repo, name in by_repo.items():
+        if repo not in (MSCLAP, GPT2):
+            raise InputError(f"no weights come from the repository {repo!r}", hint=f"use {MSCLAP} or {GPT2}")
+        if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", name) or ".." in name:
+            raise InputError(f"{name!r} is not a valid revision", hint="use a branch, a tag or a commit")
+    return by_repo
 
 
 def _hash_of(hashes: Mapping[str, str]) -> str:

@@ -3,12 +3,13 @@
 Never uses the network. A file that is found comes with the commit it belongs to.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from textcap.errors import InputError
 from textcap.weights.cache import search_folders
-from textcap.weights.hub_cache import RepoCache, has_hash, is_commit, kept_hash
+from textcap.weights.hub_cache import RepoCache, is_commit
 
 MSCLAP = "microsoft/msclap"
 GPT2 = "openai-community/gpt2"
@@ -44,47 +45,24 @@ WEIGHT_SETS: dict[str, tuple[WeightFile, ...]] = {
 }
 
 
-def held(file: WeightFile, revision: str | None = None) -> tuple[Path, str] | None:
-    """Return the path and the commit of a file that is on disk, else None.
+def copies(file: WeightFile, revision: str | None = None) -> Iterator[tuple[Path, str]]:
+    """Yield the path and the commit of each copy of a file that is on disk, the one to use first.
 
     Args:
         file: The file to find.
-        revision: The commit that it must belong to; by default any, with the last one that was fetched first. None is
-            returned for a branch or tag, which may have moved.
+        revision: The commit that it must belong to; by default any, with the last one that was fetched first. Nothing
+            is found for a branch or tag, which may have moved.
     """
-    caches = caches_of(file.repo)
+    repos = (file.repo, *_OTHER_NAMES.get(file.repo, ()))
+    caches = [RepoCache(root, repo) for root in search_folders() for repo in repos]
+    commits = [revision]
     if revision is None:
-        preferred = [cache.reference(RepoCache.OWN_REFERENCE) for cache in caches]
-        commits = [
-            *(commit for commit in preferred if commit),
-            *(c for cache in caches for c in cache.commits()),
-        ]
-    else:
-        commits = [revision] if is_commit(revision) else []
-    for commit in dict.fromkeys(commits):
+        commits = [cache.reference(RepoCache.OWN_REFERENCE) for cache in caches]
+        commits += [commit for cache in caches for commit in cache.commits()]
+    for commit in dict.fromkeys(commit for commit in commits if commit and is_commit(commit)):
         for cache in caches:
-            path = cache.file(commit, file.name)
-            if path is not None:
-                return path, commit
-    return None
-
-
-def same_content(file: WeightFile, hub_hash: str) -> Path | None:
-    """Return a file with this content that is on disk under any commit, else None.
-
-    Most commits to a repository change only its description, so the weights need not be downloaded again.
-    """
-    for cache in caches_of(file.repo):
-        for commit in cache.commits():
-            path = cache.file(commit, file.name)
-            if path is not None and kept_hash(path) == hub_hash and has_hash(path, hub_hash):
-                return path
-    return None
-
-
-def caches_of(repo: str) -> list[RepoCache]:
-    """Return the places where a repository may be cached; the first is the one to write to."""
-    return [RepoCache(root, name) for root in search_folders() for name in (repo, *_OTHER_NAMES.get(repo, ()))]
+            if (path := cache.file(commit, file.name)) is not None:
+                yield path, commit
 
 
 def files_of(name: str) -> tuple[WeightFile, ...]:

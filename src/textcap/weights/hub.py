@@ -1,30 +1,34 @@
-"""Send HTTP requests to a Hugging Face hub; the token goes to the hub alone, and errors are one line.
+"""Send one HTTP request to a Hugging Face hub or another server: redirects, the token, and errors of one line.
 
-Redirects are returned to the caller. A failure is a DownloadError, or a PassingFailure if another try may succeed.
-
-The standard library's client is used because huggingface_hub has changed its own twice (requests, httpx, httpx2), and
-because huggingface_hub 2.x requests more from huggingface.co than the file. The proxy variables are the same.
+One client for all versions of huggingface_hub, which has changed its own twice (requests, httpx, httpx2). Its
+`get_hf_file_metadata` is not used: in 0.x it retries for 23 s and logs eleven lines where there is no network.
 """
 
-import http.client
 import os
+import socket
 import ssl
-import time
-import urllib.error
-import urllib.request
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from urllib.parse import urljoin, urlsplit
+from typing import Any
 
+import httpx2
 from huggingface_hub import get_token
 
 from textcap.errors import DownloadError
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
-MAX_REDIRECTS = 5
 NETWORK_HINT = "log in to the network first if it asks for it, and check HF_ENDPOINT and HTTPS_PROXY"
-_LONGEST_WAIT_S = 60.0
-_PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+_MAX_REDIRECTS = 5
+_REFUSED_HINT = "set HF_TOKEN to a token that may read it, and check HF_ENDPOINT"
+_HINTS = {
+    401: _REFUSED_HINT,
+    403: _REFUSED_HINT,
+    404: "there is no such file or revision: check --revision, and HF_ENDPOINT",
+    429: "wait some minutes, or set HF_TOKEN: signed-in users may send more requests",
+}
 
 
 @dataclass(frozen=True)
@@ -32,20 +36,25 @@ class Hub:
     """The hub to download from, and when to try again or give up."""
 
     endpoint: str = DEFAULT_ENDPOINT  # address of the hub or of a mirror
-    token: str | None = field(default=None, repr=False)  # sent to the endpoint only
+    token: str | None = field(default=None, repr=False)  # sent to the endpoint's scheme, host and port only
     timeout_s: float = 20.0  # a connection without an answer for this long counts as lost
     retries: int = 5  # how often to try again in a row without progress
     first_wait_s: float = 1.0  # wait before the first retry; doubled each time
+    slow_after_s: float = 30.0  # a connection counts as lost if, over this long,
+    slow_bytes_per_s: float = 1000.0  # it brings fewer bytes per second than this
 
     def __post_init__(self) -> None:
         try:
-            parts = urlsplit(self.endpoint)
-            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:  # the port is not a number
+            scheme, host, port = _origin(httpx2.URL(self.endpoint))
+            good = scheme in ("http", "https") and bool(host) and port != 0
+        except httpx2.InvalidURL:
             good = False
         if not good:
             message = f"HF_ENDPOINT is {self.endpoint!r}, but must be a web address"
             raise DownloadError(message, hint=f"use an address such as {DEFAULT_ENDPOINT}")
+        if self.token and not (self.token.isascii() and self.token.isprintable()):
+            hint = "check HF_TOKEN, or run hf auth login again"
+            raise DownloadError("the token for the hub has characters that no token has", hint=hint)
 
     @classmethod
     def from_environment(cls) -> "Hub":
@@ -57,7 +66,7 @@ class PassingFailure(DownloadError):
     """A failure after which another try may succeed.
 
     Attributes:
-        wait_s: Seconds that the hub asks to wait before it; 0 if it does not say.
+        wait_s: Seconds that the server asks to wait before it; 0 if it does not say.
     """
 
     def __init__(self, message: str, *, hint: str, wait_s: float = 0.0) -> None:
@@ -65,123 +74,147 @@ class PassingFailure(DownloadError):
         self.wait_s = wait_s
 
 
-def request(hub: Hub, method: str, url: str, headers: dict[str, str] | None = None) -> http.client.HTTPResponse:
-    """Send one request and return the answer, including redirects and HTTP errors.
+class Unreachable(PassingFailure):
+    """No server answered."""
+
+
+@contextmanager
+def answer(
+    hub: Hub, method: str, url: str, what: str, headers: Mapping[str, str] | None = None
+) -> Iterator[httpx2.Response]:
+    """Send a request, follow its redirects, and yield the answer; its body is not read yet.
 
     Args:
-        hub: The hub; its token is sent only if the address is the hub's own.
-        method: "HEAD" or "GET".
-        url: The address, on the hub or where the hub redirects to.
-        headers: Additional headers to send.
+        hub: The hub; its token is sent only to its own scheme, host and port.
+        method: "HEAD" or "GET". The answer to HEAD may be a redirect that describes the file that it leads to.
+        url: The address.
+        what: What is requested, for error messages.
+        headers: Headers to send.
 
     Raises:
-        DownloadError: There is no answer, or the address is not valid.
+        PassingFailure: There is no answer, or the server is busy.
+        DownloadError: The server refuses, does not have the file, or redirects to something else than a web address.
     """
     # "identity": a compressed answer would have another size and could not be resumed.
     sent = {"User-Agent": "textcap", "Accept-Encoding": "identity", **(headers or {})}
-    if hub.token and _origin(url) == _origin(hub.endpoint):
-        sent["Authorization"] = f"Bearer {hub.token}"
     try:
-        # Built for each request, so that the current proxy variables apply.
-        opener = urllib.request.build_opener(_AnyStatus)
-        response = opener.open(urllib.request.Request(url, method=method, headers=sent), timeout=hub.timeout_s)
-    except (OSError, http.client.HTTPException) as error:
-        raise connection_failure(url, error) from error
-    except ValueError as error:  # a redirect to an address that is not valid
-        raise DownloadError(f"{url} is not a valid address: {error}", hint=NETWORK_HINT) from error
-    if not isinstance(response, http.client.HTTPResponse):
-        raise DownloadError(f"{url} is not served over HTTP", hint=NETWORK_HINT)
-    return response
+        client = httpx2.Client(timeout=hub.timeout_s)  # made for each request, so that the current proxy is used
+    except (OSError, ImportError, ValueError, httpx2.InvalidURL) as error:
+        message = f"the proxy or certificate settings cannot be used: {one_line(error)}"
+        raise DownloadError(message, hint="check HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE") from error
+    try:
+        with client:
+            try:
+                response = _send(hub, client, client.build_request(method, url, headers=sent))
+            except (httpx2.InvalidURL, ValueError) as error:
+                message = f"{host_of(url)} redirects to an address that is not valid: {one_line(error)}"
+                raise DownloadError(message, hint=NETWORK_HINT) from error
+            try:
+                _check_status(hub, response, what)
+                yield response
+            finally:
+                response.close()
+    except httpx2.TransportError as error:
+        raise _unreachable(error.request.url, error) from error
 
 
-def redirect_of(response: http.client.HTTPResponse, url: str) -> str | None:
-    """Return the address that an answer redirects to, or None if it is not a redirect.
-
-    Raises:
-        DownloadError: The address is not a web address.
-    """
-    location = response.headers.get("Location")
-    if response.status not in (301, 302, 303, 307, 308) or not location:
-        return None
-    target = urljoin(url, location)
-    if urlsplit(target).scheme not in ("http", "https"):
-        raise DownloadError(f"{host_of(url)} redirects to {target}, which is not a web address", hint=NETWORK_HINT)
-    return target
+def is_offline() -> bool:
+    """Return whether Hugging Face's environment variables forbid the use of the network."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)
 
 
-def check_status(hub: Hub, response: http.client.HTTPResponse, url: str, what: str, revision: str) -> None:
-    """Raise an error unless the answer contains the file or a part of it.
-
-    Args:
-        hub: The hub that the request was sent to.
-        response: The answer, not a redirect.
-        url: The address that the answer came from.
-        what: Repository and file, for the message.
-        revision: Requested branch, tag or commit, for the message.
-
-    Raises:
-        PassingFailure: The hub is busy or has an internal error.
-        DownloadError: The hub refuses the request, or does not have the file.
-    """
-    status, host = response.status, host_of(url)
-    if status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-        return
-    if status in _PASSING or status >= 500:
-        busy = status == HTTPStatus.TOO_MANY_REQUESTS
-        hint = (
-            "wait some minutes, or set HF_TOKEN: signed-in users may send more requests" if busy else "try again later"
-        )
-        retry_after = response.headers.get("Retry-After", "")
-        wait_s = float(retry_after) if retry_after.isdecimal() else 0.0
-        raise PassingFailure(f"{host} returned HTTP {status} for {what}", hint=hint, wait_s=wait_s)
-    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        hint = "set HF_TOKEN to a token that may read it, and check HF_ENDPOINT"
-        if hub.token:
-            hint = "renew or remove your token (HF_TOKEN, or the one of hf auth login): it is not accepted"
-        raise DownloadError(f"{host} refused access to {what} (HTTP {status})", hint=hint)
-    if status == HTTPStatus.NOT_FOUND and response.headers.get("X-Error-Code") == "RevisionNotFound":
-        hint = "give --revision a branch, tag or full commit of the repository, or omit it"
-        raise DownloadError(f"there is no revision {revision!r} of {what}", hint=hint)
-    if status == HTTPStatus.NOT_FOUND:
-        raise DownloadError(f"{host} has no {what} at revision {revision}", hint="check --revision and HF_ENDPOINT")
-    raise DownloadError(f"{host} returned HTTP {status} for {what} at revision {revision}", hint=NETWORK_HINT)
+def check_online(remedy: str) -> None:
+    """Raise a DownloadError if the environment forbids the use of the network, with what to do instead."""
+    if is_offline():
+        message = "the environment forbids downloads (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set)"
+        raise DownloadError(message, hint=f"unset it, or {remedy}")
 
 
-def connection_failure(url: str, error: Exception) -> DownloadError:
-    """Return an error that says in one line why there was no answer."""
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    host = host_of(url)
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        hint = "if a proxy decrypts connections, set SSL_CERT_FILE to its certificate"
-        return DownloadError(f"the certificate of {host} is not trusted: {reason.verify_message}", hint=hint)
-    if isinstance(reason, TimeoutError):
-        return PassingFailure(f"no answer from {host} in time", hint="check the network and run the command again")
-    text = getattr(reason, "strerror", None) or " ".join(str(reason).split()) or type(reason).__name__
-    hint = "check the network, HF_ENDPOINT and HTTPS_PROXY; --backbone tiny needs no network"
-    return PassingFailure(f"cannot reach {host}: {text}", hint=hint)
-
-
-def wait(hub: Hub, failures: int, error: PassingFailure) -> None:
-    """Sleep before the next try: longer after each failure, at least as long as the hub asks, up to a limit."""
-    time.sleep(min(max(hub.first_wait_s * 2**failures, error.wait_s), _LONGEST_WAIT_S))
-
-
-def host_of(url: str) -> str:
+def host_of(url: httpx2.URL | str) -> str:
     """Return the host and port of an address, as messages show them."""
-    return urlsplit(url).netloc.rpartition("@")[2]
+    return httpx2.URL(url).netloc.decode("ascii")
 
 
-class _AnyStatus(urllib.request.HTTPErrorProcessor):
-    """Returns every answer instead of following redirects and raising HTTP errors."""
-
-    def http_response(
-        self, request: urllib.request.Request, response: http.client.HTTPResponse
-    ) -> http.client.HTTPResponse:
-        return response
-
-    https_response = http_response
+def number_of(text: str) -> int | None:
+    """Return the number in a header, or None if there is none, or none of a sensible size."""
+    return int(text) if text.isdecimal() and len(text) < 18 else None
 
 
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+def one_line(error: BaseException) -> str:
+    """Return the reason of an error in one line."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+
+
+def _origin(url: httpx2.URL) -> tuple[str, bytes, int | None]:
+    return url.scheme, url.raw_host, url.port  # None for the scheme's own port
+
+
+def _send(hub: Hub, client: httpx2.Client, request: httpx2.Request) -> httpx2.Response:
+    for _ in range(_MAX_REDIRECTS + 1):
+        request.headers.pop("Authorization", None)
+        if hub.token and _origin(request.url) == _origin(httpx2.URL(hub.endpoint)):
+            request.headers["Authorization"] = f"Bearer {hub.token}"
+        with _answer_within(hub.timeout_s + hub.slow_after_s, request):
+            response = client.send(request, stream=True)
+        # The store of large files need not describe them, so the redirect to it is the answer.
+        describes = request.method == "HEAD" and "X-Linked-Etag" in response.headers
+        if describes or not response.has_redirect_location:
+            return response
+        response.close()  # unread, for a server may send a body without end
+        following = response.next_request
+        if following is None or following.url.scheme not in ("http", "https"):
+            target = " ".join(response.headers["Location"].split())
+            message = f"{host_of(request.url)} redirects to {target}, which is not a web address"
+            raise DownloadError(message, hint=NETWORK_HINT)
+        request = following
+    raise DownloadError(f"{host_of(request.url)} redirects too often", hint=NETWORK_HINT)
+
+
+@contextmanager
+def _answer_within(seconds: float, request: httpx2.Request) -> Iterator[None]:
+    """Cut the connection if the headers are not there in time, for the timeout of a read starts anew at each byte."""
+    sockets: list[socket.socket] = []
+
+    def keep_socket(event: str, info: Mapping[str, Any]) -> None:
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            sockets.append(info["return_value"].get_extra_info("socket"))
+
+    def cut() -> None:
+        with suppress(OSError, IndexError):
+            sockets[-1].shutdown(socket.SHUT_RDWR)
+
+    request.extensions["trace"] = keep_socket
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _check_status(hub: Hub, response: httpx2.Response, what: str) -> None:
+    status = response.status_code
+    if status < 400 or status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        return
+    message = f"{host_of(response.url)} answered HTTP {status} for {what}"
+    hint = _HINTS.get(status, "try again later" if status >= 500 else NETWORK_HINT)
+    if status >= 500 or status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS):
+        raise PassingFailure(message, hint=hint, wait_s=number_of(response.headers.get("Retry-After", "")) or 0)
+    if hub.token and hint == _REFUSED_HINT:
+        hint = "renew or remove your token (HF_TOKEN, or the one of hf auth login): it is not accepted"
+    raise DownloadError(message, hint=hint)
+
+
+def _unreachable(url: httpx2.URL, error: httpx2.TransportError) -> DownloadError:
+    cause: BaseException = error
+    while (inner := cause.__cause__ or cause.__context__) is not None:
+        cause = inner
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        hint = "if a proxy decrypts connections, set SSL_CERT_FILE to its certificate"
+        return DownloadError(f"the certificate of {host_of(url)} is not trusted: {cause.verify_message}", hint=hint)
+    if isinstance(error, httpx2.TimeoutException):
+        return Unreachable(f"no answer from {host_of(url)} in time", hint="check the network and run the command again")
+    hint = "check the network, HF_ENDPOINT and HTTPS_PROXY; --backbone tiny needs no network"
+    return Unreachable(f"cannot reach {host_of(url)}: {one_line(cause)}", hint=hint)

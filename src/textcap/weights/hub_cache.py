@@ -11,14 +11,12 @@ import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-import filelock
+from textcap.errors import FileError
+from textcap.files import atomic_write_text, sha256_of_file, sha256_remembered
+from textcap.weights.cache import own_cache_folder
 
-from textcap.errors import InputError
-from textcap.files import atomic_write_text
-
-_BLOCK_BYTES = 1 << 20
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -62,10 +60,10 @@ class RepoCache:
         return commit if is_commit(commit) else None
 
     def remember(self, commit: str, revision: str) -> None:
-        """Record the commit of a branch or tag; nothing is recorded if the revision is itself a commit."""
-        if is_commit(revision) or ".." in revision.split("/"):
-            return
-        atomic_write_text(self.folder / "refs" / revision, commit)
+        """Record a commit as the one that was last fetched, and as that of a branch or tag."""
+        for reference in (revision, self.OWN_REFERENCE):
+            if not is_commit(reference) and self.reference(reference) != commit:
+                atomic_write_text(self.folder / "refs" / reference, commit)
 
     def file(self, commit: str, name: str) -> Path | None:
         """Return the path of a file at a commit, or None if it is not on disk; a broken link counts as missing."""
@@ -76,15 +74,9 @@ class RepoCache:
         """Return the path for the content with a hash."""
         return self.folder / "blobs" / hub_hash
 
-    def partial(self, hub_hash: str) -> Path:
-        """Return the path of an unfinished download; it contains the hash, so a changed file starts from zero."""
-        return self.folder / "blobs" / f"{hub_hash}.textcap-partial"
-
-    def lock(self, hub_hash: str) -> filelock.BaseFileLock:
-        """Return the lock for writing the content with a hash; huggingface_hub takes the same one."""
-        path = self.root / ".locks" / self.folder.name / f"{hub_hash}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(str(path))
+    def lock(self, hub_hash: str) -> Path:
+        """Return the path of the lock for writing the content with a hash; huggingface_hub takes the same one."""
+        return self.root / ".locks" / self.folder.name / f"{hub_hash}.lock"
 
     def place(self, commit: str, name: str, content: Path) -> Path:
         """Make content the file of a commit, as a link if the file system supports links.
@@ -134,23 +126,38 @@ def kept_hash(path: Path) -> str | None:
     return None
 
 
+def content_state(path: Path, *, thorough: bool = False) -> Literal["right", "damaged", "unknown"]:
+    """Return whether a file has the content that the cache keeps a hash of; unknown if it keeps none.
+
+    Args:
+        path: The file in a snapshot.
+        thorough: Hash a large file even if it was hashed before and has not changed since.
+
+    Raises:
+        FileError: The file cannot be read.
+    """
+    expected = kept_hash(path)
+    if expected is None:
+        return "unknown"
+    if thorough or len(expected) < 64:
+        return "right" if has_hash(path, expected) else "damaged"
+    return "right" if sha256_remembered(path, own_cache_folder() / "hashes.json") == expected else "damaged"
+
+
 def has_hash(path: Path, hub_hash: str) -> bool:
     """Return whether a file's content has the hash that the hub gave.
 
     Raises:
-        InputError: The file cannot be read.
+        FileError: The file cannot be read.
     """
+    if len(hub_hash) == 64:
+        return sha256_of_file(path) == hub_hash
     try:
-        with open(path, "rb") as file:
-            if len(hub_hash) == 64:
-                digest = hashlib.sha256()
-            else:  # git hashes the size with the content
-                digest = hashlib.sha1(f"blob {os.fstat(file.fileno()).st_size}\0".encode(), usedforsecurity=False)
-            while block := file.read(_BLOCK_BYTES):
-                digest.update(block)
+        content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    return digest.hexdigest() == hub_hash
+        raise FileError(path, f"cannot be read: {error.strerror or error}") from error
+    # git hashes the size with the content
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == hub_hash
 
 
 def _link(path: Path, target: str, content: Path) -> None:
