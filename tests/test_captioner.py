@@ -127,6 +127,77 @@ def test_bad_file_does_not_stop_the_others(model: Path, sounds: list[Path], tmp_
     assert [results[0].caption, results[2].caption] == [r.caption for r in alone]
 
 
+def test_files_captioned_again_are_not_embedded_again(
+    model: Path, sounds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"RIFF")
+    paths = [*sounds, broken, sounds[0]]
+    first = run_caption(*paths, "--json", "-m", model, "--max-tokens", 8)
+    assert first[0] == 3
+    forward = Backbone.audio_encoder
+
+    def refuse(*arguments: object, **options: object) -> object:
+        encoder = forward(*arguments, **options)  # type: ignore[arg-type]
+        encoder.forward = lambda samples: pytest.fail("a sound was embedded again")  # type: ignore[method-assign]
+        return encoder
+
+    monkeypatch.setattr(Backbone, "audio_encoder", refuse)
+    assert run_caption(*paths, "--json", "-m", model, "--max-tokens", 8) == first
+    assert run_caption(*reversed(paths), "--json", "-m", model, "--max-tokens", 8, "--batch-size", 3)[0] == 3
+
+
+def test_one_path_is_one_file(model: Path, sounds: list[Path]) -> None:
+    captioner = Captioner.load(model, device="cpu")
+    [expected] = captioner.caption([sounds[1]], decoding=SHORT)
+    for path in (sounds[1], str(sounds[1])):
+        assert list(captioner.caption(path, decoding=SHORT)) == [expected]
+
+
+def test_captioner_shows_what_it_is_and_takes_a_torch_device(model: Path) -> None:
+    captioner = Captioner.load(model, device=torch.device("cpu"))
+    assert repr(captioner) == f"Captioner(model='{model}', backbone='tiny', device='cpu')"
+    assert Captioner.load(model, device=torch.device("cpu", 0)).device == torch.device("cpu", 0)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda captioner: captioner._mapper.constants.data.fill_(torch.nan), "the mapper of"),
+        (lambda captioner: captioner._mapper.spread.weight.data.fill_(torch.inf), "the mapper of"),
+        (lambda captioner: next(captioner._language_model.parameters()).data.fill_(torch.nan), "the language model of"),
+    ],
+)
+def test_weights_that_are_not_finite_give_no_caption(model: Path, sounds: list[Path], damage, message: str) -> None:
+    captioner = Captioner.load(model, device="cpu")
+    damage(captioner)
+    with pytest.raises(CheckpointError, match=f"{message} {model} gives values that are NaN or infinite"):
+        list(captioner.caption(sounds[:2], decoding=SHORT))
+
+
+def test_embeddings_to_caption_must_be_finite(model: Path) -> None:
+    captioner = Captioner.load(model, device="cpu")
+    with pytest.raises(InputError, match="the embeddings to caption contain NaN or infinite values"):
+        captioner.caption_embeddings(torch.full((1, 256), torch.nan), SHORT)
+
+
+def test_audio_encoder_with_nan_weights_captions_nothing(
+    model: Path, sounds: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = Backbone.audio_encoder
+
+    def damaged(*arguments: object, **options: object) -> object:
+        encoder = forward(*arguments, **options)  # type: ignore[arg-type]
+        for parameter in encoder.projection.parameters():
+            parameter.data.fill_(torch.nan)
+        return encoder
+
+    monkeypatch.setattr(Backbone, "audio_encoder", damaged)
+    code, out, err = run_caption(*sounds[:2], "--json", "-m", model, "--max-tokens", 8)
+    assert (code, out) == (1, "")
+    assert err.count("has an embedding that is NaN or infinite (the weights of the backbone may be damaged)") == 2
+
+
 def test_files_are_read_lazily(model: Path, sounds: list[Path]) -> None:
     n_read = 0
 

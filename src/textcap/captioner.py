@@ -4,17 +4,21 @@ A sound passes through windows, audio embedding, bridge, mapper and beam search.
 """
 
 import itertools
+import logging
+import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from textcap.config import CAPTION_BATCH_SIZE, BridgeConfig, DecodingConfig, require
 from textcap.data.text import counted
 from textcap.device import memory_errors, resolve_device
-from textcap.embedding.recordings import Recording, embed_recordings
+from textcap.embedding.recordings import Recording, RecordingEmbedder
 from textcap.errors import CheckpointError, InputError
 from textcap.gap.bridge import Bridge
 from textcap.model_folder import StoredModel, load_model
@@ -25,6 +29,8 @@ from textcap.weights import WEIGHT_SETS, DownloadProgress
 
 DEFAULT_MODEL = Path("textcap-model")
 _LOAD_MEMORY_HINT = "close other programs that use the device, or use --device cpu"
+
+_logger = logging.getLogger("textcap")
 
 
 @dataclass(frozen=True)
@@ -62,24 +68,37 @@ class Captioner:
     Attributes:
         backbone: The frozen encoders and language model.
         device: The device that everything runs on.
+        name: The model folder, or the name of the released captioner, for messages.
     """
 
-    def __init__(self, backbone: Backbone, mapper: Mapper, bridge: Bridge, end_id: int, device: torch.device) -> None:
-        self.backbone = backbone
-        self.device = device
+    def __init__(
+        self,
+        backbone: Backbone,
+        mapper: Mapper,
+        bridge: Bridge,
+        end_id: int,
+        device: torch.device,
+        *,
+        name: str = "the model",
+    ) -> None:
+        self.backbone, self.device, self.name = backbone, device, name
         self._capitalise = backbone.kind.mapper is not None  # for clapcap, whose captions msclap capitalises
         self._end_id = end_id
         self._bridge = bridge
         self._mapper = mapper.to(device).eval()
-        self._audio_encoder = backbone.audio_encoder(device)
+        self._recordings = RecordingEmbedder(backbone, device)
+        self._recordings.encoder.eval()  # loaded now, so that an error of the weights comes now
         self._language_model = backbone.language_model(device)
+
+    def __repr__(self) -> str:
+        return f"Captioner(model={self.name!r}, backbone={self.backbone.name!r}, device={str(self.device)!r})"
 
     @classmethod
     def load(
         cls,
         model: str | Path | None = None,
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         offline: bool | None = None,
         progress: DownloadProgress | None = None,
     ) -> "Captioner":
@@ -88,7 +107,7 @@ class Captioner:
         Args:
             model: A folder that `textcap train` wrote, or "clapcap" for the captioner that the paper's authors
                 released. By default the folder `textcap-model` if it exists, else "clapcap".
-            device: "auto", "cpu", "mps", "cuda", or "cuda:1" and the like, as for `device.resolve_device`.
+            device: A torch device, or "auto", "cpu", "mps", "cuda", "cuda:1" and so on; see `device.resolve_device`.
             offline: Whether to work without the network; by default the environment variable HF_HUB_OFFLINE decides.
             progress: Called while weights are downloaded with a file's name, its bytes so far and the total.
 
@@ -105,14 +124,10 @@ class Captioner:
             return cls.released(Backbone.load(str(model), offline=offline, progress=progress), chosen)
         stored = load_model(Path(model))
         backbone = _load_backbone_of(stored, offline, progress)
-        if backbone.content_hash != stored.backbone_hash:
-            theirs, ours = stored.backbone_hash[:12], backbone.content_hash[:12]
-            raise CheckpointError(
-                f"{model} was trained on {stored.backbone_name} with weights {theirs}, but those on disk are {ours}",
-                hint="download the revision it was trained on, or train it again",
-            )
+        stored.check_backbone(backbone)
         with memory_errors(f"while loading {model} on {chosen}", hint=_LOAD_MEMORY_HINT):
-            return cls(backbone, stored.mapper, Bridge(stored.bridge), stored.end_token_id, chosen)
+            bridge = Bridge(stored.bridge)
+            return cls(backbone, stored.mapper, bridge, stored.end_token_id, chosen, name=str(model))
 
     @classmethod
     def released(cls, backbone: Backbone, device: torch.device) -> "Captioner":
@@ -125,19 +140,23 @@ class Captioner:
         with memory_errors(f"while loading {backbone.name} on {device}", hint=_LOAD_MEMORY_HINT):
             mapper, bridge = backbone.released_mapper(), Bridge(BridgeConfig(noise_variance=0.0))
             end_id = backbone.kind.end_token_id
-            return cls(backbone, mapper, bridge, backbone.tokenizer.end_id if end_id is None else end_id, device)
+            end_id = backbone.tokenizer.end_id if end_id is None else end_id
+            return cls(backbone, mapper, bridge, end_id, device, name=backbone.name)
 
     def caption(
         self,
-        paths: Iterable[str | Path],
+        paths: str | Path | Iterable[str | Path],
         *,
         decoding: DecodingConfig | None = None,
         batch_size: int = CAPTION_BATCH_SIZE,
     ) -> Iterator[CaptionResult]:
         """Caption sound files of any length, lazily.
 
+        The embeddings of the sounds are kept in the cache folder, so a file that is captioned again is not embedded
+        again.
+
         Args:
-            paths: Sound files in any format that libsndfile can read.
+            paths: Sound files in any format that libsndfile can read, or one of them.
             decoding: Settings of the beam search.
             batch_size: Number of files to caption and number of windows to embed at once; captions do not depend on it.
 
@@ -147,11 +166,12 @@ class Captioner:
 
         Raises:
             DeviceError: The device has too little memory for the batch.
+            CheckpointError: The weights of the mapper or of the language model are damaged.
             InputError: `batch_size` or a setting of the beam search is out of range.
         """
         require(batch_size >= 1, "batch_size", batch_size, "at least 1")
         decoding = decoding or DecodingConfig()
-        remaining = iter(paths)
+        remaining = iter([paths] if isinstance(paths, str | os.PathLike) else paths)
         while group := [Path(path) for path in itertools.islice(remaining, batch_size)]:
             message = f"on {self.device} while captioning {counted(batch_size, 'file')} at once"
             with memory_errors(message, hint="lower --batch-size, or use --device cpu"):
@@ -169,25 +189,28 @@ class Captioner:
             decoding: Settings of the beam search.
 
         Raises:
-            InputError: A setting of the beam search is out of range.
+            CheckpointError: The weights of the mapper or of the language model are damaged.
+            InputError: A setting of the beam search is out of range, or an embedding is NaN or infinite.
         """
         decoding = decoding or DecodingConfig()
+        if not embeddings.isfinite().all():
+            raise InputError("the embeddings to caption contain NaN or infinite values")
         prefixes = self._mapper(self._bridge.audio_side(embeddings.to(self.device)))
+        if not prefixes.isfinite().all():
+            raise self._damaged("mapper")
         found = beam_search(self._language_model, prefixes, decoding, end_id=self._end_id)
+        if not all(math.isfinite(beams[0].score) for beams in found):
+            raise self._damaged("language model")
         return [CaptionedEmbedding(self._text(beams[0]), beams[0].score) for beams in found]
 
     def _caption_group(self, paths: Sequence[Path], decoding: DecodingConfig, batch_size: int) -> list[CaptionResult]:
-        clap = self.backbone.config.clap
-        recordings = embed_recordings(
-            paths,
-            self._audio_encoder,
-            clap.audio,
-            width=clap.embedding_width,
-            device=self.device,
-            batch_size=batch_size,
-        )
+        recordings = self._recordings.embed(paths, batch_size=batch_size)
+        warnings = self._recordings.store.warnings
+        while warnings:
+            _logger.warning(warnings.pop(0))
         embeddings = [r.embedding for r in recordings if isinstance(r, Recording)]
-        captions = iter(self.caption_embeddings(torch.stack(embeddings), decoding) if embeddings else [])
+        found = self.caption_embeddings(torch.from_numpy(np.stack(embeddings)), decoding) if embeddings else []
+        captions = iter(found)
         results = []
         for path, recording in zip(paths, recordings, strict=True):
             if isinstance(recording, InputError):
@@ -196,6 +219,10 @@ class Captioner:
                 captioned = next(captions)
                 results.append(CaptionResult(path, captioned.caption, captioned.score, recording.duration_s))
         return results
+
+    def _damaged(self, part: str) -> CheckpointError:
+        message = f"the {part} of {self.name} gives values that are NaN or infinite"
+        return CheckpointError(message, hint="its weights are damaged; train it again, or copy or download it again")
 
     def _text(self, hypothesis: Hypothesis) -> str:
         text = self.backbone.tokenizer.decode(list(hypothesis.token_ids))

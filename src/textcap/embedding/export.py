@@ -1,7 +1,7 @@
 """Embed sounds and captions and write the embeddings to a file, for use outside textcap.
 
-Sounds go through the same cache as in training. An input that cannot be read is reported as an error; the others are
-still embedded.
+Everything goes through the same store as in training. An input that cannot be read is reported as an error; the
+others are still embedded.
 """
 
 import json
@@ -13,15 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
 from textcap.config import CAPTION_BATCH_SIZE
 from textcap.data.captions import clean_caption, load_captions
-from textcap.device import memory_errors
-from textcap.embedding.store.audio import embed_audio_files
+from textcap.embedding.captions import embed_captions
+from textcap.embedding.recordings import Recording, RecordingEmbedder
 from textcap.errors import InputError
-from textcap.files import atomic_write_bytes
 from textcap.models.backbone import Backbone
+from textcap.models.loading import write_tensors
 
 AUDIO, TEXT = "audio", "text"
 TEXT_SUFFIX = ".txt"
@@ -74,43 +73,29 @@ def embed_inputs(
         else:
             items.append((AUDIO, str(path)))
     items += [(TEXT, _cleaned(caption, warnings)) for caption in captions]
-    by_index: dict[int, NDArray[np.float32]] = {}
-    sounds = [index for index, (kind, _) in enumerate(items) if kind == AUDIO]
-    texts = [index for index, (kind, _) in enumerate(items) if kind == TEXT]
-    with memory_errors(f"on {device} while embedding", hint="lower --batch-size, or use --device cpu"):
-        if texts:
-            vectors = backbone.text_encoder(device).encode([items[index][1] for index in texts]).numpy()
-            by_index.update(zip(texts, vectors, strict=True))
-        if sounds:
-            embedded = embed_audio_files(
-                [Path(items[index][1]) for index in sounds],
-                backbone_hash=backbone.content_hash,
-                audio=backbone.config.clap.audio,
-                width=backbone.config.clap.embedding_width,
-                load_encoder=lambda: backbone.audio_encoder(device),
-                device=device,
-                batch_size=batch_size,
-                progress=progress,
-            )
-            by_index.update(zip((sounds[i] for i in embedded.readable), embedded.vectors, strict=True))
-            errors += [embedded.errors[i] for i in sorted(embedded.errors)]
-            warnings += embedded.warnings
-    width = backbone.config.clap.embedding_width
-    indices = sorted(by_index)
+    embedder = RecordingEmbedder(backbone, device)
+    texts = embed_captions([name for kind, name in items if kind == TEXT], backbone, device)
+    sounds = [Path(name) for kind, name in items if kind == AUDIO]
+    recordings = iter(embedder.embed(sounds, batch_size=batch_size, progress=progress))
+    captions_left = iter(texts.vectors)
+    results = [next(recordings) if kind == AUDIO else next(captions_left) for kind, _ in items]
+    errors += [result for result in results if isinstance(result, InputError)]
+    kept = [item for item, result in zip(items, results, strict=True) if not isinstance(result, InputError)]
+    vectors = [r.embedding if isinstance(r, Recording) else r for r in results if not isinstance(r, InputError)]
     return ExportedEmbeddings(
-        vectors=np.stack([by_index[index] for index in indices]) if indices else np.empty((0, width), np.float32),
-        names=tuple(items[index][1] for index in indices),
-        kinds=tuple(items[index][0] for index in indices),
+        vectors=np.stack(vectors) if vectors else np.empty((0, backbone.config.clap.embedding_width), np.float32),
+        names=tuple(name for _, name in kept),
+        kinds=tuple(kind for kind, _ in kept),
         errors=tuple(errors),
-        warnings=tuple(warnings),
+        warnings=(*warnings, *dict.fromkeys((*texts.warnings, *embedder.store.warnings))),
     )
 
 
 def save_embeddings(path: Path, embeddings: ExportedEmbeddings, backbone: Backbone) -> None:
     """Write embeddings to a safetensors file as the tensor `embeddings`.
 
-    The metadata holds the names and kinds of the inputs, the name and content hash of the backbone, and the version of
-    textcap.
+    The metadata holds the names and kinds of the inputs, the name and content hash of the backbone, the version of
+    textcap, and the checksums of `write_tensors`.
 
     Raises:
         InputError: The file cannot be written.
@@ -122,7 +107,7 @@ def save_embeddings(path: Path, embeddings: ExportedEmbeddings, backbone: Backbo
         "backbone_hash": backbone.content_hash,
         "textcap": version("textcap"),
     }
-    atomic_write_bytes(path, save({"embeddings": np.ascontiguousarray(embeddings.vectors)}, metadata))
+    write_tensors(path, {"embeddings": torch.from_numpy(embeddings.vectors.copy())}, metadata)
 
 
 def _cleaned(caption: str, warnings: list[str]) -> str:

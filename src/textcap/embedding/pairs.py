@@ -1,9 +1,8 @@
-"""Embed the sounds and captions of audio-text pairs, through the caches.
+"""Embed the sounds of audio-text pairs, through the store.
 
 Reading the pairs file is left to `data.pairs`. Pairs whose sound file cannot be read are skipped and reported.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,12 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from textcap.config import CAPTION_BATCH_SIZE
-from textcap.data.pairs import AudioPair, PairSet, SkippedPair, describe_skipped, without
+from textcap.data.pairs import AudioPair, PairSet, describe_skipped, without
 from textcap.data.text import counted
-from textcap.device import memory_errors
-from textcap.embedding.store.audio import embed_audio_files
-from textcap.embedding.store.text import embed_captions
+from textcap.embedding.recordings import Recording, RecordingEmbedder
 from textcap.errors import InputError
 from textcap.models.backbone import Backbone
 
@@ -36,11 +32,6 @@ class EmbeddedPairs:
     def pairs(self) -> tuple[AudioPair, ...]:
         """The N pairs whose sound was embedded, in file order."""
         return self.source.pairs
-
-    @property
-    def skipped(self) -> tuple[SkippedPair, ...]:
-        """The sounds that do not exist or cannot be read."""
-        return self.source.skipped
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -64,14 +55,12 @@ def embed_pairs(
     device: torch.device,
     *,
     min_pairs: int = 1,
-    batch_size: int = CAPTION_BATCH_SIZE,
     progress: Callable[[int, int], None] = lambda n_done, n_total: None,
 ) -> EmbeddedPairs:
     """Embed the sounds of pairs.
 
     Args:
         min_pairs: Least number of pairs with a readable sound file.
-        batch_size: Number of audio windows to embed at once.
         progress: Called with the number of files done and the total.
 
     Raises:
@@ -79,51 +68,13 @@ def embed_pairs(
         DeviceError: The device has too little memory.
     """
     _require(pairs, min_pairs)
-    with memory_errors(f"on {device} while embedding sounds", hint="use --device cpu"):
-        embedded = embed_audio_files(
-            [pair.audio for pair in pairs.pairs],
-            backbone_hash=backbone.content_hash,
-            audio=backbone.config.clap.audio,
-            width=backbone.config.clap.embedding_width,
-            load_encoder=lambda: backbone.audio_encoder(device),
-            device=device,
-            batch_size=batch_size,
-            progress=progress,
-        )
-    readable = without(pairs, {pairs.pairs[i].audio: str(error) for i, error in embedded.errors.items()})
+    embedder = RecordingEmbedder(backbone, device)
+    results = embedder.embed([pair.audio for pair in pairs.pairs], progress=progress)
+    failed = zip(pairs.pairs, results, strict=True)
+    readable = without(pairs, {pair.audio: str(result) for pair, result in failed if isinstance(result, InputError)})
     _require(readable, min_pairs)
-    return EmbeddedPairs(readable, embedded.vectors, embedded.warnings)
-
-
-def embed_pair_captions(
-    pairs: EmbeddedPairs,
-    backbone: Backbone,
-    device: torch.device,
-    *,
-    progress: Callable[[int], None] = lambda n_done: None,
-) -> NDArray[np.float32]:
-    """Return the text embeddings of all captions, `[M, E]`, unit length; row i belongs to `pairs.captions[i]`.
-
-    Args:
-        progress: Called with the number of captions done.
-
-    Raises:
-        InputError: The embeddings cannot be written, neither to the cache nor to a temporary file.
-        DeviceError: The device has too little memory.
-    """
-    captions = pairs.captions
-    digest = hashlib.sha256()
-    for caption in captions:
-        digest.update(caption.encode() + b"\n")  # captions contain no line ends
-    with memory_errors(f"on {device} while embedding captions", hint="use --device cpu"):
-        return embed_captions(
-            captions,
-            content_hash=digest.hexdigest(),
-            backbone_hash=backbone.content_hash,
-            width=backbone.config.clap.embedding_width,
-            load_encoder=lambda: backbone.text_encoder(device),
-            progress=progress,
-        ).vectors
+    vectors = [result.embedding for result in results if isinstance(result, Recording)]
+    return EmbeddedPairs(readable, np.stack(vectors), tuple(embedder.store.warnings))
 
 
 def one_caption_per_pair(pairs: EmbeddedPairs, text: NDArray[np.float32], seed: int) -> NDArray[np.float32]:

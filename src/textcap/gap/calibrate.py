@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from textcap.config import NoiseCalibration
 from textcap.data.pairs import PairSet
-from textcap.embedding.pairs import EmbeddedPairs, embed_pair_captions, embed_pairs, one_caption_per_pair
+from textcap.embedding.captions import embed_captions
+from textcap.embedding.pairs import EmbeddedPairs, embed_pairs, one_caption_per_pair
 from textcap.gap.adapter import LinearAdapter
 from textcap.gap.measure import N_DRAWS, N_PAIRS, RULE, GapReport, draw_pairs, measure_gap
 from textcap.models.backbone import Backbone
@@ -66,7 +67,7 @@ def measure_pair_gap(
         chosen = draw_pairs(len(pairs.pairs), n * draws, seed, _CHOICE_STREAM)
         pairs = replace(pairs, pairs=tuple(pairs.pairs[i] for i in chosen))
     embedded = embed_pairs(pairs, backbone, device, min_pairs=n, progress=progress)
-    text = one_caption_per_pair(embedded, embed_pair_captions(embedded, backbone, device), seed)
+    text = one_caption_per_pair(embedded, embed_captions(embedded.captions, backbone, device).vectors, seed)
     if adapter is not None:
         text = adapter.apply(torch.from_numpy(text)).numpy()
     return PairGap(measure_gap(embedded.audio, text, n=n, draws=draws, seed=seed), embedded, text)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from textcap.config import AdapterFacts, require
 from textcap.device import seeded_generator
-from textcap.embedding.pairs import EmbeddedPairs, embed_pair_captions
+from textcap.embedding.captions import embed_captions
+from textcap.embedding.pairs import EmbeddedPairs
 from textcap.errors import InputError
 from textcap.gap.adapter import LinearAdapter
 from textcap.gap.retrieval import Array, Retrieval, measure_retrieval, unit_rows
@@ -137,7 +138,7 @@ def fit_adapter_on_pairs(
         InputError: There are too few pairs, or a setting is out of range.
         DeviceError: The device has too little memory.
     """
-    text = embed_pair_captions(pairs, backbone, device)
+    text = embed_captions(pairs.captions, backbone, device).vectors
     fitted = fit_adapter(
         pairs.audio,
         text,

@@ -1,0 +1,71 @@
+"""`textcap cache`: what the cache folder holds, whether it is intact, and what nothing has used for long."""
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.filesize import decimal
+
+from textcap.cli.console import note, print_result, set_verbosity
+from textcap.cli.options import QuietOption
+from textcap.data.text import counted
+
+EXAMPLES = "textcap cache --check\n\ntextcap cache --prune 30"
+
+_DAY_S = 86400
+
+
+def cache(
+    check: Annotated[
+        bool, typer.Option("--check", help="Read all embeddings and compare their checksums; exit code 1 if damaged.")
+    ] = False,
+    prune: Annotated[
+        int | None,
+        typer.Option(
+            metavar="DAYS",
+            min=1,
+            help="Delete the embeddings of each encoder that no command has used for this many days.",
+            show_default=False,
+        ),
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """List what the cache folder holds: embeddings of sounds and captions, weights, and results of metrics.
+
+    Prints one line for each: its name, what it holds, its size, for embeddings the days since their last use, and what
+    is damaged. Damaged embeddings are computed again when they are needed. --prune deletes only embeddings, which
+    textcap can compute again; weights are never deleted.
+    """
+    set_verbosity(quiet, False)
+    from textcap.embedding.store import delete_store, inspect_store, store_folder
+    from textcap.weights import own_cache_folder
+
+    root, stores = own_cache_folder(), store_folder()
+    note(f"the cache folder is {root}")
+    is_damaged = False
+    for path in sorted(stores.glob("*.sqlite")):
+        status = path.stat()
+        days = int((time.time() - status.st_mtime) / _DAY_S)
+        n_vectors, problem = inspect_store(path, check=check)
+        cells = [str(path.relative_to(root)), counted(n_vectors, "vector"), decimal(status.st_size)]
+        if prune is not None and days >= prune:
+            delete_store(path)
+            problem = "deleted"
+        elif problem:
+            is_damaged = True
+        print_result(*cells, f"used {counted(days, 'day')} ago", *([problem] if problem else []))
+    for path in sorted(root.glob("*")):
+        if path != stores:
+            sizes = [os.lstat(file).st_size for file in _files(path)]
+            print_result(path.name, counted(len(sizes), "file"), decimal(sum(sizes)))
+    if is_damaged:
+        raise typer.Exit(1)
+
+
+def _files(path: Path) -> list[Path]:
+    """Return a file, or the files in a folder; links are not followed."""
+    if path.is_symlink() or not path.is_dir():
+        return [path]
+    return [file for file in path.rglob("*") if file.is_symlink() or not file.is_dir()]
