@@ -14,10 +14,13 @@ from sklearn.linear_model import Ridge
 
 from textcap.config import AdapterFacts, BridgeConfig
 from textcap.errors import CheckpointError, InputError
+from textcap.files import seal
 from textcap.gap.adapter import LinearAdapter, load_adapter, save_adapter
 from textcap.gap.bridge import Bridge
 from textcap.gap.fit import fit_adapter
 from textcap.gap.retrieval import measure_retrieval, unit_rows
+from textcap.models.backbone import Backbone
+from textcap.models.loading import sha256_of_tensors
 
 FACTS = AdapterFacts(
     "tiny", "ab" * 32, "ridge", 1e-3, 120, 240, 24, "蝉.csv", "cd" * 32, 0, 0.4, 0.6, 0.5, 0.5, 0.9, 1.0
@@ -174,36 +177,58 @@ def test_nan_is_not_written(adapter: LinearAdapter, tmp_path: Path) -> None:
 
 
 def write(path: Path, matrix: torch.Tensor, bias: torch.Tensor, **changes: object) -> Path:
-    values = {"format_version": 1, "textcap": "0", **vars(FACTS), **changes}
-    metadata = {"textcap_adapter": json.dumps({k: v for k, v in values.items() if v is not None})}
-    save_file({"matrix": matrix, "bias": bias}, path, metadata)
+    """Write an adapter file as somebody would who knows how its SHA-256 is computed."""
+    tensors = {"matrix": matrix, "bias": bias}
+    head = {"kind": "textcap adapter", "format_version": "2", "facts": json.dumps(vars(FACTS))}
+    save_file(tensors, path, seal({**head, "tensors": sha256_of_tensors(tensors), **changes}))
     return path
 
 
 def test_invalid_adapter_is_refused_with_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "h.safetensors"
     eye, zero = torch.eye(3), torch.zeros(3)
+    assert load_adapter(write(path, eye, zero)).facts == FACTS
+    path.unlink()
     with pytest.raises(CheckpointError, match=r"h\.safetensors does not exist \(run textcap fit-adapter"):
         load_adapter(path)
     path.write_bytes(b"nonsense")
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_adapter(path)
-    save_file({"matrix": eye}, path)
-    with pytest.raises(CheckpointError, match="is not a valid adapter file"):
-        load_adapter(path)
+    for metadata in (None, {"textcap": "{"}, {"sha256": "1"}):
+        save_file({"matrix": eye, "bias": zero}, path, metadata)
+        with pytest.raises(CheckpointError, match=r"h\.safetensors (lacks its SHA-256|is damaged)"):
+            load_adapter(path)
+    for facts in ("", "{", "[" * 100_000, '{"a": 1' + "0" * 40 + "}"):
+        with pytest.raises(CheckpointError, match=r"h\.safetensors is not valid JSON: "):
+            load_adapter(write(path, eye, zero, facts=facts))
     with pytest.raises(CheckpointError, match=r"its matrix has shape \[3, 3\] and its bias \[4\]"):
         load_adapter(write(path, eye, torch.zeros(4)))
-    with pytest.raises(CheckpointError, match="contains NaN or infinite values"):
+    with pytest.raises(CheckpointError, match="contains NaN or infinite values in matrix"):
         load_adapter(write(path, eye * float("inf"), zero))
-    with pytest.raises(CheckpointError, match="has format 2, but this version of textcap reads format 1"):
-        load_adapter(write(path, eye, zero, format_version=2))
-    with pytest.raises(CheckpointError, match="AdapterFacts lacks method"):
-        load_adapter(write(path, eye, zero, method=None))
-    save_file({"matrix": eye, "bias": zero}, path, {"textcap_adapter": "{"})
+    with pytest.raises(CheckpointError, match="tensor matrix of type I32, but must have float32"):
+        load_adapter(write(path, eye.int(), zero))
+    with pytest.raises(CheckpointError, match="has format 1, but this version of textcap reads format 2"):
+        load_adapter(write(path, eye, zero, format_version="1"))
+    with pytest.raises(CheckpointError, match="AdapterFacts is None, but must be an object"):
+        load_adapter(write(path, eye, zero, facts="null"))
+    with pytest.raises(CheckpointError, match="AdapterFacts.method is 1, but must be str"):
+        load_adapter(write(path, eye, zero, facts=json.dumps({**vars(FACTS), "method": 1})))
     with pytest.raises(CheckpointError, match="is not a valid adapter file"):
-        load_adapter(path)
+        load_adapter(write(path, eye, zero, kind="another"))
+    with pytest.raises(CheckpointError, match="the SHA-256 of its tensors is not the one it records"):
+        load_adapter(write(path, eye, zero, tensors="ab"))
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_adapter(tmp_path)
+
+
+def test_adapter_of_other_weights_or_another_width_does_not_fit(adapter: LinearAdapter) -> None:
+    backbone = Backbone.load("tiny")
+    with pytest.raises(CheckpointError, match=r"h was fitted on tiny with weights abababababab, not [0-9a-f]{12}"):
+        adapter.check_backbone(backbone, "h")
+    forged = replace(adapter, facts=replace(FACTS, backbone_hash=backbone.content_hash))
+    with pytest.raises(CheckpointError, match="h has width 6, but the embeddings of tiny have width 256"):
+        forged.check_backbone(backbone, "h")
+    replace(forged, matrix=torch.eye(256), bias=torch.zeros(256)).check_backbone(backbone, "h")
 
 
 # In the bridge.

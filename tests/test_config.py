@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import asdict
 
 import pytest
 
@@ -16,14 +17,13 @@ from textcap.config import (
     TextTowerConfig,
     TrainingConfig,
     from_dict,
-    to_dict,
 )
 from textcap.errors import InputError
 
 
 @pytest.mark.parametrize("config", [BackboneConfig(), TrainingConfig(epochs=3), DecodingConfig(beam_size=2)])
 def test_config_is_equal_after_json(config: object) -> None:
-    assert from_dict(type(config), json.loads(json.dumps(to_dict(config)))) == config
+    assert from_dict(type(config), json.loads(json.dumps(asdict(config)))) == config
 
 
 def test_defaults_are_the_papers() -> None:
@@ -111,11 +111,11 @@ def test_mapper_must_match_the_widths_of_clap_and_the_language_model(mapper: Map
 )
 def test_json_with_a_wrong_field_is_an_error(change: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        from_dict(TrainingConfig, {**to_dict(TrainingConfig()), **change})
+        from_dict(TrainingConfig, {**asdict(TrainingConfig()), **change})
 
 
 def test_json_without_a_field_or_an_object_is_an_error() -> None:
-    data = to_dict(TrainingConfig())
+    data = asdict(TrainingConfig())
     del data["epochs"]
     with pytest.raises(InputError, match="lacks epochs"):
         from_dict(TrainingConfig, data)

@@ -32,6 +32,25 @@ def test_force_overwrites_only_a_demo_folder(tmp_path: Path) -> None:
     other = tmp_path / "texts"
     other.mkdir()
     (other / "captions.txt").write_text("mine")
-    with pytest.raises(InputError, match="was not written by textcap"):
-        write_demo_folder(other, n_captions=5, force=True)
+    for force in (False, True):
+        with pytest.raises(InputError, match=r"texts already exists and contains captions\.txt, which textcap did not"):
+            write_demo_folder(other, n_captions=5, force=force)
     assert [path.name for path in other.iterdir()] == ["captions.txt"]
+
+
+@pytest.mark.parametrize("canary", ["thesis.doc", "sounds/mine.wav", "textcap-model/notes.txt", "better-model"])
+def test_demo_folder_with_anything_else_is_not_overwritten(tmp_path: Path, canary: str) -> None:
+    folder = tmp_path / "demo"
+    write_demo_folder(folder, n_captions=5)
+    for name in ("config.json", "mapper.safetensors", "README.md"):  # what training in the folder adds
+        (folder / "textcap-model").mkdir(exist_ok=True)
+        (folder / "textcap-model" / name).touch()
+    (folder / "textcap-model.partial").mkdir()
+    (folder / "textcap-model.partial" / "lock").touch()
+    write_demo_folder(folder, n_captions=5, force=True)
+    assert not (folder / "textcap-model").exists()
+    (folder / canary).parent.mkdir(exist_ok=True)
+    (folder / canary).write_text("years of work")
+    with pytest.raises(InputError, match=f"contains {canary}, which textcap did not write"):
+        write_demo_folder(folder, n_captions=5, force=True)
+    assert (folder / canary).exists()

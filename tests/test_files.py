@@ -2,25 +2,41 @@
 
 import errno
 import hashlib
+import json
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from textcap.errors import InputError
+from textcap.errors import FileError, InputError
 from textcap.files import (
+    FolderKind,
     atomic_folder,
     atomic_write_bytes,
     atomic_write_text,
+    atomic_write_with,
     check_folder_place,
-    follow_umask,
+    file_identity,
+    is_settled,
+    parse_json,
+    read_json,
+    seal,
     sha256_of_file,
+    sha256_remembered,
+    sweep,
+    unseal,
 )
 
+OURS = FolderKind("ours", "mark.json", r"mark\.json|old|new|more(/\w+)?", before_mark="new")
 
-def is_ours(folder: Path) -> bool:
-    return (folder / "old").exists()
+
+def write_ours(folder: Path) -> Path:
+    """Write a folder of the kind `OURS` with a file `old`."""
+    folder.mkdir(parents=True)
+    (folder / "mark.json").write_text('{"kind": "ours"}')
+    (folder / "old").write_text("old")
+    return folder
 
 
 def paths_in(folder: Path) -> list[str]:
@@ -105,36 +121,127 @@ def test_folder_created_while_the_block_runs_is_an_error(tmp_path):
 
 
 def test_force_replaces_the_whole_folder(tmp_path):
-    path = tmp_path / "model"
-    path.mkdir()
-    (path / "old").write_text("old")
-    with atomic_folder(path, force=True, is_ours=is_ours) as folder:
+    path = write_ours(tmp_path / "model")
+    with atomic_folder(path, kind=OURS, force=True) as folder:
         (folder / "new").write_text("new")
         assert (path / "old").exists()
     assert paths_in(tmp_path) == ["model", "model/new"]
 
 
 def test_force_keeps_the_old_folder_when_the_block_raises(tmp_path):
-    path = tmp_path / "model"
-    path.mkdir()
-    (path / "old").write_text("old")
-    with pytest.raises(ZeroDivisionError), atomic_folder(path, force=True, is_ours=is_ours):
+    path = write_ours(tmp_path / "model")
+    with pytest.raises(ZeroDivisionError), atomic_folder(path, kind=OURS, force=True):
         raise ZeroDivisionError
-    assert paths_in(tmp_path) == ["model", "model/old"]
+    assert paths_in(tmp_path) == ["model", "model/mark.json", "model/old"]
 
 
-def test_force_replaces_an_empty_folder_but_no_folder_of_others(tmp_path):
-    (tmp_path / "thesis.doc").write_text("years of work")
-    with (
-        pytest.raises(InputError, match=r"already exists and was not written by textcap \(choose another name\)"),
-        atomic_folder(tmp_path, force=True, is_ours=is_ours),
-    ):
-        pytest.fail("the block ran")
-    assert paths_in(tmp_path) == ["thesis.doc"]
+def test_force_replaces_an_empty_folder(tmp_path):
     (tmp_path / "empty").mkdir()
     with atomic_folder(tmp_path / "empty", force=True) as folder:
         (folder / "new").write_text("new")
-    assert paths_in(tmp_path) == ["empty", "empty/new", "thesis.doc"]
+    assert paths_in(tmp_path) == ["empty", "empty/new"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("canary", ["thesis.doc", "more/thesis.doc", ".hidden", "more/a/b", "old2"])
+def test_folder_with_anything_else_is_never_replaced_and_the_refusal_names_it(tmp_path, canary, force):
+    path = write_ours(tmp_path / "model")
+    (path / canary).parent.mkdir(parents=True, exist_ok=True)
+    (path / canary).write_text("years of work")
+    before = paths_in(tmp_path)
+    with pytest.raises(InputError, match=rf"model already exists and contains {canary}, which textcap did not write"):
+        check_folder_place(path, kind=OURS, force=force)
+    with pytest.raises(InputError), atomic_folder(path, kind=OURS, force=force):
+        pytest.fail("the block ran")
+    assert paths_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("mark", [None, "{}", "[]", '{"kind": "theirs"}', "{", "[" * 9999])
+def test_folder_without_our_mark_is_never_replaced(tmp_path, mark):
+    path = write_ours(tmp_path / "model")
+    (path / "mark.json").unlink() if mark is None else (path / "mark.json").write_text(mark)
+    with pytest.raises(InputError, match="contains .*, which textcap did not write"):
+        check_folder_place(path, kind=OURS, force=True)
+    (path / "old").unlink()
+    (path / "mark.json").unlink(missing_ok=True)
+    (path / "new").touch()
+    check_folder_place(path, kind=OURS, force=True)  # what may be there before the mark
+
+
+def test_link_in_our_folder_is_not_ours(tmp_path):
+    path = write_ours(tmp_path / "model")
+    (path / "old").unlink()
+    (path / "old").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="contains old, which textcap did not write"):
+        check_folder_place(path, kind=OURS, force=True)
+
+
+def test_folder_of_no_kind_is_never_replaced(tmp_path):
+    (tmp_path / "thesis.doc").write_text("years of work")
+    with (
+        pytest.raises(InputError, match=r"contains thesis\.doc, which textcap did not write \(choose another name\)"),
+        atomic_folder(tmp_path, force=True),
+    ):
+        pytest.fail("the block ran")
+    assert paths_in(tmp_path) == ["thesis.doc"]
+
+
+def older(path: Path) -> Path:
+    """Kill the replacement of a folder between its two renames, and return the older version's name."""
+    before = set(path.parent.iterdir())
+    os.replace(path, path.parent / f".textcap-{hashlib.sha256(path.name.encode()).hexdigest()[:12]}.old")
+    (name,) = set(path.parent.iterdir()) - before
+    return name
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_older_version_of_a_killed_replacement_is_put_back_and_that_is_said(tmp_path, caplog, force):
+    path = write_ours(tmp_path / "model")
+    older(path)
+    if force:
+        check_folder_place(path, kind=OURS, force=True)
+    else:
+        with pytest.raises(InputError, match="already exists"):
+            check_folder_place(path, kind=OURS)
+    assert paths_in(tmp_path) == ["model", "model/mark.json", "model/old"]
+    assert f"{path} was put back" in caplog.text
+
+
+def test_older_version_is_deleted_only_if_a_folder_of_ours_has_taken_its_place(tmp_path):
+    path = write_ours(tmp_path / "model")
+    old = older(path)
+    path.mkdir()
+    (path / "thesis.doc").write_text("theirs")
+    with pytest.raises(InputError):
+        check_folder_place(path, kind=OURS, force=True)
+    assert old.is_dir()
+    (path / "thesis.doc").unlink()
+    path.rmdir()
+    write_ours(path)
+    check_folder_place(path, kind=OURS, force=True)
+    assert paths_in(tmp_path) == ["model", "model/mark.json", "model/old"]
+
+
+def test_sweep_deletes_only_old_temporary_names_and_follows_no_link(tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "thesis.doc").write_text("years of work")
+    link = tmp_path / f".textcap-{'0' * 12}.tmp"
+    link.symlink_to(theirs)
+    old = f".textcap-{'3' * 12}.old"
+    for name in (f".textcap-{'1' * 12}.tmp", f".textcap-{'2' * 12}.tmp", ".textcap-mine.tmp", old):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").touch()
+    os.utime(tmp_path / f".textcap-{'1' * 12}.tmp", (0, 0))
+    os.utime(tmp_path / old, (0, 0))
+    os.utime(tmp_path / ".textcap-mine.tmp", (0, 0))
+    os.utime(link, (0, 0), follow_symlinks=False)
+    atomic_write_bytes(tmp_path / "any", b"")  # every write sweeps
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [f".textcap-{'2' * 12}.tmp", old, ".textcap-mine.tmp", "any", "theirs"]
+    assert (theirs / "thesis.doc").exists()
+    sweep(tmp_path, after_s=0)
+    assert not (tmp_path / f".textcap-{'2' * 12}.tmp").exists()
 
 
 @pytest.mark.parametrize("name", [".", "..", "../.."])
@@ -144,7 +251,7 @@ def test_current_folder_and_its_parents_are_never_replaced(tmp_path, monkeypatch
     monkeypatch.chdir(inside)
     with (
         pytest.raises(InputError, match="is the current folder or contains it"),
-        atomic_folder(Path(name), force=True, is_ours=lambda folder: True),
+        atomic_folder(Path(name), kind=OURS, force=True),
     ):
         pytest.fail("the block ran")
     assert inside.is_dir()
@@ -157,8 +264,8 @@ def test_folder_that_contains_an_input_is_not_replaced(tmp_path):
     (tmp_path / "link.txt").symlink_to(folder / "captions.txt")
     for name in (folder / "captions.txt", tmp_path / "link.txt"):
         with pytest.raises(InputError, match=f"model contains the input file {name}"):
-            check_folder_place(folder, force=True, is_ours=lambda folder: True, inputs=[name])
-    check_folder_place(folder, force=True, is_ours=lambda folder: True, inputs=[tmp_path / "other.txt"])
+            check_folder_place(folder, force=True, kind=OURS, inputs=[name])
+    check_folder_place(write_ours(tmp_path / "ours"), force=True, kind=OURS, inputs=[tmp_path / "other.txt"])
 
 
 def test_name_that_is_too_long_is_an_error_only_when_writing(tmp_path):
@@ -169,20 +276,6 @@ def test_name_that_is_too_long_is_an_error_only_when_writing(tmp_path):
     ):
         pass
     assert paths_in(tmp_path) == []
-
-
-@pytest.mark.skipif(os.name == "nt", reason="file modes are POSIX")
-@pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_follow_umask_gives_the_mode_of_new_files(tmp_path, umask):
-    path = tmp_path / "a"
-    path.touch(0o600)
-    before = os.umask(umask)
-    try:
-        follow_umask(path)
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
-    assert paths_in(tmp_path) == ["a"]
 
 
 def test_atomic_folder_never_replaces_a_file(tmp_path):
@@ -208,6 +301,18 @@ def test_other_errors_of_the_block_are_unchanged(tmp_path):
         open(tmp_path / "captions.txt")
 
 
+def test_seal_notices_every_change():
+    values = {"a": 1, "b": [1.5, None], "c": "é\udce9"}
+    sealed = json.loads(json.dumps(seal(values)))
+    assert unseal(sealed, "here") == values
+    for change in ({"a": 2}, {"b": [1.5]}, {"d": 0}, {"sha256": "0"}, {"sha256": None}):
+        with pytest.raises(FileError, match="here is damaged"):
+            unseal({**sealed, **change}, "here")
+    for other in ([], None, {}, values):
+        with pytest.raises(FileError, match="here lacks its SHA-256"):
+            unseal(other, "here")
+
+
 def test_sha256_of_file_equals_hashlib_over_several_blocks(tmp_path):
     content = os.urandom(3_000_001)
     (tmp_path / "a").write_bytes(content)
@@ -215,5 +320,117 @@ def test_sha256_of_file_equals_hashlib_over_several_blocks(tmp_path):
 
 
 def test_sha256_of_file_names_a_missing_file(tmp_path):
-    with pytest.raises(InputError, match=r"gone cannot be read: No such file"):
+    with pytest.raises(InputError, match="gone does not exist"):
         sha256_of_file(tmp_path / "gone")
+
+
+# Writing by a function of a library
+
+
+def test_atomic_write_with_gives_a_path_of_the_same_name_and_the_mode_of_new_files(tmp_path):
+    def write(path: Path) -> None:
+        assert path.name == "a.bin"
+        (path.parent / ".tmpXYZ").write_bytes(b"a library's own temporary file")
+        path.touch(0o600)
+        path.write_bytes(b"x")
+
+    before = os.umask(0o022)
+    try:
+        atomic_write_with(tmp_path / "deep" / "a.bin", write)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "deep" / "a.bin").read_bytes() == b"x"
+    assert os.name == "nt" or stat.S_IMODE((tmp_path / "deep" / "a.bin").stat().st_mode) == 0o644
+    assert paths_in(tmp_path) == ["deep", "deep/a.bin"]
+
+
+def test_failed_atomic_write_with_keeps_the_old_file_and_leaves_no_other(tmp_path):
+    (tmp_path / "a").write_text("old")
+
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(InputError, match=r"a cannot be written: No space left.*free some space"):
+        atomic_write_with(tmp_path / "a", fail)
+    assert (tmp_path / "a").read_text() == "old"
+    assert paths_in(tmp_path) == ["a"]
+
+
+# What identifies a file
+
+
+def test_file_identity_changes_with_a_replacement_of_the_same_size_and_time(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"one")
+    before = path.stat()
+    (tmp_path / "new").write_bytes(b"two")
+    os.utime(tmp_path / "new", ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.replace(tmp_path / "new", path)
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert file_identity(path.stat()) != file_identity(before)
+    assert file_identity(path.stat()) == file_identity(path.stat())
+
+
+def test_hash_is_remembered_only_for_files_that_have_settled(tmp_path, monkeypatch):
+    path, memory = tmp_path / "weights", tmp_path / "hashes.json"
+    path.write_bytes(b"one")
+    assert not is_settled(path.stat())
+    assert sha256_remembered(path, memory) == hashlib.sha256(b"one").hexdigest()
+    assert not memory.exists()
+    monkeypatch.setattr("textcap.files.SETTLED_S", -1.0)
+    assert is_settled(path.stat())
+    assert sha256_remembered(path, memory) == hashlib.sha256(b"one").hexdigest()
+    stored = json.loads(memory.read_text())
+    stored[str(path)][-1] = "remembered"
+    memory.write_text(json.dumps(stored))
+    assert sha256_remembered(path, memory) == "remembered"
+    os.utime(path, ns=(0, path.stat().st_mtime_ns))  # changes ctime alone
+    assert sha256_remembered(path, memory) == hashlib.sha256(b"one").hexdigest()
+
+
+# JSON from outside
+
+
+@pytest.mark.parametrize("value", [None, True, -(2**63), 2**64 - 1, 1.5, "a\u2028b", [{"a": [1, {}]}]])
+def test_json_within_the_limits_is_read(tmp_path, value):
+    (tmp_path / "a.json").write_text(json.dumps(value))
+    assert read_json(tmp_path / "a.json") == value
+    assert parse_json(json.dumps(value), "here") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "Expecting value"),
+        ("{", "Expecting property name"),
+        (b"\xff", "can't decode byte"),
+        ("1" + "0" * 40, "the integer 10000000000000000000 has more than 64 bits"),
+        ("1" * 9999, "has more than 64 bits"),
+        (str(2**64), "has more than 64 bits"),
+        ("1e999", "the number 1e999 is NaN or infinite"),
+        ("NaN", "the number NaN is NaN or infinite"),
+        ("[-Infinity]", "is NaN or infinite"),
+        ("[" * 51 + "]" * 51, "nested more than 50 levels deep"),
+        ("[" * 100_000, "nested more than 50 levels deep"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested more than 50 levels deep"),
+        (" " * 1_000_001, "larger than 1,000,000 bytes"),
+    ],
+)
+def test_json_beyond_the_limits_is_one_error(tmp_path, text, reason):
+    with pytest.raises(FileError, match=f"here is not valid JSON: .*{reason}"):
+        parse_json(text, "here")
+    (tmp_path / "a.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(FileError, match=r"a\.json is not valid JSON: "):
+        read_json(tmp_path / "a.json")
+
+
+def test_read_json_names_a_missing_file_and_waits_for_no_pipe(tmp_path):
+    with pytest.raises(FileError, match=r"gone does not exist"):
+        read_json(tmp_path / "gone")
+    with pytest.raises(FileError, match="cannot be read: Is a directory"):
+        read_json(tmp_path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(FileError, match="pipe cannot be read: Not a regular file"):
+            read_json(tmp_path / "pipe")

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from textcap.errors import CheckpointError
-from textcap.models.loading import Checkpoint, TensorSource, load_exact, read_checkpoint
+from textcap.errors import CheckpointError, InputError
+from textcap.models.loading import Checkpoint, TensorSource, load_exact, read_checkpoint, read_tensors, write_tensors
 
 TENSORS = {"first.weight": torch.arange(6.0).view(2, 3), "first.bias": torch.tensor([-1.0, 1.0])}
 
@@ -153,3 +153,56 @@ def test_missing_tensor_and_wrong_shape_are_errors_with_the_name_of_the_tensor()
     wrong = TENSORS | {"first.weight": torch.zeros(3, 2)}
     with pytest.raises(CheckpointError, match=r"file: tensor first.weight has shape \[3, 2\] instead of \[2, 3\]"):
         load_exact(_module(), Checkpoint("file", wrong))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensor: tensor.int(), r"tensor first\.weight has type torch.int32 instead of torch.float32"),
+        (lambda tensor: tensor * float("nan"), r"tensor first\.weight contains NaN or infinite values"),
+        (lambda tensor: tensor / 0, r"tensor first\.weight contains NaN or infinite values"),
+    ],
+)
+def test_tensor_with_values_that_cannot_be_weights_is_refused(tmp_path, change, message):
+    tensors = dict(_module().state_dict())
+    save_file({**tensors, "first.weight": change(tensors["first.weight"]).contiguous()}, tmp_path / "m.safetensors")
+    with pytest.raises(CheckpointError, match=message):
+        load_exact(_module(), read_checkpoint(tmp_path / "m.safetensors"))
+
+
+def test_file_with_fewer_numbers_than_parameters_is_refused(tmp_path):
+    save_file(TENSORS, tmp_path / "m.safetensors")
+    checkpoint = read_checkpoint(tmp_path / "m.safetensors")
+    n_values = sum(tensor.numel() for tensor in TENSORS.values())
+    checkpoint.require_values(n_values)
+    with pytest.raises(
+        CheckpointError, match=rf"has {n_values} numbers, but the configuration asks for {n_values + 1}"
+    ):
+        checkpoint.require_values(n_values + 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_pipe_is_not_waited_for(tmp_path, suffix):
+    os.mkfifo(tmp_path / f"m{suffix}")
+    with pytest.raises(CheckpointError, match="cannot be read: Not a regular file"):
+        read_checkpoint(tmp_path / f"m{suffix}")
+
+
+def test_written_tensors_are_read_with_their_metadata_and_give_the_same_bytes(tmp_path):
+    tensors = {
+        "b": torch.randn(2, 3),
+        "a": torch.randn(4).double(),
+        "scalar": torch.tensor(7.0),
+        "none": torch.empty(0, 5),
+    }
+    metadata = {"names": '["a", "\u8749"]', "kind": "x", "z": "\n\x01"}
+    for name in ("one", "two"):
+        write_tensors(tmp_path / name, tensors, metadata)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    found, kept = read_tensors(tmp_path / "one", hint="", n_values=11)
+    assert kept == metadata and found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(found[name], tensor.float())
+    with pytest.raises(InputError, match="b contains NaN or infinite values, so .*three is not written"):
+        write_tensors(tmp_path / "three", {"b": torch.tensor([float("inf")])}, {})

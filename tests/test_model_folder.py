@@ -1,7 +1,9 @@
 """Model folders: a saved model loads unchanged, and an invalid one is refused with a message that names the reason."""
 
+import hashlib
 import json
 import os
+import shlex
 import stat
 import sys
 from collections.abc import Callable
@@ -13,10 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from textcap.config import BridgeConfig, MapperConfig, TrainingConfig
+from textcap.config import AdapterFacts, BridgeConfig, MapperConfig, NoiseCalibration, TrainingConfig
 from textcap.data.captions import CaptionFile
 from textcap.errors import CheckpointError, InputError
+from textcap.files import seal, unseal
 from textcap.model_folder import ModelConfig, load_model, model_card, package_versions, save_model
+from textcap.models.backbone import Backbone
+from textcap.models.loading import sha256_of_tensors
 from textcap.models.mapper import Mapper
 
 SIZES = MapperConfig(embedding_width=6, width=8, prefix_length=2, n_layers=1, n_heads=2)
@@ -76,13 +81,10 @@ def test_folder_has_four_readable_files(folder: Path, mapper: Mapper) -> None:
         "metrics.jsonl",
     ]
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    assert config["format_version"] == 1
-    assert config["bridge"] == {
-        "noise_variance": 0.04,
-        "noise_std": pytest.approx(0.2),
-        "audio_noise_variance": 0.0,
-        "calibration": None,
-    }
+    assert (config["kind"], config["format_version"]) == ("textcap model", 2)
+    assert config["bridge"] == {"noise_variance": 0.04, "audio_noise_variance": 0.0, "calibration": None}
+    mapper_bytes = (folder / "mapper.safetensors").read_bytes()
+    assert config["mapper_sha256"] == hashlib.sha256(mapper_bytes).hexdigest()
     assert config["caption_files"][1] == {"name": "蝉.txt", "sha256": "ef" * 32, "n_captions": 1, "weight": 1.0}
     assert (config["pair_files"], config["adapter"]) == ([], None)
     assert config["packages"]["torch"] == torch.__version__
@@ -107,16 +109,29 @@ def test_existing_folder_is_overwritten_only_with_force(folder: Path, mapper: Ma
     assert load_model(folder).end_token_id == 7
 
 
-def test_folder_that_is_not_a_model_is_never_overwritten(tmp_path: Path, mapper: Mapper) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(InputError, match="already exists and was not written by textcap"):
-        save_model(tmp_path, CONFIG, mapper, force=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", '{"model_type": "gpt2"}'),
+        ("config.json", '{"format_version": 1}'),
+        ("thesis.doc", "years of work"),
+    ],
+)
+def test_folder_that_is_not_a_model_is_never_overwritten(
+    tmp_path: Path, mapper: Mapper, name: str, content: str, force: bool
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=f"already exists and contains {name}, which textcap did not write"):
+        save_model(tmp_path, CONFIG, mapper, force=force)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_folder_without_a_recorded_device_is_read(folder: Path) -> None:
-    edit(folder, lambda config: [config.pop(name) for name in ("device", "precision", "n_processes")])
-    assert load_model(folder).config == replace(CONFIG, device="unknown", precision="unknown", n_processes=1)
+def test_files_of_others_in_a_model_folder_are_never_deleted(folder: Path, mapper: Mapper) -> None:
+    (folder / "thesis.doc").write_text("years of work")
+    with pytest.raises(InputError, match=r"contains thesis\.doc, which textcap did not write"):
+        save_model(folder, CONFIG, mapper, force=True)
+    assert (folder / "thesis.doc").exists() and load_model(folder).config == CONFIG
 
 
 @pytest.mark.skipif(os.name == "nt", reason="file modes are POSIX")
@@ -144,6 +159,14 @@ def test_mapper_that_cannot_be_opened_is_not_reported_as_missing(folder: Path) -
         load_model(folder)
 
 
+def test_pipe_in_a_model_folder_is_not_waited_for(folder: Path) -> None:
+    for name in ("mapper.safetensors", "config.json"):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        with pytest.raises(CheckpointError, match=f"{name} cannot be read: Not a regular file"):
+            load_model(folder)
+
+
 def test_too_long_name_is_reported_as_missing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="nnn does not exist"):
         load_model(tmp_path / ("n" * 300))
@@ -168,7 +191,7 @@ def test_missing_file_is_named(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("damage", [lambda raw: raw[: len(raw) // 2], lambda _: b"", lambda _: b"\xff" * 99])
 def test_damaged_file_is_named(folder: Path, name: str, damage: Callable[[bytes], bytes]) -> None:
     (folder / name).write_bytes(damage((folder / name).read_bytes()))
-    with pytest.raises(CheckpointError, match=rf"{name} cannot be read.*\(copy the whole folder again"):
+    with pytest.raises(CheckpointError, match=rf"{name} .*\(copy the whole folder again"):
         load_model(folder)
 
 
@@ -186,34 +209,89 @@ Change = Callable[[dict[str, Any]], object]
 
 
 def edit(folder: Path, change: Change) -> None:
+    """Change the configuration as somebody would who knows how its SHA-256 is computed."""
     path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = unseal(json.loads(path.read_text(encoding="utf-8")), path)
     change(config)
-    path.write_text(json.dumps(config), encoding="utf-8")
+    path.write_text(json.dumps(seal(config)), encoding="utf-8")
 
 
-@pytest.mark.parametrize("number", [0, 2, "1", 1.5, [1]])
-def test_unknown_format_version_is_refused(folder: Path, number: object) -> None:
-    edit(folder, lambda config: config.update(format_version=number))
-    with pytest.raises(CheckpointError, match="has format .* but this version of textcap reads format 1"):
+def edit_mapper(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """Change the mapper in the same way."""
+    tensors = load_file(folder / "mapper.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "mapper.safetensors", seal({"tensors": sha256_of_tensors(tensors)}))
+    sha256 = hashlib.sha256((folder / "mapper.safetensors").read_bytes()).hexdigest()
+    edit(folder, lambda config: config.update(mapper_sha256=sha256))
+
+
+def test_edited_configuration_is_refused(folder: Path) -> None:
+    path = folder / "config.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"end_token_id": 319', '"end_token_id": 318'), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"config\.json is damaged: its SHA-256 is not that of its content"):
+        load_model(folder)
+
+
+def test_mapper_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    save_model(tmp_path / "other", CONFIG, Mapper(SIZES))
+    os.replace(tmp_path / "other" / "mapper.safetensors", folder / "mapper.safetensors")
+    with pytest.raises(CheckpointError, match=r"mapper\.safetensors is not the mapper that config\.json records"):
         load_model(folder)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda config: config.pop("end_token_id"), "it lacks 'end_token_id'"),
-        (lambda config: config.update(end_token_id="319"), "end_token_id is '319', but must be of type int"),
+        (lambda t: t.update(constants=t["constants"].int()), "tensor constants of type I32, but must have float32"),
+        (lambda t: t.update(constants=t["constants"].half()), "tensor constants of type F16, but must have float32"),
+        (lambda t: t["constants"].fill_(float("nan")), "contains NaN or infinite values in constants"),
+        (lambda t: t["constants"].fill_(float("inf")), "contains NaN or infinite values in constants"),
+        (lambda t: t.pop("constants"), r"has \d+ numbers, but must have \d+"),
+    ],
+)
+def test_mapper_with_other_values_is_refused(
+    folder: Path, change: Callable[[dict[str, torch.Tensor]], object], message: str
+) -> None:
+    edit_mapper(folder, change)
+    with pytest.raises(CheckpointError, match=rf"mapper\.safetensors .*{message}"):
+        load_model(folder)
+
+
+def test_parameters_are_counted_before_anything_is_built(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("textcap.model_folder.Mapper", lambda config: pytest.fail("the mapper was built"))
+    for change in ({"n_layers": 100}, {"prefix_length": 4096, "width": 65536, "hidden_ratio": 0.1}):
+        edit(folder, lambda config, change=change: config["mapper"].update(change))
+        with pytest.raises(CheckpointError, match=r"has [\d,]+ numbers, but must have [\d,]+"):
+            load_model(folder)
+    edit(folder, lambda config: config["mapper"].update(n_layers=1_000_000))
+    with pytest.raises(CheckpointError, match="n_layers is 1000000, but must be at least 1 and at most 128"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("number", [0, 1, "2", 1.5, [2]])
+def test_unknown_format_version_is_refused(folder: Path, number: object) -> None:
+    edit(folder, lambda config: config.update(format_version=number))
+    with pytest.raises(CheckpointError, match="has format .* but this version of textcap reads format 2"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: config.pop("end_token_id"), "ModelConfig lacks end_token_id"),
+        (lambda config: config.update(end_token_id="319"), "end_token_id is '319', but must be int"),
         (lambda config: config.update(end_token_id=-1), "end_token_id is -1, but must be 0 or more"),
-        (lambda config: config.update(n_processes="two"), "n_processes is 'two', but must be of type int"),
+        (lambda config: config.update(n_processes="two"), "n_processes is 'two', but must be int"),
         (lambda config: config["mapper"].update(n_layers=0), "n_layers is 0"),
         (lambda config: config["mapper"].update(n_heads=0), "n_heads is 0"),
-        (lambda config: config["mapper"].update(hidden_ratio=float("nan")), "hidden_ratio is nan"),
+        (lambda config: config["mapper"].update(hidden_ratio=1e300), "hidden_ratio is 1e\\+300"),
         (lambda config: config["mapper"].pop("width"), "lacks width"),
         (lambda config: config["bridge"].update(noise_variance=-1), "noise_variance is -1"),
         (lambda config: config["training"].update(dropout=0.1), "no field dropout"),
-        (lambda config: config.update(caption_files=3), "not iterable"),
-        (lambda config: config.update(bridge=None), "mapping"),
+        (lambda config: config.update(caption_files=3), "caption_files is 3, but must be a list"),
+        (lambda config: config.update(bridge=None), "BridgeConfig is None, but must be an object"),
+        (lambda config: config["packages"].update(torch=2), "packages.torch is 2, but must be str"),
     ],
 )
 def test_invalid_setting_is_named(folder: Path, change: Change, message: str) -> None:
@@ -223,16 +301,32 @@ def test_invalid_setting_is_named(folder: Path, change: Change, message: str) ->
 
 
 def test_tensor_of_another_shape_is_named(folder: Path) -> None:
-    edit(folder, lambda config: config["mapper"].update(prefix_length=3))
-    with pytest.raises(CheckpointError, match=r"has no tensor constants of shape \[3, 8\]"):
+    edit_mapper(folder, lambda tensors: tensors.update(constants=tensors["constants"].reshape(1, -1)))
+    with pytest.raises(CheckpointError, match=r"has no tensor constants of shape \[2, 8\]"):
         load_model(folder)
 
 
 def test_unknown_tensor_is_named(folder: Path) -> None:
-    tensors = load_file(folder / "mapper.safetensors")
-    save_file({**tensors, "layers.9.extra": torch.zeros(1)}, folder / "mapper.safetensors")
+    edit_mapper(folder, lambda tensors: tensors.update({"layers.9.extra": torch.zeros(0)}))
     with pytest.raises(CheckpointError, match=r"has a tensor layers\.9\.extra, which a mapper does not have"):
         load_model(folder)
+
+
+def test_backbone_of_other_weights_or_sizes_does_not_fit(folder: Path) -> None:
+    backbone = Backbone.load("tiny")
+    with pytest.raises(CheckpointError, match="was trained on tiny with weights abababababab, but those on disk are"):
+        load_model(folder).check_backbone(backbone)
+    edit(folder, lambda config: config.update(backbone_hash=backbone.content_hash))
+    with pytest.raises(CheckpointError, match=r"config\.json does not fit the sizes of tiny"):
+        load_model(folder).check_backbone(backbone)
+    config = replace(CONFIG, backbone_hash=backbone.content_hash, mapper=backbone.config.mapper)
+    for end_token_id, fits in ((999, True), (1000, False), (2**63, False)):
+        save_model(folder, replace(config, end_token_id=end_token_id), Mapper(config.mapper), force=True)
+        if fits:
+            load_model(folder).check_backbone(backbone)
+        else:
+            with pytest.raises(CheckpointError, match=r"config\.json does not fit the sizes of tiny"):
+                load_model(folder).check_backbone(backbone)
 
 
 def test_card_has_the_facts_and_escapes_captions(folder: Path) -> None:
@@ -245,7 +339,7 @@ def test_card_has_the_facts_and_escapes_captions(folder: Path) -> None:
 
 def test_card_escapes_names_and_the_command() -> None:
     values = {
-        "bridge": {"noise_variance": 0.0, "noise_std": 0.0, "audio_noise_variance": 0.0, "calibration": None},
+        "bridge": {"noise_variance": 0.0, "audio_noise_variance": 0.0, "calibration": None},
         "mapper": {"n_layers": 1, "prefix_length": 2},
         "training": {"epochs": 1, "batch_size": 1, "learning_rate": 1e-4, "warmup_steps": 0, "seed": 0},
         "caption_files": [{"name": "<script>.txt\n# not a heading", "sha256": "0", "n_captions": 1, "weight": 1.0}],
@@ -266,3 +360,27 @@ def test_card_escapes_names_and_the_command() -> None:
     assert sum(line.startswith("````") for line in lines) == 2
     assert not any("<script>" in line for line in lines)
     assert any(r"| backbone | \|x\|, content hash `?` |" == line for line in lines)
+
+
+def test_card_shows_no_absolute_path(tmp_path: Path, mapper: Mapper) -> None:
+    place = tmp_path / "private place"
+    adapter = AdapterFacts(
+        "tiny", "ab" * 32, "ridge", 1e-3, 9, 9, 9, f"{place}/h.csv", "cd" * 32, 0, 0.4, 0.6, 0.5, 0.5, 0.9, 1.0
+    )
+    config = replace(
+        CONFIG,
+        backbone_name=str(place / "backbone"),
+        bridge=BridgeConfig(calibration=NoiseCalibration(f"{place}/noise.csv", "ab" * 32, 9, 0, "mean")),
+        caption_files=(CaptionFile(f"{place}/a.txt", "cd" * 32, 3), CaptionFile("sub/b.txt", "cd" * 32, 3)),
+        pair_files=(CaptionFile(r"C:\secret\pairs.csv", "cd" * 32, 3),),
+        adapter=adapter,
+        command=shlex.join(
+            ["/opt/bin/textcap", "train", f"{place}/a.txt:0.5", "sub/b.txt", f"--adapter={place}/h", "-q"]
+        ),
+    )
+    save_model(place / "model", config, mapper, METRICS)
+    card = (place / "model" / "README.md").read_text(encoding="utf-8")
+    for secret in (str(tmp_path), "private", "secret", "/opt"):
+        assert secret not in card
+    for kept in ("backbone", "noise", "sub/b", "pairs", "h.csv", "textcap train a.txt:0.5 sub/b.txt --adapter=h -q"):
+        assert kept in card, kept

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from textcap import verify
 from textcap.cli.app import app
-from textcap.errors import DependencyError
+from textcap.errors import CheckpointError, DependencyError
 
 
 @pytest.fixture
@@ -80,3 +80,20 @@ def assert_verify_finds(full: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, 
         damaged.get_parameter(tensor).flatten()[0::7] += 0.5
     monkeypatch.setattr(full.backbone, part, lambda *arguments: damaged)
     assert not all(comparison.agrees for comparison in verify.compare_with_msclap(full.backbone))
+
+
+class _RunsCode:
+    def __reduce__(self) -> tuple[object, ...]:
+        return print, ("code ran",)
+
+
+def test_weight_file_with_code_is_refused_without_advice_to_run_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"model": _RunsCode()}, tmp_path / "weights.pth")
+    kind = SimpleNamespace(audio_encoder=SimpleNamespace(role="clap"), mapper=None)
+    backbone = SimpleNamespace(kind=kind, weight_paths={"clap": tmp_path / "weights.pth"})
+    with pytest.raises(CheckpointError, match=r"weights\.pth is not a weight file, or contains more than") as caught:
+        list(verify.compare_with_msclap(backbone))  # type: ignore[arg-type]
+    assert "weights_only" not in str(caught.value) and "\n" not in str(caught.value)
+    assert capsys.readouterr().out == ""

@@ -4,6 +4,7 @@ Its encoders and its GPT-2 are untrained, but all parts have the real classes an
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -19,7 +20,6 @@ from textcap.config import (
     LanguageModelConfig,
     MapperConfig,
     TextTowerConfig,
-    to_dict,
 )
 from textcap.models.clap import AudioEncoder, TextEncoder
 from textcap.models.language_model import LanguageModel
@@ -103,5 +103,5 @@ def write_tiny_backbone(folder: Path, *, seed: int = 0, noise_variance: float = 
     for name, module in parts.items():
         tensors = {key: tensor.contiguous() for key, tensor in module.state_dict().items()}
         save_file(tensors, folder / f"{name}.safetensors")
-    (folder / "config.json").write_text(json.dumps(to_dict(config)), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(asdict(config)), encoding="utf-8")
     return folder

@@ -5,6 +5,7 @@ torch, so that the command line can read the defaults quickly.
 """
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -16,7 +17,12 @@ from textcap.errors import InputError, SettingError
 CAPTION_BATCH_SIZE = 8  # default number of clips captioned at once
 
 MAX_SEED = 2**63 - 1
-TOO_MANY = 2**31
+TOO_MANY = 2**31  # more than torch can count
+MAX_LAYERS = 128
+MAX_WIDTH = 2**16
+MAX_POSITIONS = 4096
+MAX_VOCABULARY = 2**20
+MAX_WINDOW_SAMPLES = 2**24
 
 _Config = TypeVar("_Config")
 
@@ -27,29 +33,16 @@ def require(condition: bool, name: str, value: object, rule: str) -> None:
         raise SettingError(name, value, rule)
 
 
-def require_counts(config: object, *names: str) -> None:
-    """Require fields to be counts that torch can handle; each item of a tuple is checked."""
+def require_counts(config: object, *names: str, most: int = TOO_MANY - 1) -> None:
+    """Require fields to be counts from 1 to `most`; each item of a tuple is checked."""
     for name in names:
         value = getattr(config, name)
         for count in value if isinstance(value, tuple) else (value,):
-            require(1 <= count < TOO_MANY, name, value, f"at least 1 and below {TOO_MANY:,}")
+            require(1 <= count <= most, name, value, f"at least 1 and at most {most:,}")
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """Return a configuration as values that JSON can represent; tuples become lists."""
-    return {
-        f.name: to_dict(value) if dataclasses.is_dataclass(value) else _plain(value)
-        for f in dataclasses.fields(config)
-        for value in [getattr(config, f.name)]
-    }
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def from_dict(cls: type[_Config], data: Mapping[str, Any]) -> _Config:
-    """Rebuild a configuration from the output of `to_dict`.
+def from_dict(cls: type[_Config], data: Any) -> _Config:
+    """Rebuild a configuration from plain values such as JSON gives.
 
     Raises:
         InputError: A field is missing, unknown, of the wrong type or out of range.
@@ -68,6 +61,11 @@ def from_dict(cls: type[_Config], data: Mapping[str, Any]) -> _Config:
 def _typed(hint: Any, name: str, value: Any) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value)
+    if hint is Any:
+        return value
+    if typing.get_origin(hint) in (Mapping, dict):
+        require(isinstance(value, dict), name, value, "an object")
+        return {key: _typed(typing.get_args(hint)[1], f"{name}.{key}", inner) for key, inner in value.items()}
     if typing.get_origin(hint) is tuple:
         require(isinstance(value, list | tuple), name, value, "a list")
         return tuple(_typed(typing.get_args(hint)[0], name, item) for item in value)
@@ -83,7 +81,7 @@ def _typed(hint: Any, name: str, value: Any) -> Any:
     return float(value) if hint is float else value
 
 
-def _require_heads(config: "TextTowerConfig | LanguageModelConfig | MapperConfig") -> None:
+def _require_heads(config: "LanguageModelConfig | MapperConfig") -> None:
     require(config.width % config.n_heads == 0, "n_heads", config.n_heads, f"a divisor of width {config.width}")
 
 
@@ -103,12 +101,21 @@ class AudioConfig:
     mel_max_hz: float = 14000.0
 
     def __post_init__(self) -> None:
-        require_counts(self, "sample_rate_hz", "n_fft", "stft_hop_samples", "n_mels", "mel_rate_hz")
-        require(0 < self.window_s < float("inf"), "window_s", self.window_s, "above 0")
+        require_counts(self, "sample_rate_hz", "mel_rate_hz", most=1_000_000)
+        require_counts(self, "n_fft", most=16_384)
+        require_counts(self, "stft_hop_samples")
+        require_counts(self, "n_mels", most=1024)
+        require(0 < self.window_s <= 600, "window_s", self.window_s, "above 0 and at most 600")
         require(0 < self.hop_s <= self.window_s, "hop_s", self.hop_s, "above 0 and at most window_s")
-        require(self.hop_samples >= 1, "hop_s", self.hop_s, "at least one sample")
+        long_enough = self.hop_s >= self.window_s / 100 and self.hop_samples >= 1
+        require(long_enough, "hop_s", self.hop_s, "at least a hundredth of window_s, and one sample")
+        least = max(self.n_fft // 2, self.stft_hop_samples) + 1
+        in_range = least <= self.window_samples <= MAX_WINDOW_SAMPLES
+        require(in_range, "window_s", self.window_s, f"{least:,} to {MAX_WINDOW_SAMPLES:,} samples")
         require(0 <= self.mel_min_hz < float("inf"), "mel_min_hz", self.mel_min_hz, "0 or more")
-        require(self.mel_min_hz < self.mel_max_hz < float("inf"), "mel_max_hz", self.mel_max_hz, "above mel_min_hz")
+        most = self.mel_rate_hz / 2
+        in_range = self.mel_min_hz < self.mel_max_hz <= most
+        require(in_range, "mel_max_hz", self.mel_max_hz, f"above mel_min_hz and at most {most:g}, half of mel_rate_hz")
 
     @property
     def window_samples(self) -> int:
@@ -119,6 +126,11 @@ class AudioConfig:
     def hop_samples(self) -> int:
         """Distance between the starts of two windows in samples."""
         return round(self.hop_s * self.sample_rate_hz)
+
+    @property
+    def window_frames(self) -> int:
+        """Number of frames in the spectrogram of a window."""
+        return self.window_samples // self.stft_hop_samples + 1
 
 
 @dataclass(frozen=True)
@@ -133,7 +145,10 @@ class AudioTowerConfig:
     attention_window: int = 8
 
     def __post_init__(self) -> None:
-        require_counts(self, "spec_size", "patch_size", "patch_width", "depths", "n_heads", "attention_window")
+        require_counts(self, "spec_size", "patch_size", most=4096)
+        require_counts(self, "patch_width", "n_heads", most=MAX_WIDTH)
+        require_counts(self, "depths", most=32)
+        require_counts(self, "attention_window", most=16)
         require(1 <= len(self.depths) <= 8, "depths", self.depths, "a list of 1 to 8 counts")
         require(len(self.depths) == len(self.n_heads), "n_heads", self.n_heads, "as many as depths")
         widths = [self.patch_width * 2**stage for stage in range(len(self.depths))]
@@ -147,21 +162,46 @@ class AudioTowerConfig:
         """Width of the pooled output: each stage after the first doubles the channels."""
         return int(self.patch_width * 2 ** (len(self.depths) - 1))
 
+    @property
+    def least_parameters(self) -> int:
+        """Number of parameters in the weights of the transformer's blocks, which is less than that of all."""
+        return sum(12 * n * (self.patch_width * 2**stage) ** 2 for stage, n in enumerate(self.depths))
+
 
 @dataclass(frozen=True)
-class TextTowerConfig:
-    """Sizes of the GPT-2 text tower."""
+class LanguageModelConfig:
+    """Sizes of a GPT-2: the frozen one that generates the caption."""
 
     n_layers: int = 12
     width: int = 768
     n_heads: int = 12
     n_positions: int = 1024
     vocab_size: int = 50257
+
+    def __post_init__(self) -> None:
+        require_counts(self, "n_layers", most=MAX_LAYERS)
+        require_counts(self, "width", "n_heads", most=MAX_WIDTH)
+        require_counts(self, "n_positions", most=MAX_POSITIONS)
+        require_counts(self, "vocab_size", most=MAX_VOCABULARY)
+        _require_heads(self)
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters of the GPT-2, without any layers around it."""
+        width = self.width
+        embeddings = (self.vocab_size + self.n_positions) * width
+        return embeddings + self.n_layers * (12 * width**2 + 13 * width) + 2 * width
+
+
+@dataclass(frozen=True)
+class TextTowerConfig(LanguageModelConfig):
+    """Sizes of the GPT-2 in the text tower."""
+
     max_tokens: int = 77  # longer captions are cut but keep the end token
 
     def __post_init__(self) -> None:
-        require_counts(self, "n_layers", "width", "n_heads", "n_positions", "vocab_size", "max_tokens")
-        _require_heads(self)
+        super().__post_init__()
+        require_counts(self, "max_tokens")
         fits = self.max_tokens <= self.n_positions
         require(fits, "max_tokens", self.max_tokens, f"at most n_positions {self.n_positions}")
 
@@ -176,22 +216,16 @@ class ClapConfig:
     embedding_width: int = 1024  # dimensions of the shared space
 
     def __post_init__(self) -> None:
-        require_counts(self, "embedding_width")
-
-
-@dataclass(frozen=True)
-class LanguageModelConfig:
-    """Sizes of the frozen GPT-2 that generates the caption."""
-
-    n_layers: int = 12
-    width: int = 768
-    n_heads: int = 12
-    n_positions: int = 1024
-    vocab_size: int = 50257
-
-    def __post_init__(self) -> None:
-        require_counts(self, "n_layers", "width", "n_heads", "n_positions", "vocab_size")
-        _require_heads(self)
+        require_counts(self, "embedding_width", most=MAX_WIDTH)
+        tower, n_mels, n_frames = self.audio_tower, self.audio.n_mels, self.audio.window_frames
+        require(tower.spec_size % n_mels == 0, "n_mels", n_mels, f"a divisor of spec_size {tower.spec_size}")
+        most = tower.spec_size**2 // n_mels
+        require(n_frames <= most, "window_s", self.audio.window_s, f"at most {most:,} frames long, not {n_frames:,}")
+        # The last stage's map is cut into attention windows, and into as many parts as the time axis was folded into.
+        parts = math.lcm(tower.attention_window, tower.spec_size // n_mels)
+        multiple = tower.patch_size * 2 ** (len(tower.depths) - 1) * parts
+        rule = f"a multiple of {multiple:,} for these patch_size, depths, attention_window and n_mels"
+        require(tower.spec_size % multiple == 0, "spec_size", tower.spec_size, rule)
 
 
 @dataclass(frozen=True)
@@ -206,10 +240,24 @@ class MapperConfig:
     hidden_ratio: float = 2.0  # width of the hidden layers, as a multiple of `width`
 
     def __post_init__(self) -> None:
-        require_counts(self, "embedding_width", "width", "prefix_length", "n_layers", "n_heads")
+        require_counts(self, "embedding_width", "width", most=MAX_WIDTH)
+        require_counts(self, "prefix_length", most=MAX_POSITIONS)
+        require_counts(self, "n_layers", "n_heads", most=MAX_LAYERS)
         _require_heads(self)
-        in_range = 1 <= self.width * self.hidden_ratio < TOO_MANY
-        require(in_range, "hidden_ratio", self.hidden_ratio, "above 0, with a hidden width of at least 1")
+        in_range = 1 <= self.width * self.hidden_ratio <= MAX_WIDTH
+        require(in_range, "hidden_ratio", self.hidden_ratio, f"such that the hidden width is 1 to {MAX_WIDTH:,}")
+
+    @property
+    def hidden_width(self) -> int:
+        """Width of the hidden layers."""
+        return int(self.width * self.hidden_ratio)
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters."""
+        width, hidden = self.width, self.hidden_width
+        spread = (self.embedding_width + 2) * self.prefix_length * width  # with its bias and the constants
+        return spread + self.n_layers * (4 * width**2 + 2 * width * hidden + 6 * width + hidden)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ exception that escapes is a bug in textcap and keeps its traceback.
 
 from pathlib import Path
 
+_MAX_SHOWN = 200  # characters of a value in a message
+
 
 class TextcapError(Exception):
     """Base class of the errors that textcap raises for its users.
@@ -50,7 +52,9 @@ class SettingError(InputError):
     """
 
     def __init__(self, field: str, value: object, rule: str, *, hint: str | None = None) -> None:
-        super().__init__(f"{field} is {value!r}, but must be {rule}", hint=hint)
+        shown = repr(value)
+        shown = shown if len(shown) <= _MAX_SHOWN else shown[:_MAX_SHOWN] + "..."
+        super().__init__(f"{field} is {shown}, but must be {rule}", hint=hint)
         self.field, self.value, self.rule = field, value, rule
 
 

@@ -28,6 +28,7 @@ from textcap.captioner import Captioner
 from textcap.config import DecodingConfig
 from textcap.errors import DependencyError
 from textcap.models.backbone import Backbone
+from textcap.models.loading import read_checkpoint
 
 EMBEDDING_TOLERANCE = 1e-5  # per coordinate of unit-length embeddings; another order of float32 sums causes 1e-6
 CAPTION_TOKENS = 20  # few, because msclap decodes without a cache and takes a second per token and clip
@@ -72,6 +73,7 @@ def compare_with_msclap(backbone: Backbone) -> Iterator[MsclapComparison]:
 
     Raises:
         DependencyError: msclap is not installed, or cannot be imported.
+        CheckpointError: A weight file is missing, or contains more than tensors.
     """
     sounds = {"3 s of sound": _make_sound(3, seed=0), "7 s of sound": _make_sound(7, seed=1)}
     with tempfile.TemporaryDirectory() as folder, _reference(backbone) as reference:
@@ -148,8 +150,11 @@ def _reference(backbone: Backbone) -> Iterator[Any]:
 
     msclap loads "gpt2" from the hub in three places: twice as a model that it then fills from the checkpoint, and once
     as the tokenizer. They get an empty model of the same shape, and the backbone's tokenizer. Sound files are read with
-    soundfile instead of torchaudio. msclap reads the checkpoint with torch.load, which loads only tensors by default.
+    soundfile instead of torchaudio. msclap reads the checkpoint with torch.load, after it was found to hold only
+    tensors.
     """
+    # Refuses a file with more than tensors; msclap would run its code, or show how to switch torch's check off.
+    read_checkpoint(backbone.weight_paths[backbone.kind.audio_encoder.role])
     module = import_msclap()
     clap_module = sys.modules["msclap.models.clap"]
     mapper_module = sys.modules["msclap.models.mapper"]

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save
 
-from textcap.config import BackboneConfig, to_dict
+from textcap.config import BackboneConfig
 from textcap.files import atomic_write_bytes, atomic_write_text
 from tiny.log import Log
 
@@ -91,7 +92,7 @@ def export_backbone(
         parts.append(f"| {name.replace('_', ' ')} | `{name}.safetensors` | {n_parameters:,} |")
     for name in ("vocab.json", "merges.txt"):
         shutil.copyfile(work / name, folder / name)
-    atomic_write_text(folder / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
+    atomic_write_text(folder / "config.json", json.dumps(asdict(config), indent=2) + "\n")
     card = _CARD.format(
         n_kinds=n_kinds,
         parts="\n".join(parts),

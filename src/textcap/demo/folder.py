@@ -7,7 +7,6 @@ sounds contain a pair of events that occurs in no training caption. Models are l
 import csv
 import io
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from textcap.demo.grammar import word_scene
 from textcap.demo.render import render_scene
 from textcap.demo.scenes import Scene, sample_scene
 from textcap.errors import InputError
-from textcap.files import atomic_folder, atomic_write_text
+from textcap.files import DEMO_FOLDER, atomic_folder
 
 RATE_HZ = 16000
 N_REFERENCES = 5
@@ -82,14 +81,14 @@ def write_sounds(clips: Sequence[Clip], folder: Path, *, n_processes: int = 1) -
 def write_demo_folder(folder: Path, *, n_captions: int, seed: int = 0, force: bool = False) -> list[Clip]:
     """Write the data that the demo trains on and captions.
 
-    The folder holds `captions.txt`; `sounds/` with the held-out clips, and `references.json` with their captions;
-    `pairs/` with further clips, and `pairs.csv` with one caption for each.
+    The folder holds `demo.json`, which marks it as the demo's; `captions.txt`; `sounds/` with the held-out clips, and
+    `references.json` with their captions; `pairs/` with further clips, and `pairs.csv` with one caption for each.
 
     Args:
         folder: The folder to write.
         n_captions: Number of training captions.
         seed: Seed of all captions and sounds.
-        force: Replace an existing folder if it is empty or was written by the demo.
+        force: Replace an existing folder if it is empty or has nothing in it but what the demo wrote.
 
     Returns:
         The held-out clips, in the order of their files.
@@ -98,26 +97,23 @@ def write_demo_folder(folder: Path, *, n_captions: int, seed: int = 0, force: bo
         InputError: The folder exists and may not be replaced, or cannot be written.
     """
     held_out, pairs = held_out_clips(N_SEEN, N_UNSEEN, seed), training_pairs(N_PAIRS, seed)
-    with atomic_folder(folder, force=force, is_ours=_is_demo_folder) as new:
-        atomic_write_text(new / "captions.txt", "\n".join(training_captions(n_captions, seed)) + "\n")
+    with atomic_folder(folder, kind=DEMO_FOLDER, force=force) as new:
+        _write(new / DEMO_FOLDER.mark_file, json.dumps({"kind": DEMO_FOLDER.mark, "seed": seed}) + "\n")
+        _write(new / "captions.txt", "\n".join(training_captions(n_captions, seed)) + "\n")
         names = write_sounds(held_out, new / "sounds")
         references = {name: clip.captions for name, clip in zip(names, held_out, strict=True)}
-        atomic_write_text(new / "references.json", json.dumps(references, indent=1) + "\n")
+        _write(new / "references.json", json.dumps(references, indent=1) + "\n")
         names = write_sounds(pairs, new / "pairs")
         rows = io.StringIO()
         writer = csv.writer(rows, lineterminator="\n")
         writer.writerow(["file_name", "caption"])
         writer.writerows((f"pairs/{name}", clip.captions[0]) for name, clip in zip(names, pairs, strict=True))
-        atomic_write_text(new / "pairs.csv", rows.getvalue())
+        _write(new / "pairs.csv", rows.getvalue())
     return held_out
 
 
-def _is_demo_folder(folder: Path) -> bool:
-    return (
-        os.path.isfile(folder / "captions.txt")
-        and os.path.isfile(folder / "references.json")
-        and os.path.isdir(folder / "sounds")
-    )
+def _write(path: Path, text: str) -> None:
+    path.write_bytes(text.encode())
 
 
 def _draw_clip(seed: Sequence[int], n_captions: int, *, unseen: bool) -> Clip:

@@ -4,23 +4,22 @@ An adapter records the backbone that it was fitted on. Fitting one is left to `g
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from textcap.config import AdapterFacts, from_dict, to_dict
+from textcap.config import AdapterFacts, from_dict
 from textcap.errors import CheckpointError, InputError
-from textcap.files import atomic_write_bytes
+from textcap.files import parse_json
+from textcap.models.backbone import Backbone
+from textcap.models.loading import read_tensors, write_tensors
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = "2"
 
-_METADATA_KEY = "textcap_adapter"
+_KIND = "textcap adapter"
 _REFIT_HINT = "run textcap fit-adapter to make an adapter"
 
 
@@ -37,6 +36,25 @@ class LinearAdapter:
         matrix, bias = self.matrix.to(embeddings), self.bias.to(embeddings)
         return torch.nn.functional.linear(embeddings, matrix, bias)
 
+    def check_backbone(self, backbone: Backbone, name: str) -> None:
+        """Check that the adapter was fitted on a backbone.
+
+        Args:
+            name: The adapter's file or what to call it, for the error message.
+
+        Raises:
+            CheckpointError: The backbone has other weights or another width.
+        """
+        width, expected = len(self.bias), backbone.config.clap.embedding_width
+        if self.facts.backbone_hash != backbone.content_hash:
+            theirs, ours = self.facts.backbone_hash[:12], backbone.content_hash[:12]
+            problem = f"was fitted on {self.facts.backbone_name} with weights {theirs}, not {ours}"
+        elif width != expected:
+            problem = f"has width {width}, but the embeddings of {backbone.name} have width {expected}"
+        else:
+            return
+        raise CheckpointError(f"{name} {problem}", hint="fit it again on this backbone, or train on that --backbone")
+
 
 def save_adapter(path: Path, adapter: LinearAdapter) -> None:
     """Write an adapter to a safetensors file, overwriting any existing file.
@@ -46,50 +64,29 @@ def save_adapter(path: Path, adapter: LinearAdapter) -> None:
     """
     if not (adapter.matrix.isfinite().all() and adapter.bias.isfinite().all()):
         raise InputError("the adapter contains NaN or infinite values", hint="use a --strength above 0")
-    facts = {"format_version": FORMAT_VERSION, "textcap": version("textcap"), **to_dict(adapter.facts)}
-    tensors = {name: getattr(adapter, name).float().cpu().contiguous() for name in ("matrix", "bias")}
-    atomic_write_bytes(path, save(tensors, {_METADATA_KEY: json.dumps(facts)}))
+    metadata = {"kind": _KIND, "format_version": FORMAT_VERSION, "textcap": version("textcap")}
+    tensors = {"matrix": adapter.matrix, "bias": adapter.bias}
+    write_tensors(path, tensors, {**metadata, "facts": json.dumps(asdict(adapter.facts))})
 
 
 def load_adapter(path: Path) -> LinearAdapter:
     """Read an adapter that `save_adapter` wrote.
 
     Raises:
-        CheckpointError: The file does not exist, cannot be read, is not a valid adapter file, or has a format version
-            that this version of textcap does not know.
+        CheckpointError: The file does not exist, cannot be read, is damaged or not an adapter file, or has a format
+            version that this version of textcap does not know.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata, names = file.metadata() or {}, set(file.keys())
-            if _METADATA_KEY not in metadata or names != {"matrix", "bias"}:
-                raise CheckpointError(f"{path} is not a valid adapter file", hint=_REFIT_HINT)
-            matrix, bias = file.get_tensor("matrix").float(), file.get_tensor("bias").float()
-        facts = _read_facts(path, metadata[_METADATA_KEY])
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist", hint=_REFIT_HINT) from error
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} cannot be read: {error}", hint=_REFIT_HINT) from error
+    tensors, metadata = read_tensors(path, hint=_REFIT_HINT)
+    if metadata.get("kind") != _KIND or tensors.keys() != {"matrix", "bias"}:
+        raise CheckpointError(f"{path} is not a valid adapter file", hint=_REFIT_HINT)
+    if (found := metadata.get("format_version", "unknown")) != FORMAT_VERSION:
+        message = f"{path} has format {found:.20}, but this version of textcap reads format {FORMAT_VERSION}"
+        raise CheckpointError(message, hint="use the version of textcap that wrote it, or fit the adapter again")
+    matrix, bias = tensors["matrix"], tensors["bias"]
     if bias.ndim != 1 or matrix.shape != (len(bias), len(bias)):
         shapes = f"its matrix has shape {list(matrix.shape)} and its bias {list(bias.shape)}"
         raise CheckpointError(f"{path} is not a valid adapter file: {shapes}", hint=_REFIT_HINT)
-    if not (matrix.isfinite().all() and bias.isfinite().all()):
-        raise CheckpointError(f"{path} contains NaN or infinite values", hint=_REFIT_HINT)
-    return LinearAdapter(matrix, bias, facts)
-
-
-def _read_facts(path: Path, text: str) -> AdapterFacts:
     try:
-        values: Any = json.loads(text)
-        found = values.pop("format_version")
-        values.pop("textcap")  # the version of textcap that wrote it, recorded for people
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path} is not a valid adapter file", hint=_REFIT_HINT) from error
-    if found != FORMAT_VERSION:
-        message = f"{path} has format {found!r}, but this version of textcap reads format {FORMAT_VERSION}"
-        raise CheckpointError(message, hint="use the version of textcap that wrote it, or fit the adapter again")
-    try:
-        return from_dict(AdapterFacts, values)
+        return LinearAdapter(matrix, bias, from_dict(AdapterFacts, parse_json(metadata.get("facts", ""), path)))
     except InputError as error:
         raise CheckpointError(f"{path} is not a valid adapter file: {error}", hint=_REFIT_HINT) from error

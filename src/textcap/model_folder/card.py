@@ -1,9 +1,11 @@
 """Write the README of a model folder, a Markdown page, from what the folder records.
 
-Text that comes from users or models (names, captions, the command line) is escaped.
+Text that comes from users or models (names, captions, the command line) is escaped. Of an absolute path only the last
+part is shown, because the folders above it tell about the author's machine.
 """
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,7 +54,7 @@ Trained on {trained}, with {held_out} held out.{no_audio}
 
 | | |
 |---|---|
-| backbone | {_text(config["backbone_name"])}, content hash {_code(config["backbone_hash"])} |
+| backbone | {_text(_place(config["backbone_name"]))}, content hash {_code(config["backbone_hash"])} |
 | noise variance on text embeddings | {_noise(bridge)} |
 {_audio_noise(bridge)}{_adapter(config["adapter"])}| mapper | {_mapper(mapper)} |
 | epochs, batch size | {training["epochs"]}, {training["batch_size"]} |
@@ -62,7 +64,7 @@ Trained on {trained}, with {held_out} held out.{no_audio}
 | device | {_text(config["device"])}, {_text(config["precision"])}, number of processes: {config["n_processes"]} |
 | packages | {packages} |
 
-{_fence(config["command"])}
+{_fence(_command(config["command"]))}
 {_results(metrics)}
 The licences of the backbone's weights and of the training captions apply to what is made with them.
 """
@@ -71,13 +73,13 @@ The licences of the backbone's weights and of the training captions apply to wha
 def _file(file: Mapping[str, Any], kind: str = "") -> str:
     weight = f", weight {file['weight']:g}" if file["weight"] != 1 else ""
     captions = f"{counted(file['n_captions'], 'caption')}{kind}"
-    return f"- {_text(file['name'])}: {captions}{weight}, SHA-256 {_code(file['sha256'])}"
+    return f"- {_text(_place(file['name']))}: {captions}{weight}, SHA-256 {_code(file['sha256'])}"
 
 
 def _noise(bridge: Mapping[str, Any]) -> str:
-    text = f"{bridge['noise_variance']:.6g} (standard deviation {bridge['noise_std']:.6g})"
+    text = f"{bridge['noise_variance']:.6g} (standard deviation {bridge['noise_variance'] ** 0.5:.6g})"
     if calibration := bridge["calibration"]:
-        text += f", measured on {counted(calibration['n_pairs'], 'pair')} of {_text(calibration['pairs_name'])}"
+        text += f", measured on {counted(calibration['n_pairs'], 'pair')} of {_text(_place(calibration['pairs_name']))}"
         text += f" (seed {calibration['seed']}, {_text(calibration['rule'])})"
     return text
 
@@ -96,7 +98,7 @@ def _adapter(facts: Mapping[str, Any] | None) -> str:
         return ""
     return (
         f"| linear adapter on text embeddings | {_text(facts['method'])}, strength {facts['strength']:g}, "
-        f"fitted on {counted(facts['n_pairs'], 'pair')} of {_text(facts['pairs_name'])} |\n"
+        f"fitted on {counted(facts['n_pairs'], 'pair')} of {_text(_place(facts['pairs_name']))} |\n"
     )
 
 
@@ -113,6 +115,22 @@ def _results(metrics: Sequence[Mapping[str, Any]]) -> str:
         )
         lines += [f"| {_text(one['reference'])} | {_text(one['caption'])} |" for one in last["samples"]]
     return "\n".join(lines) + "\n"
+
+
+def _place(path: str) -> str:
+    """Return a path as it was given, or only its last part if it is absolute or starts at a home folder."""
+    is_absolute = path.startswith(("/", "~", "\\\\")) or re.match(r"[A-Za-z]:[\\/]", path)
+    return re.split(r"[\\/]", path.rstrip("/\\"))[-1] if is_absolute else path
+
+
+def _command(command: str) -> str:
+    """Return a command line with `_place` of each word, and of what follows the = of an option."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # an open quote: not a command line
+        words = command.split()
+    parts = [word.partition("=") if word.startswith("-") else ("", "", word) for word in words]
+    return shlex.join(name + equals + _place(value) if equals or not name else name for name, equals, value in parts)
 
 
 def _text(text: str) -> str:

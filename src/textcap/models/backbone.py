@@ -4,18 +4,20 @@ A `BackboneKind` describes where the parts of a set of weights are stored. Two b
 the same weights.
 """
 
-import json
 import logging
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from textcap.config import BackboneConfig, from_dict
 from textcap.errors import CheckpointError, InputError
+from textcap.files import read_json
 from textcap.models.clap import AudioEncoder, TextEncoder, load_audio_encoder, load_text_encoder
 from textcap.models.language_model import LanguageModel, load_language_model
 from textcap.models.loading import Checkpoint, TensorSource, load_exact, read_checkpoint
@@ -26,6 +28,7 @@ from textcap.weights import WEIGHT_SETS, DownloadProgress, WeightSet, embedded_f
 EMBEDDED = "tiny"
 CLAPCAP = "clapcap"
 
+_Module = TypeVar("_Module", bound=nn.Module)
 _logger = logging.getLogger("textcap")
 
 
@@ -90,6 +93,24 @@ def check_trainable(name: str) -> None:
         raise InputError(f"{name} has no text encoder, so no model can be trained on it", hint="use msclap-2023")
 
 
+def read_backbone_config(name: str) -> BackboneConfig:
+    """Return the sizes of a backbone and its noise, by its name or folder, without its weights.
+
+    Raises:
+        InputError: No such backbone exists.
+        CheckpointError: The folder's configuration is not valid.
+    """
+    if name in WEIGHT_SETS:
+        return BackboneConfig(name=name)
+    folder = _folder_of(name)
+    _check_folder(name, folder)
+    path = folder / "config.json"
+    try:
+        return from_dict(BackboneConfig, read_json(path))
+    except InputError as error:
+        raise CheckpointError(f"{path} is not a valid backbone configuration: {error}") from error
+
+
 class Backbone:
     """The frozen parts of one set of weights.
 
@@ -127,8 +148,7 @@ class Backbone:
         """
         if name in WEIGHT_SETS:
             return cls(name, BackboneConfig(name=name), ensure(name, offline=offline, progress=progress))
-        folder = embedded_folder() if name == EMBEDDED else Path(name)
-        _check_folder(name, folder)
+        config, folder = read_backbone_config(name), _folder_of(name)
         paths = {
             "audio_encoder": folder / "audio_encoder.safetensors",
             "text_encoder": folder / "text_encoder.safetensors",
@@ -136,7 +156,6 @@ class Backbone:
             "vocab": folder / "vocab.json",
             "merges": folder / "merges.txt",
         }
-        config = _read_config(folder / "config.json")
         return cls(name, config, WeightSet(config.name, paths, folder_hash([folder / "config.json", *paths.values()])))
 
     @cached_property
@@ -156,15 +175,14 @@ class Backbone:
     def audio_encoder(self, device: torch.device | str = "cpu") -> AudioEncoder:
         """Return CLAP's audio encoder, frozen, on a device."""
         part = self.kind.audio_encoder
-        checkpoint = self._checkpoint(part)
+        checkpoint = self._checkpoint(part, self.config.clap.audio_tower.least_parameters)
         if self.kind.is_msclap:
             encoder = load_audio_encoder(self.config.clap, checkpoint, part.prefix)
             for name in sorted(checkpoint.absent):
                 if "extractor" in name:
                     _logger.warning("%s lacks %s, which is computed as in msclap instead", checkpoint.path, name)
         else:
-            encoder = AudioEncoder(self.config.clap)
-            _load_own(encoder, checkpoint)
+            encoder = _load_own(lambda: AudioEncoder(self.config.clap), checkpoint)
         self._report_unused(part, checkpoint)
         return encoder.to(device)
 
@@ -177,19 +195,18 @@ class Backbone:
         check_trainable(self.name)
         part = self.kind.text_encoder
         assert part is not None
-        checkpoint = self._checkpoint(part)
+        checkpoint = self._checkpoint(part, self.config.clap.text_tower.n_parameters)
         if self.kind.is_msclap:
             encoder = load_text_encoder(self.config.clap, checkpoint, self.tokenizer, part.prefix)
         else:
-            encoder = TextEncoder(self.config.clap, self.tokenizer)
-            _load_own(encoder, checkpoint)
+            encoder = _load_own(lambda: TextEncoder(self.config.clap, self.tokenizer), checkpoint)
         self._report_unused(part, checkpoint)
         return encoder.to(device)
 
     def language_model(self, device: torch.device | str = "cpu") -> LanguageModel:
         """Return GPT-2, frozen, on a device."""
         part = self.kind.language_model
-        checkpoint = self._checkpoint(part)
+        checkpoint = self._checkpoint(part, self.config.language_model.n_parameters)
         prefix = f"{part.prefix}transformer." if part.prefix else None
         model = load_language_model(self.config.language_model, checkpoint, prefix)
         self._report_unused(part, checkpoint)
@@ -204,7 +221,7 @@ class Backbone:
         part = self.kind.mapper
         if part is None:
             raise ValueError(f"{self.name} has no mapper")
-        checkpoint = self._checkpoint(part)
+        checkpoint = self._checkpoint(part, self.config.mapper.n_parameters)
         mapper = load_clapcap_mapper(self.config.mapper, checkpoint, part.prefix)
         self._report_unused(part, checkpoint)
         return mapper.to(device)
@@ -213,10 +230,9 @@ class Backbone:
         """Return the names of tensors in the files read so far that no part has used."""
         return [name for path in sorted(self._unused) for name in self._unused[path]]
 
-    def _checkpoint(self, part: Part) -> Checkpoint:
-        if part.role in self._checkpoints:
-            return self._checkpoints[part.role]
-        checkpoint = read_checkpoint(self.weight_paths[part.role])
+    def _checkpoint(self, part: Part, n_parameters: int) -> Checkpoint:
+        checkpoint = self._checkpoints.get(part.role) or read_checkpoint(self.weight_paths[part.role])
+        checkpoint.require_values(n_parameters)
         if part.prefix:  # the file contains other parts as well
             self._checkpoints[part.role] = checkpoint
         return checkpoint
@@ -231,12 +247,17 @@ class Backbone:
         self._unused[checkpoint.path] = sorted(reported.union(unused))
 
 
-def _load_own(module: nn.Module, checkpoint: Checkpoint) -> None:
-    """Load a module from a file with our tensor names; tensors that the module computes itself may be missing."""
+def _load_own(build: Callable[[], _Module], checkpoint: Checkpoint) -> _Module:
+    """Build a module and load it from a file with our tensor names; tensors that it computes itself may be missing."""
+    try:
+        module = build()
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+        message = f"{checkpoint.path.with_name('config.json')} has sizes that no model can be built from: {error}"
+        raise CheckpointError(message) from error
     computed = ("relative_position_index", "num_batches_tracked")
     sources = {name: TensorSource(name, optional=name.endswith(computed)) for name in module.state_dict()}
     load_exact(module, checkpoint, sources)
-    module.eval().requires_grad_(False)
+    return module.eval().requires_grad_(False)
 
 
 def _check_folder(name: str, folder: Path) -> None:
@@ -253,8 +274,5 @@ def _check_folder(name: str, folder: Path) -> None:
         raise InputError(f"backbone {name!r} does not exist", hint=hint)
 
 
-def _read_config(path: Path) -> BackboneConfig:
-    try:
-        return from_dict(BackboneConfig, json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, InputError) as error:
-        raise CheckpointError(f"{path} is not a valid backbone configuration: {error}") from error
+def _folder_of(name: str) -> Path:
+    return embedded_folder() if name == EMBEDDED else Path(name)

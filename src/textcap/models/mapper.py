@@ -57,7 +57,7 @@ class Mapper(nn.Module):
 class _MapperLayer(nn.Module):
     def __init__(self, config: MapperConfig) -> None:
         super().__init__()
-        width, hidden_width = config.width, int(config.width * config.hidden_ratio)
+        width, hidden_width = config.width, config.hidden_width
         self.n_heads = config.n_heads
         self.attention_norm = nn.LayerNorm(width)
         self.queries = nn.Linear(width, width, bias=False)

@@ -9,6 +9,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as _Tokenizer
 
 from textcap.errors import CheckpointError
+from textcap.files import open_regular
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -32,6 +33,8 @@ class Tokenizer:
             CheckpointError: A file is missing or not valid, or the vocabulary has no end-of-text token.
         """
         try:
+            for path in (vocab, merges):
+                open_regular(path).close()
             tokenizer = _Tokenizer(models.BPE.from_file(str(vocab), str(merges)))
         except Exception as error:  # the package raises a bare Exception for every malformed file
             hint = "download the weights again"
