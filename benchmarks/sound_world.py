@@ -111,7 +111,7 @@ def train_and_caption(
         training,
         Accelerator(cpu=True),
     )
-    captioner = Captioner(backbone, run.run().mapper, bridge, backbone.tokenizer.end_id, torch.device("cpu"))
+    captioner = Captioner(backbone, run.run(), bridge, backbone.tokenizer.end_id, torch.device("cpu"))
     batches = torch.from_numpy(audio_embeddings).split(50)
     return [result.caption for batch in batches for result in captioner.caption_embeddings(batch)]
 

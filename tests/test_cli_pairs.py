@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from textcap.cli.app import app
 from textcap.data.pairs import read_pairs
 from textcap.demo.folder import training_pairs, write_sounds
-from textcap.embedding.pairs import embed_pair_captions, embed_pairs
+from textcap.embedding.captions import embed_captions
+from textcap.embedding.pairs import embed_pairs
 from textcap.gap.adapter import load_adapter
 from textcap.gap.plot import draw_gap, plot_gap
 from textcap.gap.retrieval import unit_rows
@@ -85,7 +86,8 @@ def test_gap_equals_a_direct_computation(pairs_file: Path) -> None:
     assert code == 0
     backbone = Backbone.load("tiny")
     embedded = embed_pairs(read_pairs(pairs_file), backbone, torch.device("cpu"))
-    audio, text = (unit_rows(x) for x in (embedded.audio, embed_pair_captions(embedded, backbone, torch.device("cpu"))))
+    text = embed_captions(embedded.captions, backbone, torch.device("cpu")).vectors
+    audio, text = unit_rows(embedded.audio), unit_rows(text)
     found = json.loads(out)
     norms = np.abs(audio - text).max(axis=1)
     cosine = (audio * text).sum(axis=1).mean()
@@ -201,7 +203,7 @@ def test_fit_adapter_writes_an_adapter_that_training_accepts(pairs_file: Path, t
     (tmp_path / "captions.txt").write_text("A dog barks\nRain falls\n", encoding="utf-8")
     code, out, err = run("train", "captions.txt", "--adapter", "adapter.safetensors", "--epochs", 1)
     assert (code, out) == (0, "textcap-model\n")
-    assert "linear adapter: adapter.safetensors" in err
+    assert f"linear adapter fitted on {pairs_file}" in err
     assert (tmp_path / "textcap-model" / "adapter.safetensors").exists()
 
 
@@ -275,7 +277,7 @@ def test_embed_continues_after_unreadable_inputs(pairs_file: Path, tmp_path: Pat
     (tmp_path / "broken.wav").write_text("no sound", encoding="utf-8")
     code, out, err = run("embed", "broken.wav", "gone.txt", pairs_file.parent / "001.wav")
     assert (code, out) == (3, "embeddings.safetensors\n")
-    assert "broken.wav cannot be read as sound" in err and "gone.txt cannot be read" in err
+    assert "broken.wav cannot be read as sound" in err and "gone.txt does not exist" in err
     with safe_open("embeddings.safetensors", "np") as file:
         assert json.loads(file.metadata()["names"]) == [str(pairs_file.parent / "001.wav")]
     code, out, _ = run("embed", "broken.wav", "-o", "none.safetensors")
@@ -283,9 +285,14 @@ def test_embed_continues_after_unreadable_inputs(pairs_file: Path, tmp_path: Pat
     assert not (tmp_path / "none.safetensors").exists()
 
 
-def test_embed_refuses_an_empty_caption() -> None:
-    code, _, err = run("embed", "--text", " ")
+@pytest.mark.parametrize("caption", [" ", "\udcff"])
+def test_embed_refuses_an_empty_caption(caption: str) -> None:
+    code, _, err = run("embed", "--text", caption)
     assert code == 1 and "a caption to embed is empty" in err
+
+
+def test_embed_takes_an_argument_that_is_not_utf8() -> None:
+    assert run("embed", "--text", "a dog \udcff barks")[0] == 0
 
 
 @pytest.mark.parametrize("command", ["gap", "fit-adapter", "embed"])

@@ -66,7 +66,16 @@ def test_closed_stdout_ends_quietly(tmp_path: Path) -> None:
 def test_ignored_hangups_stay_ignored(tmp_path: Path) -> None:
     """A command under nohup survives the terminal."""
     program = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-    program += "import os\nfrom textcap.cli.app import app, signals_as_exits\n"
+    program += "import os\nfrom textcap.cli.signals import signals_as_exits\n"
     program += "with signals_as_exits():\n    os.kill(os.getpid(), signal.SIGHUP)\nprint('alive')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "alive\n")
+
+
+def test_signals_wait_while_a_child_is_started(tmp_path: Path) -> None:
+    """A signal between the start of a child and its return to the caller would lose the child."""
+    program = "import os, signal\nfrom textcap.cli.signals import signals_as_exits, signals_deferred\n"
+    program += "with signals_as_exits():\n    with signals_deferred():\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+    program += "        print('in the block', flush=True)\n    print('not reached')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (143, "in the block\n")

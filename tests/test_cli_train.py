@@ -16,8 +16,8 @@ import tiny_random
 from textcap.cli import training_view
 from textcap.cli.app import app
 from textcap.cli.training_view import TrainingView
-from textcap.data import captions as captions_module
-from textcap.model_folder import load_model
+from textcap.config import BridgeConfig, MapperConfig, TrainingConfig
+from textcap.model_folder import ModelConfig, load_model
 from textcap.training.events import EpochDone, Event, Started, Stepped, Warned
 from textcap.training.state import STATE_FILE
 
@@ -167,38 +167,37 @@ def test_control_characters_are_escaped_on_the_terminal() -> None:
         assert streams[1].getvalue().decode().rstrip() == "warning: red \\x1b[31m [bold]"
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize(
-    ("saved", "message"), [(True, "continue from the last saved state"), (False, "to start again")]
+    ("saved", "message"), [(True, "the last saved state is in model.partial"), (False, "no state was saved yet")]
 )
-def test_interruption_tells_whether_the_run_can_continue(saved: bool, message: str) -> None:
+def test_interruption_tells_whether_the_run_can_continue(saved: bool, message: str, error: type[BaseException]) -> None:
     if saved:
         Path("model.partial").mkdir()
         Path("model.partial", STATE_FILE).touch()
     with CliRunner().isolation() as streams:
-        with contextlib.suppress(KeyboardInterrupt), TrainingView(Path("model")) as view:
+        with contextlib.suppress(error), TrainingView(Path("model")) as view:
             view(started())
-            raise KeyboardInterrupt
+            raise error
         assert message in streams[1].getvalue().decode().splitlines()[-1]
 
 
-def started(**changed: object) -> Started:
-    """Return the first event of a small run, with some fields changed."""
-    fields: dict[str, object] = {
-        "backbone": "tiny",
-        "device": "cpu",
-        "precision": "float32",
-        "n_processes": 1,
-        "n_captions": 2,
-        "n_held_out": 0,
-        "noise_variance": 0.01,
-        "noise_std": 0.1,
-        "epochs": 3,
-        "total_steps": 4,
-        "first_step": 0,
-        "warmup_steps": 1,
-        "warmup_asked": 1,
-    }
-    return Started(**{**fields, **changed})  # type: ignore[arg-type]
+def started(total_steps: int = 4) -> Started:
+    """Return the first event of a small run."""
+    model = ModelConfig(
+        backbone_name="tiny",
+        backbone_hash="0" * 64,
+        bridge=BridgeConfig(noise_variance=0.01),
+        mapper=MapperConfig(),
+        training=TrainingConfig(epochs=3, warmup_steps=1),
+        end_token_id=0,
+        n_training_captions=2,
+        n_held_out_captions=0,
+        caption_files=(),
+        packages={},
+        command="",
+    )
+    return Started(model, sources=(), total_steps=total_steps, first_step=0, warmup_steps=1)
 
 
 def test_progress_bar_shows_the_time_left_that_the_run_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +229,7 @@ def test_model_folder_that_contains_the_captions_is_not_overwritten(captions: Pa
 
 def test_output_is_checked_before_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("model").write_text("a file")
-    monkeypatch.setattr(captions_module, "load_captions", lambda paths: pytest.fail("standard input was read"))
+    monkeypatch.setattr("textcap.training.load_captions", lambda paths: pytest.fail("standard input was read"))
     result = run("-", "-o", "model")
     assert result.exit_code == 1 and "model is a file" in result.stderr
 

@@ -1,4 +1,4 @@
-"""Training equals a plain loop, on any number of processes and after any interruption."""
+"""Training equals a plain loop, on any number of processes up to rounding and after any interruption exactly."""
 
 import json
 import os
@@ -8,41 +8,31 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
+import textcap
 import tiny_random
 from textcap import training
-from textcap.config import BridgeConfig, TrainingConfig
+from textcap.config import BridgeConfig, MapperConfig, TrainingConfig
 from textcap.data.captions import CaptionFile, CaptionSet
 from textcap.device import seeded_generator
-from textcap.errors import CheckpointError, DeviceError, InputError, TextcapError
+from textcap.errors import CheckpointError, DeviceError, FileError, InputError, SettingError, TextcapError
 from textcap.gap.bridge import Bridge
 from textcap.model_folder import load_model
 from textcap.models import clap
 from textcap.models.backbone import Backbone
 from textcap.training import loop, processes, train
 from textcap.training.data import NOISE_STREAM, Examples, epoch_batches, make_examples
-from textcap.training.events import (
-    Embedded,
-    EpochDone,
-    Event,
-    Sample,
-    Started,
-    Stepped,
-    Warned,
-    event_from_dict,
-    event_to_dict,
-)
+from textcap.training.events import Embedded, EpochDone, Event, Started, Stepped, Warned
 from textcap.training.held_out import HeldOutResult
-from textcap.training.job import TrainingJob
 from textcap.training.loop import MapperTraining, new_mapper
-from textcap.training.prepare import TrainingData
-from textcap.training.sources import SourceCount
 from textcap.training.state import STATE_FILE, TrainingProgress, WorkFolder, has_saved, load_state
 
 # Of 203 captions 20 are held out; the last of the batches of 13 has one caption.
@@ -86,8 +76,9 @@ def make_run(
     )
 
 
-def make_job(backbone_folder: Path, output: Path, **changes: object) -> TrainingJob:
-    return replace(TrainingJob(str(output), backbone=str(backbone_folder), training=QUICK, device="cpu"), **changes)
+def train_tiny(backbone_folder: Path, output: Path, captions: CaptionSet | None = None, **options: Any) -> Path:
+    options = {"backbone": backbone_folder, "config": QUICK, "device": "cpu", **options}
+    return train(captions or caption_set(), output, **options)
 
 
 def without_speed(metrics: Path) -> list[dict[str, object]]:
@@ -97,14 +88,16 @@ def without_speed(metrics: Path) -> list[dict[str, object]]:
 def test_run_equals_a_plain_loop(backbone: Backbone, examples: Examples) -> None:
     """The reference trains on captions one by one, without padding, and accumulates their gradients."""
     config = replace(QUICK, epochs=1)
-    trained = make_run(backbone, examples, config).run()
+    run = make_run(backbone, examples, config)
+    trained = run.run()
 
     language_model = backbone.language_model()
     mapper = new_mapper(backbone.config.mapper, config.seed)
     optimizer = torch.optim.Adam(mapper.parameters())
     bridge = Bridge(BridgeConfig(noise_variance=0.01))
     total_loss, total_tokens = 0.0, 0
-    for step, places in enumerate(epoch_batches(examples.training_lengths, 13, config.seed, 0)):
+    lengths_of = examples.tokens.lengths[examples.training]
+    for step, places in enumerate(epoch_batches(lengths_of, 13, config.seed, 0)):
         chosen = examples.training[places]
         noisy = bridge.text_side(
             torch.from_numpy(examples.embeddings[chosen]),
@@ -125,9 +118,9 @@ def test_run_equals_a_plain_loop(backbone: Backbone, examples: Examples) -> None
         optimizer.zero_grad()
         total_tokens += n_tokens
 
-    for (name, ours), reference in zip(trained.mapper.named_parameters(), mapper.parameters(), strict=True):
+    for (name, ours), reference in zip(trained.named_parameters(), mapper.parameters(), strict=True):
         torch.testing.assert_close(ours, reference.detach(), atol=2e-5, rtol=0, msg=name)
-    assert trained.metrics[0]["loss"] == pytest.approx(total_loss / total_tokens, rel=1e-5)
+    assert run.progress.metrics[0]["loss"] == pytest.approx(total_loss / total_tokens, rel=1e-5)
 
 
 def test_loss_falls_and_the_language_model_is_unchanged(backbone: Backbone, examples: Examples) -> None:
@@ -135,14 +128,15 @@ def test_loss_falls_and_the_language_model_is_unchanged(backbone: Backbone, exam
     before = {name: tensor.clone() for name, tensor in language_model.state_dict().items()}
     events: list[Event] = []
     config = replace(QUICK, epochs=10, learning_rate=1e-2)
-    trained = make_run(backbone, examples, config, language_model=language_model, report=events.append).run()
-    losses = [record["loss"] for record in trained.metrics]
-    held_out = [record["held_out_loss"] for record in trained.metrics]
+    run = make_run(backbone, examples, config, language_model=language_model, report=events.append)
+    trained = run.run()
+    losses = [record["loss"] for record in run.progress.metrics]
+    held_out = [record["held_out_loss"] for record in run.progress.metrics]
     assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] - 0.1
     assert held_out[-1] < held_out[0] - 0.1
     for name, tensor in language_model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
-    assert not any(parameter.requires_grad for parameter in trained.mapper.parameters())
+    assert not any(parameter.requires_grad for parameter in trained.parameters())
 
     steps = [event for event in events if isinstance(event, Stepped)]
     assert [event.step for event in steps] == list(range(1, 151)) and steps[-1].left_s == 0
@@ -247,8 +241,8 @@ def test_out_of_memory_while_embedding_leaves_no_files(
         raise torch.OutOfMemoryError("tried to allocate")
 
     monkeypatch.setattr(clap.TextEncoder, "encode", encode)
-    with pytest.raises(DeviceError, match="out of memory on cpu while embedding the captions"):
-        train(make_job(backbone_folder, tmp_path / "model"), caption_set())
+    with pytest.raises(DeviceError, match="out of memory on cpu while embedding captions"):
+        train_tiny(backbone_folder, tmp_path / "model")
     assert not any(tmp_path.iterdir())
 
 
@@ -258,20 +252,20 @@ def test_other_device_chosen_by_accelerate_is_refused(
     monkeypatch.setattr(training, "resolve_device", torch.device)
     events: list[Event] = []
     with pytest.raises(DeviceError, match="accelerate chose the device .*, not meta as requested .*unset"):
-        train(make_job(backbone_folder, tmp_path / "model", device="meta"), caption_set(), events.append)
+        train_tiny(backbone_folder, tmp_path / "model", device="meta", report=events.append)
     assert not events and not any(tmp_path.iterdir())
 
 
 def test_prefix_without_room_is_refused_before_any_work(backbone_folder: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     with pytest.raises(InputError, match="a prefix of 96 vectors leaves no room for a caption in 96 positions"):
-        train(make_job(backbone_folder, tmp_path / "model", prefix_length=96), caption_set(), events.append)
+        train_tiny(backbone_folder, tmp_path / "model", mapper=MapperConfig(24, 16, 96), report=events.append)
     assert not events and not any(tmp_path.iterdir())
 
 
 def test_clapcap_is_refused_before_its_download(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="clapcap has no text encoder"):
-        train(TrainingJob(str(tmp_path / "model"), backbone="clapcap", offline=True), caption_set())
+        train(caption_set(), tmp_path / "model", backbone="clapcap", offline=True)
 
 
 def test_nan_loss_stops_the_run(backbone: Backbone, examples: Examples) -> None:
@@ -292,8 +286,9 @@ def test_new_mapper_leaves_the_global_generator_unchanged(backbone: Backbone) ->
 
 def test_training_writes_a_model_folder(backbone_folder: Path, tmp_path: Path) -> None:
     events: list[Event] = []
-    job = make_job(backbone_folder, tmp_path / "model", prefix_length=3, command="textcap train captions.txt")
-    assert train(job, caption_set(), events.append) == tmp_path / "model"
+    mapper = replace(Backbone.load(str(backbone_folder)).config.mapper, prefix_length=3)
+    options = {"mapper": mapper, "command": "textcap train captions.txt", "report": events.append}
+    assert train_tiny(backbone_folder, tmp_path / "model", **options) == tmp_path / "model"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
     stored = load_model(tmp_path / "model")
     assert stored.mapper.config.prefix_length == 3 and stored.end_token_id == 319
@@ -305,14 +300,13 @@ def test_training_writes_a_model_folder(backbone_folder: Path, tmp_path: Path) -
     assert [line["epoch"] for line in lines] == [1, 2]
     assert {"loss", "held_out_loss", "learning_rate", "captions_per_s", "samples", "distinct_share"} <= lines[0].keys()
     (started,) = (event for event in events if isinstance(event, Started))
-    assert (started.total_steps, started.warmup_steps, started.warmup_asked) == (30, 6, 2000)
+    assert (started.total_steps, started.warmup_steps, started.model.training.warmup_steps) == (30, 6, 2000)
     assert [event.n_done for event in events if isinstance(event, Embedded)] == [0, 203]
 
 
 def test_same_seed_gives_the_same_files(backbone_folder: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        job = make_job(backbone_folder, tmp_path / name, training=replace(QUICK, epochs=1, seed=seed))
-        train(job, caption_set())
+        train_tiny(backbone_folder, tmp_path / name, config=replace(QUICK, epochs=1, seed=seed))
     for file in ("mapper.safetensors", "config.json"):
         first, again, other = ((tmp_path / name / file).read_bytes() for name in "abc")
         assert first == again != other
@@ -324,20 +318,20 @@ def test_existing_output_is_overwritten_only_with_force(backbone_folder: Path, t
     (output / "mine.txt").write_text("keep")
     quick = replace(QUICK, epochs=1, batch_size=100)
     for force in (False, True):
-        with pytest.raises(InputError, match="already exists and was not written by textcap"):
-            train(make_job(backbone_folder, output, training=quick, force=force), caption_set())
+        with pytest.raises(InputError, match="already exists and contains mine.txt, which textcap did not write"):
+            train_tiny(backbone_folder, output, config=quick, force=force)
     assert [path.name for path in output.iterdir()] == ["mine.txt"]
     (output / "mine.txt").unlink()
-    train(make_job(backbone_folder, output, training=quick, force=True), caption_set())
+    train_tiny(backbone_folder, output, config=quick, force=True)
     with pytest.raises(InputError, match="already exists .*--force"):
-        train(make_job(backbone_folder, output, training=quick), caption_set())
-    train(make_job(backbone_folder, output, training=replace(quick, seed=9), force=True), caption_set())
+        train_tiny(backbone_folder, output, config=quick)
+    train_tiny(backbone_folder, output, config=replace(quick, seed=9), force=True)
     assert load_model(output).config.training.seed == 9
 
 
 @pytest.mark.parametrize("n_captions", [1, 9])
 def test_few_captions_are_all_trained_on(backbone_folder: Path, tmp_path: Path, n_captions: int) -> None:
-    train(make_job(backbone_folder, tmp_path / "m"), caption_set(CAPTIONS[:n_captions]))
+    train_tiny(backbone_folder, tmp_path / "m", captions=caption_set(CAPTIONS[:n_captions]))
     stored = load_model(tmp_path / "m")
     assert (stored.config.n_training_captions, stored.config.n_held_out_captions) == (n_captions, 0)
     assert json.loads((tmp_path / "m" / "metrics.jsonl").read_text().splitlines()[-1])["held_out_loss"] is None
@@ -353,13 +347,13 @@ loop.SAVE_EVERY_S = 0.0
 def kill(event):
     if type(event).__name__ == sys.argv[4] and event.step == int(sys.argv[5]):
         os.kill(os.getpid(), signal.SIGKILL)
-t.train(t.make_job(Path(sys.argv[2]), Path(sys.argv[3])), t.caption_set(), kill)
+t.train_tiny(Path(sys.argv[2]), Path(sys.argv[3]), report=kill)
 """
 
 
 def test_killed_run_continues_to_the_same_result(backbone_folder: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train(make_job(backbone_folder, whole), caption_set())
+    train_tiny(backbone_folder, whole)
     # First in the middle of an epoch, then after the epoch was evaluated and before it is saved.
     for moment in (("Stepped", "8"), ("EpochDone", "15")):
         where = [str(Path(__file__).parent), str(backbone_folder), str(killed)]
@@ -368,7 +362,7 @@ def test_killed_run_continues_to_the_same_result(backbone_folder: Path, tmp_path
         assert done.returncode == -signal.SIGKILL, done.stderr
         assert not killed.exists()
     events: list[Event] = []
-    train(make_job(backbone_folder, killed), caption_set(), events.append)
+    train_tiny(backbone_folder, killed, report=events.append)
     (started,) = (event for event in events if isinstance(event, Started))
     assert started.first_step == 14
     assert [event.step for event in events if isinstance(event, Stepped)] == list(range(15, 31))
@@ -380,13 +374,13 @@ def test_killed_run_continues_to_the_same_result(backbone_folder: Path, tmp_path
 @pytest.mark.slow
 def test_run_killed_every_few_steps_gives_the_same_result(backbone_folder: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train(make_job(backbone_folder, whole), caption_set())
+    train_tiny(backbone_folder, whole)
     where = [str(Path(__file__).parent), str(backbone_folder), str(killed)]
     for step in range(3, 30, 3):
         command = [sys.executable, "-c", RUN_UNTIL_KILLED, *where, "Stepped", str(step)]
         done = subprocess.run(command, timeout=300, capture_output=True, text=True)
         assert done.returncode == -signal.SIGKILL, done.stderr
-    train(make_job(backbone_folder, killed), caption_set())
+    train_tiny(backbone_folder, killed)
     assert (killed / "mapper.safetensors").read_bytes() == (whole / "mapper.safetensors").read_bytes()
     assert without_speed(killed / "metrics.jsonl") == without_speed(whole / "metrics.jsonl")
 
@@ -408,23 +402,23 @@ def stop_after(step: int):
 def stopped_run(backbone_folder: Path, output: Path) -> Path:
     """Stop a run after the first of two epochs, and return its work folder."""
     with pytest.raises(Stop):
-        train(make_job(backbone_folder, output), caption_set(), stop_after(15))
+        train_tiny(backbone_folder, output, report=stop_after(15))
     return WorkFolder.path_of(output)
 
 
 def test_unfinished_run_with_other_settings_needs_force(backbone_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "model"
     work = stopped_run(backbone_folder, output)
-    other = make_job(backbone_folder, output, bridge=BridgeConfig(noise_variance=0.1), training=replace(QUICK, seed=4))
+    other = {"bridge": BridgeConfig(noise_variance=0.1), "config": replace(QUICK, seed=4)}
     with pytest.raises(
         InputError, match=r"unfinished run that differs in bridge.noise_variance, training.seed .*--force"
     ):
-        train(other, caption_set())
+        train_tiny(backbone_folder, output, **other)
     with pytest.raises(InputError, match="differs in captions"):
-        train(make_job(backbone_folder, output), caption_set(CAPTIONS[1:]))
+        train_tiny(backbone_folder, output, captions=caption_set(CAPTIONS[1:]))
     assert load_state(work)[0].step == 15
     events: list[Event] = []
-    train(replace(other, force=True), caption_set(), events.append)
+    train_tiny(backbone_folder, output, **other, force=True, report=events.append)
     assert next(event for event in events if isinstance(event, Started)).first_step == 0
     assert load_model(output).bridge.noise_variance == 0.1
 
@@ -433,7 +427,7 @@ def test_broken_state_is_reported(backbone_folder: Path, tmp_path: Path) -> None
     work = stopped_run(backbone_folder, tmp_path / "model")
     (work / STATE_FILE).write_bytes(b"no tensors")
     with pytest.raises(CheckpointError, match=r"state\.safetensors cannot be read.*delete .*partial to start again"):
-        train(make_job(backbone_folder, tmp_path / "model"), caption_set())
+        train_tiny(backbone_folder, tmp_path / "model")
 
 
 def test_state_contains_the_moments_of_adam(backbone_folder: Path, tmp_path: Path) -> None:
@@ -504,22 +498,22 @@ def test_state_follows_the_umask(tmp_path: Path) -> None:
 
 def test_run_with_names_that_are_not_utf_8(backbone_folder: Path, tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
-    job = make_job(backbone_folder, tmp_path / name, training=replace(QUICK, batch_size=100))
     captions = CaptionSet(CAPTIONS, (CaptionFile(f"{name}.txt", "0" * 64, len(CAPTIONS)),))
-    job = replace(job, command=f"textcap train {name}.txt")
+    options = {"config": replace(QUICK, batch_size=100), "command": f"textcap train {name}.txt"}
 
     def stop(event: Event) -> None:
         if isinstance(event, EpochDone) and event.epoch == 2:
             raise Stop
 
     with pytest.raises(Stop):
-        train(job, captions, stop)
+        train_tiny(backbone_folder, tmp_path / name, captions, **options, report=stop)
     events: list[Event] = []
-    train(job, captions, events.append)
+    train_tiny(backbone_folder, tmp_path / name, captions, **options, report=events.append)
     assert next(event for event in events if isinstance(event, Started)).first_step == 2
     config = load_model(tmp_path / name).config
     assert (config.command, config.caption_files[0].name) == ("textcap train caf\\xe9.txt", "caf\\xe9.txt")
     assert (config.device, config.precision, config.n_processes) == ("cpu", "float32", 1)
+    assert config.n_threads == torch.get_num_threads()
 
 
 @pytest.mark.parametrize(
@@ -561,7 +555,7 @@ def test_unwritable_output_is_reported_before_any_work(backbone_folder: Path, tm
     (tmp_path / "file").write_text("")
     events: list[Event] = []
     with pytest.raises(InputError, match="model.partial cannot be written: Not a directory"):
-        train(make_job(backbone_folder, tmp_path / "file" / "model"), caption_set(), events.append)
+        train_tiny(backbone_folder, tmp_path / "file" / "model", report=events.append)
     assert not events
 
 
@@ -570,9 +564,9 @@ def test_two_processes_give_the_same_mapper(backbone_folder: Path, tmp_path: Pat
     # Adam's steps are as large as the learning rate even for gradients near 0, whose rounding depends on the CPU. The
     # mappers then differed by 4e-5 at a rate of 5e-3, and by 1e-7 at the paper's. An error would amount to whole steps.
     slow = replace(QUICK, learning_rate=TrainingConfig.learning_rate)
-    train(make_job(backbone_folder, tmp_path / "one", training=slow), caption_set())
-    train(make_job(backbone_folder, tmp_path / "two", training=slow), caption_set(), events.append, n_processes=2)
-    assert next(event for event in events if isinstance(event, Started)).n_processes == 2
+    train_tiny(backbone_folder, tmp_path / "one", config=slow)
+    train_tiny(backbone_folder, tmp_path / "two", config=slow, report=events.append, n_processes=2)
+    assert next(event for event in events if isinstance(event, Started)).model.n_processes == 2
     assert [event.step for event in events if isinstance(event, Stepped)] == list(range(1, 31))
     one, two = (load_model(tmp_path / name) for name in ("one", "two"))
     for (name, alone), shared in zip(one.mapper.named_parameters(), two.mapper.parameters(), strict=True):
@@ -587,28 +581,32 @@ def replace_workers(monkeypatch: pytest.MonkeyPatch, *scripts: str) -> list[subp
     start = subprocess.Popen
 
     def start_script(command: list[str], *, env: dict[str, str], **options: int) -> subprocess.Popen[bytes]:
-        script = "import json, sys\n" + scripts[int(env["RANK"])]
-        started.append(start([command[0], "-c", script], env=env, **options))
+        started.append(start([command[0], "-c", scripts[int(env["RANK"])]], env=env, **options))
         return started[-1]
 
     monkeypatch.setattr(subprocess, "Popen", start_script)
     return started
 
 
-WAIT_FOR_END = "sys.stdin.read()"
-REPORT_ERROR = """
-print(json.dumps({"kind": "error", "type": "%s", "message": "no room", "hint": "less"}), flush=True)
+WAIT_FOR_END = "import sys; sys.stdin.read()"
+SEND_ERROR = (
+    """
+import pickle, sys
+from textcap.errors import *
+pickle.dump(%s, sys.stdout.buffer)
+sys.stdout.flush()
 """
+    + WAIT_FOR_END
+)
 
 
 @pytest.mark.parametrize(
     ("script", "error", "message"),
     [
-        (REPORT_ERROR % "InputError" + WAIT_FOR_END, InputError, r"no room \(less\)"),
-        (REPORT_ERROR % "FileError" + WAIT_FOR_END, InputError, r"no room \(less\)"),
-        (REPORT_ERROR % "SettingError" + WAIT_FOR_END, InputError, r"no room \(less\)"),
-        (REPORT_ERROR % "DeviceError" + WAIT_FOR_END, DeviceError, r"no room \(less\)"),
-        ("sys.exit(3)", TextcapError, "training process 1 of 2 ended with exit code 3"),
+        (SEND_ERROR % "InputError('no room', hint='less')", InputError, r"no room \(less\)"),
+        (SEND_ERROR % "FileError('a.wav', 'is empty')", FileError, "a.wav is empty"),
+        (SEND_ERROR % "SettingError('epochs', 0, 'at least 1')", SettingError, "epochs is 0, but must be at least 1"),
+        ("import sys; sys.exit(3)", TextcapError, "training process 1 of 2 ended with exit code 3"),
         ("import os; os.kill(os.getpid(), 9)", TextcapError, "ended with exit code -9"),
     ],
 )
@@ -616,62 +614,121 @@ def test_failing_process_stops_the_others(
     monkeypatch: pytest.MonkeyPatch, script: str, error: type[Exception], message: str
 ) -> None:
     workers = replace_workers(monkeypatch, WAIT_FOR_END, script)
-    with pytest.raises(error, match=message):
-        processes.launch(TrainingJob("model"), TrainingData(caption_set()), 2, lambda event: None)
+    with pytest.raises(TextcapError, match=message) as raised:
+        processes.launch("x" * 1_000_000, 2, lambda event: None)  # more than a pipe holds
+    assert type(raised.value) is error
     assert len(workers) == 2 and all(worker.poll() is not None for worker in workers)
 
 
-def test_worker_ends_when_its_standard_input_closes(tmp_path: Path) -> None:
-    """The job file is a named pipe without a writer, so the worker waits for its job."""
-    pipe = tmp_path / "job.json"
-    os.mkfifo(pipe)
-    command = [sys.executable, "-m", "textcap.training.worker", str(pipe)]
-    worker = subprocess.Popen(command, stdin=subprocess.PIPE)
-    assert worker.stdin is not None
-    worker.stdin.close()
-    assert worker.wait(timeout=300) == 1
+def test_worker_ends_when_its_standard_input_closes() -> None:
+    command = [sys.executable, "-m", "textcap.training.worker"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
 
 
-STARTED = Started(
-    backbone="tiny",
-    device="cpu",
-    precision="float32",
-    n_processes=1,
-    n_captions=2,
-    n_held_out=0,
-    noise_variance=0.01,
-    noise_std=0.1,
-    epochs=3,
-    total_steps=4,
-    first_step=0,
-    warmup_steps=1,
-    warmup_asked=2000,
-)
-STEPPED = Stepped(epoch=1, step=2, total_steps=3, loss=0.5, learning_rate=1e-4, captions_per_s=10.0, left_s=3.0)
-EPOCH_DONE = EpochDone(
-    epoch=1,
-    epochs=2,
-    step=3,
-    loss=0.5,
-    held_out_loss=0.6,
-    learning_rate=1e-4,
-    captions_per_s=10.0,
-    distinct_share=0.9,
-    samples=(Sample("a", "b"),),
-)
+# A plain script: nothing is guarded by `__name__`, and it runs from standard input as in a notebook.
+RUN_IN_TWO_PROCESSES = """
+import sys
+sys.path.insert(0, %r)
+import tiny_random
+from textcap import TrainingConfig, train
+def report(event):
+    print(type(event).__name__, file=sys.stderr, flush=True)
+config = TrainingConfig(epochs=10_000, batch_size=13, seed=3)
+train("captions.txt", "model", backbone=%r, config=config, device="cpu", n_processes=2, report=report)
+"""
 
 
 @pytest.mark.parametrize(
-    "event",
-    [
-        Warned("odd"),
-        Embedded(1, 2),
-        STEPPED,
-        EPOCH_DONE,
-        replace(EPOCH_DONE, held_out_loss=None, distinct_share=None, samples=()),
-        STARTED,
-        replace(STARTED, sources=(SourceCount("a.txt", "text", n_captions=2, n_per_epoch=1),)),
-    ],
+    "number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=lambda number: number.name
 )
-def test_events_survive_json(event: Event) -> None:
-    assert event_from_dict(json.loads(json.dumps(event_to_dict(event)))) == event
+def test_workers_of_a_script_without_a_guard_end_with_it(
+    backbone_folder: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "captions.txt").write_text("\n".join(CAPTIONS), encoding="utf-8")
+    (tmp_path / "script.py").write_text(RUN_IN_TWO_PROCESSES % (str(Path(__file__).parent), str(backbone_folder)))
+    with open(tmp_path / "script.py") as script:
+        streams = {"stdin": script, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen([sys.executable, "-"], cwd=tmp_path, text=True, **streams)
+    assert process.stderr is not None
+    events: list[str] = []
+    while events.count("EpochDone") < 2:  # the state is saved after the first is reported
+        events.append(process.stderr.readline().strip())
+        assert events[-1], process.communicate()
+    assert events.count("Started") == 1
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers) == 2
+    process.send_signal(number)
+    stdout, _ = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (-number, "")
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive
+    assert has_saved(tmp_path / "model")
+
+
+@pytest.mark.parametrize(("error", "n_processes"), [(KeyboardInterrupt, 1), (SystemExit, 2)])
+def test_interrupted_run_continues_to_the_same_result(
+    backbone_folder: Path, tmp_path: Path, error: type[BaseException], n_processes: int
+) -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Stepped) and event.step == 20:
+            raise error
+
+    with pytest.raises(error):
+        train_tiny(backbone_folder, tmp_path / "stopped", n_processes=n_processes, report=interrupt)
+    assert not psutil.Process().children()
+    events: list[Event] = []
+    train_tiny(backbone_folder, tmp_path / "stopped", n_processes=n_processes, report=events.append)
+    assert next(event for event in events if isinstance(event, Started)).first_step == 15
+    train_tiny(backbone_folder, tmp_path / "whole", n_processes=n_processes)
+    mappers = [(tmp_path / name / "mapper.safetensors").read_bytes() for name in ("stopped", "whole")]
+    assert mappers[0] == mappers[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stopped", "whole"]
+
+
+def test_resume_with_another_number_of_threads_warns(backbone_folder: Path, tmp_path: Path) -> None:
+    n_threads = torch.get_num_threads()
+    stopped_run(backbone_folder, tmp_path / "model")
+    events: list[Event] = []
+    torch.set_num_threads(n_threads + 1)
+    try:
+        train_tiny(backbone_folder, tmp_path / "model", report=events.append)
+    finally:
+        torch.set_num_threads(n_threads)
+    (warning,) = (event.message for event in events if isinstance(event, Warned) and "thread" in event.message)
+    began = f"the run began with {n_threads} thread{'s' * (n_threads > 1)} and continues with {n_threads + 1}"
+    assert warning == f"{began}: rounding may change its mapper by about 1e-7"
+    assert load_model(tmp_path / "model").config.n_threads == n_threads + 1
+
+
+def test_front_lists_what_train_needs() -> None:
+    assert set(dir(textcap)) == {*textcap.__all__, "__version__"}
+    assert {"BridgeConfig", "MapperConfig", "TrainingConfig", "load_captions", "read_pairs"} < set(textcap.__all__)
+
+
+def test_paths_and_loaded_objects_give_the_same_files(
+    backbone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("captions.txt").write_text("\n".join(CAPTIONS), encoding="utf-8")
+    options = {"config": replace(QUICK, epochs=1), "device": torch.device("cpu")}
+    train("captions.txt", "paths", backbone=str(backbone_folder), **options)
+    backbone = Backbone.load(str(backbone_folder))
+    default = BridgeConfig(noise_variance=backbone.config.noise_variance)
+    train(
+        textcap.load_captions(["captions.txt"]),
+        Path("objects"),
+        backbone=backbone,
+        bridge=default,
+        mapper=backbone.config.mapper,
+        **options,
+    )
+    for file in ("mapper.safetensors", "config.json"):
+        assert Path("paths", file).read_bytes() == Path("objects", file).read_bytes()
+
+
+def test_captions_given_as_none_or_empty_need_pairs(backbone_folder: Path, tmp_path: Path) -> None:
+    for captions in (None, []):
+        with pytest.raises(InputError, match="nothing to train on"):
+            train(captions, tmp_path / "model", backbone=backbone_folder)
+    assert not any(tmp_path.iterdir())

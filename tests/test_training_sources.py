@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -35,8 +36,6 @@ from textcap.models.backbone import Backbone
 from textcap.training import train
 from textcap.training.data import make_examples, split_held_out
 from textcap.training.events import Event, Started, Warned
-from textcap.training.job import TrainingJob
-from textcap.training.prepare import TrainingData, data_from_dict, data_to_dict
 from textcap.training.sources import AUDIO, TEXT, MixedEmbeddings, Source, draw_epoch, group_captions, n_per_epoch
 
 RATE_HZ, N_CLIPS = 8000, 40
@@ -80,8 +79,8 @@ def texts(weight: float = 1.0) -> CaptionSet:
     return CaptionSet(CAPTIONS, files)
 
 
-def make_job(backbone_folder: Path, output: Path, **changes: object) -> TrainingJob:
-    return replace(TrainingJob(str(output), backbone=str(backbone_folder), training=QUICK, device="cpu"), **changes)
+def run_training(backbone_folder: Path, output: Path, captions: CaptionSet | None, **options: Any) -> Path:
+    return train(captions, output, backbone=backbone_folder, **{"config": QUICK, "device": "cpu", **options})
 
 
 def same_mapper(a: Path, b: Path) -> bool:
@@ -213,7 +212,7 @@ def test_weight_is_split_off_only_if_the_rest_names_a_file(tmp_path: Path, monke
 def test_training_on_pairs_alone(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
     events: list[Event] = []
     longer = replace(QUICK, epochs=6)
-    folder = train(make_job(backbone_folder, tmp_path / "m", training=longer), None, events.append, pairs=[pairs])
+    folder = run_training(backbone_folder, tmp_path / "m", None, pairs=pairs, config=longer, report=events.append)
     started = next(event for event in events if isinstance(event, Started))
     assert [(s.kind, s.n_captions, s.n_per_epoch) for s in started.sources] == [("audio", 72, 72)]
     config = load_model(folder).config
@@ -230,10 +229,11 @@ def test_training_on_pairs_alone(backbone_folder: Path, pairs: PairSet, tmp_path
 
 def test_training_on_text_and_pairs_reports_each_source(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
     events: list[Event] = []
-    folder = train(make_job(backbone_folder, tmp_path / "m"), texts(0.5), events.append, pairs=[pairs])
+    folder = run_training(backbone_folder, tmp_path / "m", texts(0.5), pairs=[pairs], report=events.append)
     started = next(event for event in events if isinstance(event, Started))
     assert [source.kind for source in started.sources] == ["text", "text", "audio"]
-    assert sum(source.n_captions for source in started.sources) == started.n_captions == 180 - started.n_held_out
+    assert sum(source.n_captions for source in started.sources) == started.model.n_training_captions
+    assert started.model.n_training_captions + started.model.n_held_out_captions == 180
     assert started.sources[1].n_per_epoch == round(started.sources[1].n_captions / 2)
     drawn = sum(source.n_per_epoch for source in started.sources)
     assert started.total_steps == 2 * -(-drawn // 16)
@@ -252,8 +252,7 @@ loop.SAVE_EVERY_S = 0.0
 def kill(event):
     if type(event).__name__ == "Stepped" and event.step == int(sys.argv[5]):
         os.kill(os.getpid(), signal.SIGKILL)
-job = t.make_job(Path(sys.argv[2]), Path(sys.argv[3]))
-t.train(job, t.texts(0.5), kill, pairs=[t.read_pairs(Path(sys.argv[4]))])
+t.run_training(Path(sys.argv[2]), Path(sys.argv[3]), t.texts(0.5), pairs=sys.argv[4], report=kill)
 """
 
 
@@ -261,14 +260,14 @@ def test_killed_run_on_text_and_pairs_continues_to_the_same_result(
     backbone_folder: Path, pairs_file: Path, pairs: PairSet, tmp_path: Path
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train(make_job(backbone_folder, whole), texts(0.5), pairs=[pairs])
+    run_training(backbone_folder, whole, texts(0.5), pairs=pairs)
     where = [str(Path(__file__).parent), str(backbone_folder), str(killed), str(pairs_file)]
     for step in (4, 13):  # in the first epoch and in the second
         command = [sys.executable, "-c", RUN_UNTIL_KILLED, *where, str(step)]
         done = subprocess.run(command, timeout=300, capture_output=True, text=True)
         assert done.returncode == -signal.SIGKILL, done.stderr
     events: list[Event] = []
-    train(make_job(backbone_folder, killed), texts(0.5), events.append, pairs=[pairs])
+    run_training(backbone_folder, killed, texts(0.5), pairs=pairs, report=events.append)
     assert next(event for event in events if isinstance(event, Started)).first_step == 12
     assert same_mapper(whole, killed)
 
@@ -276,20 +275,19 @@ def test_killed_run_on_text_and_pairs_continues_to_the_same_result(
 def test_two_processes_give_the_same_mapper_from_pairs(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
     slow = replace(QUICK, learning_rate=TrainingConfig.learning_rate)
     for name, n_processes in (("one", 1), ("two", 2)):
-        job = make_job(backbone_folder, tmp_path / name, training=slow)
-        train(job, texts(2.0), pairs=[pairs], noise_pairs=pairs, n_processes=n_processes)
+        options = {"pairs": pairs, "noise_from": pairs, "config": slow, "n_processes": n_processes}
+        run_training(backbone_folder, tmp_path / name, texts(2.0), **options)
     one, two = (load_model(tmp_path / name) for name in ("one", "two"))
     assert one.config.bridge == two.config.bridge
     for alone, shared in zip(one.mapper.parameters(), two.mapper.parameters(), strict=True):
         torch.testing.assert_close(shared, alone, atol=1e-6, rtol=0)
 
 
-def test_data_survives_json(pairs: PairSet) -> None:
-    data = TrainingData(texts(0.5), (pairs,), pairs)
-    assert data_from_dict(data_to_dict(data)) == data
-    assert data_from_dict(data_to_dict(TrainingData(None, (pairs,)))) == TrainingData(None, (pairs,))
-    with pytest.raises(InputError, match="nothing to train on"):
-        TrainingData()
+def test_training_on_nothing_is_refused(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is nothing to train on"):
+        run_training(backbone_folder, tmp_path / "m", None)
+    with pytest.raises(InputError, match="for text were given, but no captions"):
+        run_training(backbone_folder, tmp_path / "m", None, pairs=pairs, noise_from=pairs)
 
 
 def test_unfinished_run_on_other_pairs_is_not_continued(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
@@ -298,12 +296,12 @@ def test_unfinished_run_on_other_pairs_is_not_continued(backbone_folder: Path, p
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(make_job(backbone_folder, tmp_path / "m"), texts(), stop, pairs=[pairs])
+        run_training(backbone_folder, tmp_path / "m", texts(), pairs=pairs, report=stop)
     fewer = replace(pairs, pairs=pairs.pairs[:-1])
     with pytest.raises(InputError, match="unfinished run that differs in pairs"):
-        train(make_job(backbone_folder, tmp_path / "m"), texts(), pairs=[fewer])
+        run_training(backbone_folder, tmp_path / "m", texts(), pairs=fewer)
     with pytest.raises(InputError, match="unfinished run that differs in weights"):
-        train(make_job(backbone_folder, tmp_path / "m"), texts(2.0), pairs=[pairs])
+        run_training(backbone_folder, tmp_path / "m", texts(2.0), pairs=pairs)
 
 
 # Measured noise and the adapter
@@ -312,7 +310,8 @@ def test_unfinished_run_on_other_pairs_is_not_continued(backbone_folder: Path, p
 def test_measured_noise_follows_the_paper_and_is_recorded(
     backbone_folder: Path, backbone: Backbone, pairs: PairSet, tmp_path: Path
 ) -> None:
-    folder = train(make_job(backbone_folder, tmp_path / "m"), texts(), noise_pairs=pairs)
+    bridge = BridgeConfig(noise_variance=1.0, audio_noise_variance=0.002)
+    folder = run_training(backbone_folder, tmp_path / "m", texts(), noise_from=pairs.file.name, bridge=bridge)
     gap = measure_pair_gap(pairs, backbone, torch.device("cpu"))
     rng = np.random.default_rng([0, 0])
     chosen = np.sort(rng.choice(len(gap.pairs.pairs), 30, replace=False))
@@ -320,6 +319,7 @@ def test_measured_noise_follows_the_paper_and_is_recorded(
     std = np.mean([np.abs(audio[i].astype(np.float64) - gap.text[i]).max() for i in chosen])
     stored = load_model(folder).bridge
     assert stored.noise_std == pytest.approx(std, rel=1e-6)
+    assert stored.audio_noise_variance == 0.002
     assert stored.calibration is not None
     assert stored.calibration.pairs_sha256 == pairs.file.sha256
     assert (stored.calibration.n_pairs, stored.calibration.rule) == (30, "mean infinity norm")
@@ -329,7 +329,7 @@ def test_measured_noise_follows_the_paper_and_is_recorded(
 def test_too_few_pairs_to_measure_the_noise_are_refused(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
     few = replace(pairs, pairs=pairs.pairs[:29])
     with pytest.raises(InputError, match="has 29 pairs with a readable sound file, but must have at least 30"):
-        train(make_job(backbone_folder, tmp_path / "m"), texts(), noise_pairs=few)
+        run_training(backbone_folder, tmp_path / "m", texts(), noise_from=few)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -362,9 +362,11 @@ def test_adapter_is_used_in_training_and_saved_with_the_model(
     adapter = make_adapter(backbone.content_hash)
     save_adapter(tmp_path / "h.safetensors", adapter)
     noiseless = BridgeConfig(noise_variance=0.0)
-    job = make_job(backbone_folder, tmp_path / "m", adapter=str(tmp_path / "h.safetensors"), bridge=noiseless)
-    folder = train(job, texts())
-    plain = train(make_job(backbone_folder, tmp_path / "plain", bridge=noiseless), texts())
+    path = tmp_path / "h.safetensors"
+    folder = run_training(backbone_folder, tmp_path / "m", texts(), adapter=path, bridge=noiseless)
+    loaded = run_training(backbone_folder, tmp_path / "loaded", texts(), adapter=adapter, bridge=noiseless)
+    assert same_mapper(folder, loaded)
+    plain = run_training(backbone_folder, tmp_path / "plain", texts(), bridge=noiseless)
     assert not same_mapper(folder, plain)
     kept = load_adapter(folder / "adapter.safetensors")
     assert torch.equal(kept.matrix, adapter.matrix) and kept.facts == adapter.facts
@@ -378,7 +380,7 @@ def test_adapter_is_used_in_training_and_saved_with_the_model(
 def test_adapter_of_another_backbone_is_refused(backbone_folder: Path, tmp_path: Path) -> None:
     save_adapter(tmp_path / "h.safetensors", make_adapter("another"))
     with pytest.raises(CheckpointError, match="was fitted on x with weights another, not "):
-        train(make_job(backbone_folder, tmp_path / "m", adapter=str(tmp_path / "h.safetensors")), texts())
+        run_training(backbone_folder, tmp_path / "m", texts(), adapter=tmp_path / "h.safetensors")
 
 
 # The command line
@@ -461,13 +463,13 @@ def test_table_given_as_text_gives_a_warning(backbone_folder: Path, pairs_file: 
 def test_warnings_about_pairs_are_reported(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
     events: list[Event] = []
     odd = replace(pairs, warnings=("something odd",))
-    train(make_job(backbone_folder, tmp_path / "m"), None, events.append, pairs=[odd])
+    run_training(backbone_folder, tmp_path / "m", None, pairs=odd, report=events.append)
     assert Warned("something odd") in events
 
 
 def test_two_text_files_of_weight_one_equal_one_file(backbone_folder: Path, tmp_path: Path) -> None:
     one = CaptionSet(CAPTIONS, (CaptionFile("all.txt", "2" * 64, 100),))
-    train(make_job(backbone_folder, tmp_path / "one"), one)
-    train(make_job(backbone_folder, tmp_path / "two"), texts())
+    run_training(backbone_folder, tmp_path / "one", one)
+    run_training(backbone_folder, tmp_path / "two", texts())
     assert same_mapper(tmp_path / "one", tmp_path / "two")
     assert load_file(tmp_path / "one" / "mapper.safetensors")

@@ -1,8 +1,9 @@
 """Audio captioning trained on text alone.
 
-    from textcap import Captioner
+    from textcap import Captioner, train
 
-    for result in Captioner.load("textcap-model").caption(["a.wav", "b.wav"]):
+    train("captions.txt", "my-model")
+    for result in Captioner.load("my-model").caption(["a.wav", "b.wav"]):
         print(result.path, result.caption)
 
 Names are imported when they are first used, so `import textcap` does not load torch.
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from textcap.captioner import Captioner, CaptionResult
-    from textcap.config import DecodingConfig, TrainingConfig
+    from textcap.config import BridgeConfig, DecodingConfig, MapperConfig, TrainingConfig
+    from textcap.data.captions import load_captions
+    from textcap.data.pairs import read_pairs
     from textcap.errors import TextcapError
     from textcap.models.backbone import Backbone
     from textcap.scoring import score_files
@@ -21,22 +24,30 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Backbone": "models.backbone",
+    "BridgeConfig": "config",
     "CaptionResult": "captioner",
     "Captioner": "captioner",
     "DecodingConfig": "config",
+    "MapperConfig": "config",
     "TextcapError": "errors",
     "TrainingConfig": "config",
+    "load_captions": "data.captions",
+    "read_pairs": "data.pairs",
     "score_files": "scoring",
     "train": "training",
 }
 
 __all__ = [
     "Backbone",
+    "BridgeConfig",
     "CaptionResult",
     "Captioner",
     "DecodingConfig",
+    "MapperConfig",
     "TextcapError",
     "TrainingConfig",
+    "load_captions",
+    "read_pairs",
     "score_files",
     "train",
 ]
@@ -50,3 +61,7 @@ def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module 'textcap' has no attribute {name!r}")
     return getattr(importlib.import_module(f"textcap.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

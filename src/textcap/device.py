@@ -12,21 +12,22 @@ import torch
 
 from textcap.errors import DeviceError
 
-_NAMES = re.compile(r"cpu|mps|cuda(:[0-9]{1,2})?")
+_NAMES = re.compile(r"(cpu|mps)(:0)?|cuda(:[0-9]{1,2})?")
 
 _logger = logging.getLogger("textcap")
 
 
-def resolve_device(name: str = "auto") -> torch.device:
+def resolve_device(name: str | torch.device = "auto") -> torch.device:
     """Return the device to compute on, after testing that it works.
 
     Args:
         name: "cpu", "mps", "cuda", or "cuda:1" and so on; or "auto" for the first that works of CUDA, Apple's MPS and
-            the CPU, with a warning in the log for each that is available but does not work.
+            the CPU, with a warning in the log for each that is available but does not work. A torch device works, too.
 
     Raises:
         DeviceError: The name is not that of a device, or the device does not work on this machine.
     """
+    name = str(name)
     if name == "auto":
         return _first_that_works()
     if not _NAMES.fullmatch(name):

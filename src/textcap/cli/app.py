@@ -2,16 +2,14 @@
 
 import inspect
 import logging
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from textcap.cli.cache import cache
 from textcap.cli.caption import caption
 from textcap.cli.console import LogHandler, print_error
 from textcap.cli.demo import demo
@@ -20,32 +18,12 @@ from textcap.cli.fetch import fetch
 from textcap.cli.fit_adapter import fit_adapter
 from textcap.cli.gap import gap
 from textcap.cli.score import score
+from textcap.cli.signals import signals_as_exits
 from textcap.cli.train import train
 from textcap.cli.verify import verify
 from textcap.errors import TextcapError
 
 _LOG_HANDLER = LogHandler()
-
-
-@contextmanager
-def signals_as_exits() -> Iterator[None]:
-    """Raise SystemExit in the block on SIGTERM and SIGHUP, so that it ends its children and cleans up like on Ctrl-C.
-
-    The exit code is 128 and the signal's number. A signal that is ignored, as under nohup, stays ignored.
-    """
-    if threading.current_thread() is not threading.main_thread():  # Python lets only this one set handlers
-        yield
-        return
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        if before[number] is not signal.SIG_IGN:
-            signal.signal(number, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class TextcapGroup(TyperGroup):
@@ -107,7 +85,7 @@ def _help_of(command: Callable[..., None]) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-for command in (fetch, train, gap, fit_adapter, caption, score, embed, demo, verify):
+for command in (fetch, train, gap, fit_adapter, caption, score, embed, demo, verify, cache):
     # Every command's help ends with two commands that can be pasted.
     app.command(help=_help_of(command), epilog=sys.modules[command.__module__].EXAMPLES)(command)
 

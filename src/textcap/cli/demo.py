@@ -10,6 +10,7 @@ import typer
 
 from textcap.cli.console import err, note, out, set_verbosity
 from textcap.cli.options import QuietOption, VerboseOption
+from textcap.cli.signals import signals_deferred
 from textcap.config import MAX_SEED
 from textcap.data.text import printable
 
@@ -65,12 +66,16 @@ def _run(arguments: str, folder: Path, *, shown: str, flags: list[str]) -> str:
     """Run a textcap command in the folder, with its stderr on this terminal; return its stdout."""
     err.print(f"\n$ textcap {shown}", markup=False, style="bold")
     command = [sys.executable, "-m", "textcap", *shlex.split(arguments), *flags]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, encoding="utf-8") as process:
-        try:
-            output, _ = process.communicate()
-        except BaseException:  # the command ends when the demo does, and saves what it can
+    process = None
+    try:
+        with signals_deferred():
+            process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, encoding="utf-8")
+        output, _ = process.communicate()
+    except BaseException:  # the command ends when the demo does, and saves what it can
+        if process is not None:
             process.terminate()
-            raise
+            process.communicate()
+        raise
     if process.returncode:
         raise typer.Exit(process.returncode)
     return output

@@ -11,16 +11,19 @@ from textcap.data.text import counted
 
 
 @contextmanager
-def download_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show downloads: a bar for each file where stderr is a terminal, a line elsewhere.
+def download_progress() -> Iterator[Callable[[str, int, int, str], None]]:
+    """Show downloads: a bar for each file where stderr is a terminal, a line elsewhere; notes are lines everywhere.
 
     Yields:
-        A function that the library calls with a file's name, its bytes so far and the total (0 if unknown).
+        A function that the library calls with a file's name, its bytes so far, the total (0 if unknown), and a note.
     """
     bars = progress_display(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     tasks: dict[str, TaskID] = {}
 
-    def show(name: str, done: int, total: int) -> None:
+    def show(name: str, done: int, total: int, text: str = "") -> None:
+        if text:
+            note(text)
+            return
         if not tasks:
             bars.start()  # not before: a display that shows nothing still moves the cursor
         if name not in tasks:

@@ -3,9 +3,9 @@
 import math
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,9 +20,7 @@ from textcap.cli.options import (
 )
 from textcap.config import MAX_SEED, BridgeConfig, TrainingConfig
 
-if TYPE_CHECKING:
-    from textcap.training.job import TrainingJob
-
+WHEN_STOPPED = "run the same command to continue"
 EXAMPLES = (
     "textcap train captions.txt -o textcap-model\n\n"
     "textcap train mine.txt more.txt:0.5 --noise-from pairs.csv -o my-model"
@@ -108,7 +106,7 @@ def train(
         typer.Option(
             min=0,
             max=MAX_SEED,
-            help="Seed of everything random; on one device, the same seed gives the same model.",
+            help="Seed of everything random; the same seed, device and number of threads give the same model.",
         ),
     ] = TrainingConfig.seed,
     device: Annotated[
@@ -134,12 +132,11 @@ def train(
     captions, pairs = captions or [], pairs or []
     if not captions and not pairs:
         raise typer.BadParameter("give a text file of captions, or --pairs")
-    bridge = _bridge(noise_variance, noise_std, audio_noise_variance)
-    _check_bridge(bridge, noise_from, adapter, captions, pairs, audio_noise_variance)
-    pair_paths = [*pairs, *([noise_from] if noise_from else [])]
-    folders = _audio_folders(pair_paths, audio_dir or [])
+    variance = _text_noise(noise_variance, noise_std)
+    _check_bridge(variance, noise_from, adapter, captions, pairs, audio_noise_variance)
+    folders = _audio_folders([*pairs, *([noise_from] if noise_from else [])], audio_dir or [])
     with settings_from_flags("epochs", "batch_size", "learning_rate", "warmup_steps", "seed"):
-        settings = TrainingConfig(
+        config = TrainingConfig(
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
@@ -147,77 +144,57 @@ def train(
             held_out_captions=held_out,
             seed=seed,
         )
-    from textcap.training.job import TrainingJob
-
-    job = TrainingJob(
-        output=str(output),
-        backbone=backbone,
-        bridge=bridge,
-        audio_noise_variance=audio_noise_variance,
-        adapter=str(adapter) if adapter else None,
-        prefix_length=prefix_length,
-        mapper_layers=mapper_layers,
-        training=settings,
-        device=device,
-        force=force,
-        offline=offline or None,
-        command=shlex.join(["textcap", *sys.argv[1:]]),
-    )
-    inputs = _Inputs(captions, list(zip(pair_paths, folders, strict=True)), noise_from is not None)
-    _run(job, inputs, quiet, verbose)
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    captions: list[str]
-    pairs: list[tuple[Path, Path | None]]  # with the folder of their sounds
-    last_is_for_noise: bool  # the noise is measured on the last of `pairs`
-
-
-def _run(job: "TrainingJob", inputs: _Inputs, quiet: bool, verbose: bool) -> None:
     set_verbosity(quiet, verbose)
     from textcap.cli.training_view import TrainingView
-    from textcap.data.captions import load_captions, split_weight
     from textcap.data.pairs import read_pairs
-    from textcap.training import check_output
+    from textcap.models.backbone import read_backbone_config
     from textcap.training import train as train_model
-    from textcap.training.events import Warned
     from textcap.training.processes import torchrun_place
 
     is_main = torchrun_place()[0] == 0
     set_verbosity(quiet or not is_main, verbose)
-    output = Path(job.output)
-    # Before waiting for standard input.
-    check_output(job, [*(split_weight(name)[0] for name in inputs.captions), *(path for path, _ in inputs.pairs)])
+    defaults = read_backbone_config(backbone)
+    sizes = {"prefix_length": prefix_length, "n_layers": mapper_layers}
+    with settings_from_flags("audio_noise_variance", "prefix_length"):
+        bridge = BridgeConfig(defaults.noise_variance if variance is None else variance, audio_noise_variance)
+        mapper = replace(defaults.mapper, **{name: value for name, value in sizes.items() if value is not None})
     with TrainingView(output) as view:
-        read = [read_pairs(path, audio_folder=folder) for path, folder in inputs.pairs]
-        noise_pairs = read.pop() if inputs.last_is_for_noise else None
-        loaded = load_captions(inputs.captions) if inputs.captions else None
-        for warning in loaded.warnings if loaded else ():
-            view(Warned(warning))
-        train_model(job, loaded, view, pairs=read, noise_pairs=noise_pairs, download_progress=view.show_download)
+        read = [read_pairs(path, audio_folder=folder) for path, folder in zip(pairs, folders, strict=False)]
+        train_model(
+            captions,
+            output,
+            backbone=backbone,
+            pairs=read,
+            bridge=bridge,
+            noise_from=read_pairs(noise_from, audio_folder=folders[-1]) if noise_from else None,
+            adapter=adapter,
+            mapper=mapper,
+            config=config,
+            device=device,
+            force=force,
+            offline=offline or None,
+            report=view,
+            download_progress=view.show_download,
+            command=shlex.join(["textcap", *sys.argv[1:]]),
+        )
     if is_main:
         print(output, flush=True)
         note(f"use it with: textcap caption *.wav -m {shlex.quote(str(output))}")
 
 
-def _bridge(noise_variance: float | None, noise_std: float | None, audio_noise_variance: float) -> BridgeConfig | None:
+def _text_noise(noise_variance: float | None, noise_std: float | None) -> float | None:
+    """Return the variance of the noise on text embeddings that was asked for, if any."""
     if noise_variance is not None and noise_std is not None:
         raise typer.BadParameter("give --noise-variance or --noise-std, not both")
     variance = noise_variance if noise_std is None else noise_std * noise_std  # a power would overflow
-    for name, value in (
-        ("--noise-variance" if noise_std is None else "--noise-std", variance),
-        ("--audio-noise-variance", audio_noise_variance),
-    ):
-        if value is not None and not math.isfinite(value):
-            raise typer.BadParameter("must be a finite number", param_hint=name)
-    if variance is None:
-        return None
-    return BridgeConfig(noise_variance=variance, audio_noise_variance=audio_noise_variance)
+    if variance is not None and not math.isfinite(variance):
+        hint = "--noise-variance" if noise_std is None else "--noise-std"
+        raise typer.BadParameter("must be a finite number", param_hint=hint)
+    return variance
 
 
 def _check_bridge(
-    bridge: BridgeConfig | None,
+    variance: float | None,
     noise_from: Path | None,
     adapter: Path | None,
     captions: list[str],
@@ -225,9 +202,9 @@ def _check_bridge(
     audio_noise_variance: float,
 ) -> None:
     """Refuse options that do not apply to what is trained on."""
-    if noise_from is not None and bridge is not None:
+    if noise_from is not None and variance is not None:
         raise typer.BadParameter("give only one of --noise-from, --noise-variance and --noise-std")
-    given = {"--noise-from": noise_from, "--noise-variance or --noise-std": bridge, "--adapter": adapter}
+    given = {"--noise-from": noise_from, "--noise-variance or --noise-std": variance, "--adapter": adapter}
     if not captions and (of_text := [name for name, value in given.items() if value is not None]):
         hint = "" if of_text[0] == "--adapter" else " (use --audio-noise-variance for sounds)"
         raise typer.BadParameter(f"{of_text[0]} applies to text, but no text file is given{hint}")

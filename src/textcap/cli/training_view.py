@@ -54,13 +54,11 @@ class TrainingView:
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self._downloads.close()
         self._bar.stop()
-        if kind is KeyboardInterrupt and self._training is not None:
+        if kind in (KeyboardInterrupt, SystemExit) and self._training is not None:
             from textcap.training.state import has_saved
 
-            if has_saved(self._output):
-                note("stopped (run the same command to continue from the last saved state)")
-            else:
-                note("stopped before anything was saved (run the same command to start again)")
+            path = f"{self._output}.partial"
+            note(f"the last saved state is in {path}" if has_saved(self._output) else "no state was saved yet")
 
     def __call__(self, event: "Event") -> None:
         """Show an event."""
@@ -95,17 +93,18 @@ class TrainingView:
         self._start_bar()
         for task in self._embedding.values():
             self._bar.remove_task(task)
-        devices = f"{started.n_processes} x " if started.n_processes > 1 else ""
+        model = started.model
+        devices = f"{model.n_processes} x " if model.n_processes > 1 else ""
         lines = [
-            f"backbone {started.backbone} on {devices}{started.device}, {started.precision}",
+            f"backbone {model.backbone_name} on {devices}{model.device}, {model.precision}",
             *_bridge_lines(started),
             *_source_lines(started),
-            f"training on {counted(started.n_captions, 'caption')}, {started.n_held_out:,} held out; "
-            f"{counted(started.total_steps, 'step')} in {counted(started.epochs, 'epoch')}",
+            f"training on {counted(model.n_training_captions, 'caption')}, {model.n_held_out_captions:,} held out; "
+            f"{counted(started.total_steps, 'step')} in {counted(model.training.epochs, 'epoch')}",
         ]
-        if started.warmup_steps != started.warmup_asked:
+        if started.warmup_steps != model.training.warmup_steps:
             lines.append(
-                f"warm-up shortened from {started.warmup_asked:,} to {counted(started.warmup_steps, 'step')}, "
+                f"warm-up shortened from {model.training.warmup_steps:,} to {counted(started.warmup_steps, 'step')}, "
                 "a fifth of this short run"
             )
         if started.first_step:
@@ -123,22 +122,21 @@ class TrainingView:
 
 
 def _bridge_lines(started: "Started") -> list[str]:
-    noise = (
-        f"noise on text embeddings: variance {started.noise_variance:g} (standard deviation {started.noise_std:.4g})"
-    )
-    if started.noise_from is not None:
-        noise += f", measured on {started.noise_from}"
-    lines = [noise] if any(source.kind == "text" for source in started.sources) or not started.sources else []
-    if started.adapter is not None:
-        lines.append(f"linear adapter: {started.adapter}")
-    if any(source.kind == "audio" for source in started.sources):
-        lines.append(f"noise on audio embeddings: variance {started.audio_noise_variance:g}")
+    bridge, kinds = started.model.bridge, {source.kind for source in started.sources}
+    noise = f"noise on text embeddings: variance {bridge.noise_variance:g} (standard deviation {bridge.noise_std:.4g})"
+    if bridge.calibration is not None:
+        noise += f", measured on {bridge.calibration.pairs_name}"
+    lines = [noise] if "text" in kinds else []
+    if started.model.adapter is not None:
+        lines.append(f"linear adapter fitted on {started.model.adapter.pairs_name}")
+    if "audio" in kinds:
+        lines.append(f"noise on audio embeddings: variance {bridge.audio_noise_variance:g}")
     return lines
 
 
 def _source_lines(started: "Started") -> list[str]:
     """Return a line for each source, or none if a single source gives each of its captions once per epoch."""
-    if len(started.sources) == 1 and started.sources[0].n_per_epoch == started.n_captions:
+    if len(started.sources) == 1 and started.sources[0].n_per_epoch == started.model.n_training_captions:
         return []
     return [
         f"  {source.name}: {counted(source.n_captions, f'{source.kind} caption')}, {source.n_per_epoch:,} per epoch"

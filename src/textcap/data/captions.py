@@ -17,8 +17,9 @@ MAX_WEIGHT = 1000.0
 
 _BOM = "\ufeff"
 _TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
-# Characters that end or garble a line in some programs: C0, DEL, C1 and Unicode's two separators.
-_CONTROLS = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
+# Characters that end or garble a line in some programs (C0, DEL, C1 and Unicode's two separators), and surrogates,
+# which UTF-8 cannot encode: JSON may have them, and so may arguments of the command line.
+_CONTROLS = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0xD800, 0xE000))}
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def split_weight(path: str | Path) -> tuple[str, float]:
 def clean_caption(text: str) -> tuple[str, str | None]:
     """Return a caption ready for training, and a warning if it was cut to `MAX_CHARACTERS`.
 
-    Byte order marks at its start are removed; control characters and line ends become spaces.
+    Byte order marks at its start are removed; control characters, line ends and surrogates become spaces.
     """
     # Concatenated files have a byte order mark in the middle.
     caption = text.lstrip(_BOM).translate(_CONTROLS).strip()

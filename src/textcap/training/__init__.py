@@ -1,13 +1,13 @@
 """Train a captioner on captions alone, on pairs of sound and text, or on both, and write its model folder.
 
 Joins the other modules: text embeddings, examples, the training loop, the model folder. Prints nothing; progress is
-reported as events. A run that was killed continues when `train` is called again with the same job.
+reported as events. A run that was stopped or killed continues when `train` is called again with the same arguments.
 """
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,64 +17,82 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import InitProcessGroupKwargs
 
-from textcap.config import MapperConfig, to_dict
-from textcap.data.captions import CaptionFile, CaptionSet
-from textcap.data.pairs import PairSet
+from textcap.config import BridgeConfig, MapperConfig, TrainingConfig
+from textcap.data.captions import CaptionFile, CaptionSet, load_captions, split_weight
+from textcap.data.pairs import PairSet, read_pairs
 from textcap.data.text import STDIN, printable
 from textcap.device import memory_errors, resolve_device
-from textcap.errors import DeviceError
-from textcap.files import check_folder_place
-from textcap.gap.bridge import Bridge
-from textcap.model_folder import ModelConfig, is_model_folder, package_versions, save_model
+from textcap.embedding.pairs import EmbeddedPairs
+from textcap.errors import DeviceError, InputError
+from textcap.files import MODEL_FOLDER, check_folder_place
+from textcap.gap.adapter import LinearAdapter, load_adapter
+from textcap.model_folder import ModelConfig, package_versions, save_model
 from textcap.models.backbone import EMBEDDED, Backbone, check_trainable
-from textcap.training.data import Examples
-from textcap.training.events import Event, Report, Started
-from textcap.training.job import TrainingJob
+from textcap.training.events import Event, Report, Started, Warned
 from textcap.training.loop import MapperTraining
 from textcap.training.prepare import (
     MEMORY_HINT,
-    TrainingData,
+    Task,
     embed_all_pairs,
     identity,
-    load_job_adapter,
     make_bridge,
-    make_job_examples,
+    make_task_examples,
     max_tokens,
-    pair_files,
 )
 from textcap.training.processes import launch, torchrun_place
 from textcap.training.state import WorkFolder, load_state
 from textcap.weights import WEIGHT_SETS, DownloadProgress
 
+_Pairs = PairSet | str | Path
+
 
 def train(
-    job: TrainingJob,
-    captions: CaptionSet | None,
-    report: Report | None = None,
+    captions: CaptionSet | str | Path | Sequence[str | Path] | None,
+    output: str | Path,
     *,
-    pairs: Sequence[PairSet] = (),
-    noise_pairs: PairSet | None = None,
+    backbone: Backbone | str | Path = "msclap-2023",
+    pairs: _Pairs | Sequence[_Pairs] = (),
+    bridge: BridgeConfig | None = None,
+    noise_from: _Pairs | None = None,
+    adapter: LinearAdapter | str | Path | None = None,
+    mapper: MapperConfig | None = None,
+    config: TrainingConfig = TrainingConfig(),
+    device: torch.device | str = "auto",
     n_processes: int | None = None,
+    force: bool = False,
+    offline: bool | None = None,
+    report: Report | None = None,
     download_progress: DownloadProgress | None = None,
+    command: str = "",
 ) -> Path:
     """Train a mapper on captions, on pairs or on both, and write its model folder.
 
-    Until the run is done, a work folder beside the output keeps what is needed to continue after an interruption.
+    Captions, pairs, backbone and adapter are loaded objects, or files and names to load. Until the run is done, a work
+    folder beside the output keeps what is needed to continue after an interruption.
 
     Args:
-        job: The settings, and where to write the model folder.
-        captions: Captions to learn from their text embeddings with noise (the paper's method); None to train on
-            pairs only.
+        captions: Caption files, as `load_captions` reads them, to learn from their text embeddings with noise (the
+            paper's method); None to train on pairs only.
+        output: The model folder to write.
+        backbone: The frozen CLAP and language model.
+        pairs: Pairs files, as `read_pairs` reads them. Each caption is learned from the embedding of its sound (the
+            paper's audio-text training).
+        bridge: The noise on embeddings; None for the backbone's on text and none on sounds.
+        noise_from: Pairs to measure the noise on text with, in place of the bridge's.
+        adapter: Applied to text embeddings before the noise.
+        mapper: The sizes of the mapper; None for the backbone's.
+        config: Epochs, batch size, learning rate and seed.
+        device: The device to compute on, see `resolve_device`.
+        n_processes: The number of processes. By default one for each visible CUDA device if `device` resolves to CUDA
+            without a device number, else one. Ignored under torchrun, which has started the processes itself.
+        force: Overwrite the output if it is a model folder, and discard an unfinished run with other settings.
+        offline: Never use the network; None takes the setting from HF_HUB_OFFLINE.
         report: Called with each event, in this process.
-        pairs: Sounds with captions. Each caption is learned from the embedding of its sound (the paper's audio-text
-            training).
-        noise_pairs: Pairs to measure the noise on text with, used if `job.bridge` is None.
-        n_processes: The number of processes. By default one for each visible CUDA device if `job.device` resolves to
-            CUDA without a device number, else one. Ignored under torchrun, which has started the processes itself.
         download_progress: Called with the bytes downloaded if the backbone has to be downloaded.
+        command: The command line to record in the model folder.
 
     Returns:
-        The model folder.
+        The model folder, as an absolute path.
 
     Raises:
         InputError: The output exists and may not be overwritten, there is an unfinished run with other settings, or
@@ -83,50 +101,143 @@ def train(
         DownloadError: The backbone is not on disk and cannot be downloaded.
         CheckpointError: The backbone, the adapter or the state of the unfinished run cannot be used.
     """
-    report = report or _ignore_event
-    data = TrainingData(captions, tuple(pairs), noise_pairs)
-    output = Path(os.path.abspath(job.output))
-    check_output(job, data.names)
-    n_started = torchrun_place()[1]
-    check_trainable(job.backbone)
-    device = resolve_device(job.device)
-    backbone = Backbone.load(job.backbone, offline=job.offline, progress=download_progress)
-    max_tokens(backbone, mapper_config(job, backbone))
-    load_job_adapter(job, backbone)
+    rank, n_started = torchrun_place()
+    if report is None or rank:
+        report = _ignore_event
+    sounds = tuple(_read_pairs(one) for one in _several(pairs))
+    noise_pairs = None if noise_from is None else _read_pairs(noise_from)
+    if isinstance(captions, CaptionSet):
+        names = [file.name for file in captions.files]
+    else:
+        names = [split_weight(path)[0] for path in _several(captions)]
+    # Before captions are read: standard input may keep this process waiting.
+    inputs = [name for name in [*names, *(p.file.name for p in (*sounds, noise_pairs) if p)] if name != STDIN]
+    may_exist = force or WorkFolder.has_done(Path(output))
+    check_folder_place(Path(output), kind=MODEL_FOLDER, force=may_exist, inputs=inputs)
+    texts = captions if isinstance(captions, CaptionSet) else load_captions(_several(captions)) if names else None
+    for warning in texts.warnings if texts else ():
+        report(Warned(warning))
+    if texts is None and not sounds:
+        raise InputError("there is nothing to train on", hint="give a caption file or a pairs file")
+    if texts is None and not (noise_pairs is None and adapter is None):
+        raise InputError("noise and adapters for text were given, but no captions", hint="give a caption file")
+
+    name = backbone.name if isinstance(backbone, Backbone) else str(backbone)
+    check_trainable(name)
+    chosen = resolve_device(str(device))
+    if not isinstance(backbone, Backbone):
+        backbone = Backbone.load(name, offline=offline, progress=download_progress)
+    mapper = mapper or backbone.config.mapper
+    max_tokens(backbone, mapper)
+    fitted = load_adapter(Path(adapter)) if isinstance(adapter, str | Path) else adapter
+    if fitted is not None:
+        fitted.check_backbone(backbone, "the adapter" if fitted is adapter else str(adapter))
+    bridge = bridge or BridgeConfig(noise_variance=backbone.config.noise_variance)
+    task = Task(
+        output=Path(os.path.abspath(output)),
+        captions=texts,
+        pairs=sounds,
+        bridge=bridge if texts else replace(bridge, noise_variance=0.0, calibration=None),
+        noise_from=noise_pairs,
+        adapter=fitted,
+        mapper=mapper,
+        config=config,
+        force=force,
+        command=command,
+    )
     if n_started > 1:
-        n_processes = 1  # torchrun, or `launch` below, has started the other processes
+        n_processes = 1  # torchrun has started the other processes
     elif n_processes is None:
-        use_all_devices = device.type == "cuda" and device.index is None
+        use_all_devices = chosen.type == "cuda" and chosen.index is None
         n_processes = torch.cuda.device_count() if use_all_devices else 1
     if n_processes > 1:
         try:
-            launch(replace(job, output=str(output)), data, n_processes, report)
+            launch((task, name, chosen), n_processes, report)
         finally:
-            WorkFolder.sweep(output)
+            WorkFolder.sweep(task.output)
     else:
-        with _accelerator(device) as accelerator:
-            _train_in_this_process(replace(job, output=str(output)), data, backbone, accelerator, report)
-    return output
+        run_task(task, backbone, chosen, report)
+    return task.output
 
 
-def check_output(job: TrainingJob, caption_paths: Iterable[str | Path] = ()) -> None:
-    """Check that the model folder of a job may be written, before any work is done for it.
+def run_task(task: Task, backbone: Backbone, device: torch.device, report: Report) -> MapperTraining:
+    """Run a task in this process, which may be one of several.
 
     Args:
-        job: The job that names the output.
-        caption_paths: The files that will be read. A folder that contains one of them is never overwritten.
+        task: What to train.
+        backbone: The backbone to train on.
+        device: The device to compute on.
+        report: Called with each event, in the main process only.
+
+    Returns:
+        The finished run.
 
     Raises:
-        InputError: The output exists and may not be overwritten.
+        TextcapError: The same errors as of `train`.
     """
-    paths = [path for path in caption_paths if str(path) != STDIN]
-    check_folder_place(Path(job.output), force=job.force, is_ours=is_model_folder, inputs=paths)
+    with _accelerator(device) as accelerator:
+        report = report if accelerator.is_main_process else _ignore_event
+        device = accelerator.device
+        with accelerator.main_process_first():  # the other processes read its results from the cache
+            embedded = embed_all_pairs(task, backbone, device, report)
+            bridge = make_bridge(task, backbone, device, report)
+        settings = {
+            **identity(task, embedded),
+            "backbone": backbone.content_hash,
+            "bridge": asdict(bridge.config),
+            "mapper": asdict(task.mapper),
+            "training": asdict(task.config),
+        }
+        work = WorkFolder.open(task.output, settings, force=task.force) if accelerator.is_main_process else None
+        try:
+            examples = make_task_examples(task, embedded, backbone, device, report)
+            with memory_errors(f"on {device} while loading the models", hint=MEMORY_HINT):
+                run = MapperTraining(
+                    examples,
+                    backbone.language_model(device),
+                    backbone.tokenizer,
+                    bridge,
+                    task.mapper,
+                    task.config,
+                    accelerator,
+                    report=report,
+                    work=work,
+                )
+            accelerator.wait_for_everyone()  # the main process has now kept or discarded the state of an earlier run
+            if state := load_state(WorkFolder.path_of(task.output)):
+                run.resume(*state)
+            config = _model_config(task, backbone, embedded, run)
+            report(Started(config, examples.counts, run.total_steps, run.progress.step, run.warmup_steps))
+            mapper = run.run()
+            if work is not None:
+                if work.is_done:
+                    report(Warned(f"{task.output} is complete; the run was killed before it deleted {work.path}"))
+                else:
+                    save_model(
+                        task.output,
+                        replace(config, run=work.run),
+                        mapper,
+                        run.progress.metrics,
+                        adapter=task.adapter,
+                        force=task.force,
+                        within=work.path,
+                    )
+                work.remove()
+            return run
+        finally:
+            if work is not None:
+                work.close()
 
 
-def mapper_config(job: TrainingJob, backbone: Backbone) -> MapperConfig:
-    """Return the mapper sizes of a job: those of the backbone, with the changes that the job asks for."""
-    changes: dict[str, Any] = {"prefix_length": job.prefix_length, "n_layers": job.mapper_layers}
-    return replace(backbone.config.mapper, **{name: value for name, value in changes.items() if value is not None})
+def _several(given: Any) -> list[Any]:
+    """Return as a list what may be one thing, several or None."""
+    if given is None:
+        return []
+    return [given] if isinstance(given, str | Path | PairSet) else list(given)
+
+
+def _read_pairs(pairs: _Pairs) -> PairSet:
+    return pairs if isinstance(pairs, PairSet) else read_pairs(pairs)
 
 
 @contextmanager
@@ -136,12 +247,11 @@ def _accelerator(device: torch.device) -> Iterator[Accelerator]:
         torch.cuda.set_device(device)
     use_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     was_initialized = is_initialized()
-    # The other processes wait while the main one computes the embeddings, and at the end of each epoch.
-    long_timeout = InitProcessGroupKwargs(timeout=timedelta(days=1))
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="bf16" if use_bfloat16 else "no",
-        kwargs_handlers=[long_timeout],
+        # The other processes wait while the main one computes the embeddings, and at the end of each epoch.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],
     )
     try:
         if accelerator.device.type != device.type:
@@ -159,98 +269,32 @@ def _ignore_event(event: Event) -> None:
     del event
 
 
-def _train_in_this_process(
-    job: TrainingJob, data: TrainingData, backbone: Backbone, accelerator: Accelerator, report: Report
-) -> None:
-    is_main = accelerator.is_main_process
-    report = report if is_main else _ignore_event
-    device = accelerator.device
-    with accelerator.main_process_first():  # the other processes read its results from the cache
-        embedded = embed_all_pairs(data, backbone, device, report)
-        bridge = make_bridge(job, data, backbone, device, report)
-    mapper = mapper_config(job, backbone)
-    settings = {
-        **identity(data, embedded, bridge),
-        "backbone": backbone.content_hash,
-        "bridge": to_dict(bridge.config),
-        "mapper": to_dict(mapper),
-        "training": to_dict(job.training),
-    }
-    output = Path(job.output)
-    work = WorkFolder.open(output, settings, force=job.force) if is_main else None
-    try:
-        examples = make_job_examples(job, data, embedded, backbone, mapper, device, report)
-        with memory_errors(f"on {accelerator.device} while loading the models", hint=MEMORY_HINT):
-            run = MapperTraining(
-                examples,
-                backbone.language_model(accelerator.device),
-                backbone.tokenizer,
-                bridge,
-                mapper,
-                job.training,
-                accelerator,
-                report=report,
-                work=work,
-            )
-        accelerator.wait_for_everyone()  # the main process has now kept or discarded the state of an earlier run
-        if state := load_state(WorkFolder.path_of(output)):
-            run.resume(*state)
-        started = _started(job, backbone, bridge, examples, run)
-        report(started)
-        trained = run.run()
-        if work is not None:
-            config = ModelConfig(
-                backbone_name=_absolute_name(job.backbone),
-                backbone_hash=backbone.content_hash,
-                bridge=bridge.config,
-                mapper=mapper,
-                training=job.training,
-                end_token_id=backbone.tokenizer.end_id,
-                n_training_captions=len(examples.training),
-                n_held_out_captions=len(examples.held_out),
-                caption_files=_printable(data.texts.files if data.texts else ()),
-                pair_files=_printable(pair_files(embedded)),
-                adapter=bridge.adapter.facts if bridge.adapter is not None else None,
-                packages=package_versions(),
-                command=printable(job.command),
-                device=started.device,
-                precision=started.precision,
-                n_processes=started.n_processes,
-            )
-            save_model(output, config, trained.mapper, trained.metrics, adapter=bridge.adapter, force=job.force)
-            work.remove()
-    finally:
-        if work is not None:
-            work.close()
+def _model_config(
+    task: Task, backbone: Backbone, embedded: Sequence[EmbeddedPairs], run: MapperTraining
+) -> ModelConfig:
+    """Return what the model folder records about a run."""
+    is_name = backbone.name == EMBEDDED or backbone.name in WEIGHT_SETS
+    return ModelConfig(
+        # A folder must be found from any working folder.
+        backbone_name=backbone.name if is_name else os.path.abspath(backbone.name),
+        backbone_hash=backbone.content_hash,
+        bridge=run.bridge.config,
+        mapper=task.mapper,
+        training=task.config,
+        end_token_id=backbone.tokenizer.end_id,
+        n_training_captions=len(run.examples.training),
+        n_held_out_captions=len(run.examples.held_out),
+        caption_files=_printable(task.captions.files if task.captions else ()),
+        pair_files=_printable(one.source.file for one in embedded),
+        adapter=task.adapter.facts if task.adapter else None,
+        packages=package_versions(),
+        command=printable(task.command),
+        device=str(run.accelerator.device),
+        precision="bfloat16" if run.accelerator.mixed_precision == "bf16" else "float32",
+        n_processes=run.accelerator.num_processes,
+        n_threads=run.progress.n_threads,
+    )
 
 
 def _printable(files: Iterable[CaptionFile]) -> tuple[CaptionFile, ...]:
     return tuple(replace(file, name=printable(file.name)) for file in files)
-
-
-def _started(job: TrainingJob, backbone: Backbone, bridge: Bridge, examples: Examples, run: MapperTraining) -> Started:
-    accelerator = run.accelerator
-    return Started(
-        backbone=backbone.name,
-        device=str(accelerator.device),
-        precision="bfloat16" if accelerator.mixed_precision == "bf16" else "float32",
-        n_processes=accelerator.num_processes,
-        n_captions=len(examples.training),
-        n_held_out=len(examples.held_out),
-        noise_variance=bridge.config.noise_variance,
-        noise_std=bridge.config.noise_std,
-        epochs=job.training.epochs,
-        total_steps=run.total_steps,
-        first_step=run.progress.step,
-        warmup_steps=run.warmup_steps,
-        warmup_asked=job.training.warmup_steps,
-        sources=examples.counts,
-        noise_from=bridge.config.calibration.pairs_name if bridge.config.calibration else None,
-        audio_noise_variance=bridge.config.audio_noise_variance,
-        adapter=job.adapter,
-    )
-
-
-def _absolute_name(backbone: str) -> str:
-    """Return a backbone's name in a form that is valid in any working folder: a path becomes absolute."""
-    return backbone if backbone == EMBEDDED or backbone in WEIGHT_SETS else os.path.abspath(backbone)

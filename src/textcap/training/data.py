@@ -25,7 +25,7 @@ from textcap.training.sources import (
     MixedEmbeddings,
     Source,
     SourceCount,
-    count_sources,
+    count_source,
     draw_epoch,
     group_captions,
 )
@@ -125,18 +125,12 @@ class Examples:
     training: Indices  # indices of the captions to train on, int64, ascending
     held_out: Indices  # indices of the captions held out, int64
     held_out_captions: tuple[str, ...]  # the text of the captions in `held_out`
-    sources: tuple[Source, ...]  # in order; together they cover all N captions
-
-    @property
-    def training_lengths(self) -> Indices:
-        """The number of tokens of each caption in `training`, int64."""
-        lengths: Indices = self.tokens.lengths[self.training]
-        return lengths
+    sources: tuple[Source, ...]  # in order, text before audio; together they cover all N captions
 
     @property
     def counts(self) -> tuple[SourceCount, ...]:
         """How many captions an epoch draws from each source."""
-        return count_sources(self.sources, self.training)
+        return tuple(count_source(source, self.training) for source in self.sources)
 
     @property
     def n_per_epoch(self) -> int:
@@ -151,16 +145,12 @@ class Examples:
     def bridged(self, indices: Indices, bridge: Bridge, generator: torch.Generator) -> Tensor:
         """Return the mapper's input for caption indices `[B]`: bridged embeddings `[B, E]`, unit length, on the CPU."""
         embeddings = torch.from_numpy(np.array(self.embeddings[indices]))
-        is_audio = np.zeros(len(indices), bool)
-        for source in self.sources:
-            if source.kind == AUDIO:
-                is_audio |= (indices >= source.first) & (indices < source.end)
-        if not is_audio.any():
-            return bridge.text_side(embeddings, generator)
+        # All audio sources follow the text sources.
+        n_text = min((source.first for source in self.sources if source.kind == AUDIO), default=len(self.tokens))
         bridged = torch.empty_like(embeddings)
-        if not is_audio.all():
-            bridged[~is_audio] = bridge.text_side(embeddings[~is_audio], generator)
-        bridged[is_audio] = bridge.audio_training_side(embeddings[is_audio], generator)
+        for rows, side in ((indices < n_text, bridge.text_side), (indices >= n_text, bridge.audio_training_side)):
+            if rows.any():
+                bridged[rows] = side(embeddings[rows], generator)
         return bridged
 
 

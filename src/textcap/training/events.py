@@ -1,10 +1,9 @@
 """Events that a training run reports as values; the caller decides what to show."""
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from textcap.model_folder import ModelConfig
 from textcap.training.sources import SourceCount
 
 
@@ -19,23 +18,11 @@ class Warned:
 class Started:
     """The run is prepared; its first step follows."""
 
-    backbone: str
-    device: str
-    precision: str
-    n_processes: int
-    n_captions: int  # captions to train on, without those held out
-    n_held_out: int  # captions held out
-    noise_variance: float
-    noise_std: float
-    epochs: int
+    model: ModelConfig  # what the model folder will record
+    sources: tuple[SourceCount, ...]
     total_steps: int
     first_step: int  # steps done already: above 0 if an unfinished run is continued
     warmup_steps: int  # after shortening for a short run
-    warmup_asked: int  # as the settings ask for
-    sources: tuple[SourceCount, ...] = ()
-    noise_from: str | None = None  # name of the pairs file that the noise on text was measured on
-    audio_noise_variance: float = 0.0
-    adapter: str | None = None  # file of the linear adapter
 
 
 @dataclass(frozen=True)
@@ -85,22 +72,3 @@ class EpochDone:
 
 Event = Warned | Started | Embedded | Stepped | EpochDone
 Report = Callable[[Event], None]
-
-
-def event_to_dict(event: Event) -> dict[str, Any]:
-    """Return an event as plain values for JSON, with the name of its class under "kind"."""
-    return {"kind": type(event).__name__, **dataclasses.asdict(event)}
-
-
-def event_from_dict(data: dict[str, Any]) -> Event:
-    """Return the event that `event_to_dict` turned into plain values."""
-    values = dict(data)
-    kind = values.pop("kind")
-    if kind == "EpochDone":
-        values["samples"] = tuple(Sample(**sample) for sample in values["samples"])
-    if kind == "Started":
-        values["sources"] = tuple(SourceCount(**source) for source in values["sources"])
-    kinds: dict[str, Callable[..., Event]] = {
-        event.__name__: event for event in (Warned, Started, Embedded, Stepped, EpochDone)
-    }
-    return kinds[kind](**values)

@@ -1,15 +1,14 @@
 """Train a mapper: GPT-2 stays frozen, and the mapper learns the prefix that makes it generate a caption.
 
-Reading captions and writing the model folder are left to `textcap.training`. The number of processes does not change
-the result: the noise of a step is drawn for its whole batch, each process takes its share, and the loss is divided by
-the number of tokens in the whole batch.
+Reading captions and writing the model folder are left to `textcap.training`. The number of processes changes the result
+by rounding only, about 1e-6: the noise of a step is drawn for its whole batch, each process takes its share, and the
+loss is divided by the number of tokens in the whole batch.
 """
 
 import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from textcap.config import MapperConfig, TrainingConfig
+from textcap.data.text import counted
 from textcap.device import memory_errors, seeded_generator
 from textcap.errors import InputError
 from textcap.gap.bridge import Bridge
@@ -42,14 +42,6 @@ _STEPS_PER_REPORT = 10  # on any device but the CPU: reading the loss waits for 
 _ADAM_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
-@dataclass(frozen=True)
-class TrainedMapper:
-    """The result of a run."""
-
-    mapper: Mapper  # on the CPU, frozen
-    metrics: tuple[dict[str, object], ...]  # one record for each epoch
-
-
 class MapperTraining:
     """One training run on one set of examples.
 
@@ -61,7 +53,7 @@ class MapperTraining:
         mapper_config: The sizes of the mapper to train.
         config: Epochs, batch size, learning rate and seed.
         accelerator: The device, the precision and the processes.
-        report: Called with steps, epochs and warnings, in the main process only.
+        report: Called with steps, epochs and warnings; to be given to the main process only.
         work: The folder that the main process saves the state in; None to save nothing.
     """
 
@@ -83,11 +75,12 @@ class MapperTraining:
         self.accelerator, self.report, self.work = accelerator, report, work
         self.total_steps = n_steps(examples.n_per_epoch, config.batch_size, config.epochs)
         self.warmup_steps = scaled_warmup(config.warmup_steps, self.total_steps)
-        self.progress = TrainingProgress()
+        self.progress = TrainingProgress(n_threads=torch.get_num_threads())
         mapper = new_mapper(mapper_config, config.seed)
         optimizer = torch.optim.Adam(mapper.parameters(), lr=config.learning_rate)
         self.mapper, self.optimizer = accelerator.prepare(mapper, optimizer)
         self._last_saved = time.monotonic()
+        self._steps_per_reading = 1 if accelerator.device.type == "cpu" else _STEPS_PER_REPORT
 
     @property
     def plain_mapper(self) -> Mapper:
@@ -96,13 +89,17 @@ class MapperTraining:
         return mapper
 
     def resume(self, progress: TrainingProgress, tensors: Mapping[str, Tensor]) -> None:
-        """Continue from a saved state, as if the run had never stopped.
+        """Continue from a saved state, as if the run had never stopped; warn if rounding will differ.
 
         Args:
             progress: How far the run had come.
             tensors: The mapper's parameters and Adam's moments, as they were saved.
         """
-        self.progress = progress
+        before, now = progress.n_threads, self.progress.n_threads
+        if before != now:
+            threads = f"the run began with {counted(before, 'thread')} and continues with {now}"
+            self.report(Warned(f"{threads}: rounding may change its mapper by about 1e-7"))
+        self.progress = dataclasses.replace(progress, n_threads=now)
         plain = self.plain_mapper
         plain.load_state_dict({name: tensors[f"mapper.{name}"] for name, _ in plain.named_parameters()})
         state = {
@@ -112,8 +109,8 @@ class MapperTraining:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
-    def run(self) -> TrainedMapper:
-        """Train to the end.
+    def run(self) -> Mapper:
+        """Train to the end, and return the mapper on the CPU, frozen; its metrics are in `progress`.
 
         Raises:
             InputError: The loss has become NaN or infinite, or the state cannot be saved.
@@ -125,7 +122,7 @@ class MapperTraining:
             self._run_epochs()
         mapper = Mapper(self.plain_mapper.config)
         mapper.load_state_dict({name: tensor.cpu() for name, tensor in self.plain_mapper.state_dict().items()})
-        return TrainedMapper(mapper.eval().requires_grad_(False), self.progress.metrics)
+        return mapper.eval().requires_grad_(False)
 
     def _run_epochs(self) -> None:
         config = self.config
@@ -175,37 +172,31 @@ class MapperTraining:
         """Return the learning rate at a step counted from 0."""
         return self.config.learning_rate * rate_factor(step, self.warmup_steps, self.total_steps)
 
-    @property
-    def _steps_per_reading(self) -> int:
-        return 1 if self.accelerator.device.type == "cpu" else _STEPS_PER_REPORT
-
     def _read_meter(self, meter: "_Meter", epoch: int) -> None:
         """Add the meter's sums to the progress of the run, and report it."""
         if not meter.n_unread:
             return
-        totals = meter.read(lambda loss: self.accelerator.reduce(loss, reduction="sum"))
-        before = self.progress
-        step = before.step + totals.n_steps
-        if not math.isfinite(totals.loss_sum):
-            raise InputError(f"the loss at step {step} is {totals.loss_sum}", hint="lower --learning-rate")
+        step = self.progress.step + meter.n_unread
+        loss_sum, n_tokens = meter.read(lambda loss: self.accelerator.reduce(loss, reduction="sum"))
+        if not math.isfinite(loss_sum):
+            raise InputError(f"the loss at step {step} is {loss_sum}", hint="lower --learning-rate")
         self.progress = dataclasses.replace(
-            before,
+            self.progress,
             step=step,
-            epoch_loss_sum=before.epoch_loss_sum + totals.loss_sum,
-            epoch_tokens=before.epoch_tokens + totals.n_tokens,
+            epoch_loss_sum=self.progress.epoch_loss_sum + loss_sum,
+            epoch_tokens=self.progress.epoch_tokens + n_tokens,
         )
-        if self.accelerator.is_main_process:
-            self.report(
-                Stepped(
-                    epoch=epoch + 1,
-                    step=step,
-                    total_steps=self.total_steps,
-                    loss=totals.loss_sum / totals.n_tokens,
-                    learning_rate=self.rate_at(step - 1),
-                    captions_per_s=meter.captions_per_s,
-                    left_s=(self.total_steps - step) * meter.s_per_step,
-                )
+        self.report(
+            Stepped(
+                epoch=epoch + 1,
+                step=step,
+                total_steps=self.total_steps,
+                loss=loss_sum / n_tokens,
+                learning_rate=self.rate_at(step - 1),
+                captions_per_s=meter.captions_per_s,
+                left_s=(self.total_steps - step) * meter.s_per_step,
             )
+        )
 
     def _end_epoch(self, epoch: int, captions_per_s: float) -> None:
         progress = self.progress
@@ -215,7 +206,7 @@ class MapperTraining:
             done = self._measure_epoch(epoch, loss, captions_per_s)
             metrics = (*metrics, dataclasses.asdict(done))
             self.report(done)
-        self.progress = TrainingProgress(step=progress.step, metrics=metrics)
+        self.progress = dataclasses.replace(progress, epoch_loss_sum=0.0, epoch_tokens=0, metrics=metrics)
         self._save()
 
     def _measure_epoch(self, epoch: int, loss: float, captions_per_s: float) -> EpochDone:
@@ -251,23 +242,11 @@ class MapperTraining:
         self._last_saved = time.monotonic()
         if self.work is None or not self.accelerator.is_main_process:
             return
-        plain = self.plain_mapper
-        tensors: dict[str, Tensor] = {}
-        state = self.optimizer.state_dict()["state"]
-        for index, (name, parameter) in enumerate(plain.named_parameters()):
-            tensors[f"mapper.{name}"] = parameter
-            for moment in _ADAM_MOMENTS:
-                tensors[f"{moment}.{name}"] = state[index][moment]
+        parameters, state = dict(self.plain_mapper.named_parameters()), self.optimizer.state_dict()["state"]
+        tensors: dict[str, Tensor] = {f"mapper.{name}": parameter for name, parameter in parameters.items()}
+        for index, name in enumerate(parameters):
+            tensors |= {f"{moment}.{name}": state[index][moment] for moment in _ADAM_MOMENTS}
         self.work.save(self.progress, tensors)
-
-
-@dataclass(frozen=True)
-class _Totals:
-    """Sums over the steps since the last reading, over all processes."""
-
-    n_steps: int
-    loss_sum: float  # nats, over all tokens
-    n_tokens: int
 
 
 class _Meter:
@@ -308,14 +287,13 @@ class _Meter:
         self._n_steps += 1
         self._n_captions += n_captions
 
-    def read(self, reduce: Callable[[Tensor], Any]) -> _Totals:
-        """Return the sums since the last reading and reset them; waits for the device.
+    def read(self, reduce: Callable[[Tensor], Any]) -> tuple[float, int]:
+        """Return the summed loss in nats and the number of tokens since the last reading; waits for the device.
 
         Args:
             reduce: Sums a scalar tensor over all processes.
         """
-        loss_sum = float(reduce(torch.stack(self._losses).sum()))
-        totals = _Totals(len(self._losses), loss_sum, self._unread_tokens)
+        totals = float(reduce(torch.stack(self._losses).sum())), self._unread_tokens
         self._losses, self._unread_tokens = [], 0
         self._elapsed_s = time.monotonic() - self._started
         return totals

@@ -1,30 +1,28 @@
-"""Run a training job in several processes on this machine, and stop all of them when one fails.
+"""Run one task in several processes on this machine, and stop all of them when one fails.
 
-Every process runs `textcap.training.worker`. It reads its job from a file, reports events as JSON Lines on its standard
-output, and ends itself when its standard input closes, so that no worker outlives this process.
+Every process runs `textcap.training.worker`, to which this one pickles the task. Workers pickle events and errors to
+their standard output. They end when their standard input closes, so that none outlives this process.
+
+torch.multiprocessing and accelerate's launchers are not used: those that spawn run a user's script again unless it is
+guarded by its `__name__`, those that fork fail after a GPU was used, and all let workers print on our standard output.
 """
 
-import json
+import contextlib
 import os
+import pickle
 import queue
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
-from pathlib import Path
 from typing import Any
 
-from textcap import errors
-from textcap.config import to_dict
 from textcap.errors import InputError, TextcapError
-from textcap.training.events import Report, event_from_dict
-from textcap.training.job import TrainingJob
-from textcap.training.prepare import TrainingData, data_to_dict
+from textcap.training.events import Event, Report
 
 _STOP_S = 10.0  # how long a terminated worker may take to end before it is killed
 
-_Message = dict[str, Any] | None  # None: the process has closed its output
+_Message = Event | Exception | None  # None: the process has closed its output
 
 
 def torchrun_place() -> tuple[int, int]:
@@ -33,51 +31,61 @@ def torchrun_place() -> tuple[int, int]:
     Raises:
         InputError: The environment variables that torchrun sets are not valid.
     """
-    n_processes = _count_in("WORLD_SIZE", default=1)
     if "WORLD_SIZE" not in os.environ and "LOCAL_RANK" in os.environ:  # accelerate would wait for other processes
         raise InputError("LOCAL_RANK is set without WORLD_SIZE", hint="unset it, or start with torchrun")
+    n_processes = _count_in("WORLD_SIZE", default="1")
     # RANK alone means nothing: job schedulers also set it for programs that run independently of each other.
-    rank = _count_in("RANK", default=None) if n_processes > 1 else 0
+    rank = _count_in("RANK", default="") if n_processes > 1 else 0
     if rank >= max(n_processes, 1):
         message = f"RANK is {rank}, but must be less than WORLD_SIZE, which is {n_processes}"
         raise InputError(message, hint="start with torchrun, or unset both")
     return rank, n_processes
 
 
-def _count_in(variable: str, *, default: int | None) -> int:
-    value = os.environ.get(variable) or ("" if default is None else str(default))
+def _count_in(variable: str, *, default: str) -> int:
+    value = os.environ.get(variable) or default
     if not (value.isascii() and value.isdigit()):
         message = f"the environment variable {variable} is {value!r}, but must be a whole number"
         raise InputError(message, hint="unset it, or start with torchrun")
     return int(value)
 
 
-def launch(job: TrainingJob, data: TrainingData, n_processes: int, report: Report) -> None:
-    """Run a job in `n_processes` new processes and wait for them.
+def launch(work: Any, n_processes: int, report: Report) -> None:
+    """Run `textcap.training.worker` in `n_processes` new processes and wait for them.
 
     Args:
-        job: The settings of the run; its output is an absolute path.
-        data: The captions and pairs to train on.
+        work: What the workers read from their standard input; must pickle.
         n_processes: The number of processes to start.
         report: Called with each event that the main process of the run reports.
 
     Raises:
         TextcapError: A process raised this error, or ended with an exit code other than 0.
     """
-    with tempfile.TemporaryDirectory(prefix="textcap-") as folder:
-        path = Path(folder) / "job.json"
-        path.write_text(json.dumps({"job": to_dict(job), "data": data_to_dict(data)}), encoding="utf-8")
-        workers: list[subprocess.Popen[bytes]] = []
-        try:
-            port = _free_port()
-            for rank in range(n_processes):
-                workers.append(_start(path, rank, n_processes, port))
-            _follow(workers, report)
-        finally:
-            _stop(workers)
+    workers: list[subprocess.Popen[bytes]] = []
+    messages: queue.Queue[tuple[int, _Message]] = queue.Queue()
+    pickled = pickle.dumps(work)
+    try:
+        port = _free_port()
+        for rank in range(n_processes):
+            workers.append(_start(rank, n_processes, port))
+            arguments = (workers[rank], pickled, rank, messages)
+            threading.Thread(target=_talk, args=arguments, daemon=True).start()
+        n_running = n_processes
+        while n_running:
+            rank, message = messages.get()
+            if isinstance(message, Exception):
+                raise message
+            if message is not None:
+                report(message)
+            elif code := workers[rank].wait():
+                raise TextcapError(f"training process {rank} of {n_processes} ended with exit code {code}")
+            else:
+                n_running -= 1
+    finally:
+        _stop(workers)
 
 
-def _start(path: Path, rank: int, n_processes: int, port: int) -> subprocess.Popen[bytes]:
+def _start(rank: int, n_processes: int, port: int) -> subprocess.Popen[bytes]:
     environment = {
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // n_processes)),
         **os.environ,
@@ -90,42 +98,27 @@ def _start(path: Path, rank: int, n_processes: int, port: int) -> subprocess.Pop
         # So that the worker finds this package even if it is not installed, but on sys.path.
         "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
     }
-    command = [sys.executable, "-m", "textcap.training.worker", str(path)]
-    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    command = [sys.executable, "-m", "textcap.training.worker"]
+    # In a session of its own, Ctrl-C at the terminal does not reach it; this process ends it.
+    return subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
 
 
-def _follow(workers: list[subprocess.Popen[bytes]], report: Report) -> None:
-    """Pass on what the first worker reports until all workers have ended with exit code 0."""
-    messages: queue.Queue[tuple[int, _Message]] = queue.Queue()
-    for rank, worker in enumerate(workers):
-        threading.Thread(target=_read_messages, args=(worker, rank, messages), daemon=True).start()
-    n_running = len(workers)
-    while n_running:
-        rank, message = messages.get()
-        if message is None:
-            n_running -= 1
-            code = workers[rank].wait()
-            if code:
-                raise TextcapError(f"training process {rank} of {len(workers)} ended with exit code {code}")
-        elif message["kind"] == "error":
-            raise _error_from(message)
-        elif rank == 0:
-            report(event_from_dict(message))
-
-
-def _read_messages(worker: subprocess.Popen[bytes], rank: int, messages: "queue.Queue[tuple[int, _Message]]") -> None:
-    assert worker.stdout is not None
-    for line in worker.stdout:
-        messages.put((rank, json.loads(line)))
-    messages.put((rank, None))
-
-
-def _error_from(message: dict[str, Any]) -> TextcapError:
-    kind = getattr(errors, message["type"], TextcapError)
-    if issubclass(kind, InputError):  # its subclasses take other arguments
-        kind = InputError
-    error: TextcapError = kind(message["message"], hint=message["hint"])
-    return error
+def _talk(
+    worker: subprocess.Popen[bytes], pickled: bytes, rank: int, messages: "queue.Queue[tuple[int, _Message]]"
+) -> None:
+    """Send the pickled work to a worker, and queue what it sends until it closes its output."""
+    assert worker.stdin is not None and worker.stdout is not None
+    try:
+        worker.stdin.write(pickled)
+        worker.stdin.flush()
+        while True:
+            messages.put((rank, pickle.load(worker.stdout)))
+    except (OSError, EOFError, pickle.UnpicklingError):  # it has ended
+        messages.put((rank, None))
+    except Exception as error:  # a message of another version, if the package was changed meanwhile
+        messages.put((rank, error))
 
 
 def _stop(workers: list[subprocess.Popen[bytes]]) -> None:
@@ -140,7 +133,8 @@ def _stop(workers: list[subprocess.Popen[bytes]]) -> None:
             worker.wait()
         for stream in (worker.stdin, worker.stdout):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(OSError):  # what it never read is lost
+                    stream.close()
 
 
 def _free_port() -> int:

@@ -100,16 +100,14 @@ def draw_epoch(sources: Sequence[Source], training: Indices, seed: int, epoch: i
 
 def n_per_epoch(source: Source, training: Indices) -> int:
     """Return the number of captions that an epoch draws: the source's weight times its captions, at least one."""
+    return count_source(source, training).n_per_epoch
+
+
+def count_source(source: Source, training: Indices) -> SourceCount:
+    """Return how many captions of a source there are to train on, and how many an epoch draws."""
     n_captions = len(_positions(source, training))
-    return max(1, round(source.weight * n_captions)) if n_captions else 0
-
-
-def count_sources(sources: Sequence[Source], training: Indices) -> tuple[SourceCount, ...]:
-    """Return how many captions of each source there are to train on, and how many an epoch draws."""
-    return tuple(
-        SourceCount(source.name, source.kind, len(_positions(source, training)), n_per_epoch(source, training))
-        for source in sources
-    )
+    drawn = max(1, round(source.weight * n_captions)) if n_captions else 0
+    return SourceCount(source.name, source.kind, n_captions, drawn)
 
 
 def group_captions(captions: Sequence[str], clips: Sequence[int] | None = None) -> Indices:

@@ -1,7 +1,7 @@
 """Save the state of an unfinished training run in a work folder, beside the model folder that it will write.
 
-The state is one safetensors file, written under another name and then renamed. A run that is killed at any moment
-leaves the last complete state.
+The state is one file of tensors, written under another name and then renamed. A run that is killed at any moment leaves
+the last complete state, and at its end a model folder with or without the work folder: see `textcap.files.LEFTOVERS`.
 """
 
 import json
@@ -12,22 +12,30 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
-from textcap.errors import CheckpointError, InputError
-from textcap.files import atomic_write_text, follow_umask
-from textcap.model_folder import METRICS_FILE, metrics_lines
-from textcap.models.loading import read_safetensors
+from textcap.config import from_dict
+from textcap.errors import CheckpointError, FileError, InputError
+from textcap.files import (
+    OVERWRITE_HINT,
+    WORK_FOLDER,
+    atomic_write_text,
+    discard,
+    parse_json,
+    read_json,
+    remove_quietly,
+    seal,
+    sha256_of_json,
+    sweep,
+    unseal,
+)
+from textcap.model_folder import CONFIG_FILE, METRICS_FILE, metrics_lines
+from textcap.models.loading import read_tensors, write_tensors
 
 STATE_FILE = "state.safetensors"
-SETTINGS_FILE = "settings.json"
+SETTINGS_FILE = WORK_FOLDER.mark_file
 
-_METADATA_KEY = "textcap"
 _LOCK_FILE = "lock"
-_OUR_FILES = (STATE_FILE, f"{STATE_FILE}.new", SETTINGS_FILE, METRICS_FILE, _LOCK_FILE)
-_SETTINGS = {"captions", "backbone", "bridge", "mapper", "training"}  # keys that tell our settings file from others
 
 
 @dataclass(frozen=True)
@@ -37,20 +45,40 @@ class TrainingProgress:
     step: int = 0  # steps done since the start of the first epoch
     epoch_loss_sum: float = 0.0  # nats, over the steps of the current epoch
     epoch_tokens: int = 0  # tokens in the steps of the current epoch
+    n_threads: int = 1  # of each process; another number rounds differently
     metrics: tuple[dict[str, Any], ...] = field(default=())  # one record for each epoch done
 
 
 class WorkFolder:
-    """The work folder of an unfinished run, locked while it is open."""
+    """The work folder of an unfinished run, locked while it is open.
 
-    def __init__(self, path: Path, lock: FileLock | None) -> None:
+    Attributes:
+        path: The folder.
+        run: SHA-256 of the settings, which identify the run; the model folder records it.
+        is_done: Whether this very run has already written its model folder, and was killed before it could delete its
+            work folder.
+    """
+
+    def __init__(self, path: Path, lock: FileLock) -> None:
         self.path = path
+        self.run = ""
+        self.is_done = False
         self._lock = lock
 
     @staticmethod
     def path_of(output: Path) -> Path:
         """Return the path of a run's work folder."""
         return Path(f"{os.path.abspath(output)}.partial")
+
+    @staticmethod
+    def has_done(output: Path) -> bool:
+        """Return whether the run of a work folder has already written the model folder at a path."""
+        try:
+            settings = unseal(read_json(WorkFolder.path_of(output) / SETTINGS_FILE), SETTINGS_FILE)
+            config = unseal(read_json(output / CONFIG_FILE), CONFIG_FILE)
+        except FileError:
+            return False
+        return has_saved(output) and config.get("run") == sha256_of_json(settings.get("settings"))
 
     @classmethod
     def open(cls, output: Path, settings: Mapping[str, Any], *, force: bool = False) -> "WorkFolder":
@@ -79,7 +107,8 @@ class WorkFolder:
             raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
         work = cls(path, lock)
         try:
-            work._continue_or_start(json.loads(json.dumps(settings)), force)
+            sweep(path, after_s=0)
+            work._continue_or_start(output, json.loads(json.dumps(settings)), force)
         except BaseException:
             work.close()
             raise
@@ -99,17 +128,21 @@ class WorkFolder:
             return
         cls(path, lock).close()
 
-    def _continue_or_start(self, settings: dict[str, Any], force: bool) -> None:
-        settings_file, state_file = self.path / SETTINGS_FILE, self.path / STATE_FILE
-        if state_file.exists():
-            differing = _differing(settings_file, settings)
-            if differing and not force:
+    def _continue_or_start(self, output: Path, settings: dict[str, Any], force: bool) -> None:
+        state_file = self.path / STATE_FILE
+        self.run, self.is_done = sha256_of_json(settings), self.has_done(output)
+        if state_file.exists() and (differing := _differing(self.path / SETTINGS_FILE, settings)):
+            if self.is_done and not force:
+                self.remove()
+                raise InputError(f"{output} already exists", hint=OVERWRITE_HINT)
+            if not force:
                 hint = "use --force to discard it and start again, or choose another -o"
                 message = f"{self.path} holds an unfinished run that differs in {', '.join(differing)}"
                 raise InputError(message, hint=hint)
-            if differing:
-                state_file.unlink()
-        atomic_write_text(settings_file, json.dumps(settings, indent=2) + "\n")
+            self.is_done = False
+            state_file.unlink()
+        values = seal({"kind": WORK_FOLDER.mark, "settings": settings})
+        atomic_write_text(self.path / SETTINGS_FILE, json.dumps(values, indent=2) + "\n")
 
     def save(self, progress: TrainingProgress, tensors: Mapping[str, Tensor]) -> None:
         """Save the state of a run in place of the previous one.
@@ -121,21 +154,18 @@ class WorkFolder:
         Raises:
             InputError: The file cannot be written; the previous state is untouched.
         """
-        beside = self.path / f"{STATE_FILE}.new"
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         try:
-            save_file(contiguous, beside, metadata={_METADATA_KEY: json.dumps(asdict(progress))})
-            follow_umask(beside)
-            os.replace(beside, self.path / STATE_FILE)
+            write_tensors(self.path / STATE_FILE, tensors, {"run": self.run, "progress": json.dumps(asdict(progress))})
             # Only for people who watch the run; `load_state` takes the metrics from the state.
-            (self.path / METRICS_FILE).write_text(metrics_lines(progress.metrics), encoding="utf-8")
-        except (OSError, SafetensorError) as error:
+            atomic_write_text(self.path / METRICS_FILE, metrics_lines(progress.metrics))
+        except InputError as error:
             hint = "free some space, or choose another -o"
-            raise InputError(f"the state of the run in {self.path} cannot be written: {error}", hint=hint) from error
+            message = f"the state of the run in {self.path} cannot be written: {error.message}"
+            raise InputError(message, hint=hint) from error
 
     def close(self) -> None:
         """Unlock the folder, and delete it if it has no saved state to continue from."""
-        if self._lock is None or not self._lock.is_locked:
+        if not self._lock.is_locked:
             return
         if (self.path / STATE_FILE).exists():
             self._lock.release()
@@ -143,18 +173,18 @@ class WorkFolder:
             self.remove()
 
     def remove(self) -> None:
-        """Delete this run's files, and the folder if nothing else is in it."""
-        for name in _OUR_FILES[:-1]:
-            _unlink_quietly(self.path / name)
-        for path in self.path.glob(".textcap-*.tmp"):
-            _unlink_quietly(path)
-        if self._lock is not None:
+        """Delete the folder in one step, or only this run's files if something else was put into it."""
+        if os.name == "nt":  # which cannot rename a folder with an open file
             self._lock.release()
-        _unlink_quietly(self.path / _LOCK_FILE)  # after the release: Windows cannot delete a locked file
         try:
-            self.path.rmdir()
-        except OSError:  # it contains files of someone else
-            return
+            if WORK_FOLDER.in_the_way(self.path) is None:
+                discard(self.path)
+        except OSError:
+            pass
+        finally:
+            self._lock.release()
+        for name in (STATE_FILE, SETTINGS_FILE, METRICS_FILE, _LOCK_FILE):
+            remove_quietly(self.path / name)
 
 
 def has_saved(output: Path) -> bool:
@@ -166,56 +196,34 @@ def load_state(work_folder: Path) -> tuple[TrainingProgress, dict[str, Tensor]] 
     """Return how far a run had come and its tensors, on the CPU, or None if it has not saved a state.
 
     Raises:
-        CheckpointError: The state cannot be read.
+        CheckpointError: The state cannot be read, was changed, or is that of another run.
     """
-    path = work_folder / STATE_FILE
-    if not path.exists():
+    path, hint = work_folder / STATE_FILE, f"delete {work_folder} to start again"
+    if not os.path.lexists(path):
         return None
+    tensors, metadata = read_tensors(path, hint=hint)
     try:
-        tensors = read_safetensors(path)
-        values = json.loads(_metadata(path)[_METADATA_KEY])
-        return TrainingProgress(**{**values, "metrics": tuple(values["metrics"])}), tensors
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        hint = f"delete {work_folder} to start again"
-        raise CheckpointError(f"{path} cannot be read: {error}", hint=hint) from error
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    """Return the metadata of a safetensors file; the library itself opens only files whose names are UTF-8."""
-    with open(path, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        metadata: dict[str, str] = json.loads(file.read(size))["__metadata__"]
-        return metadata
+        settings = unseal(read_json(work_folder / SETTINGS_FILE), work_folder / SETTINGS_FILE)
+        if metadata.get("run") != sha256_of_json(settings.get("settings")):
+            raise FileError(path, f"is not the state of the run in {SETTINGS_FILE}")
+        return from_dict(TrainingProgress, parse_json(metadata.get("progress", ""), path)), tensors
+    except InputError as error:
+        raise CheckpointError(f"the state of the run cannot be used: {error.message}", hint=hint) from error
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Raise an InputError if the folder contains files that no run has written."""
-    names = sorted(os.listdir(path))
-    foreign = [n for n in names if n not in _OUR_FILES and not (n.startswith(".textcap-") and n.endswith(".tmp"))]
-    if SETTINGS_FILE in names and STATE_FILE not in names:  # beside a state, `_differing` checks them
-        try:
-            settings = json.loads((path / SETTINGS_FILE).read_text(encoding="utf-8"))
-        except ValueError:
-            settings = None
-        if not isinstance(settings, dict) or not settings.keys() >= _SETTINGS:
-            foreign.append(SETTINGS_FILE)
+    """Raise an InputError if the folder is a link or contains files that no run has written."""
+    foreign = "a link" if os.path.islink(path) else WORK_FOLDER.in_the_way(path)
     if foreign:
-        message = f"{path} is needed as a work folder, but contains {foreign[0]}, which textcap did not write"
+        message = f"{path} is needed as a work folder, but contains {foreign}, which textcap did not write"
         raise InputError(message, hint="move it away, or choose another -o")
-
-
-def _unlink_quietly(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return
 
 
 def _differing(settings_file: Path, settings: dict[str, Any]) -> list[str]:
     """Return the names of the settings that differ from those in a file."""
     try:
-        found = json.loads(settings_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = unseal(read_json(settings_file), settings_file).get("settings")
+    except FileError:
         return ["settings"]
     before, now = _flat(found), _flat(settings)
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
