@@ -11,7 +11,9 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -38,6 +40,7 @@ from textcap.files import (
 from textcap.model_folder import load_model, save_model
 from textcap.models.mapper import Mapper
 from textcap.training.state import TrainingProgress, WorkFolder, load_state
+from tiny_random import tiny_captions, write_tiny_backbone
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
 
@@ -303,6 +306,35 @@ def test_run_killed_before_its_clean_up_is_done_and_another_one_is_not(tmp_path:
     with pytest.raises(InputError, match="model already exists .*--force"):
         train(tmp_path.with_name("other"), seed=9)
     assert [path.name for path in tmp_path.with_name("other").iterdir()] == ["model"]
+
+
+@pytest.mark.slow
+def test_train_command_killed_twelve_times_ends_with_the_same_mapper(tmp_path: Path) -> None:
+    """A run is killed at moments spread over the time of a whole one, and continues each time."""
+    write_tiny_backbone(tmp_path / "backbone")
+    (tmp_path / "captions.txt").write_text("\n".join(tiny_captions(120)), encoding="utf-8")
+    command = [sys.executable, "-m", "textcap", "train", "../captions.txt", "--backbone", "../backbone"]
+    command += ["--epochs", "40", "--batch-size", "8", "--learning-rate", "5e-3", "--device", "cpu", "-o", "model"]
+
+    def run(folder: str, timeout_s: float | None = None) -> int | None:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        try:  # kills the process when the time is over
+            return subprocess.run(command, cwd=tmp_path / folder, capture_output=True, timeout=timeout_s).returncode
+        except subprocess.TimeoutExpired:
+            return None
+
+    started_s = time.monotonic()
+    assert run("whole") == 0
+    whole_s = time.monotonic() - started_s
+    for number in range(12):
+        if run("killed", whole_s * (number + 0.5) / 12) == 0:  # done before its time was over: begin again
+            shutil.rmtree(tmp_path / "killed" / "model")
+            assert run("killed", whole_s / 2) is None
+        assert {path.name for path in (tmp_path / "killed").iterdir()} <= {"model.partial"}
+    assert run("killed") == 0
+    assert [path.name for path in (tmp_path / "killed").iterdir()] == ["model"]
+    mappers = [(tmp_path / folder / "model" / "mapper.safetensors").read_bytes() for folder in ("whole", "killed")]
+    assert mappers[0] == mappers[1]
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "lock", "settings.json", "state.safetensors", ".textcap-0.tmp"])
