@@ -265,7 +265,7 @@ def test_file_that_cannot_be_read_is_reported(cache):
 
 def test_old_leftovers_of_killed_runs_are_removed(cache, tmp_path):
     jar = place(cache, "meteor/meteor-1.5.jar")
-    old, new = jar.with_name(".textcap-old.tmp"), jar.with_name(".textcap-new.tmp")
+    old, new = jar.with_name(".textcap-000000000000.tmp"), jar.with_name(".textcap-111111111111.tmp")
     for path in (old, new):
         path.write_text("half")
     os.utime(old, (time.time() - 25 * 3600,) * 2)

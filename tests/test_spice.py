@@ -187,7 +187,7 @@ def test_folder_in_place_of_the_cache_is_renamed_and_kept(tmp_path: Path, progra
 def test_old_leftovers_of_killed_runs_are_removed(tmp_path: Path, program: Program) -> None:
     java, kept = Java(str(silent_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
     kept.mkdir()
-    names = (".textcap-old.tmp", ".textcap-new.tmp", "old.tmp")
+    names = (".textcap-000000000000.tmp", ".textcap-111111111111.tmp", "old.tmp")
     old, new, other = (kept / name for name in names)
     folder = kept / ".textcap-folder.tmp"
     folder.mkdir()

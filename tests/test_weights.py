@@ -34,6 +34,7 @@ from textcap.weights import (
     own_cache_folder,
     verify_cache,
 )
+from textcap.weights.hub_cache import RepoCache
 
 MSCLAP, GPT2 = "microsoft/msclap", "openai-community/gpt2"
 CLAP = "CLAP_weights_2023.pth"
@@ -664,3 +665,16 @@ def test_command_reports_a_failure_in_one_line(fake):
 
 def test_command_refuses_unknown_weights():
     assert run_command("msclap-2022")[0] == 2
+
+
+def test_file_that_a_killed_process_left_in_a_snapshot_is_removed_after_a_day(tmp_path: Path) -> None:
+    content = tmp_path / "content"
+    content.write_bytes(b"weights")
+    cache = RepoCache(tmp_path / "hub", "a/b")
+    placed = cache.place(COMMIT, "model.bin", content)
+    old, new = placed.with_name(".textcap-000000000000.tmp"), placed.with_name(".textcap-111111111111.tmp")
+    for path in (old, new):
+        path.symlink_to(content)
+    os.utime(old, (time.time() - 25 * 3600,) * 2, follow_symlinks=False)
+    assert cache.place(COMMIT, "model.bin", content).read_bytes() == b"weights"
+    assert not os.path.lexists(old) and os.path.lexists(new)

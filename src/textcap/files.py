@@ -36,8 +36,9 @@ _logger = logging.getLogger("textcap")
 
 # Everything that a kill at any moment may leave, besides complete files and folders under their own names: a regular
 # expression of its name, and what it is, who deletes it or puts it back, and when.
+_TEMPORARY = re.compile(r"\.textcap-[0-9a-f]{12}\.tmp")
 LEFTOVERS = {
-    r"\.textcap-[0-9a-f]{12}\.tmp": "what was being written or deleted: deleted by the next write beside it after a"
+    _TEMPORARY.pattern: "what was being written or deleted: deleted by the next write beside it after a"
     " day, and in a work folder by the next run",
     r"\.textcap-[0-9a-f]{12}\.old": "the older version of a folder while a new one takes its place: put back by the"
     " next command that writes that folder, or deleted by it if the new one is in place",
@@ -47,7 +48,6 @@ LEFTOVERS = {
     r".+\.sqlite-journal": "a batch of the store that was not complete: undone by the next use of the store",
     r".+\.lock": "a lock that nobody holds: used again, and deleted by textcap cache together with a store",
 }
-_TEMPORARY = re.compile(next(iter(LEFTOVERS)))
 _SWEEP_AFTER_S = 86_400.0  # far longer than anything is being written
 
 
@@ -132,7 +132,7 @@ def atomic_write_with(path: Path, write: Callable[[Path], object]) -> None:
         InputError: The file cannot be written; an existing file is left unchanged.
     """
     try:
-        with _workspace(path.parent) as beside:
+        with workspace(path.parent) as beside:
             new = beside / path.name
             write(new)
             os.chmod(new, beside.stat().st_mode & 0o666)  # libraries may make files that only their owner can read
@@ -140,6 +140,26 @@ def atomic_write_with(path: Path, write: Callable[[Path], object]) -> None:
             rename_durably(new, path)
     except OSError as error:
         raise _cannot_write(path, error) from error
+
+
+@contextmanager
+def workspace(folder: Path) -> Iterator[Path]:
+    """Yield a new folder with a temporary name in a folder, which need not exist, and delete it at the end.
+
+    What killed processes have left in the folder is deleted, too: see `LEFTOVERS`.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
+    # Not tempfile, because other users cannot read its files, and caches may be shared.
+    beside = folder / f".textcap-{secrets.token_hex(6)}.tmp"
+    beside.mkdir()  # fails if anything has the name, even a link
+    try:
+        yield beside
+    finally:
+        remove_quietly(beside)
 
 
 def sweep(folder: Path, *, after_s: float = _SWEEP_AFTER_S) -> None:
@@ -160,7 +180,7 @@ def discard(folder: Path) -> None:
     Raises:
         OSError: It cannot be renamed.
     """
-    with _workspace(folder.parent) as beside:
+    with workspace(folder.parent) as beside:
         os.replace(folder, beside / folder.name)
 
 
@@ -254,7 +274,7 @@ def atomic_folder(
     check_folder_place(path, kind=kind, force=force)
     beside = within or path.parent
     try:
-        with _workspace(beside) as beside:
+        with workspace(beside) as beside:
             new = beside / path.name
             new.mkdir()
             yield new
@@ -284,7 +304,7 @@ def sha256_of_file(path: Path) -> str:
             while block := file.read(_BLOCK_BYTES):
                 digest.update(block)
         except OSError as error:
-            raise FileError(path, f"cannot be read: {error.strerror or error}") from error
+            raise _cannot_read(path, error) from error
     return digest.hexdigest()
 
 
@@ -324,7 +344,7 @@ def sha256_remembered(path: Path, memory: Path) -> str:
         digest = sha256_of_file(path)
         unchanged = list(file_identity(path.stat())) == identity
     except OSError as error:
-        raise FileError(path, f"cannot be read: {error.strerror or error}") from error
+        raise _cannot_read(path, error) from error
     if settled and unchanged:
         kept = {name: entry for name, entry in _read_memory(memory).items() if os.path.exists(name)}
         with suppress(InputError):  # a read-only cache
@@ -344,7 +364,7 @@ def open_regular(path: Path) -> BinaryIO:
     except FileNotFoundError as error:
         raise FileError(path, "does not exist") from error
     except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
-        raise FileError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise _cannot_read(path, error) from error
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
@@ -353,18 +373,22 @@ def open_regular(path: Path) -> BinaryIO:
     return open(descriptor, "rb")
 
 
+def read_regular(path: Path, max_bytes: int = -1) -> bytes:
+    """Return the bytes of a file, or the first `max_bytes` of them; the errors are those of `open_regular`."""
+    with open_regular(path) as file:
+        try:
+            return file.read(max_bytes)
+        except OSError as error:
+            raise _cannot_read(path, error) from error
+
+
 def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
     """Return the content of a JSON file that others may have written, as `parse_json` does.
 
     Raises:
         FileError: The file does not exist, cannot be read, or is not valid JSON within the limits.
     """
-    with open_regular(path) as file:
-        try:
-            content = file.read(max_bytes + 1)
-        except OSError as error:
-            raise FileError(path, f"cannot be read: {error.strerror or error}") from error
-    return parse_json(content, path, max_bytes=max_bytes)
+    return parse_json(read_regular(path, max_bytes + 1), path, max_bytes=max_bytes)
 
 
 def parse_json(text: str | bytes, name: str | Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
@@ -429,6 +453,11 @@ def unseal(values: Any, name: str | Path) -> dict[str, Any]:
     return rest
 
 
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Return the values in a JSON file that `seal` was given; the errors are those of `read_json` and `unseal`."""
+    return unseal(read_json(path), path)
+
+
 def _inner(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
 
@@ -466,20 +495,6 @@ def _paths_in(folder: Path) -> Iterator[tuple[str, bool]]:
         yield entry.name, entry.is_symlink()
         if is_folder:
             yield from ((f"{entry.name}/{path}", is_link) for path, is_link in _paths_in(Path(entry.path)))
-
-
-@contextmanager
-def _workspace(folder: Path) -> Iterator[Path]:
-    """Yield a new folder with a temporary name in a folder, and delete it at the end."""
-    folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
-    # Not tempfile, because other users cannot read its files, and caches may be shared.
-    beside = folder / f".textcap-{secrets.token_hex(6)}.tmp"
-    beside.mkdir()  # fails if anything has the name, even a link
-    try:
-        yield beside
-    finally:
-        remove_quietly(beside)
 
 
 def _older(path: Path) -> Path:
@@ -548,6 +563,10 @@ def remove_quietly(path: Path) -> None:
             path.unlink(missing_ok=True)
         except OSError:  # where writing fails, deleting may fail too; the caller reports the first error
             return
+
+
+def _cannot_read(path: Path, error: Exception) -> FileError:
+    return FileError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
 def _cannot_write(path: Path, error: OSError) -> InputError:

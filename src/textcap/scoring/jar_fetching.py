@@ -4,7 +4,6 @@ Each file is written beside its place, checked, and renamed. Files are yielded a
 """
 
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from pathlib import Path
 
 import textcap.scoring.jar_catalogue as jar_catalogue
 from textcap.errors import DownloadError, InputError
+from textcap.files import rename_durably, workspace
 from textcap.scoring.jar_catalogue import CORENLP_ZIP, WHEEL, JarAddresses, JarFile
 from textcap.scoring.jar_sources import Candidate, candidates_in_zip, check_whole, find_candidates, packaged_candidate
 from textcap.scoring.jars import FoundJar, given_files, look_at, metrics_folder, remember_given
-from textcap.scoring.spice_cache import remove_leftovers
 from textcap.weights import DownloadProgress, Hub, own_cache_folder
 from textcap.weights.cache import check_space, writing_to
 from textcap.weights.download import RemoteFile, download_file, locked, silent
@@ -147,27 +146,21 @@ def _copy(candidate: Candidate, path: Path, *, any_hash: bool) -> str | None:
     Returns:
         The SHA-256 of the file, or None if it was not accepted.
     """
-    temporary = path.parent / f".textcap-{secrets.token_hex(6)}.tmp"
     digest = sha256()
-    with writing_to(metrics_folder(), _VARIABLE):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "xb") as file:
-                for block in candidate.blocks():
-                    digest.update(block)
-                    file.write(block)
-                file.flush()
-                os.fsync(file.fileno())
-            if digest.hexdigest() != candidate.file.sha256:
-                if not any_hash:
-                    return None
-                check_whole(temporary, candidate.label)
-            _remember(candidate.file, digest.hexdigest())
-            os.replace(temporary, path)
-            remove_leftovers(path.parent)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+    with writing_to(metrics_folder(), _VARIABLE), workspace(path.parent) as beside:
+        new = beside / path.name
+        with open(new, "xb") as file:
+            for block in candidate.blocks():
+                digest.update(block)
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        if digest.hexdigest() != candidate.file.sha256:
+            if not any_hash:
+                return None
+            check_whole(new, candidate.label)
+        _remember(candidate.file, digest.hexdigest())
+        rename_durably(new, path)
     return digest.hexdigest()
 
 

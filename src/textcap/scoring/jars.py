@@ -14,9 +14,9 @@ from typing import Literal
 import textcap.scoring.jar_catalogue as jar_catalogue
 from textcap.data.text import counted
 from textcap.errors import DependencyError, FileError, InputError
-from textcap.files import atomic_write_text, read_json, sha256_of_file, sha256_remembered
+from textcap.files import atomic_write_text, read_json, sha256_of_file
 from textcap.scoring.jar_catalogue import JarFile, JavaProgram
-from textcap.weights import own_cache_folder
+from textcap.weights.cache import known_sha256
 
 FETCH = "textcap fetch metrics"
 PROGRAM_NAMES: dict[JavaProgram, str] = {"ptb": "the PTB tokenizer", "meteor": "METEOR", "spice": "SPICE"}
@@ -73,7 +73,7 @@ def look_at(file: JarFile, *, thorough: bool = False) -> FoundJar:
     path = metrics_folder().joinpath(*file.path.split("/"))
     if not path.is_file():
         return FoundJar(file, path, "missing", None)
-    sha256 = sha256_of_file(path) if thorough else sha256_remembered(path, own_cache_folder() / "hashes.json")
+    sha256 = sha256_of_file(path) if thorough else known_sha256(path)
     state: JarState = "wrong"
     if sha256 == file.sha256:
         state = "right"

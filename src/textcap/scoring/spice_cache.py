@@ -7,14 +7,15 @@ hash in front. Runs at the same time do not interfere: the file of the last one 
 import hashlib
 import os
 import secrets
-import time
+from contextlib import suppress
 from pathlib import Path
+
+from textcap.files import rename_durably, workspace
 
 _DATABASE = "data.mdb"
 _BLOCK_BYTES = 1 << 20
 _DIGEST_CHARS = 64
 _MAX_BYTES = 1 << 30  # a larger database is not stored: copying it would take longer than it saves
-_LEFTOVER_S = 24 * 3600.0  # writing one file never takes this long
 
 
 class SpiceCache:
@@ -50,43 +51,29 @@ class SpiceCache:
     def keep(self, folder: Path) -> None:
         """Store the database that a run has left in a folder."""
         database = folder / _DATABASE
-        temporary = self.path.with_name(f".textcap-{secrets.token_hex(6)}.tmp")
-        try:
+        with suppress(OSError):
             if not 0 < database.stat().st_size <= _MAX_BYTES:
                 return
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            digest = hashlib.sha256()
-            with open(database, "rb") as source, open(temporary, "xb") as stored:
-                stored.write(b"?" * _DIGEST_CHARS + b"\n")  # an invalid hash until the whole file is written
-                while block := source.read(_BLOCK_BYTES):
-                    digest.update(block)
-                    stored.write(block)
-                stored.seek(0)
-                stored.write(digest.hexdigest().encode())
-                stored.flush()
-                os.fsync(stored.fileno())
-            if self.path.is_dir() and not self.path.is_symlink():
-                _move_folder_away(self.path)
-            os.replace(temporary, self.path)
-            remove_leftovers(self.path.parent)
-        except OSError:
-            return
-        finally:
-            _remove(temporary)
+            with workspace(self.path.parent) as beside:
+                new = beside / self.path.name
+                digest = hashlib.sha256()
+                with open(database, "rb") as source, open(new, "xb") as stored:
+                    stored.write(b"?" * _DIGEST_CHARS + b"\n")  # the hash is known at the end
+                    while block := source.read(_BLOCK_BYTES):
+                        digest.update(block)
+                        stored.write(block)
+                    stored.seek(0)
+                    stored.write(digest.hexdigest().encode())
+                    stored.flush()
+                    os.fsync(stored.fileno())
+                if self.path.is_dir() and not self.path.is_symlink():
+                    _move_folder_away(self.path)
+                rename_durably(new, self.path)
 
     def remove(self) -> None:
         """Delete the stored database."""
-        _remove(self.path)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove incomplete files that killed runs have left in a folder, if they are older than a day."""
-    for path in folder.glob(".textcap-*.tmp"):
-        try:
-            if path.is_file() and path.lstat().st_mtime < time.time() - _LEFTOVER_S:
-                path.unlink()
-        except OSError:
-            continue
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
 
 def _move_folder_away(folder: Path) -> None:
@@ -95,10 +82,3 @@ def _move_folder_away(folder: Path) -> None:
         folder.rmdir()
     except OSError:
         folder.rename(folder.with_name(f"{folder.name}.{secrets.token_hex(6)}"))
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return

@@ -22,12 +22,11 @@ from textcap.files import (
     atomic_write_text,
     discard,
     parse_json,
-    read_json,
+    read_sealed,
     remove_quietly,
     seal,
     sha256_of_json,
     sweep,
-    unseal,
 )
 from textcap.model_folder import CONFIG_FILE, METRICS_FILE, metrics_lines
 from textcap.models.loading import read_tensors, write_tensors
@@ -74,8 +73,8 @@ class WorkFolder:
     def has_done(output: Path) -> bool:
         """Return whether the run of a work folder has already written the model folder at a path."""
         try:
-            settings = unseal(read_json(WorkFolder.path_of(output) / SETTINGS_FILE), SETTINGS_FILE)
-            config = unseal(read_json(output / CONFIG_FILE), CONFIG_FILE)
+            settings = read_sealed(WorkFolder.path_of(output) / SETTINGS_FILE)
+            config = read_sealed(output / CONFIG_FILE)
         except FileError:
             return False
         return has_saved(output) and config.get("run") == sha256_of_json(settings.get("settings"))
@@ -203,7 +202,7 @@ def load_state(work_folder: Path) -> tuple[TrainingProgress, dict[str, Tensor]] 
         return None
     tensors, metadata = read_tensors(path, hint=hint)
     try:
-        settings = unseal(read_json(work_folder / SETTINGS_FILE), work_folder / SETTINGS_FILE)
+        settings = read_sealed(work_folder / SETTINGS_FILE)
         if metadata.get("run") != sha256_of_json(settings.get("settings")):
             raise FileError(path, f"is not the state of the run in {SETTINGS_FILE}")
         return from_dict(TrainingProgress, parse_json(metadata.get("progress", ""), path)), tensors
@@ -222,7 +221,7 @@ def _refuse_foreign(path: Path) -> None:
 def _differing(settings_file: Path, settings: dict[str, Any]) -> list[str]:
     """Return the names of the settings that differ from those in a file."""
     try:
-        found = unseal(read_json(settings_file), settings_file).get("settings")
+        found = read_sealed(settings_file).get("settings")
     except FileError:
         return ["settings"]
     before, now = _flat(found), _flat(settings)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from textcap.errors import CheckpointError, DownloadError, InputError
-from textcap.files import rename_durably, sha256_of_file, sha256_remembered
+from textcap.files import rename_durably, sha256_of_file
 from textcap.weights.cache import cache_folder as cache_folder
-from textcap.weights.cache import check_space, writing_to
+from textcap.weights.cache import check_space, known_sha256, writing_to
 from textcap.weights.cache import own_cache_folder as own_cache_folder
 from textcap.weights.catalogue import GPT2, MSCLAP, copies, files_of
 from textcap.weights.catalogue import WEIGHT_SETS as WEIGHT_SETS
@@ -96,8 +96,7 @@ def find(name: str) -> WeightSet | None:
         if known is None:
             return None
         paths[file.role] = known[0]
-    memory = own_cache_folder() / "hashes.json"
-    return WeightSet(name, paths, _hash_of({role: sha256_remembered(path, memory) for role, path in paths.items()}))
+    return WeightSet(name, paths, _hash_of({role: known_sha256(path) for role, path in paths.items()}))
 
 
 def ensure(

@@ -12,7 +12,7 @@ from pathlib import Path
 import platformdirs
 
 from textcap.errors import DownloadError, FileError
-from textcap.files import is_disk_full
+from textcap.files import is_disk_full, sha256_remembered
 
 
 def cache_folder() -> Path:
@@ -31,6 +31,15 @@ def own_cache_folder() -> Path:
     """Return the folder for results that textcap can compute again; it is never Hugging Face's cache."""
     named = _path_in("TEXTCAP_CACHE")
     return named if named is not None else platformdirs.user_cache_path("textcap", appauthor=False)
+
+
+def known_sha256(path: Path) -> str:
+    """Return the SHA-256 of a large file; one that has not changed since it was last hashed is not read.
+
+    Raises:
+        FileError: The file cannot be read.
+    """
+    return sha256_remembered(path, own_cache_folder() / "hashes.json")
 
 
 def search_folders() -> list[Path]:

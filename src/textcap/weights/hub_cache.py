@@ -7,15 +7,13 @@ keeps both for every file. msclap and transformers find the files that textcap h
 import hashlib
 import os
 import re
-import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from textcap.errors import FileError
-from textcap.files import atomic_write_text, sha256_of_file, sha256_remembered
-from textcap.weights.cache import own_cache_folder
+from textcap.files import atomic_write_text, read_regular, rename_durably, sha256_of_file, workspace
+from textcap.weights.cache import known_sha256
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -90,17 +88,13 @@ class RepoCache:
             The path of the file.
         """
         path = self.folder / "snapshots" / commit / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = content.resolve()
-        # A relative link inside the repository, so that a cache folder can be moved.
-        inside = content.is_relative_to(self.folder.resolve())
-        target = os.path.relpath(content, path.parent.resolve()) if inside else str(content)
-        beside = path.parent / f".textcap-{secrets.token_hex(6)}.tmp"
-        try:
-            _link(beside, target, content)
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with workspace(path.parent) as beside:
+            content = content.resolve()
+            # A relative link inside the repository, so that a cache folder can be moved.
+            inside = content.is_relative_to(self.folder.resolve())
+            target = os.path.relpath(content, path.parent.resolve()) if inside else str(content)
+            _link(beside / path.name, target, content)
+            rename_durably(beside / path.name, path)
         return path
 
 
@@ -141,7 +135,7 @@ def content_state(path: Path, *, thorough: bool = False) -> Literal["right", "da
         return "unknown"
     if thorough or len(expected) < 64:
         return "right" if has_hash(path, expected) else "damaged"
-    return "right" if sha256_remembered(path, own_cache_folder() / "hashes.json") == expected else "damaged"
+    return "right" if known_sha256(path) == expected else "damaged"
 
 
 def has_hash(path: Path, hub_hash: str) -> bool:
@@ -152,10 +146,7 @@ def has_hash(path: Path, hub_hash: str) -> bool:
     """
     if len(hub_hash) == 64:
         return sha256_of_file(path) == hub_hash
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise FileError(path, f"cannot be read: {error.strerror or error}") from error
+    content = read_regular(path)
     # git hashes the size with the content
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == hub_hash
 
