@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import textcap.data.text as text_module
-from textcap.data.text import TextReader, counted, escape_surrogates, printable, read_text
+from textcap.data.text import TextReader, counted, escape_json, printable, read_text
 from textcap.errors import FileError, InputError
 
 BOM = b"\xef\xbb\xbf"
@@ -255,7 +255,7 @@ def test_printable_is_one_line_of_utf_8(text: str) -> None:
 
 @given(st.text(st.characters(exclude_categories=())))
 def test_json_with_escaped_surrogates_is_utf_8_with_the_same_value(text: str) -> None:
-    escaped = escape_surrogates(json.dumps(text, ensure_ascii=False))
+    escaped = escape_json(json.dumps(text, ensure_ascii=False))
     assert json.loads(escaped.encode("utf-8")) == json.loads(json.dumps(text))
 
 
@@ -273,3 +273,10 @@ def test_characters_that_hide_or_reorder_text_are_escaped(name: str) -> None:
 def test_characters_that_scripts_and_emoji_need_are_kept() -> None:
     for text in ("می\u200cخواهم", "👩\u200d🚒", "café", "犬", "🐕"):
         assert printable(text) == text
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_escaped_json_has_nothing_left_that_a_terminal_obeys(text: str) -> None:
+    escaped = escape_json(json.dumps([text], ensure_ascii=False, indent=1))
+    assert [printable(line) for line in escaped.split("\n")] == escaped.split("\n")
+    assert json.loads(escaped) == json.loads(json.dumps([text]))

@@ -65,9 +65,10 @@ def folder(tmp_path: Path, mapper: Mapper) -> Path:
 
 def test_saved_model_loads_unchanged(folder: Path, mapper: Mapper) -> None:
     stored = load_model(folder)
-    assert stored.config == CONFIG and stored.path == folder
-    assert (stored.backbone_name, stored.backbone_hash, stored.end_token_id) == ("tiny", "ab" * 32, 319)
-    assert stored.bridge.noise_std == pytest.approx(0.2)
+    config = stored.config
+    assert config == CONFIG and stored.path == folder
+    assert (config.backbone_name, config.backbone_hash, config.end_token_id) == ("tiny", "ab" * 32, 319)
+    assert config.bridge.noise_std == pytest.approx(0.2)
     embeddings = torch.randn(3, 6)
     torch.testing.assert_close(stored.mapper(embeddings), mapper(embeddings).detach(), rtol=0, atol=0)
     assert not stored.mapper.training and not any(p.requires_grad for p in stored.mapper.parameters())
@@ -104,9 +105,9 @@ def test_existing_folder_is_overwritten_only_with_force(folder: Path, mapper: Ma
     other = replace(CONFIG, end_token_id=7)
     with pytest.raises(InputError, match="--force"):
         save_model(folder, other, mapper)
-    assert load_model(folder).end_token_id == 319
+    assert load_model(folder).config.end_token_id == 319
     save_model(folder, other, mapper, force=True)
-    assert load_model(folder).end_token_id == 7
+    assert load_model(folder).config.end_token_id == 7
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -126,8 +126,8 @@ class Captioner:
         backbone = _load_backbone_of(stored, offline, progress)
         stored.check_backbone(backbone)
         with memory_errors(f"while loading {model} on {chosen}", hint=_LOAD_MEMORY_HINT):
-            bridge = Bridge(stored.bridge)
-            return cls(backbone, stored.mapper, bridge, stored.end_token_id, chosen, name=str(model))
+            bridge = Bridge(stored.config.bridge)
+            return cls(backbone, stored.mapper, bridge, stored.config.end_token_id, chosen, name=str(model))
 
     @classmethod
     def released(cls, backbone: Backbone, device: torch.device) -> "Captioner":
@@ -232,7 +232,7 @@ class Captioner:
 
 
 def _load_backbone_of(stored: StoredModel, offline: bool | None, progress: DownloadProgress | None) -> Backbone:
-    name = stored.backbone_name
+    name = stored.config.backbone_name
     try:
         return Backbone.load(name, offline=offline, progress=progress)
     except InputError as error:

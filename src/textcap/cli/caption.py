@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,15 +18,12 @@ from textcap.cli.options import (
     settings_from_flags,
 )
 from textcap.config import CAPTION_BATCH_SIZE, DecodingConfig
-from textcap.data.text import counted, printable
+from textcap.data.text import counted, escape_json, printable
 
 if TYPE_CHECKING:
     from textcap.captioner import CaptionResult
 
 EXAMPLES = "textcap caption *.wav -m textcap-model\n\ntextcap caption recordings/*.flac --json > captions.jsonl"
-
-# Characters that JSON allows, but that a terminal obeys or UTF-8 cannot hold.
-_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def caption(
@@ -113,5 +109,4 @@ def _print_json(result: "CaptionResult") -> None:
         "score": result.score,
         "duration_s": result.duration_s,
     }
-    line = json.dumps(fields, ensure_ascii=False, allow_nan=False)
-    print(_UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", line), flush=True)
+    print(escape_json(json.dumps(fields, ensure_ascii=False, allow_nan=False)), flush=True)

@@ -5,6 +5,7 @@ ends are treated the same everywhere and every error names the line.
 """
 
 import hashlib
+import json
 import os
 import re
 import stat
@@ -211,9 +212,9 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def escape_surrogates(json_text: str) -> str:
-    """Return JSON text with the same values and with surrogates escaped, so that UTF-8 can encode it."""
-    return re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match.group()):04x}", json_text)
+def escape_json(json_text: str) -> str:
+    """Return JSON text with the same values, in which what `printable` escapes is escaped as JSON does; `\\n` stays."""
+    return _UNPRINTABLE.sub(lambda match: json.dumps(match[0])[1:-1] if match[0] != "\n" else "\n", json_text)
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -18,7 +18,7 @@ import torch
 
 from textcap.config import AdapterFacts, BridgeConfig, MapperConfig, TrainingConfig, from_dict, require, require_counts
 from textcap.data.captions import CaptionFile
-from textcap.data.text import escape_surrogates
+from textcap.data.text import escape_json
 from textcap.errors import CheckpointError, FileError, InputError
 from textcap.files import MODEL_FOLDER, atomic_folder, read_json, seal, sha256_of_file, unseal
 from textcap.gap.adapter import LinearAdapter, save_adapter
@@ -76,42 +76,21 @@ class StoredModel:
     config: ModelConfig
     mapper: Mapper  # on the CPU, frozen
 
-    @property
-    def backbone_name(self) -> str:
-        """The name of the backbone to caption with, as `Backbone.load` takes it."""
-        return self.config.backbone_name
-
-    @property
-    def backbone_hash(self) -> str:
-        """Content hash of the backbone that the mapper was trained on."""
-        return self.config.backbone_hash
-
-    @property
-    def bridge(self) -> BridgeConfig:
-        """Settings of the bridge across the modality gap."""
-        return self.config.bridge
-
-    @property
-    def end_token_id(self) -> int:
-        """The token that ends a caption."""
-        return self.config.end_token_id
-
     def check_backbone(self, backbone: Backbone) -> None:
         """Check that a backbone is the one that the mapper was trained on.
 
         Raises:
             CheckpointError: Its weights or its sizes are others.
         """
-        if backbone.content_hash != self.backbone_hash:
-            theirs, ours = self.backbone_hash[:12], backbone.content_hash[:12]
-            raise CheckpointError(
-                f"{self.path} was trained on {self.backbone_name} with weights {theirs}, but those on disk are {ours}",
-                hint="download the revision it was trained on, or train it again",
-            )
-        mapper, language_model = self.config.mapper, backbone.config.language_model
+        config = self.config
+        if backbone.content_hash != config.backbone_hash:
+            theirs = f"{config.backbone_name} with weights {config.backbone_hash[:12]}"
+            message = f"{self.path} was trained on {theirs}, but those on disk are {backbone.content_hash[:12]}"
+            raise CheckpointError(message, hint="download the revision it was trained on, or train it again")
+        mapper, language_model = config.mapper, backbone.config.language_model
         fits = (mapper.embedding_width, mapper.width) == (backbone.config.clap.embedding_width, language_model.width)
-        if not fits or self.end_token_id >= language_model.vocab_size:
-            message = f"{self.path / CONFIG_FILE} does not fit the sizes of {self.backbone_name}"
+        if not fits or config.end_token_id >= language_model.vocab_size:
+            message = f"{self.path / CONFIG_FILE} does not fit the sizes of {config.backbone_name}"
             raise CheckpointError(message, hint=_DAMAGED_HINT)
 
 
@@ -159,7 +138,7 @@ def save_model(
             save_adapter(new / ADAPTER_FILE, adapter)
         head = {"kind": MODEL_FOLDER.mark, "format_version": FORMAT_VERSION}
         values = seal({**head, **asdict(config), "mapper_sha256": sha256_of_file(new / MAPPER_FILE)})
-        text = escape_surrogates(json.dumps(values, indent=2, ensure_ascii=False)) + "\n"
+        text = escape_json(json.dumps(values, indent=2, ensure_ascii=False)) + "\n"
         for name, content in (
             (CONFIG_FILE, text),
             (METRICS_FILE, metrics_lines(metrics)),
