@@ -149,6 +149,22 @@ def test_data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="module")
+def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backbone of random weights that is smaller than any real one."""
+    from tiny_random import write_tiny_backbone
+
+    return write_tiny_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture(scope="module")
+def backbone(backbone_folder: Path) -> Any:
+    """The same backbone, loaded."""
+    from textcap.models.backbone import Backbone
+
+    return Backbone.load(str(backbone_folder))
+
+
 @pytest.fixture(scope="session")
 def metric_jars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache for AAC_METRICS_CACHE_PATH with the jars of the installed pycocoevalcap.

@@ -25,11 +25,6 @@ from tiny_random import write_tiny_backbone
 SHORT = DecodingConfig(max_tokens=8)
 
 
-@pytest.fixture(scope="module")
-def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_backbone(tmp_path_factory.mktemp("backbone"))
-
-
 def save_model_folder(folder: Path, backbone_name: str) -> Path:
     """Write a model folder with a random mapper, scaled so that different sounds get different captions."""
     backbone = Backbone.load(backbone_name)

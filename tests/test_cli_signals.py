@@ -28,6 +28,11 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def code_and_output(program: str, cwd: Path) -> tuple[int, str]:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=cwd)
+    return done.returncode, done.stdout
+
+
 def children_once_there(process: subprocess.Popen[str], timeout_s: float = 120.0) -> list[psutil.Process]:
     end = time.monotonic() + timeout_s
     while time.monotonic() < end and process.poll() is None:
@@ -68,8 +73,7 @@ def test_ignored_hangups_stay_ignored(tmp_path: Path) -> None:
     program = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     program += "import os\nfrom textcap.cli.signals import signals_as_exits\n"
     program += "with signals_as_exits():\n    os.kill(os.getpid(), signal.SIGHUP)\nprint('alive')"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "alive\n")
+    assert code_and_output(program, tmp_path) == (0, "alive\n")
 
 
 def test_signals_wait_while_a_child_is_started(tmp_path: Path) -> None:
@@ -77,5 +81,4 @@ def test_signals_wait_while_a_child_is_started(tmp_path: Path) -> None:
     program = "import os, signal\nfrom textcap.cli.signals import signals_as_exits, signals_deferred\n"
     program += "with signals_as_exits():\n    with signals_deferred():\n        os.kill(os.getpid(), signal.SIGTERM)\n"
     program += "        print('in the block', flush=True)\n    print('not reached')"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (143, "in the block\n")
+    assert code_and_output(program, tmp_path) == (143, "in the block\n")

@@ -25,8 +25,8 @@ QUICK = ["--epochs", "2", "--batch-size", "40", "--learning-rate", "5e-3", "--de
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_random.write_tiny_backbone(tmp_path_factory.mktemp("backbone"))
+def backbone(backbone_folder: Path) -> Path:
+    return backbone_folder
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,7 @@ def test_flags_reach_the_model_folder(backbone: Path) -> None:
     result = run("captions.txt", "-", "--backbone", backbone, *QUICK, *flags, "--seed", "9", stdin="one more\r\n")
     assert result.exit_code == 0, result.stderr
     stored = load_model(Path("textcap-model"))
-    assert stored.bridge.noise_variance == pytest.approx(0.04)
+    assert stored.config.bridge.noise_variance == pytest.approx(0.04)
     assert "noise on text embeddings: variance 0.04 (standard deviation 0.2)" in result.stderr
     assert (stored.config.training.seed, stored.config.training.warmup_steps) == (9, 1)
     assert (stored.config.n_training_captions, stored.config.n_held_out_captions) == (121, 0)

@@ -357,16 +357,6 @@ def test_deleted_store_leaves_nothing(path: Path) -> None:
 # Captions.
 
 
-@pytest.fixture(scope="module")
-def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_random.write_tiny_backbone(tmp_path_factory.mktemp("backbone"))
-
-
-@pytest.fixture(scope="module")
-def backbone(backbone_folder: Path) -> Backbone:
-    return Backbone.load(str(backbone_folder))
-
-
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The captions that a text encoder embeds during the test."""

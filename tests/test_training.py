@@ -42,16 +42,6 @@ QUICK = TrainingConfig(epochs=2, batch_size=13, learning_rate=5e-3, seed=3)
 
 
 @pytest.fixture(scope="module")
-def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_random.write_tiny_backbone(tmp_path_factory.mktemp("backbone"))
-
-
-@pytest.fixture(scope="module")
-def backbone(backbone_folder: Path) -> Backbone:
-    return Backbone.load(str(backbone_folder))
-
-
-@pytest.fixture(scope="module")
 def examples(backbone: Backbone) -> Examples:
     vectors = backbone.text_encoder().encode(CAPTIONS).numpy()
     return make_examples(CAPTIONS, vectors, backbone.tokenizer, held_out_captions=200, seed=QUICK.seed)
@@ -291,9 +281,9 @@ def test_training_writes_a_model_folder(backbone_folder: Path, tmp_path: Path) -
     assert train_tiny(backbone_folder, tmp_path / "model", **options) == tmp_path / "model"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
     stored = load_model(tmp_path / "model")
-    assert stored.mapper.config.prefix_length == 3 and stored.end_token_id == 319
-    assert stored.backbone_hash == Backbone.load(str(backbone_folder)).content_hash
-    assert stored.bridge.noise_variance == 0.01, "the backbone's own"
+    assert stored.mapper.config.prefix_length == 3 and stored.config.end_token_id == 319
+    assert stored.config.backbone_hash == Backbone.load(str(backbone_folder)).content_hash
+    assert stored.config.bridge.noise_variance == 0.01, "the backbone's own"
     assert (stored.config.n_training_captions, stored.config.n_held_out_captions) == (183, 20)
     assert stored.config.training == QUICK and stored.config.command == "textcap train captions.txt"
     lines = [json.loads(line) for line in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
@@ -420,7 +410,7 @@ def test_unfinished_run_with_other_settings_needs_force(backbone_folder: Path, t
     events: list[Event] = []
     train_tiny(backbone_folder, output, **other, force=True, report=events.append)
     assert next(event for event in events if isinstance(event, Started)).first_step == 0
-    assert load_model(output).bridge.noise_variance == 0.1
+    assert load_model(output).config.bridge.noise_variance == 0.1
 
 
 def test_broken_state_is_reported(backbone_folder: Path, tmp_path: Path) -> None:

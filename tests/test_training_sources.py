@@ -44,16 +44,6 @@ QUICK = TrainingConfig(epochs=2, batch_size=16, learning_rate=5e-3, held_out_cap
 
 
 @pytest.fixture(scope="module")
-def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_random.write_tiny_backbone(tmp_path_factory.mktemp("backbone"))
-
-
-@pytest.fixture(scope="module")
-def backbone(backbone_folder: Path) -> Backbone:
-    return Backbone.load(str(backbone_folder))
-
-
-@pytest.fixture(scope="module")
 def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write 40 sounds and a pairs file with two captions for each, in the form of Clotho's table."""
     folder = tmp_path_factory.mktemp("pairs")
@@ -317,7 +307,7 @@ def test_measured_noise_follows_the_paper_and_is_recorded(
     chosen = np.sort(rng.choice(len(gap.pairs.pairs), 30, replace=False))
     audio = embed_pairs(pairs, backbone, torch.device("cpu")).audio
     std = np.mean([np.abs(audio[i].astype(np.float64) - gap.text[i]).max() for i in chosen])
-    stored = load_model(folder).bridge
+    stored = load_model(folder).config.bridge
     assert stored.noise_std == pytest.approx(std, rel=1e-6)
     assert stored.audio_noise_variance == 0.002
     assert stored.calibration is not None

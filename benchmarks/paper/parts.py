@@ -15,7 +15,8 @@ from benchmarks.paper.plan import N_CALIBRATION_PAIRS, Part, Plan
 from benchmarks.paper.worlds import captions_of
 from benchmarks.sound_world import train_and_caption
 
-from textcap.config import AdapterFacts, BridgeConfig, TrainingConfig
+from textcap.config import BridgeConfig, TrainingConfig
+from textcap.data.captions import CaptionFile
 from textcap.files import atomic_write_text
 from textcap.gap.adapter import LinearAdapter
 from textcap.gap.bridge import Bridge
@@ -92,23 +93,4 @@ def make_adapter(plan: Plan, work: Path, n_pairs: int, seed: int) -> LinearAdapt
     rows = np.sort(np.random.default_rng([seed, n_pairs]).permutation(plan.n_captions)[:n_pairs])
     audio, text = (np.load(work / name)[rows] for name in ("audio.npy", "plain.npy"))
     fitted = fit_adapter(audio, text, np.arange(n_pairs), seed=seed)
-    backbone = Backbone.load(plan.backbone)
-    facts = AdapterFacts(
-        backbone_name=plan.backbone,
-        backbone_hash=backbone.content_hash,
-        method=fitted.method,
-        strength=fitted.strength,
-        n_pairs=n_pairs,
-        n_captions=n_pairs,
-        n_held_out=fitted.n_held_out,
-        pairs_name="sound world",
-        pairs_sha256="",
-        seed=seed,
-        cosine_before=fitted.before.cosine,
-        cosine_after=fitted.after.cosine,
-        recall_at_1_before=fitted.before.recall_at_1,
-        recall_at_1_after=fitted.after.recall_at_1,
-        recall_at_10_before=fitted.before.recall_at_10,
-        recall_at_10_after=fitted.after.recall_at_10,
-    )
-    return LinearAdapter(torch.from_numpy(fitted.matrix), torch.from_numpy(fitted.bias), facts)
+    return fitted.adapter(Backbone.load(plan.backbone), CaptionFile("sound world", "", n_pairs), n_pairs, seed)

@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
 from textcap.config import LanguageModelConfig
+from textcap.models.language_model import gpt2_config
 from textcap.models.tokenizer import END_OF_TEXT, Tokenizer
 from tiny.blends import draw_blends
 from tiny.log import Log
@@ -51,7 +52,10 @@ def train_language_model(
 ) -> None:
     """Train the language model, writing its weights after each round, under the names that transformers uses."""
     torch.manual_seed(settings.seed)
-    model = GPT2LMHeadModel(gpt2_config(config))
+    end_id = config.vocab_size - 1
+    model = GPT2LMHeadModel(
+        gpt2_config(config, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=end_id, eos_token_id=end_id)
+    )
     for number, plan in enumerate(settings.rounds):
         last = number == len(settings.rounds) - 1
         path = folder / ("language_model.safetensors" if last else f"language_model.round{number}")
@@ -95,22 +99,6 @@ def _train_round(
         if step % 50 == 0 or step == plan.steps:
             seconds = time.monotonic() - start
             log.write("language", round=number, step=step, loss=np.mean(losses[-50:]), seconds=seconds)
-
-
-def gpt2_config(config: LanguageModelConfig) -> GPT2Config:
-    """Return transformers' configuration of the language model, without dropout."""
-    return GPT2Config(
-        vocab_size=config.vocab_size,
-        n_positions=config.n_positions,
-        n_embd=config.width,
-        n_layer=config.n_layers,
-        n_head=config.n_heads,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=config.vocab_size - 1,
-        eos_token_id=config.vocab_size - 1,
-    )
 
 
 def _loss_on_texts(

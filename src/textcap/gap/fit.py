@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from textcap.config import AdapterFacts, require
+from textcap.data.captions import CaptionFile
 from textcap.device import seeded_generator
 from textcap.embedding.captions import embed_captions
 from textcap.embedding.pairs import EmbeddedPairs
@@ -42,6 +43,35 @@ class FittedAdapter:
     n_held_out: int  # number of held-out clips
     before: Retrieval  # on held-out clips, without an adapter
     after: Retrieval  # on held-out clips, with an adapter fitted on the other clips
+
+    def adapter(self, backbone: Backbone, file: CaptionFile, n_pairs: int, seed: int) -> LinearAdapter:
+        """Return the adapter to save and to train with.
+
+        Args:
+            backbone: The backbone whose embeddings it was fitted on.
+            file: Where the pairs come from, with the number of captions that were used.
+            n_pairs: The number of clips.
+            seed: The seed that it was fitted with.
+        """
+        facts = AdapterFacts(
+            backbone_name=backbone.config.name,
+            backbone_hash=backbone.content_hash,
+            method=self.method,
+            strength=self.strength,
+            n_pairs=n_pairs,
+            n_captions=file.n_captions,
+            n_held_out=self.n_held_out,
+            pairs_name=file.name,
+            pairs_sha256=file.sha256,
+            seed=seed,
+            cosine_before=self.before.cosine,
+            cosine_after=self.after.cosine,
+            recall_at_1_before=self.before.recall_at_1,
+            recall_at_1_after=self.after.recall_at_1,
+            recall_at_10_before=self.before.recall_at_10,
+            recall_at_10_after=self.after.recall_at_10,
+        )
+        return LinearAdapter(torch.from_numpy(self.matrix), torch.from_numpy(self.bias), facts)
 
 
 @dataclass(frozen=True)
@@ -149,25 +179,7 @@ def fit_adapter_on_pairs(
         learning_rate=learning_rate,
         seed=seed,
     )
-    facts = AdapterFacts(
-        backbone_name=backbone.config.name,
-        backbone_hash=backbone.content_hash,
-        method=fitted.method,
-        strength=fitted.strength,
-        n_pairs=len(pairs.pairs),
-        n_captions=len(pairs.captions),
-        n_held_out=fitted.n_held_out,
-        pairs_name=pairs.source.file.name,
-        pairs_sha256=pairs.source.file.sha256,
-        seed=seed,
-        cosine_before=fitted.before.cosine,
-        cosine_after=fitted.after.cosine,
-        recall_at_1_before=fitted.before.recall_at_1,
-        recall_at_1_after=fitted.after.recall_at_1,
-        recall_at_10_before=fitted.before.recall_at_10,
-        recall_at_10_after=fitted.after.recall_at_10,
-    )
-    return LinearAdapter(torch.from_numpy(fitted.matrix), torch.from_numpy(fitted.bias), facts)
+    return fitted.adapter(backbone, pairs.source.file, len(pairs.pairs), seed)
 
 
 def _check(n_pairs: int, method: str, strength: float | None, epochs: int, learning_rate: float) -> None:

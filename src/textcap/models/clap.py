@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import ClapAudioConfig, ClapAudioModel, GPT2Config, GPT2Model
+from transformers import ClapAudioConfig, ClapAudioModel, GPT2Model
 from transformers.audio_utils import mel_filter_bank
 
-from textcap.config import AudioConfig, AudioTowerConfig, ClapConfig, TextTowerConfig
+from textcap.config import AudioConfig, AudioTowerConfig, ClapConfig
+from textcap.models.language_model import gpt2_config
 from textcap.models.loading import Checkpoint, TensorSource, load_exact
 from textcap.models.tokenizer import Tokenizer
 
@@ -106,7 +107,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.tokenizer = tokenizer
-        self.tower = GPT2Model(_text_tower_config(config.text_tower))
+        self.tower = GPT2Model(gpt2_config(config.text_tower, use_cache=False))
         self.projection = Projection(config.text_tower.width, config.embedding_width)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
@@ -237,17 +238,6 @@ def _audio_tower_config(audio: AudioConfig, tower: AudioTowerConfig) -> ClapAudi
         num_attention_heads=list(tower.n_heads),
         window_size=tower.attention_window,
         enable_fusion=False,
-    )
-
-
-def _text_tower_config(tower: TextTowerConfig) -> GPT2Config:
-    return GPT2Config(
-        n_layer=tower.n_layers,
-        n_embd=tower.width,
-        n_head=tower.n_heads,
-        n_positions=tower.n_positions,
-        vocab_size=tower.vocab_size,
-        use_cache=False,
     )
 
 

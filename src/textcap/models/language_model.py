@@ -43,24 +43,27 @@ class DecodingState:
         return self.prefix_cache[0].shape[-2] + self.row_cache[0].shape[-2]
 
 
+def gpt2_config(sizes: LanguageModelConfig, **options: Any) -> GPT2Config:
+    """Return transformers' configuration of a GPT-2; options override its defaults."""
+    # These tokens are not used here, and the default ids may lie outside a smaller vocabulary.
+    options = {"bos_token_id": None, "eos_token_id": None, **options}
+    return GPT2Config(
+        n_layer=sizes.n_layers,
+        n_embd=sizes.width,
+        n_head=sizes.n_heads,
+        n_positions=sizes.n_positions,
+        vocab_size=sizes.vocab_size,
+        **options,
+    )
+
+
 class LanguageModel(nn.Module):
     """GPT-2 with frozen weights and no dropout; gradients pass through it to the prefix."""
 
     def __init__(self, config: LanguageModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.gpt2 = GPT2LMHeadModel(
-            GPT2Config(
-                n_layer=config.n_layers,
-                n_embd=config.width,
-                n_head=config.n_heads,
-                n_positions=config.n_positions,
-                vocab_size=config.vocab_size,
-                # These tokens are not used here, and the default ids may lie outside a smaller vocabulary.
-                bos_token_id=None,
-                eos_token_id=None,
-            )
-        )
+        self.gpt2 = GPT2LMHeadModel(gpt2_config(config))
         self.requires_grad_(False)
         self.eval()
 
