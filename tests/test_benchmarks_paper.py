@@ -189,9 +189,8 @@ def test_scores_are_kept_and_failed_metrics_are_tried_again(work: Path, monkeypa
             name: MetricScore(name, problem="no jars") if name in failing else MetricScore(name, 0.5)
             for name in metrics.split(",")
         }
-        system = type("System", (), {"scores": values})
         report = type("Report", (), {"failed": [values[n] for n in failing], "scoring": type("S", (), {})})
-        report.scoring.systems = [system] * len(files)  # type: ignore[attr-defined]
+        report.scoring.systems = [values] * len(files)  # type: ignore[attr-defined]
         return report
 
     monkeypatch.setattr(scores, "score_files", score_files)

@@ -86,7 +86,7 @@ def _score(work: Path, parts: Sequence[Part], writer: str, *, all_metrics: bool)
     for failed in report.failed:
         print(f"{failed.name} is skipped: {failed.problem}", flush=True)
     for part, system in zip(parts, report.scoring.systems, strict=True):
-        values = {name: score.value for name, score in system.scores.items() if score.value is not None}
+        values = {name: score.value for name, score in system.items() if score.value is not None}
         atomic_write_text(_score_path(work, part, writer), json.dumps(values, indent=1))
         print(f"scored {part.name} against the references of writer {writer}", flush=True)
 

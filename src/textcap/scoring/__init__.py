@@ -5,16 +5,17 @@ from textcap.scoring import score_files
 report = score_files("refs.json", ["predictions.json"], metrics="cider_d,spice,spider")
 """
 
+from textcap.scoring.comparison import Comparison
 from textcap.scoring.metrics import ScoreSettings
-from textcap.scoring.report import Comparison, Report, check_names, report_to_dict, score_files, write_scores
-from textcap.scoring.results import MetricScore, SystemScores
+from textcap.scoring.report import Report, ReportSettings, check_names, report_to_dict, score_files, write_scores
+from textcap.scoring.results import MetricScore
 
 __all__ = [
     "Comparison",
     "MetricScore",
     "Report",
+    "ReportSettings",
     "ScoreSettings",
-    "SystemScores",
     "check_names",
     "report_to_dict",
     "score_files",

@@ -1,76 +1,102 @@
-"""Find the two best systems, and compare them metric by metric with a paired bootstrap."""
+"""Pair the systems, and test for each metric whether one of a pair is better than the other."""
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
+from itertools import combinations
 
-from textcap.scoring.bootstrap import Difference, paired_bootstrap
-from textcap.scoring.counts import Numbers, bleu_of_counts, meteor_of_counts
-from textcap.scoring.metric_names import BLEU, VOCAB
-from textcap.scoring.results import SystemScores
+from textcap.scoring.counts import Numbers
+from textcap.scoring.metric_names import LOWER_IS_BETTER, VOCAB
+from textcap.scoring.results import Scores, score_of_sums
+from textcap.scoring.significance import compare, holm
 
+LEVEL = 0.05  # a difference is significant if its corrected p-value is below this
+MOST_SYSTEMS = 5  # that are all compared with each other
 # Systems are ranked by the first of these that all of them have, else by the first metric that all have.
 _DECISIVE = ("spider_fl", "spider", "cider_d")
-LOWER_IS_BETTER = frozenset({"fer"})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric of two systems.
+
+    Attributes:
+        metric: The name of the metric.
+        first: Index of one system.
+        second: Index of the other: the baseline, or the lower-ranked one of the two.
+        difference: Score of the first minus that of the second.
+        low: Lower end of the 95 % interval of the difference.
+        high: Upper end of the 95 % interval of the difference.
+        p_value: Two-sided p-value of the exchange test; None if there are too few clips for a verdict.
+        p_corrected: The p-value after Holm's correction over the pairs.
+    """
+
+    metric: str
+    first: int
+    second: int
+    difference: float
+    low: float
+    high: float
+    p_value: float | None
+    p_corrected: float | None
+
+    @property
+    def verdict(self) -> str | None:
+        """Whether the first system is "better", "worse" or "not significantly different"; None without a p-value."""
+        if self.p_corrected is None:
+            return None
+        if self.p_corrected >= LEVEL:
+            return "not significantly different"
+        return "better" if (self.difference > 0) != (self.metric in LOWER_IS_BETTER) else "worse"
 
 
 def compare_systems(
-    first: SystemScores, second: SystemScores, *, n_resamples: int = 1000, seed: int = 0
-) -> dict[str, Difference]:
-    """Compare two systems by a paired bootstrap over their clips.
+    systems: Sequence[Scores], *, baseline: int | None = None, seed: int = 0
+) -> tuple[str | None, list[Comparison]]:
+    """Compare each system with a baseline, or all systems with each other.
 
-    BLEU and METEOR are recomputed from the counts of each resample. The other metrics are means over clips; CIDEr-D
-    keeps the word weights of all references. The vocabulary metrics are not per-clip scores and are skipped.
+    BLEU and METEOR are recomputed from the counts of each draw. The other metrics are means over clips; CIDEr-D keeps
+    the word weights of all references. The vocabulary metrics are not per-clip scores and are skipped.
 
     Args:
-        first: Scores of one system.
-        second: Scores of the other, for the same clips in the same order.
-        n_resamples: Number of resamples of the clips, which are the same for all metrics.
-        seed: Seed of the resampling.
+        systems: Scores of each system, for the same clips in the same order.
+        baseline: Index of the system to compare the others with.
+        seed: Seed of the draws, which are the same for all metrics and pairs.
 
     Returns:
-        By metric, the score of the first minus that of the second, for all metrics that both have.
+        The metric by which the systems are ranked, and a comparison for each metric that both systems of a pair have.
+        None and no comparison for a single system, if no metric has a value for all, or for more than `MOST_SYSTEMS`
+        systems without a baseline.
     """
-    found = {}
-    for name, score in first.scores.items():
-        other = second.scores.get(name)
-        if other is None or score.per_clip is None or other.per_clip is None or name in VOCAB:
-            continue
-        if name in BLEU:
-            sides = (first.counts["bleu"], second.counts["bleu"])
-            whole = partial(_bleu_of_sums, n=int(name[-1]))
-            found[name] = paired_bootstrap(*sides, n_resamples=n_resamples, seed=seed, score_of_sums=whole)
-        elif name == "meteor":
-            sides = (first.counts["meteor"], second.counts["meteor"])
-            found[name] = paired_bootstrap(*sides, n_resamples=n_resamples, seed=seed, score_of_sums=_meteor_of_sums)
-        else:
-            found[name] = paired_bootstrap(score.per_clip, other.per_clip, n_resamples=n_resamples, seed=seed)
-    return found
+    shared = [name for name in systems[0] if name not in VOCAB and all(_values(one, name) is not None for one in systems)]
+    if len(systems) < 2 or not shared or (baseline is None and len(systems) > MOST_SYSTEMS):
+        return None, []
+    decisive = next((name for name in _DECISIVE if name in shared), shared[0])
+    ranked = sorted(
+        range(len(systems)),
+        key=lambda index: systems[index][decisive].value or 0.0,
+        reverse=decisive not in LOWER_IS_BETTER,
+    )
+    pairs = list(combinations(ranked, 2))
+    if baseline is not None:
+        pairs = [(index, baseline) for index in ranked if index != baseline]
+    found = []
+    for metric in systems[0]:
+        sides = [(_values(systems[first], metric), _values(systems[second], metric)) for first, second in pairs]
+        tested = [
+            (pair, compare(*side, score_of_sums=score_of_sums(metric), seed=seed))
+            for pair, side in zip(pairs, sides, strict=True)
+            if metric not in VOCAB and side[0] is not None and side[1] is not None
+        ]
+        p_values = [difference.p_value for _, difference in tested if difference.p_value is not None]
+        corrected = iter(holm(p_values))
+        for pair, one in tested:
+            p_corrected = None if one.p_value is None else next(corrected)
+            found.append(Comparison(metric, *pair, one.difference, one.low, one.high, one.p_value, p_corrected))
+    return decisive, found
 
 
-def best_two(systems: Sequence[SystemScores]) -> tuple[int, int] | None:
-    """Return the indices of the best and second-best system, or None if there is one system or no shared metric.
-
-    Systems are ranked by the first of SPIDEr-FL, SPIDEr and CIDEr-D that all of them have, else by the first metric
-    that all have.
-    """
-    if len(systems) < 2:
+def _values(scores: Scores, metric: str) -> Numbers | None:
+    score = scores.get(metric)
+    if score is None:
         return None
-    shared = [
-        name
-        for name in systems[0].scores
-        if name not in VOCAB and all(name in one.scores and one.scores[name].value is not None for one in systems)
-    ]
-    if not shared:
-        return None
-    by = next((name for name in _DECISIVE if name in shared), shared[0])
-    values = [one.scores[by].value or 0.0 for one in systems]
-    order = sorted(range(len(systems)), key=lambda i: values[i], reverse=by not in LOWER_IS_BETTER)
-    return order[0], order[1]
-
-
-def _bleu_of_sums(sums: Numbers, n_clips: int, n: int) -> Numbers:
-    return bleu_of_counts(sums, n)
-
-
-def _meteor_of_sums(sums: Numbers, n_clips: int) -> Numbers:
-    return meteor_of_counts(sums)
+    return score.per_clip if score.counts is None else score.counts

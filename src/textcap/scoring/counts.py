@@ -14,7 +14,7 @@ Numbers = npt.NDArray[np.float64]
 N_BLEU_COUNTS = 10
 N_METEOR_COUNTS = 23
 
-_ORDERS = range(1, 5)
+ORDERS = range(1, 5)  # lengths of the n-grams of BLEU and CIDEr-D
 # METEOR 1.5's settings for English, "rank" (Denkowski & Lavie 2014).
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 _STAGE_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # of exact, stem, synonym and paraphrase matches
@@ -36,13 +36,11 @@ def bleu_counts(predictions: list[str], references: list[list[str]]) -> Numbers:
         others = [reference.split() for reference in several]
         row[0] = len(words)
         row[1] = min((abs(len(other) - len(words)), len(other)) for other in others)[1]
-        for n in _ORDERS:
-            most: Counter[tuple[str, ...]] = Counter()
-            for other in others:
-                most |= _ngrams(other, n)
-            found = _ngrams(words, n)
-            row[1 + n] = found.total()
-            row[5 + n] = (found & most).total()
+        in_references = [ngrams(other) for other in others]
+        for n, found in zip(ORDERS, ngrams(words), strict=True):
+            row[1 + n] = max(0, len(words) + 1 - n)
+            most = [max(one[n - 1].get(ngram, 0) for one in in_references) for ngram in found]
+            row[5 + n] = sum(map(min, found.values(), most))
     return counts
 
 
@@ -111,8 +109,9 @@ def summable_meteor_counts(counts: Numbers) -> Numbers:
     return summable
 
 
-def _ngrams(words: list[str], n: int) -> "Counter[tuple[str, ...]]":
-    return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+def ngrams(words: list[str]) -> "list[Counter[tuple[str, ...]]]":
+    """Return how often a caption has each n-gram, for each of the four orders."""
+    return [Counter(zip(*(words[i:] for i in range(n)), strict=False)) for n in ORDERS]
 
 
 def _ratio(numerator: Numbers, denominator: Numbers) -> Numbers:

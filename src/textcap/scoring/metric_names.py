@@ -65,8 +65,7 @@ PARTS = {
     "spider_fl": ("spider", "fer"),
     "fense": ("sbert_sim", "fer"),
 }
-# Metrics that aac-metrics computes, or has the model code of. METEOR and SPICE are Java programs, started by textcap.
-FROM_AAC_METRICS = frozenset({*BLEU, "rouge_l", "cider_d", "vocab", "sbert_sim", "fer"})
+LOWER_IS_BETTER = frozenset({"fer"})
 
 
 def parse_metrics(text: str) -> list[str]:
@@ -94,11 +93,6 @@ def with_parts(names: Sequence[str]) -> list[str]:
     for _ in PARTS:  # repeated because SPIDEr-FL is computed from SPIDEr, which is itself combined
         wanted |= {part for name in wanted for part in PARTS.get(name, ())}
     return [name for name in METRICS if name in wanted]
-
-
-def need_aac_metrics(names: Sequence[str]) -> bool:
-    """Return whether none of these metrics can be computed without aac-metrics."""
-    return bool(names) and all(FROM_AAC_METRICS.intersection(with_parts([name])) for name in names)
 
 
 def _unknown(name: str) -> InputError:

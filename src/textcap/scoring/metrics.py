@@ -4,35 +4,41 @@ The metrics are independent: one that cannot be computed gets a reason, and the 
 run as Java processes beside the metrics in Python; none of them outlives the call.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-import textcap.scoring.aac as aac
-from textcap.errors import TextcapError
+from textcap.data.text import counted
+from textcap.errors import InputError, TextcapError
 from textcap.scoring.cleaning import clean_all
-from textcap.scoring.counts import Numbers, bleu_counts, meteor_of_counts
-from textcap.scoring.fluency import fluency_errors, model_versions, sentence_similarities
-from textcap.scoring.jar_catalogue import JavaProgram
-from textcap.scoring.jars import Program, find_jars
-from textcap.scoring.java import Java, find_java
-from textcap.scoring.memory import heaps_mb
-from textcap.scoring.metric_names import BLEU, VOCAB, need_aac_metrics, with_parts
-from textcap.scoring.processes import Runs
-from textcap.scoring.programs import METEOR_HEAP_MB, meteor_counts, tokenize
+from textcap.scoring.counts import Numbers, bleu_counts
+from textcap.scoring.fense import fluency_errors, model_versions, sentence_similarities
+from textcap.scoring.jars import JavaProgram, Program, find_jars
+from textcap.scoring.java import Java, Runs, default_heap, find_java
+from textcap.scoring.metric_names import BLEU, VOCAB, with_parts
+from textcap.scoring.programs import meteor_counts, tokenize
 from textcap.scoring.results import (
+    LeaveOneOut,
     MetricScore,
+    Scores,
     Scoring,
-    SystemScores,
+    UndefinedError,
     add_combined,
     score_of_clips,
-    scores_of_outcome,
-    why_undefined,
+    score_of_counts,
 )
-from textcap.scoring.spice import SPICE_HEAP_MB, SpiceScores, spice
+from textcap.scoring.spice import spice
+from textcap.scoring.words import cider_d, rouge_l, vocabulary, wording
+
+Captions = list[str]
+Progress = Callable[[str], None]
+
+_STOPPED = "the run was stopped before it was done"
+_WITHOUT_LEAVE_ONE_OUT = {"spice", "spider", "spider_fl"}  # each round would parse for minutes
 
 
 @dataclass(frozen=True)
@@ -41,26 +47,30 @@ class ScoreSettings:
 
     Attributes:
         java: Path or name of the `java` program to run; None searches for one.
-        spice_timeout_s: Seconds after which SPICE is stopped; None sets no limit.
+        java_heap_mb: Heap of METEOR and of SPICE in MB; None chooses by the memory that is available.
+        spice_timeout_s: Seconds after which SPICE is stopped; None allows far more than it needs.
         cache_folder: Folder that keeps the captions SPICE has parsed, for later runs; None keeps nothing.
         device: Where the models of FENSE run, as torch names devices.
+        fense_folder: Folder with the models of FENSE; None for those that `textcap fetch metrics --fense` has fetched.
     """
 
     java: str | None = None
+    java_heap_mb: int | None = None
     spice_timeout_s: float | None = None
     cache_folder: Path | None = None
     device: str = "cpu"
-
-
-Progress = Callable[[str], None]
+    fense_folder: Path | None = None
 
 
 def score_systems(
-    references: list[list[str]],
-    systems: list[list[str]],
+    references: list[Captions],
+    systems: list[Captions],
     names: Sequence[str],
     settings: ScoreSettings | None = None,
+    *,
+    leave_one_out: bool = False,
     progress: Progress | None = None,
+    when_stopped: Callable[[Scoring], None] | None = None,
 ) -> Scoring:
     """Score the predictions of one or more systems for the same clips.
 
@@ -69,20 +79,24 @@ def score_systems(
         systems: For each system, a caption of each clip `[N]`.
         names: Names from `metric_names.METRICS`; the metrics that they are computed from are scored as well.
         settings: How to score.
-        progress: Called on this thread with the name of each metric when it is done.
+        leave_one_out: Also score the references themselves, each against the others of its clip, with all metrics but
+            SPICE; for that the systems are scored once more with one reference fewer.
+        progress: Called with the name of each metric when it is done, and with how far SPICE is, from any thread.
+        when_stopped: Called with the metrics that are done if the run is interrupted, before the exception goes on.
 
     Raises:
-        DependencyError: aac-metrics is not installed, and no requested metric can be computed without it.
+        InputError: References are to be scored, and a clip has only one.
         ValueError: There are no clips, a clip has no reference, or a system's number of captions is not N.
     """
     n_clips = len(references)
     if not n_clips or not all(references) or any(len(system) != n_clips for system in systems):
         raise ValueError("there must be at least one clip, each with a reference and one caption from each system")
-    if need_aac_metrics(names):
-        aac.check_installed("this metric" if len(names) == 1 else "these metrics")
+    if leave_one_out and (alone := sum(len(several) == 1 for several in references)):
+        message = f"{counted(alone, 'clip')} of {n_clips:,} have only one reference, so references cannot be scored"
+        raise InputError(message, hint="leave out --human")
     with Runs() as runs:
-        scoring = _Run(settings or ScoreSettings(), progress or (lambda name: None), runs, names)
-        return scoring.score(references, systems)
+        run = _Run(settings or ScoreSettings(), progress or (lambda name: None), runs, names)
+        return run.score(references, systems, leave_one_out, when_stopped)
 
 
 class _Run:
@@ -91,183 +105,214 @@ class _Run:
     def __init__(self, settings: ScoreSettings, progress: Progress, runs: Runs, names: Sequence[str]) -> None:
         self.settings, self.progress, self.runs = settings, progress, runs
         self.names = with_parts(names)
-        self.programs: list[Program] = []
+        self.programs: dict[str, Program] = {}
         self.java: Java | None = None
 
-    def score(self, references: list[list[str]], systems: list[list[str]]) -> Scoring:
+    def score(
+        self,
+        references: list[Captions],
+        systems: list[Captions],
+        leave_one_out: bool,
+        when_stopped: Callable[[Scoring], None] | None,
+    ) -> Scoring:
         all_predictions, n_cleaned_predictions = clean_all(caption for system in systems for caption in system)
         all_references, n_cleaned_references = clean_all(caption for several in references for caption in several)
-        result = Scoring([], len(references), n_cleaned_predictions, n_cleaned_references)
+        found: list[Scores] = [{} for _ in systems]
+        result = Scoring(
+            found,
+            len(references),
+            n_cleaned_predictions=n_cleaned_predictions,
+            n_cleaned_references=n_cleaned_references,
+        )
         try:
             self.java = find_java(self.settings.java)
             # One process for all captions: Java takes longer to start than to tokenise them.
             class_path = self._find_jars("ptb").class_path
             tokens = tokenize([*all_predictions, *all_references], self.java, class_path, runs=self.runs)
         except TextcapError as error:
-            reason = f"captions cannot be tokenised: {error}"
-            failed = {name: MetricScore(name, problem=reason) for name in self.names}
-            return self._with_versions(replace(result, systems=[SystemScores(failed, {}) for _ in systems]))
+            for scores in found:
+                scores |= _failed(self.names, f"captions cannot be tokenised: {error}")
+            return self._with_versions(result)
         tokenized = iter(tokens.captions)
         predictions = [[next(tokenized) for _ in system] for system in systems]
         tokenized_references = [[next(tokenized) for _ in several] for several in references]
-        scored = self._score_tokens(predictions, tokenized_references, self.java)
-        return self._with_versions(replace(result, systems=scored, java_version=tokens.java_version))
-
-    def _with_versions(self, result: Scoring) -> Scoring:
-        """Add the versions of everything that was used and can change a score."""
-        computed = {name for one in result.systems for name, score in one.scores.items() if score.value is not None}
-        return replace(
-            result,
-            java=self.java,
-            jars={name: sha256 for program in self.programs for name, sha256 in program.hashes.items()},
-            unknown_jars=[name for program in self.programs for name in program.unknown],
-            aac_version=_or_none(aac.aac_version),
-            models=model_versions(computed),
-        )
+        wordings = [wording(system) for system in predictions]
+        result = replace(result, wordings=wordings, java_version=tokens.java_version)
+        try:
+            self._score_tokens(predictions, tokenized_references, self.names, found)
+            if leave_one_out:
+                result = replace(result, leave_one_out=self._leave_one_out(predictions, tokenized_references))
+        except BaseException:  # including Ctrl-C: what is done is not lost
+            self.runs.stop()
+            if when_stopped is not None and any(found):
+                for scores in found:
+                    missing = [name for name in self._columns(self.names) if name not in scores]
+                    scores |= _failed(missing, _STOPPED)
+                when_stopped(self._with_versions(result))
+            raise
+        return self._with_versions(result)
 
     def _score_tokens(
-        self, predictions: list[list[str]], references: list[list[str]], java: Java
-    ) -> list[SystemScores]:
-        found: list[dict[str, MetricScore]] = [{} for _ in predictions]
-        counts: list[dict[str, Numbers]] = [{} for _ in predictions]
-        captions = [caption for system in predictions for caption in system]  # the systems one after another
-        paired = references * len(predictions)  # the references of each of these captions
-        heaps: Sequence[int | None] = (None, None)
-        n_at_once = 1
-        if "meteor" in self.names and "spice" in self.names:
-            # Divided before either starts, as each would take most of the memory. If both do not fit, they take turns.
-            together = heaps_mb(METEOR_HEAP_MB, SPICE_HEAP_MB)
-            if together is not None:
-                heaps, n_at_once = together, 2
-        pool = ThreadPoolExecutor(n_at_once, thread_name_prefix="textcap-score")
+        self, systems: list[Captions], references: list[Captions], names: Sequence[str], found: list[Scores]
+    ) -> None:
+        """Compute the metrics of tokenised captions, and put each into `found` as soon as it is done."""
+        device, fense_folder = self.settings.device, self.settings.fense_folder
+        heap_mb, both = default_heap()
+        in_java = (
+            (("meteor",), partial(self._meteor, systems, references, heap_mb)),
+            (("spice",), partial(self._spice, systems, references, heap_mb)),
+        )
+        in_python: tuple[tuple[tuple[str, ...], Callable[[], list[Scores]]], ...] = (
+            (BLEU, lambda: [_bleu(system, references) for system in systems]),
+            (("rouge_l",), lambda: _of_clips("rouge_l", rouge_l(systems, references))),
+            (("cider_d",), lambda: _cider_d(systems, references)),
+            (VOCAB, lambda: [_vocabulary(system, references) for system in systems]),
+            (("sbert_sim",), lambda: _of_clips("sbert_sim", sentence_similarities(systems, references, device, fense_folder))),
+            (("fer",), lambda: _of_clips("fer", fluency_errors(systems, device, fense_folder))),
+        )
+        columns = self._columns(names)
+        pool = ThreadPoolExecutor(2 if both else 1, thread_name_prefix="textcap-score")
         try:
-            meteor = pool.submit(self._meteor, captions, paired, java, heaps[0]) if "meteor" in self.names else None
-            spice_scores = pool.submit(self._spice, captions, paired, java, heaps[1]) if "spice" in self.names else None
-            self._score_in_python(predictions, references, found)
-            if set(self.names) & set(BLEU):
-                for one, system in zip(counts, predictions, strict=True):
-                    one["bleu"] = bleu_counts(system, references)
-            if meteor is not None:
-                self._collect_meteor(meteor, found, counts)
-            if spice_scores is not None:
-                self._collect_spice(spice_scores, found)
-        except BaseException:  # including Ctrl-C: stop the processes instead of waiting for them
+            started = [(job, pool.submit(compute)) for job, compute in in_java if set(job) & set(names)]
+            jobs = [(job, compute) for job, compute in in_python if set(job) & set(columns)]
+            for job, compute in (*jobs, *((job, future.result) for job, future in started)):
+                wanted = [name for name in job if name in columns]
+                try:
+                    computed = compute()
+                except TextcapError as error:
+                    undefined = isinstance(error, UndefinedError)
+                    computed = [_failed(wanted, str(error), undefined=undefined) for _ in systems]
+                for scores, new in zip(found, computed, strict=True):
+                    scores |= {name: new[name] for name in wanted}
+                for name in wanted:
+                    self.progress(name)
+        except BaseException:  # stop the processes instead of waiting for them
             self.runs.stop()
             raise
         finally:
             pool.shutdown(cancel_futures=True)
         for scores in found:
-            add_combined(scores, self.names)
-        order = [name for metric in self.names for name in ((metric, *VOCAB) if metric == "vocab" else (metric,))]
-        return [
-            SystemScores({name: scores[name] for name in order if name in scores}, one)
-            for scores, one in zip(found, counts, strict=True)
-        ]
+            add_combined(scores, names)
+            in_order = {name: scores[name] for name in columns}
+            scores.clear()
+            scores |= in_order
 
-    def _score_in_python(
-        self, predictions: list[list[str]], references: list[list[str]], found: list[dict[str, MetricScore]]
-    ) -> None:
-        computed: tuple[tuple[tuple[str, ...], Callable[[list[str], list[list[str]]], aac.Outcome]], ...] = (
-            (BLEU, aac.compute_bleu),
-            (("rouge_l",), aac.compute_rouge_l),
-            (("cider_d",), aac.compute_cider_d),
-            (("vocab",), aac.compute_vocab),
-        )
-        for names, compute in computed:
-            wanted = [name for name in names if name in self.names]
-            if not wanted:
-                continue
-            for scores, system in zip(found, predictions, strict=True):
-                undefined = why_undefined(wanted[0], references)
-                if undefined is not None:
-                    scores[wanted[0]] = MetricScore(wanted[0], problem=undefined, is_undefined=True)
-                    continue
-                try:
-                    scores.update(scores_of_outcome(wanted, compute(system, references)))
-                except TextcapError as error:
-                    scores.update({name: MetricScore(name, problem=str(error)) for name in wanted})
-            self._report_progress(wanted)
-        self._score_with_models(predictions, references, found)
+    def _leave_one_out(self, systems: list[Captions], references: list[Captions]) -> LeaveOneOut:
+        """Score in rounds, each of which takes one reference of every clip for a system."""
+        names = [name for name in self.names if name not in _WITHOUT_LEAVE_ONE_OUT]
+        rounds: list[list[Scores]] = []
+        for number in range(max(map(len, references))):
+            left_out = [number % len(several) for several in references]
+            human = [several[i] for several, i in zip(references, left_out, strict=True)]
+            others = [several[:i] + several[i + 1 :] for several, i in zip(references, left_out, strict=True)]
+            rounds.append([{} for _ in (human, *systems)])
+            self._score_tokens([human, *systems], others, names, rounds[-1])
+        human_scores, *of_systems = [_mean_of_rounds(several) for several in zip(*rounds, strict=True)]
+        return LeaveOneOut(human_scores, of_systems)
 
-    def _score_with_models(
-        self, predictions: list[list[str]], references: list[list[str]], found: list[dict[str, MetricScore]]
-    ) -> None:
-        device = self.settings.device
-        computed: tuple[tuple[str, Callable[[], list[Numbers]]], ...] = (
-            ("sbert_sim", lambda: sentence_similarities(predictions, references, device)),
-            ("fer", lambda: fluency_errors(predictions, device)),
-        )
-        for name, compute in computed:
-            if name not in self.names:
-                continue
-            try:
-                for scores, per_clip in zip(found, compute(), strict=True):
-                    scores[name] = score_of_clips(name, per_clip)
-            except TextcapError as error:
-                for scores in found:
-                    scores[name] = MetricScore(name, problem=str(error))
-            self._report_progress([name])
-
-    def _meteor(
-        self, predictions: list[str], references: list[list[str]], java: Java, memory_mb: int | None
-    ) -> Numbers:
+    def _meteor(self, systems: list[Captions], references: list[Captions], heap_mb: int) -> list[Scores]:
+        captions, paired = _one_after_another(systems, references)
         class_path = self._find_jars("meteor").class_path
-        return meteor_counts(predictions, references, java, class_path, memory_mb=memory_mb, runs=self.runs)
+        heap_mb = self.settings.java_heap_mb or heap_mb
+        counts = meteor_counts(captions, paired, self._java, class_path, heap_mb=heap_mb, runs=self.runs)
+        return [{"meteor": score_of_counts("meteor", part)} for part in np.split(counts, len(systems))]
 
-    def _collect_meteor(
-        self, meteor: Future[Numbers], found: list[dict[str, MetricScore]], counts: list[dict[str, Numbers]]
-    ) -> None:
-        try:
-            parts = np.split(meteor.result(), len(found))
-        except TextcapError as error:
-            for scores in found:
-                scores["meteor"] = MetricScore("meteor", problem=str(error))
-        else:
-            for scores, one, part in zip(found, counts, parts, strict=True):
-                one["meteor"] = part
-                scores["meteor"] = MetricScore("meteor", float(meteor_of_counts(part.sum(0))), meteor_of_counts(part))
-        self._report_progress(["meteor"])
-
-    def _spice(
-        self, predictions: list[str], references: list[list[str]], java: Java, memory_mb: int | None
-    ) -> SpiceScores:
-        return spice(
-            predictions,
-            references,
-            java,
+    def _spice(self, systems: list[Captions], references: list[Captions], heap_mb: int) -> list[Scores]:
+        captions, paired = _one_after_another(systems, references)
+        result = spice(
+            captions,
+            paired,
+            self._java,
             self._find_jars("spice"),
             cache_folder=self.settings.cache_folder,
-            memory_mb=memory_mb,
+            heap_mb=self.settings.java_heap_mb or heap_mb,
             timeout_s=self.settings.spice_timeout_s,
             runs=self.runs,
+            progress=self.progress,
         )
+        parts = (np.split(numbers, len(systems)) for numbers in (result.per_clip, result.n_too_long))
+        return [{"spice": _spice_score(*part, result.notes)} for part in zip(*parts, strict=True)]
 
-    def _collect_spice(self, spice_scores: Future[SpiceScores], found: list[dict[str, MetricScore]]) -> None:
-        try:
-            result = spice_scores.result()
-        except TextcapError as error:
-            for scores in found:
-                scores["spice"] = MetricScore("spice", problem=str(error))
-        else:
-            parts = (np.split(numbers, len(found)) for numbers in (result.per_clip, result.n_too_long))
-            for scores, part, too_long in zip(found, *parts, strict=True):
-                score = score_of_clips("spice", np.nan_to_num(part, nan=0.0))
-                scores["spice"] = replace(score, n_nan=int(np.isnan(part).sum()), n_too_long=int(too_long.sum()))
-        self._report_progress(["spice"])
+    @property
+    def _java(self) -> Java:
+        assert self.java is not None
+        return self.java
+
+    def _columns(self, names: Sequence[str]) -> list[str]:
+        """Return the metrics in the order of tables, with all those that "vocab" stands for."""
+        return [one for name in names for one in (VOCAB if name == "vocab" else (name,))]
 
     def _find_jars(self, name: JavaProgram) -> Program:
         """Find and check a program's jars, and note them for the versions in the result."""
-        program = find_jars(name)
-        self.programs.append(program)
-        return program
+        if name not in self.programs:
+            self.programs[name] = find_jars(name)
+        return self.programs[name]
 
-    def _report_progress(self, names: Iterable[str]) -> None:
-        for name in names:
-            self.progress(name)
+    def _with_versions(self, result: Scoring) -> Scoring:
+        """Add the versions of everything that was used and can change a score."""
+        computed = {name for one in result.systems for name, score in one.items() if score.value is not None}
+        return replace(
+            result,
+            java=self.java,
+            jars={name: sha256 for program in self.programs.values() for name, sha256 in program.hashes.items()},
+            unknown_jars=[name for program in self.programs.values() for name in program.unknown],
+            models=model_versions(computed, self.settings.fense_folder),
+        )
 
 
-def _or_none(version: Callable[[], str]) -> str | None:
-    try:
-        return version()
-    except TextcapError:
-        return None
+def _one_after_another(systems: list[Captions], references: list[Captions]) -> tuple[Captions, list[Captions]]:
+    """Return the captions of all systems, for one process, and the references of each."""
+    return [caption for system in systems for caption in system], references * len(systems)
+
+
+def _bleu(system: Captions, references: list[Captions]) -> Scores:
+    counts = bleu_counts(system, references)
+    return {name: score_of_counts(name, counts) for name in BLEU}
+
+
+def _cider_d(systems: list[Captions], references: list[Captions]) -> list[Scores]:
+    if len(references) < 2:
+        raise UndefinedError(
+            "undefined for a single clip: words are weighted by the number of clips whose references contain them"
+        )
+    if not any(one.split() for several in references for one in several):
+        raise UndefinedError("undefined: no reference contains a word")
+    return _of_clips("cider_d", cider_d(systems, references))
+
+
+def _vocabulary(system: Captions, references: list[Captions]) -> Scores:
+    values = vocabulary(system, references)
+    missing = [name for name in VOCAB if name not in values]
+    per_clip = np.array([float(len(set(caption.split()))) for caption in system])
+    return {
+        **{name: MetricScore(name, value) for name, value in values.items()},
+        VOCAB[0]: MetricScore(VOCAB[0], values[VOCAB[0]], per_clip),
+        **_failed(missing, "undefined: predictions and references share no word", undefined=True),
+    }
+
+
+def _spice_score(per_clip: Numbers, n_too_long: Numbers, notes: tuple[str, ...]) -> MetricScore:
+    if n_nan := int(np.isnan(per_clip).sum()):
+        notes += (f"SPICE gave no value for {counted(n_nan, 'clip')}, counted as 0",)
+    if n_long := int(n_too_long.sum()):
+        notes += (f"skipped {counted(n_long, 'caption')} too long for SPICE",)
+    return score_of_clips("spice", np.nan_to_num(per_clip, nan=0.0), notes)
+
+
+def _of_clips(name: str, systems: list[Numbers]) -> list[Scores]:
+    return [{name: score_of_clips(name, per_clip)} for per_clip in systems]
+
+
+def _failed(names: Sequence[str], problem: str, *, undefined: bool = False) -> Scores:
+    return {name: MetricScore(name, problem=problem, is_undefined=undefined) for name in names}
+
+
+def _mean_of_rounds(rounds: Sequence[Scores]) -> Scores:
+    """Return the mean values of one system; a metric that failed in a round has no value."""
+    found = {}
+    for name, first in rounds[0].items():
+        values = [scores[name].value for scores in rounds]
+        known = [value for value in values if value is not None]
+        complete = len(known) == len(rounds)
+        found[name] = MetricScore(name, float(np.mean(known))) if complete else replace(first, per_clip=None)
+    return found

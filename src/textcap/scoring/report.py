@@ -4,44 +4,49 @@ Reads the files, matches their clips, scores and compares the systems, and retur
 """
 
 import csv
+import hashlib
 import io
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from textcap.data.text import STDIN
 from textcap.errors import InputError
-from textcap.files import atomic_write_text
-from textcap.scoring.bootstrap import Difference
-from textcap.scoring.comparison import LOWER_IS_BETTER, best_two, compare_systems
-from textcap.scoring.formats import PREDICTIONS, REFERENCES, check_form, read_predictions, read_references
+from textcap.files import atomic_write_text, check_writable
+from textcap.scoring.comparison import Comparison, compare_systems
 from textcap.scoring.matching import Matched, match
-from textcap.scoring.metric_names import parse_metrics, with_parts
-from textcap.scoring.metrics import ScoreSettings, score_systems
+from textcap.scoring.metric_names import LOWER_IS_BETTER, parse_metrics, with_parts
+from textcap.scoring.metrics import Progress, ScoreSettings, score_systems
 from textcap.scoring.published import PublishedRow, published_rows
-from textcap.scoring.results import MetricScore, Scoring
-from textcap.weights import own_cache_folder
+from textcap.scoring.readers import PREDICTIONS, REFERENCES, check_form, read_predictions, read_references
+from textcap.scoring.results import MetricScore, Scores, Scoring, score_of_sums
+from textcap.scoring.significance import N_DRAWS, interval
+from textcap.weights.cache import own_cache_folder
 
-N_RESAMPLES = 1000
+TOKENIZER = "Stanford CoreNLP 3.4.1, PTBTokenizer"
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The two best systems, and the differences between their scores.
+class ReportSettings:
+    """What to report besides the scores.
 
     Attributes:
-        first: Index of the best system.
-        second: Index of the second best.
-        differences: By metric, the score of the first minus that of the second.
+        baseline: File of predictions to compare each other one with; None compares up to five with each other.
+        intervals: Give each score its 95 % interval.
+        human: Score the references, too, each against the others of its clip.
+        test_set: Add the paper's rows for "audiocaps" or "clotho".
+        seed: Seed of the draws that tell differences from chance.
     """
 
-    first: int
-    second: int
-    differences: dict[str, Difference]
+    baseline: str | Path | None = None
+    intervals: bool = False
+    human: bool = False
+    test_set: str | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,27 +57,53 @@ class Report:
         names: The files of predictions, as they were given; each is one system.
         matched: The clips that were scored, and what did not match.
         scoring: The scores.
-        comparison: The two best systems; None for a single file, or if no metric has a value for all of them.
+        ranked_by: The metric that ranks the systems; None if they were not compared.
+        comparisons: Differences between systems: for each metric, one for each pair.
         published: Rows of the paper's tables, if they were requested.
+        wanted: What was requested besides the scores.
     """
 
     names: list[str]
     matched: Matched
     scoring: Scoring
-    comparison: Comparison | None = None
+    ranked_by: str | None = None
+    comparisons: list[Comparison] = field(default_factory=list)
     published: list[PublishedRow] = field(default_factory=list)
+    wanted: ReportSettings = ReportSettings()
 
     @property
     def metrics(self) -> list[str]:
         """The metrics in the order of tables, including those without a value."""
-        return list(self.scoring.systems[0].scores)
+        return list(self.scoring.systems[0])
 
     @property
     def failed(self) -> list[MetricScore]:
         """The metrics that are defined for these clips but could not be computed, each once."""
-        scores = [score for one in self.scoring.systems for score in one.scores.values()]
+        scores = [score for one in self.scoring.systems for score in one.values()]
         failed = {score.name: score for score in scores if score.problem is not None and not score.is_undefined}
         return list(failed.values())
+
+    @property
+    def has_values(self) -> bool:
+        """Whether any metric could be computed."""
+        return any(score.value is not None for one in self.scoring.systems for score in one.values())
+
+    @property
+    def signature(self) -> str:
+        """One line with everything that the scores depend on, to paste into a paper."""
+        scoring = self.scoring
+        n_references = sorted({len(several) for several in self.matched.references})
+        jars = "".join(f"{name} {sha256}\n" for name, sha256 in sorted(scoring.jars.items()))
+        parts = {
+            "textcap": version("textcap"),
+            "clips": scoring.n_clips,
+            "refs": "-".join(str(n) for n in dict.fromkeys((n_references[0], n_references[-1]))),
+            "tok": "ptb-corenlp-3.4.1",
+            "java": scoring.java_version,
+            "jars": hashlib.sha256(jars.encode()).hexdigest()[:12] if jars else None,
+            **{name.rpartition("/")[2]: commit[:12] for name, commit in scoring.models.items()},
+        }
+        return "|".join(f"{name}:{value}" for name, value in parts.items() if value is not None)
 
 
 def score_files(
@@ -81,52 +112,68 @@ def score_files(
     *,
     metrics: str = "default",
     allow_missing: bool = False,
+    allow_empty: bool = False,
     references_form: str | None = None,
     predictions_form: str | None = None,
-    test_set: str | None = None,
     output: Path | None = None,
     sort_by: str | None = None,
-    seed: int = 0,
+    wanted: ReportSettings = ReportSettings(),
     settings: ScoreSettings | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+    when_stopped: Callable[[Report], None] | None = None,
 ) -> Report:
-    """Score files of predictions, and compare the two best.
+    """Score files of predictions, and compare them.
 
     A metric that cannot be computed is in the report with the reason; the others are unaffected.
 
     Args:
-        references: A file in any format of `formats.FORMS`; "-" is standard input.
+        references: A file in any format of `readers.FORMS`; "-" is standard input.
         predictions: One file for each system.
         metrics: Comma-separated names and groups from `metric_names`.
         allow_missing: Score the clips that all files have, even if some are missing.
-        references_form: One of `formats.FORMS["references"]`; by default it is detected from the content.
-        predictions_form: One of `formats.FORMS["predictions"]`, for all files.
-        test_set: Add the paper's rows for "audiocaps" or "clotho".
+        allow_empty: Score empty predictions, too.
+        references_form: One of `readers.FORMS["references"]`; by default it is detected from the content.
+        predictions_form: One of `readers.FORMS["predictions"]`, for all files.
         output: The path that `write_scores` will write to. Like `sort_by`, it is only checked here, before any work.
         sort_by: The metric that `write_scores` will sort by.
-        seed: Seed of the bootstrap that tells differences from noise.
+        wanted: What to report besides the scores.
         settings: How to score; by default SPICE keeps parsed captions in textcap's cache folder.
-        progress: Called with the name of each metric when it is done.
+        progress: Called with the name of each metric when it is done, and with how far SPICE is.
+        when_stopped: Called with what is done if the run is interrupted, before the exception goes on.
 
     Raises:
-        DependencyError: aac-metrics is not installed, and no requested metric can be computed without it.
         InputError: A file cannot be used, its clips do not match, or a name is unknown.
     """
-    check_names(metrics, test_set, references_form, predictions_form, sort_by)
+    check_names(metrics, wanted.test_set, references_form, predictions_form, sort_by)
     names = parse_metrics(metrics)
-    rows = published_rows(test_set) if test_set is not None else []
-    _check_paths(references, predictions, output)
+    rows = published_rows(wanted.test_set) if wanted.test_set is not None else []
+    files = [str(path) for path in predictions]
+    baseline = None
+    if wanted.baseline is not None:
+        same = [i for i, path in enumerate(files) if os.path.realpath(path) == os.path.realpath(wanted.baseline)]
+        files += [] if same else [str(wanted.baseline)]
+        baseline = same[0] if same else len(files) - 1
+    _check_paths(str(references), files, output)
     reference_captions = read_references(Path(references), references_form)
-    predicted_captions = [read_predictions(Path(path), predictions_form) for path in predictions]
-    matched = match(reference_captions, predicted_captions, allow_missing=allow_missing)
-    settings = settings or ScoreSettings(cache_folder=own_cache_folder() / "spice")
-    scoring = score_systems(matched.references, matched.predictions, names, settings, progress)
-    best = best_two(scoring.systems)
-    comparison = None
-    if best is not None:
-        first, second = (scoring.systems[index] for index in best)
-        comparison = Comparison(*best, compare_systems(first, second, n_resamples=N_RESAMPLES, seed=seed))
-    return Report([str(path) for path in predictions], matched, scoring, comparison, rows)
+    predicted_captions = [read_predictions(Path(path), predictions_form) for path in files]
+    matched = match(reference_captions, predicted_captions, allow_missing=allow_missing, allow_empty=allow_empty)
+
+    def report_on(scoring: Scoring) -> Report:
+        systems = [_with_intervals(one, wanted.seed) if wanted.intervals else one for one in scoring.systems]
+        ranked_by, comparisons = compare_systems(systems, baseline=baseline, seed=wanted.seed)
+        return Report(files, matched, replace(scoring, systems=systems), ranked_by, comparisons, rows, wanted)
+
+    return report_on(
+        score_systems(
+            matched.references,
+            matched.predictions,
+            names,
+            settings or ScoreSettings(cache_folder=own_cache_folder() / "spice"),
+            leave_one_out=wanted.human,
+            progress=progress,
+            when_stopped=None if when_stopped is None else lambda scoring: when_stopped(report_on(scoring)),
+        )
+    )
 
 
 def check_names(
@@ -150,8 +197,8 @@ def check_names(
     check_form(predictions_form, PREDICTIONS)
 
 
-def _check_paths(references: str | Path, predictions: Sequence[str | Path], output: Path | None) -> None:
-    if [str(path) for path in (references, *predictions)].count(STDIN) > 1:
+def _check_paths(references: str, predictions: Sequence[str], output: Path | None) -> None:
+    if [references, *predictions].count(STDIN) > 1:
         raise InputError("standard input was given twice")
     inputs = [os.path.realpath(path) for path in (references, *predictions)]
     for path, real_path in zip(predictions, inputs[1:], strict=True):
@@ -163,12 +210,24 @@ def _check_paths(references: str | Path, predictions: Sequence[str | Path], outp
         raise InputError(f"{output} is one of the files to score", hint="choose another name for --output")
     if output.is_dir():
         raise InputError(f"{output} is a folder", hint="name a file with --output")
+    check_writable(output)
+
+
+def _with_intervals(scores: Scores, seed: int) -> Scores:
+    found = {}
+    for name, score in scores.items():
+        values = score.per_clip if score.counts is None else score.counts
+        if values is not None and score.value is not None and not name.startswith("vocab."):
+            score = replace(score, interval=interval(values, score_of_sums=score_of_sums(name), seed=seed))
+        found[name] = score
+    return found
 
 
 def write_scores(path: Path, report: Report, *, sort_by: str | None = None) -> None:
     """Write a CSV file with one row for each clip of each file of predictions.
 
-    Columns: `id`, `predictions` if there are several files, then one for each metric that has scores per clip.
+    Columns: `id`, `predictions` if there are several files, `caption`, `reference_1` and on, then one for each metric
+    that has scores per clip.
 
     Args:
         path: The file to write; an existing file is overwritten.
@@ -178,24 +237,28 @@ def write_scores(path: Path, report: Report, *, sort_by: str | None = None) -> N
     Raises:
         InputError: The file cannot be written.
     """
-    systems = report.scoring.systems
-    columns = [n for n in report.metrics if any(one.scores[n].per_clip is not None for one in systems)]
-    rows = []
-    for name, one in zip(report.names, systems, strict=True):
-        for index, clip in enumerate(report.matched.ids):
-            per_clip = [one.scores[column].per_clip for column in columns]
-            values = [math.nan if numbers is None else float(numbers[index]) for numbers in per_clip]
-            rows.append((clip, name, values))
-    if sort_by in columns:
-        sort_column, sign = columns.index(sort_by), -1 if sort_by in LOWER_IS_BETTER else 1
-        rows.sort(key=lambda row: sign * row[2][sort_column] if not math.isnan(row[2][sort_column]) else math.inf)
+    systems, matched = report.scoring.systems, report.matched
+    columns = [name for name in report.metrics if any(one[name].per_clip is not None for one in systems)]
+    n_references = max(map(len, matched.references))
     several = len(report.names) > 1
+    rows = []
+    for name, scores, captions in zip(report.names, systems, matched.predictions, strict=True):
+        per_clip = [scores[column].per_clip for column in columns]
+        for index, (clip, references) in enumerate(zip(matched.ids, matched.references, strict=True)):
+            values = [math.nan if numbers is None else float(numbers[index]) for numbers in per_clip]
+            padding = [""] * (n_references - len(references))
+            texts = [clip, *([name] if several else []), captions[index], *references, *padding]
+            rows.append((texts, values))
+    if sort_by in columns:
+        place, sign = columns.index(sort_by), -1 if sort_by in LOWER_IS_BETTER else 1
+        rows.sort(key=lambda row: math.inf if math.isnan(row[1][place]) else sign * row[1][place])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", *(["predictions"] if several else []), *columns])
-    for clip, name, values in rows:
+    reference_columns = [f"reference_{number}" for number in range(1, n_references + 1)]
+    writer.writerow(["id", *(["predictions"] if several else []), "caption", *reference_columns, *columns])
+    for texts, values in rows:
         cells = ["" if math.isnan(value) else repr(value) for value in values]
-        writer.writerow([_encodable(clip), *([_encodable(name)] if several else []), *cells])
+        writer.writerow([*map(_encodable, texts), *cells])
     atomic_write_text(path, text.getvalue())
 
 
@@ -208,29 +271,46 @@ def report_to_dict(report: Report) -> dict[str, Any]:
     """Return the report as values for JSON; a metric without a value is null, and `problems` has the reason."""
     scoring, matched = report.scoring, report.matched
     java = {"version": scoring.java_version, "path": scoring.java.path} if scoring.java is not None else None
+    out = scoring.leave_one_out
     return {
         "n_clips": scoring.n_clips,
         "n_reference_clips": matched.n_references,
-        "matched_by_base_name": matched.by_base_name,
+        "matched": matched.notes,
         "does_not_fit": matched.problems,
         "n_cleaned": {"predictions": scoring.n_cleaned_predictions, "references": scoring.n_cleaned_references},
         "systems": [
             {
                 "predictions": name,
-                "scores": {metric: score.value for metric, score in one.scores.items()},
-                "problems": {metric: score.problem for metric, score in one.scores.items() if score.problem},
-                "n_spice_nan": sum(score.n_nan for score in one.scores.values()),
-                "n_spice_too_long": sum(score.n_too_long for score in one.scores.values()),
+                "scores": _values(scores),
+                "intervals": {metric: score.interval for metric, score in scores.items() if score.interval},
+                "problems": {metric: score.problem for metric, score in scores.items() if score.problem},
+                "notes": [line for score in scores.values() for line in score.notes],
+                "wording": asdict(scoring.wordings[index]) if scoring.wordings else None,
             }
-            for name, one in zip(report.names, scoring.systems, strict=True)
+            for index, (name, scores) in enumerate(zip(report.names, scoring.systems, strict=True))
         ],
-        "comparison": _comparison_to_dict(report),
+        "leave_one_out": out and {"human": _values(out.human), "systems": [_values(one) for one in out.systems]},
+        "comparison": {
+            "method": "p: exchange of paired captions; interval: paired bootstrap; correction: Holm, over the pairs",
+            "n_draws": N_DRAWS,
+            "seed": report.wanted.seed,
+            "ranked_by": report.ranked_by,
+            "differences": [
+                {
+                    **asdict(one),
+                    "first": report.names[one.first],
+                    "second": report.names[one.second],
+                    "verdict": one.verdict,
+                }
+                for one in report.comparisons
+            ],
+        },
         "published": [asdict(row) for row in report.published],
+        "signature": report.signature,
         "versions": {
             "textcap": version("textcap"),
-            "aac_metrics": scoring.aac_version,
             "java": java,
-            "tokenizer": "Stanford CoreNLP 3.4.1, PTBTokenizer",
+            "tokenizer": TOKENIZER,
             "sha256": scoring.jars,
             "unknown_jars": scoring.unknown_jars,
             "models": scoring.models,
@@ -238,16 +318,5 @@ def report_to_dict(report: Report) -> dict[str, Any]:
     }
 
 
-def _comparison_to_dict(report: Report) -> dict[str, Any] | None:
-    if report.comparison is None:
-        return None
-    found = report.comparison
-    return {
-        "first": report.names[found.first],
-        "second": report.names[found.second],
-        "n_resamples": N_RESAMPLES,
-        "differences": {
-            metric: {**asdict(one), "more_than_noise": one.is_more_than_noise}
-            for metric, one in found.differences.items()
-        },
-    }
+def _values(scores: Scores) -> dict[str, float | None]:
+    return {metric: score.value for metric, score in scores.items()}

@@ -1,13 +1,19 @@
 """Results of scoring: a value for each metric, or the reason why there is none, and the metrics that combine others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from textcap.scoring.counts import Numbers
+from textcap.errors import TextcapError
+from textcap.scoring.counts import Numbers, bleu_of_counts, meteor_of_counts
 from textcap.scoring.java import Java
-from textcap.scoring.metric_names import PARTS, TITLES, VOCAB
+from textcap.scoring.metric_names import BLEU, PARTS, TITLES
+from textcap.scoring.words import Wording
 
 FER_WEIGHT = 0.9  # fraction of a clip's score that a fluency error takes off in FENSE and SPIDEr-FL (Zhou et al. 2022)
+
+
+class UndefinedError(TextcapError):
+    """A metric is undefined for these clips, so that nothing needs fixing."""
 
 
 @dataclass(frozen=True)
@@ -15,35 +21,41 @@ class MetricScore:
     """One metric of one system.
 
     Attributes:
-        name: The name in aac-metrics; `vocab` stands for several metrics such as `vocab.cands`.
+        name: The name, as aac-metrics has it.
         value: The corpus score; None if it could not be computed.
         per_clip: Scores of the clips `[N]`; None if the metric has none.
+        counts: What the corpus score is computed from, for each clip `[N, K]`; None if it is the mean over clips.
+        interval: Both ends of the 95 % interval of the value, if it was requested.
         problem: Why there is no value, and what to do about it.
         is_undefined: Whether the metric is undefined for these clips, so that nothing needs fixing.
-        n_nan: Clips to which SPICE gave no value; they count as 0.
-        n_too_long: Captions that were too long for SPICE and were skipped.
+        notes: What a reader of the score must know, such as how many clips SPICE gave no value to.
     """
 
     name: str
     value: float | None = None
     per_clip: Numbers | None = None
+    counts: Numbers | None = None
+    interval: tuple[float, float] | None = None
     problem: str | None = None
     is_undefined: bool = False
-    n_nan: int = 0
-    n_too_long: int = 0
+    notes: tuple[str, ...] = ()
+
+
+Scores = dict[str, MetricScore]
+"""The metrics of one system by name, in the order of tables."""
 
 
 @dataclass(frozen=True)
-class SystemScores:
-    """The metrics of one system.
+class LeaveOneOut:
+    """Scores with one reference fewer, so that a reference can be scored as if a system had written it.
 
     Attributes:
-        scores: The metrics by name, in the order of tables.
-        counts: Counts per clip `[N, K]` of the metrics whose corpus score is not a mean over clips: `bleu`, `meteor`.
+        human: The references, each against the others of its clip; the mean over all of them.
+        systems: The systems against the same sets of references.
     """
 
-    scores: dict[str, MetricScore]
-    counts: dict[str, Numbers]
+    human: Scores
+    systems: list[Scores]
 
 
 @dataclass(frozen=True)
@@ -51,72 +63,56 @@ class Scoring:
     """The scores of all systems, and the versions of everything that can change them.
 
     Attributes:
-        systems: The systems, in the order given.
+        systems: The scores of each system, in the order given.
         n_clips: Number of clips that each system was scored on.
+        wordings: How each system words its captions; empty if they could not be tokenised.
+        leave_one_out: The scores with one reference fewer, if they were requested.
         n_cleaned_predictions: Predictions that contained a line end, a control character or `|||`.
         n_cleaned_references: References that contained one of these.
         java: The Java runtime that was used; None if none was found.
         java_version: The version of that runtime; None if Java did not run.
         jars: SHA-256 of every file that a Java program ran or read, by its path in the cache.
         unknown_jars: Those of `jars` that are not the known files; the user gave them.
-        aac_version: Version of aac-metrics; None if it is not installed.
         models: Commit or SHA-256 of each model that a metric needed, by the model's name.
     """
 
-    systems: list[SystemScores]
+    systems: list[Scores]
     n_clips: int
+    wordings: list[Wording] = field(default_factory=list)
+    leave_one_out: LeaveOneOut | None = None
     n_cleaned_predictions: int = 0
     n_cleaned_references: int = 0
     java: Java | None = None
     java_version: str | None = None
     jars: dict[str, str] = field(default_factory=dict)
     unknown_jars: list[str] = field(default_factory=list)
-    aac_version: str | None = None
     models: dict[str, str] = field(default_factory=dict)
 
 
-def score_of_clips(name: str, per_clip: Numbers) -> MetricScore:
+def score_of_clips(name: str, per_clip: Numbers, notes: tuple[str, ...] = ()) -> MetricScore:
     """Return a metric whose corpus score is the mean over clips `[N]`."""
-    return MetricScore(name, float(per_clip.mean()), per_clip)
+    return MetricScore(name, float(per_clip.mean()), per_clip, notes=notes)
 
 
-def scores_of_outcome(
-    names: Sequence[str], outcome: tuple[dict[str, float], dict[str, Numbers]]
-) -> dict[str, MetricScore]:
-    """Return the requested metrics from those that were computed together.
+def score_of_counts(name: str, counts: Numbers) -> MetricScore:
+    """Return BLEU or METEOR, whose corpus score is computed from the counts `[N, K]` summed over clips."""
+    of_sums = score_of_sums(name)
+    return MetricScore(name, float(of_sums(counts.sum(0, keepdims=True), 1)[0]), of_sums(counts, 1), counts)
 
-    Args:
-        names: The requested metrics; `vocab` stands for all of `VOCAB`.
-        outcome: Corpus scores by metric, and scores of the clips `[N]` by metric.
+
+def score_of_sums(name: str) -> Callable[[Numbers, int], Numbers]:
+    """Return the function from sums over clips `[R, K]` and the number of clips to corpus scores `[R]` of a metric.
+
+    The sums are those of `MetricScore.counts`, or of `per_clip` as `[N, 1]` if a metric has no counts.
     """
-    values, per_clip = outcome
-    scores = {}
-    for name in VOCAB if "vocab" in names else names:
-        if name in values:
-            scores[name] = MetricScore(name, values[name], per_clip.get(name))
-        else:
-            reason = "undefined: predictions and references share no word"
-            scores[name] = MetricScore(name, problem=reason, is_undefined=True)
-    return scores
+    if name in BLEU:
+        return lambda sums, n_clips: bleu_of_counts(sums, int(name[-1]))
+    if name == "meteor":
+        return lambda sums, n_clips: meteor_of_counts(sums)
+    return lambda sums, n_clips: sums[:, 0] / n_clips
 
 
-def why_undefined(name: str, references: list[list[str]]) -> str | None:
-    """Return why a metric is undefined for these clips, or None if it is defined.
-
-    Args:
-        name: The metric.
-        references: Tokenised references of each clip.
-    """
-    if name != "cider_d":
-        return None
-    if len(references) < 2:
-        return "undefined for a single clip: words are weighted by the number of clips whose references contain them"
-    if not any(one.split() for several in references for one in several):
-        return "undefined: no reference contains a word"
-    return None
-
-
-def add_combined(scores: dict[str, MetricScore], names: Sequence[str]) -> None:
+def add_combined(scores: Scores, names: Sequence[str]) -> None:
     """Add the requested metrics that combine two others clip by clip.
 
     Args:
@@ -126,23 +122,17 @@ def add_combined(scores: dict[str, MetricScore], names: Sequence[str]) -> None:
     for name, parts in PARTS.items():
         if name not in names:
             continue
-        missing = [scores[part] for part in parts if scores[part].per_clip is None]
-        if missing:
+        first, second = (scores[part].per_clip for part in parts)
+        if first is None or second is None:
+            missing = [scores[part] for part in parts if scores[part].per_clip is None]
             # The reason itself stands only in the row of the part.
             reasons = ", and ".join(f"{TITLES[one.name]}, {_state(one)}" for one in missing)
             is_undefined = all(one.is_undefined for one in missing)
             scores[name] = MetricScore(name, problem=f"needs {reasons}", is_undefined=is_undefined)
-            continue
-        first, second = (_per_clip(scores[part]) for part in parts)
-        per_clip = (first + second) / 2 if name == "spider" else first * (1 - FER_WEIGHT * second)
-        scores[name] = score_of_clips(name, per_clip)
+        else:
+            per_clip = (first + second) / 2 if name == "spider" else first * (1 - FER_WEIGHT * second)
+            scores[name] = score_of_clips(name, per_clip)
 
 
 def _state(score: MetricScore) -> str:
     return "which is undefined" if score.is_undefined else "which failed"
-
-
-def _per_clip(score: MetricScore) -> Numbers:
-    if score.per_clip is None:
-        raise ValueError(f"{score.name} has no scores per clip")
-    return score.per_clip
