@@ -56,7 +56,7 @@ HEAVY = ("torch", "transformers", "accelerate", "tokenizers", "msclap", "aac_met
 EXTRAS_ONLY: dict[str, set[str]] = {
     "msclap": {"textcap.verify"},
     "torchaudio": {"textcap.verify"},
-    "aac_metrics": {"textcap.scoring.aac"},
+    "aac_metrics": set(),
     "librosa": set(),
     "pandas": set(),
     "sklearn": set(),
