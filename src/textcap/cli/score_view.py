@@ -7,8 +7,8 @@ from textcap.cli.console import note, out, print_result
 from textcap.data.text import counted, printable
 
 if TYPE_CHECKING:
-    from textcap.scoring.bootstrap import Difference
     from textcap.scoring.report import Report
+    from textcap.scoring.significance import Difference
 
 _logger = logging.getLogger("textcap")
 

@@ -1,31 +1,28 @@
-"""Find the two best systems, and compare them metric by metric with a paired bootstrap."""
+"""Find the two best systems, and compare them metric by metric."""
 
 from collections.abc import Sequence
 from functools import partial
 
-from textcap.scoring.bootstrap import Difference, paired_bootstrap
 from textcap.scoring.counts import Numbers, bleu_of_counts, meteor_of_counts
 from textcap.scoring.metric_names import BLEU, VOCAB
 from textcap.scoring.results import SystemScores
+from textcap.scoring.significance import Difference, compare
 
 # Systems are ranked by the first of these that all of them have, else by the first metric that all have.
 _DECISIVE = ("spider_fl", "spider", "cider_d")
 LOWER_IS_BETTER = frozenset({"fer"})
 
 
-def compare_systems(
-    first: SystemScores, second: SystemScores, *, n_resamples: int = 1000, seed: int = 0
-) -> dict[str, Difference]:
-    """Compare two systems by a paired bootstrap over their clips.
+def compare_systems(first: SystemScores, second: SystemScores, *, seed: int = 0) -> dict[str, Difference]:
+    """Compare two systems clip by clip.
 
-    BLEU and METEOR are recomputed from the counts of each resample. The other metrics are means over clips; CIDEr-D
+    BLEU and METEOR are recomputed from the counts of each draw. The other metrics are means over clips; CIDEr-D
     keeps the word weights of all references. The vocabulary metrics are not per-clip scores and are skipped.
 
     Args:
         first: Scores of one system.
         second: Scores of the other, for the same clips in the same order.
-        n_resamples: Number of resamples of the clips, which are the same for all metrics.
-        seed: Seed of the resampling.
+        seed: Seed of the draws, which are the same for all metrics.
 
     Returns:
         By metric, the score of the first minus that of the second, for all metrics that both have.
@@ -38,12 +35,12 @@ def compare_systems(
         if name in BLEU:
             sides = (first.counts["bleu"], second.counts["bleu"])
             whole = partial(_bleu_of_sums, n=int(name[-1]))
-            found[name] = paired_bootstrap(*sides, n_resamples=n_resamples, seed=seed, score_of_sums=whole)
+            found[name] = compare(*sides, seed=seed, score_of_sums=whole)
         elif name == "meteor":
             sides = (first.counts["meteor"], second.counts["meteor"])
-            found[name] = paired_bootstrap(*sides, n_resamples=n_resamples, seed=seed, score_of_sums=_meteor_of_sums)
+            found[name] = compare(*sides, seed=seed, score_of_sums=_meteor_of_sums)
         else:
-            found[name] = paired_bootstrap(score.per_clip, other.per_clip, n_resamples=n_resamples, seed=seed)
+            found[name] = compare(score.per_clip, other.per_clip, seed=seed)
     return found
 
 

@@ -16,7 +16,6 @@ from typing import Any
 from textcap.data.text import STDIN
 from textcap.errors import InputError
 from textcap.files import atomic_write_text
-from textcap.scoring.bootstrap import Difference
 from textcap.scoring.comparison import LOWER_IS_BETTER, best_two, compare_systems
 from textcap.scoring.formats import PREDICTIONS, REFERENCES, check_form, read_predictions, read_references
 from textcap.scoring.matching import Matched, match
@@ -24,9 +23,8 @@ from textcap.scoring.metric_names import parse_metrics, with_parts
 from textcap.scoring.metrics import ScoreSettings, score_systems
 from textcap.scoring.published import PublishedRow, published_rows
 from textcap.scoring.results import MetricScore, Scoring
+from textcap.scoring.significance import N_RESAMPLES, Difference
 from textcap.weights import own_cache_folder
-
-N_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def score_files(
     comparison = None
     if best is not None:
         first, second = (scoring.systems[index] for index in best)
-        comparison = Comparison(*best, compare_systems(first, second, n_resamples=N_RESAMPLES, seed=seed))
+        comparison = Comparison(*best, compare_systems(first, second, seed=seed))
     return Report([str(path) for path in predictions], matched, scoring, comparison, rows)
 
 
