@@ -145,12 +145,22 @@ def test_sides_are_paired_clip_by_clip() -> None:
     assert found.high - found.low < 0.01
 
 
-def test_p_values_of_null_data_are_uniform() -> None:
-    """A skewed score, as CIDEr-D's: the captions of most clips score near 0, and those of a few very high."""
+@pytest.mark.parametrize("metric", ["mean", "bleu_4"])
+def test_p_values_of_null_data_are_uniform(metric: str) -> None:
+    """At the fewest clips that get a verdict, for a skewed score like CIDEr-D's and a corpus score with many zeros."""
     rng = np.random.default_rng(4)
-    found = [compare(*rng.exponential(size=(2, MIN_CLIPS)) ** 2, n_draws=199, seed=i).p_value for i in range(1000)]
-    shares = [np.mean([one is not None and one <= level for one in found]) for level in (0.05, 0.25, 0.5, 0.75)]
-    for share, level in zip(shares, (0.05, 0.25, 0.5, 0.75), strict=True):
+    both = rng.exponential(size=(2, 200)) ** 2
+    whole = significance.mean_of_sums
+    if metric == "bleu_4":
+        several, references = make_captions(200, seed=8)
+        both = np.stack([bleu_counts(predictions, references) for predictions in several])
+        whole = partial(bleu_of_sums, n=4)
+    found = []
+    for seed in range(1000):
+        clips, side = rng.integers(200, size=MIN_CLIPS), rng.integers(2, size=MIN_CLIPS)
+        found.append(compare(both[side, clips], both[1 - side, clips], score_of_sums=whole, n_draws=199, seed=seed))
+    for level in (0.05, 0.25, 0.5, 0.75):
+        share = np.mean([one.p_value is not None and one.p_value <= level for one in found])
         assert share == pytest.approx(level, abs=4 * np.sqrt(level * (1 - level) / 1000))
 
 
