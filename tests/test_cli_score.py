@@ -106,7 +106,7 @@ def test_several_files_share_a_table_and_the_best_two_are_compared(files: Path) 
     b, a = (report["systems"][place]["scores"]["cider_d"] for place in (2, 1))
     assert difference["difference"] == pytest.approx(b - a)
     assert difference["low"] <= difference["difference"] <= difference["high"]
-    assert difference["more_than_noise"] is (difference["low"] > 0 or difference["high"] < 0)
+    assert not difference["more_than_noise"] and difference["p_value"] is None  # too few clips for a verdict
     arguments = (*arguments, "--force")
     assert run_json(*arguments)["comparison"] == compared
     assert run_json(*arguments, "--seed", 1)["comparison"] != compared
