@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from textcap.captioner import Captioner, CaptionResult
 from textcap.cli.app import app
 from textcap.errors import InputError
-from textcap.scoring.formats import FORMS, ClipCaptions, read_predictions, read_references
+from textcap.scoring.readers import FORMS, ClipCaptions, read_predictions, read_references
 
 TWO = {" dog.wav": ["a dog barks", "a dog"], "rain.wav": ["rain falls", "it rains"]}
 ONE = {" dog.wav": ["a dog barks"], "rain.wav": ["rain falls"]}
@@ -187,40 +187,44 @@ def test_dash_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "captions", "line"),
+    ("content", "captions", "place"),
     [
-        ('{"a": "first",\n "b": "other",\n "a": "second"}', {"a": ["first"], "b": ["other"]}, 3),
-        ('{"id": "a", "caption": "first"}\n{"id": "a", "caption": "first"}', {"a": ["first"]}, 2),
-        ('[{"image_id": 1, "caption": "x"},\n\n{"image_id": 1, "caption": "y"}]', {"1": ["x"]}, 3),
+        ('{"a": "first",\n "b": "other",\n "a": "second"}', {"a": ["first"], "b": ["other"]}, "item 3"),
+        ('{"id": "a", "caption": "first"}\n{"id": "a", "caption": "first"}', {"a": ["first"]}, "line 2"),
+        ('[{"image_id": 1, "caption": "x"},\n\n{"image_id": 1, "caption": "y"}]', {"1": ["x"]}, "item 2"),
         (
             'file_name,caption_predicted\na,"first\nline"\n\nb,x\na,second\na,third',
             {"a": ["first\nline"], "b": ["x"]},
-            6,
+            "line 6",
         ),
-        ("a\tfirst\n\na\tsecond\n", {"a": ["first"]}, 3),
+        ("a\tfirst\n\na\tsecond\n", {"a": ["first"]}, "line 3"),
     ],
 )
-def test_repeated_prediction_is_reported_with_its_line(
-    tmp_path: Path, content: str, captions: dict[str, list[str]], line: int
+def test_repeated_prediction_is_reported_with_its_place(
+    tmp_path: Path, content: str, captions: dict[str, list[str]], place: str
 ) -> None:
     read = predictions(tmp_path, content)
     assert read.captions == captions
-    assert list(read.repeated.values()) == [line]
+    assert list(read.repeated.values()) == [place]
     assert set(read.repeated) <= set(captions)
 
 
 @pytest.mark.parametrize(
     ("content", "captions", "repeated"),
     [
-        ('{"a": ["x"], "b": ["y"],\n"a": ["z"]}', {"a": ["x"], "b": ["y"]}, {"a": 2}),
-        ('{"id": "a", "captions": ["x"]}\n{"id": "a", "captions": ["x"]}', {"a": ["x"]}, {"a": 2}),
-        ("file_name,caption_1\na,x\nb,y\na,z\n", {"a": ["x"], "b": ["y"]}, {"a": 4}),
+        ('{"a": ["x"], "b": ["y"],\n"a": ["z"]}', {"a": ["x"], "b": ["y"]}, {"a": "item 3"}),
+        ('{"id": "a", "captions": ["x"]}\n{"id": "a", "captions": ["x"]}', {"a": ["x"]}, {"a": "line 2"}),
+        ("file_name,caption_1\na,x\nb,y\na,z\n", {"a": ["x"], "b": ["y"]}, {"a": "line 4"}),
         # The same caption from two people counts twice, a repeated row does not.
-        ("audiocap_id,youtube_id,start_time,caption\n1,a,0,x\n2,a,0,x\n1,a,0,x\n", {"a_0": ["x", "x"]}, {"a_0": 4}),
+        (
+            "audiocap_id,youtube_id,start_time,caption\n1,a,0,x\n2,a,0,x\n1,a,0,x\n",
+            {"a_0": ["x", "x"]},
+            {"a_0": "line 4"},
+        ),
     ],
 )
 def test_repeated_reference_does_not_count_twice(
-    tmp_path: Path, content: str, captions: dict[str, list[str]], repeated: dict[str, int]
+    tmp_path: Path, content: str, captions: dict[str, list[str]], repeated: dict[str, str]
 ) -> None:
     read = references(tmp_path, content)
     assert (read.captions, read.repeated) == (captions, repeated)
@@ -244,7 +248,7 @@ BAD = [
     (b'{"id": "a", "caption": "x"}\n{"id": "b", "caption": }', r"refs, line 2: not valid JSON at column 24"),
     (
         b'{"id": "a", "caption": "x"}\n{"id": "b", "text": "x"}',
-        r"refs, line 2: expected an object .* found 'id', 'text'",
+        r"refs, line 2: expected an object .* found an object with 'id', 'text'",
     ),
     (b'{"id": "a", "caption": "x"}\n["b"]', r"refs, line 2: expected an object .* found a list"),
     (
@@ -255,14 +259,23 @@ BAD = [
         b'{"id": "a", "caption": "x"}\n{"id": "b", "caption": "x", "captions": ["y"]}\n',
         r"refs, line 2: both 'captions' and 'caption' are given",
     ),
-    (b'{"a": ["x"],\n\n "b": [3]}', r"refs, line 3: expected a caption or a list of captions for 'b', found a number"),
-    (b'{"a": {"caption": "x"}}', r"refs, line 1: expected a caption .* for 'a', found an object"),
-    (b'[{"image_id": 1, "caption": "x"},\n{"image_id": true, "caption": "x"}]', r"line 2: .*\"image_id\", found true"),
-    (b'["a dog barks"]', r"refs, line 1: expected an object .* found a string"),
-    (b'{"images": [{"id": 1}],\n"annotations": [{"image_id": 2, "caption": "x"}]}', r"line 2: '2' is not among the"),
-    (b'{"images": [\n{"id": 1.5}], "annotations": []}', r"refs, line 2: .*for \"id\", found a number"),
+    (b'{"a": ["x"],\n\n "b": [3]}', r"refs, item 2: expected a caption or a list of captions for 'b', found a number"),
+    (b'{"a": {"caption": "x"}}', r"refs, item 1: expected a caption .* for 'a', found an object with 'caption'"),
+    (
+        b'[{"image_id": 1, "caption": "x"},\n{"image_id": true, "caption": "x"}]',
+        r"refs, item 2: .*\"image_id\", found true",
+    ),
+    (b'["a dog barks"]', r"refs, item 1: expected an object .* found a string"),
+    (
+        b'{"images": [{"id": 1}],\n"annotations": [{"image_id": 2, "caption": "x"}]}',
+        r"refs, item 1 of \"annotations\": '2' is not among the \"images\"",
+    ),
+    (b'{"images": [\n{"id": 1.5}], "annotations": []}', r"refs, item 1 of \"images\": .*for \"id\", found a number"),
     (b'{"images": 5, "annotations": []}', r"refs, line 1: expected a list for \"images\""),
-    (b'{"images": [7], "annotations": []}', r"refs, line 1: expected an object with \"id\", found a number"),
+    (
+        b'{"images": [7], "annotations": []}',
+        r"refs, item 1 of \"images\": expected an object with \"id\", found a number",
+    ),
     (b"[" * 100_000, r"refs, line 1: nested too deeply"),
     (b'{"a": ' + b"9" * 5000 + b"}", r"refs.*(cannot be read as JSON: .* digits|found a number)"),
     (b"[]", r"refs contains no captions"),
@@ -280,7 +293,10 @@ BAD = [
     (b"file_name,caption_1\n,x\n", r"refs, line 2: expected the name of a clip, found none"),
     (b"audiocap_id,youtube_id,start_time,caption\n1,,0,x\n", r"refs, line 2: expected a youtube_id and a start_time"),
     (b"file_name,caption_1\na," + b"x" * 200_000, r"refs, line 2: not a valid table row: field larger"),
-    (b"<html><body>404</body></html>", r"refs, line 1: not a known format of references \(expected JSON"),
+    (
+        b"<html><body>404</body></html>",
+        r"refs, line 1: not a known format of references \(expected one of: JSON .* \(plain\)",
+    ),
     (b"a dog barks\na cat\n", r"refs, line 1: not a known format of references"),
     (
         b"file_name,caption_predicted\na,x\n",
@@ -303,7 +319,7 @@ def test_bad_references_give_one_line_with_place_and_problem(tmp_path: Path, con
         (b"\tx\n", r"preds, line 1: expected the name of a clip"),
         (
             b'{"a": "x",\n"b": ["y", "z"]}',
-            r"preds, line 2: expected one caption for 'b', found 2 \(give references first",
+            r"preds, item 2: expected one caption for 'b', found 2 \(give references first",
         ),
         (CLOTHO.encode(), r"preds, line 1: not a known format of predictions \(give references first"),
         (b"a dog barks\n", r"preds, line 1: not a known format of predictions .*path, tab, caption"),
@@ -322,11 +338,11 @@ def test_bad_predictions_give_one_line_with_place_and_problem(tmp_path: Path, co
         (
             "clotho",
             DCASE,
-            r"line 1: expected columns file_name and caption_1.*found 'file_name', 'caption_reference_01'",
+            r"line 1: expected CSV file_name,caption_1,.*, found columns 'file_name', 'caption_reference_01'",
         ),
-        ("audiocaps", CLOTHO, r"line 1: expected columns youtube_id, start_time and caption, found"),
-        ("plain", "[]", r"line 1: expected an object with the captions of each clip"),
-        ("coco", '{"a": "x"}', r"line 1: expected a list, or an object with \"annotations\""),
+        ("audiocaps", CLOTHO, r"line 1: expected CSV youtube_id,start_time,caption, found columns 'file_name'"),
+        ("plain", "[]", r"line 1: expected JSON {\"clip\": .*found a list"),
+        ("coco", '{"a": "x"}', r"line 1: expected JSON with \"annotations\", .*found an object with 'a'"),
         ("jsonl", '{"a": "x"}', r"line 1: expected an object with \"id\""),
         ("plain", CLOTHO, r"line 1: not valid JSON"),
         ("text", CLOTHO, r"unknown format of references 'text' \(use one of plain, coco, jsonl, clotho"),

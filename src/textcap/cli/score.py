@@ -59,10 +59,13 @@ _AllowMissing = Annotated[
         help="Score only the clips that all files contain, instead of failing if clips are missing.",
     ),
 ]
+_AllowEmpty = Annotated[
+    bool, typer.Option("--allow-empty", help="Score empty captions too, such as those of silence, instead of failing.")
+]
 _ReferencesFormat = Annotated[
     str | None,
     typer.Option(
-        help="Format of the references: plain, coco, jsonl, clotho, audiocaps or dcase.",
+        help="Format of the references: plain, coco, jsonl, clotho, audiocaps, dcase or captions.",
         show_default="detected from the content",
     ),
 ]
@@ -93,6 +96,7 @@ def score(
     sort: _Sort = None,
     compare: _Compare = None,
     allow_missing: _AllowMissing = False,
+    allow_empty: _AllowEmpty = False,
     references_format: _ReferencesFormat = None,
     predictions_format: _PredictionsFormat = None,
     java: _Java = None,
@@ -131,6 +135,7 @@ def score(
             predictions,
             metrics=metrics,
             allow_missing=allow_missing,
+            allow_empty=allow_empty,
             references_form=references_format,
             predictions_form=predictions_format,
             test_set=compare,

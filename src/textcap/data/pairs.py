@@ -4,7 +4,6 @@ Sound files are looked up but not opened. Missing ones are skipped and listed; a
 names its line.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,11 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from textcap.data.captions import CaptionFile, clean_caption
-from textcap.data.tables import NUMBERED_CAPTION, START_TIME, YOUTUBE_ID, audiocaps_clip, find_table, read_header
+from textcap.data.tables import (
+    NUMBERED_CAPTION,
+    SOUND_COLUMNS,
+    START_TIME,
+    YOUTUBE_ID,
+    audiocaps_clip,
+    find_table,
+    json_records,
+    read_header,
+    sound_column,
+)
 from textcap.data.text import STDIN, TextFile, counted, read_text
 from textcap.errors import FileError, InputError
 
-_AUDIO = ("file_name", "file", "audio", "audio_path", "path")
 _CAPTIONS = ("captions", "caption")
 _SKIPPED_SHOWN = 10
 _EXPECTED = "file_name (or file, audio, path), or youtube_id and start_time; and caption, or caption_1, caption_2, ..."
@@ -119,44 +127,23 @@ def without(pairs: PairSet, unreadable: dict[Path, str]) -> PairSet:
 
 
 def _rows(source: TextFile) -> Iterator[_Row]:
-    start = source.text.lstrip()[:1]
-    if start == "[":
-        yield from _json_rows(source)
-    elif start == "{":
-        yield from _json_lines(source)
+    if source.text.lstrip().startswith(("[", "{")):
+        for place, value in json_records(source):
+            yield _json_row(source, place, value)
     else:
         yield from _table_rows(source)
 
 
-def _json_rows(source: TextFile) -> Iterator[_Row]:
-    try:
-        values = json.loads(source.text)
-    except (ValueError, RecursionError) as error:
-        raise source.error(getattr(error, "lineno", 1), f"not valid JSON: {error}") from error
-    for number, value in enumerate(values, start=1):
-        yield _json_row(source, f"item {number}", value)
-
-
-def _json_lines(source: TextFile) -> Iterator[_Row]:
-    for number, line in enumerate(source.text.split("\n"), start=1):
-        if line.strip():
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise source.error(number, f"not valid JSON: {error}", hint="write one object per line") from error
-            yield _json_row(source, f"line {number}", value)
-
-
 def _json_row(source: TextFile, place: str, value: Any) -> _Row:
     if not isinstance(value, dict):
-        raise _error(source, place, "expected an object with a sound file and its captions")
+        raise source.error(place, "expected an object with a sound file and its captions")
     cells = {str(name): cell for name, cell in value.items()}
     captions: list[Any] = []
     for name, cell in cells.items():
         if name in _CAPTIONS or NUMBERED_CAPTION.fullmatch(name):
             captions += cell if isinstance(cell, list) else [cell]
     if not captions or not all(isinstance(caption, str) for caption in captions):
-        raise _error(source, place, 'expected "caption", a string, or "captions", a list of strings')
+        raise source.error(place, 'expected "caption", a string, or "captions", a list of strings')
     return _named_row(source, place, cells, captions)
 
 
@@ -172,7 +159,7 @@ def _table_rows(source: TextFile) -> Iterator[_Row]:
 
 
 def _is_header(names: list[str]) -> bool:
-    has_sound = any(name in names for name in _AUDIO) or (YOUTUBE_ID in names and START_TIME in names)
+    has_sound = sound_column(names) is not None or (YOUTUBE_ID in names and START_TIME in names)
     return has_sound and any(map(_is_caption, names))
 
 
@@ -181,16 +168,16 @@ def _is_caption(name: str) -> bool:
 
 
 def _named_row(source: TextFile, place: str, cells: dict[str, Any], captions: list[str]) -> _Row:
-    for column in _AUDIO:
-        if column in cells:
-            name = cells[column]
-            if not isinstance(name, str) or not name:
-                raise _error(source, place, f"expected the name of a sound file in {column}, found {name!r}")
-            return _Row(place, name, captions)
+    column = sound_column(cells)
+    if column is not None:
+        name = cells[column]
+        if not isinstance(name, str) or not name:
+            raise source.error(place, f"expected the name of a sound file in {column}, found {name!r}")
+        return _Row(place, name, captions)
     clip = audiocaps_clip(cells)
     if clip is None:
-        columns = f"{', '.join(_AUDIO)}, or youtube_id and start_time"
-        raise _error(source, place, f"expected the name of a sound file in {columns}")
+        columns = f"{', '.join(SOUND_COLUMNS)}, or youtube_id and start_time"
+        raise source.error(place, f"expected the name of a sound file in {columns}")
     return _Row(place, clip, captions, any_suffix=True)
 
 
@@ -236,7 +223,3 @@ class _Sounds:
             for name in names:
                 self._by_stem.setdefault(os.path.splitext(name)[0], self._folder / name)
         return self._by_stem
-
-
-def _error(source: TextFile, place: str, message: str) -> InputError:
-    return InputError(f"{source.name}, {place}: {message}")

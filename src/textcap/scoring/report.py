@@ -18,11 +18,11 @@ from textcap.errors import InputError
 from textcap.files import atomic_write_text
 from textcap.scoring.bootstrap import Difference
 from textcap.scoring.comparison import LOWER_IS_BETTER, best_two, compare_systems
-from textcap.scoring.formats import PREDICTIONS, REFERENCES, check_form, read_predictions, read_references
 from textcap.scoring.matching import Matched, match
 from textcap.scoring.metric_names import parse_metrics, with_parts
 from textcap.scoring.metrics import ScoreSettings, score_systems
 from textcap.scoring.published import PublishedRow, published_rows
+from textcap.scoring.readers import PREDICTIONS, REFERENCES, check_form, read_predictions, read_references
 from textcap.scoring.results import MetricScore, Scoring
 from textcap.weights import own_cache_folder
 
@@ -81,6 +81,7 @@ def score_files(
     *,
     metrics: str = "default",
     allow_missing: bool = False,
+    allow_empty: bool = False,
     references_form: str | None = None,
     predictions_form: str | None = None,
     test_set: str | None = None,
@@ -95,12 +96,13 @@ def score_files(
     A metric that cannot be computed is in the report with the reason; the others are unaffected.
 
     Args:
-        references: A file in any format of `formats.FORMS`; "-" is standard input.
+        references: A file in any format of `readers.FORMS`; "-" is standard input.
         predictions: One file for each system.
         metrics: Comma-separated names and groups from `metric_names`.
         allow_missing: Score the clips that all files have, even if some are missing.
-        references_form: One of `formats.FORMS["references"]`; by default it is detected from the content.
-        predictions_form: One of `formats.FORMS["predictions"]`, for all files.
+        allow_empty: Score empty predictions as they are.
+        references_form: One of `readers.FORMS["references"]`; by default it is detected from the content.
+        predictions_form: One of `readers.FORMS["predictions"]`, for all files.
         test_set: Add the paper's rows for "audiocaps" or "clotho".
         output: The path that `write_scores` will write to. Like `sort_by`, it is only checked here, before any work.
         sort_by: The metric that `write_scores` will sort by.
@@ -118,7 +120,7 @@ def score_files(
     _check_paths(references, predictions, output)
     reference_captions = read_references(Path(references), references_form)
     predicted_captions = [read_predictions(Path(path), predictions_form) for path in predictions]
-    matched = match(reference_captions, predicted_captions, allow_missing=allow_missing)
+    matched = match(reference_captions, predicted_captions, allow_missing=allow_missing, allow_empty=allow_empty)
     settings = settings or ScoreSettings(cache_folder=own_cache_folder() / "spice")
     scoring = score_systems(matched.references, matched.predictions, names, settings, progress)
     best = best_two(scoring.systems)
@@ -211,7 +213,7 @@ def report_to_dict(report: Report) -> dict[str, Any]:
     return {
         "n_clips": scoring.n_clips,
         "n_reference_clips": matched.n_references,
-        "matched_by_base_name": matched.by_base_name,
+        "matched_by": matched.matched_by,
         "does_not_fit": matched.problems,
         "n_cleaned": {"predictions": scoring.n_cleaned_predictions, "references": scoring.n_cleaned_references},
         "systems": [
