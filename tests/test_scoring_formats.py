@@ -37,8 +37,6 @@ COCO = {
         {"id": 7, "image_id": 1, "caption": "a dog"},
     ],
 }
-NAME = st.text(min_size=1).filter(str.strip)
-CAPTIONS = st.dictionaries(NAME, st.text(), min_size=1)
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -90,6 +88,30 @@ def test_json_lines_references_are_lists_or_single_captions(tmp_path: Path) -> N
 def test_tables_keep_leading_spaces(tmp_path: Path, form: str, content: str, delimiter: str, end: str) -> None:
     read = references(tmp_path, content.replace(",", delimiter).replace("\n", end))
     assert (read.form, read.captions, read.repeated) == (form, TWO, {})
+
+
+@pytest.mark.parametrize("column", ["file_name", "file", "audio", "audio_path", "path", "id"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_references_may_have_a_row_for_each_caption(tmp_path: Path, column: str, delimiter: str) -> None:
+    rows = [[name, text] for name, texts in TWO.items() for text in texts]
+    read = references(tmp_path, as_csv([[column, "caption"], *rows[::2], *rows[1::2]], delimiter))
+    assert (read.form, read.captions, read.repeated) == ("captions", TWO, {})
+
+
+def test_table_of_rows_keeps_the_other_names_of_audiocaps_clips(tmp_path: Path) -> None:
+    content = "caption,file_name,youtube_id\na dog,a.wav,abc\nrain,b.wav,def\na hound,a.wav,abc\n"
+    read = references(tmp_path, content)
+    assert (read.form, read.captions) == ("captions", {"a.wav": ["a dog", "a hound"], "b.wav": ["rain"]})
+    assert read.names == {"youtube_id": {"abc": "a.wav", "def": "b.wav"}}
+
+
+@pytest.mark.parametrize("role", list(FORMS))
+@pytest.mark.parametrize("content", ["", "no known format"])
+def test_hint_at_an_unknown_file_lists_every_format_with_its_look(tmp_path: Path, role: str, content: str) -> None:
+    with pytest.raises(InputError) as raised:
+        {"references": references, "predictions": predictions}[role](tmp_path, content)
+    for form, look in FORMS[role].items():
+        assert f"{look} ({form})" in str(raised.value)
 
 
 def test_audiocaps_rows_are_grouped_by_clip_under_its_three_names(tmp_path: Path) -> None:
@@ -341,8 +363,8 @@ def test_bad_predictions_give_one_line_with_place_and_problem(tmp_path: Path, co
             r"line 1: expected CSV file_name,caption_1,.*, found columns 'file_name', 'caption_reference_01'",
         ),
         ("audiocaps", CLOTHO, r"line 1: expected CSV youtube_id,start_time,caption, found columns 'file_name'"),
-        ("plain", "[]", r"line 1: expected JSON {\"clip\": .*found a list"),
-        ("coco", '{"a": "x"}', r"line 1: expected JSON with \"annotations\", .*found an object with 'a'"),
+        ("plain", "[]", r"line 1: expected an object with the captions of each clip by its name, found a list"),
+        ("coco", '{"a": "x"}', r"line 1: expected an object with .*found an object with 'a'"),
         ("jsonl", '{"a": "x"}', r"line 1: expected an object with \"id\""),
         ("plain", CLOTHO, r"line 1: not valid JSON"),
         ("text", CLOTHO, r"unknown format of references 'text' \(use one of plain, coco, jsonl, clotho"),
@@ -371,38 +393,58 @@ def test_references_of_known_datasets_are_read_completely(test_data: Path, tmp_p
     assert references(tmp_path, as_csv(rows)).captions == wanted
 
 
-@given(captions=CAPTIONS, form=st.sampled_from([form for form in FORMS["predictions"] if form != "text"]))
-def test_predictions_in_any_unicode_are_read_unchanged(
-    tmp_path_factory: pytest.TempPathFactory, captions: dict[str, str], form: str
-) -> None:
+def written(captions: dict[str, list[str]], role: str, form: str) -> str:
+    """Return captions as a file in one of the formats."""
+    singly = [(name, text) for name, texts in captions.items() for text in texts]
+    width = max(map(len, captions.values()))
     if form == "plain":
-        content = json.dumps(captions, ensure_ascii=False, indent=1)
-    elif form == "coco":
-        items = [{"image_id": name, "caption": text} for name, text in captions.items()]
-        content = json.dumps(items, ensure_ascii=False)
-    elif form == "jsonl":
-        lines = [json.dumps({"id": name, "caption": text}, ensure_ascii=False) for name, text in captions.items()]
-        content = "\n".join(lines)
-    else:
-        captions = {name.replace("\0", "0"): text.replace("\0", "0") for name, text in captions.items()}
-        content = as_csv([["file_name", "caption_predicted"], *([name, text] for name, text in captions.items())])
-    read = predictions(tmp_path_factory.mktemp("any"), content, form)
-    assert read.captions == {name: [text] for name, text in captions.items()}
-    if not {"path", "id", "image_id", "file_name", "annotations"} & set(captions):
-        assert predictions(tmp_path_factory.mktemp("any"), content).form == form
+        return json.dumps(captions, ensure_ascii=False, indent=1)
+    if form == "jsonl":
+        return "\n".join(json.dumps({"id": name, "caption": text}, ensure_ascii=False) for name, text in singly)
+    if form == "coco":
+        annotations = [{"image_id": name, "caption": text} for name, text in singly]
+        images = [{"id": name} for name in captions]
+        document = {"images": images, "annotations": annotations} if role == "references" else annotations
+        return json.dumps(document, ensure_ascii=False)
+    if form == "text":
+        return "\n".join(f"{name}\t{text}" for name, text in singly)
+    if form == "captions":
+        return as_csv([["file_name", "caption"], *map(list, singly)])
+    if form == "audiocaps":
+        rows = [[*name.rsplit("_", 1), text] for name, text in singly]
+        return as_csv([["youtube_id", "start_time", "caption"], *rows])
+    columns = {"clotho": "caption_{}", "dcase": "caption_reference_{:02}"}[form] if role == "references" else "caption"
+    header = ["file_name", *(columns.format(i + 1) for i in range(width))]
+    return as_csv([header, *([name, *texts, *[""] * (width - len(texts))] for name, texts in captions.items())])
 
 
-@given(captions=st.dictionaries(NAME, st.lists(st.text(), min_size=1), min_size=1))
-def test_references_in_any_unicode_are_read_unchanged(
-    tmp_path_factory: pytest.TempPathFactory, captions: dict[str, list[str]]
+JSON_KEYS = {"image_id", "file_name", "file", "audio", "audio_path", "path", "id", "annotations", "captions", "caption"}
+
+
+@pytest.mark.parametrize(("role", "form"), [(role, form) for role in FORMS for form in FORMS[role]])
+@given(data=st.data())
+def test_captions_in_any_unicode_are_read_unchanged_from_every_format(
+    tmp_path_factory: pytest.TempPathFactory, role: str, form: str, data: st.DataObject
 ) -> None:
-    folder = tmp_path_factory.mktemp("any")
-    assert references(folder, json.dumps(captions, ensure_ascii=False), "plain").captions == captions
-    singly = [{"id": name, "caption": text} for name, texts in captions.items() for text in texts]
-    lines = "\n".join(json.dumps(record, ensure_ascii=False) for record in singly)
-    assert references(folder, lines).captions == captions
-    document = {"images": [{"id": name} for name in captions], "annotations": singly}
-    assert references(folder, json.dumps(document, ensure_ascii=False)).captions == captions
+    left_out = {"text": "\0\t\r\n", "plain": "", "coco": "", "jsonl": ""}.get(form, "\0")  # csv has no NUL
+    texts = st.text(st.characters(exclude_characters=left_out, exclude_categories=["Cs"]))
+    names = texts.filter(str.strip)
+    if form == "audiocaps":
+        names = st.builds("{}_{}".format, names, st.integers(0, 9999))
+    lists = st.lists(texts, min_size=1, max_size=4 if role == "references" else 1)
+    captions = data.draw(st.dictionaries(names, lists, min_size=1))
+    read = {"references": references, "predictions": predictions}[role]
+    folder, content = tmp_path_factory.mktemp("any"), written(captions, role, form)
+    if form == "text" and content.startswith("\ufeff"):
+        content = "\ufeff" + content  # the first is a byte order mark
+    found = read(folder, content, form)
+    without_padding = {
+        name: texts[: len(captions[name])] if form in ("clotho", "dcase") else texts
+        for name, texts in found.captions.items()
+    }
+    assert without_padding == captions and found.repeated == {}
+    if form != "text" and not JSON_KEYS & set(captions):
+        assert read(folder, content).form == form
 
 
 @given(content=st.one_of(st.binary(), st.text().map(str.encode), st.text('{}[]",:\\\t\n\rab0').map(str.encode)))

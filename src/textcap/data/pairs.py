@@ -128,34 +128,27 @@ def without(pairs: PairSet, unreadable: dict[Path, str]) -> PairSet:
 
 def _rows(source: TextFile) -> Iterator[_Row]:
     if source.text.lstrip().startswith(("[", "{")):
-        for place, value in json_records(source):
-            yield _json_row(source, place, value)
+        records: Iterator[tuple[str, Any]] = json_records(source)
     else:
-        yield from _table_rows(source)
+        table = find_table(source, _is_header)
+        if table is None:
+            found = ", ".join(repr(cell[:40]) for cell in read_header(source.text)[:8]) or "nothing"
+            raise source.error(1, f"expected columns {_EXPECTED}, found {found}")
+        records = table.rows()
+    for place, record in records:
+        yield _row(source, place, record)
 
 
-def _json_row(source: TextFile, place: str, value: Any) -> _Row:
-    if not isinstance(value, dict):
+def _row(source: TextFile, place: str, record: Any) -> _Row:
+    if not isinstance(record, dict):
         raise source.error(place, "expected an object with a sound file and its captions")
-    cells = {str(name): cell for name, cell in value.items()}
     captions: list[Any] = []
-    for name, cell in cells.items():
-        if name in _CAPTIONS or NUMBERED_CAPTION.fullmatch(name):
-            captions += cell if isinstance(cell, list) else [cell]
+    for name, value in record.items():
+        if _is_caption(name):
+            captions += value if isinstance(value, list) else [value]
     if not captions or not all(isinstance(caption, str) for caption in captions):
         raise source.error(place, 'expected "caption", a string, or "captions", a list of strings')
-    return _named_row(source, place, cells, captions)
-
-
-def _table_rows(source: TextFile) -> Iterator[_Row]:
-    table = find_table(source, _is_header)
-    if table is None:
-        found = ", ".join(repr(cell[:40]) for cell in read_header(source.text)[:8]) or "nothing"
-        raise source.error(1, f"expected columns {_EXPECTED}, found {found}")
-    columns = [i for i, name in enumerate(table.header) if _is_caption(name)]
-    for line, row in table.rows():
-        cells = dict(zip(table.header, row, strict=True))
-        yield _named_row(source, f"line {line}", cells, [row[i] for i in columns])
+    return _named_row(source, place, record, captions)
 
 
 def _is_header(names: list[str]) -> bool:
@@ -164,7 +157,7 @@ def _is_header(names: list[str]) -> bool:
 
 
 def _is_caption(name: str) -> bool:
-    return name == "caption" or NUMBERED_CAPTION.fullmatch(name) is not None
+    return name in _CAPTIONS or NUMBERED_CAPTION.fullmatch(name) is not None
 
 
 def _named_row(source: TextFile, place: str, cells: dict[str, Any], captions: list[str]) -> _Row:

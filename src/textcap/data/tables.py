@@ -1,6 +1,7 @@
 """Read tables of captions row by row, those of Clotho, AudioCaps and others that have a header; and read JSON.
 
-Cells are returned as written, not stripped or converted. An error names the line on which its row begins.
+Tables and JSON yield records alike: where a record is in the file, and its values by name. Cells are returned as
+written, not stripped or converted. An error names the line on which its row begins.
 """
 
 import csv
@@ -35,8 +36,8 @@ class Table:
     delimiter: str
     header: list[str]  # column names, without surrounding spaces
 
-    def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield each row below the header with the line on which it begins.
+    def rows(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield each row below the header, its cells by column, with the line on which it begins, such as "line 3".
 
         Quoted cells may span several lines, and rows of empty cells are skipped.
 
@@ -61,7 +62,7 @@ class Table:
                 if len(row) != len(self.header):
                     hint = "put quotes around cells that contain the separator" if len(row) > len(self.header) else None
                     raise self.file.error(line, f"expected {len(self.header)} cells, found {len(row)}", hint=hint)
-                yield line, row
+                yield f"line {line}", dict(zip(self.header, row, strict=True))
             in_body = in_body or bool(row)
             line = reader.line_num + 1
 

@@ -6,7 +6,7 @@ of the item where the format is one JSON document.
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from textcap.data.tables import (
     json_records,
     parse_json,
     read_header,
-    sound_column,
 )
 from textcap.data.text import LINE_ENDS, TextFile, printable, read_text
 from textcap.errors import InputError
@@ -53,18 +52,19 @@ FORMS = {
     },
 }
 
-# The columns that hold captions: of each role and form, those that match the first pattern with a match.
+# The columns that hold captions in the tables of each role: those that match the first pattern that any matches.
 _CAPTION_COLUMNS = {
-    (REFERENCES, CLOTHO): (NUMBERED_CAPTION,),
-    (REFERENCES, AUDIOCAPS): ("caption",),
-    (REFERENCES, DCASE): (r"caption_reference(_\d+)?",),
-    (REFERENCES, CAPTIONS): ("caption",),
-    (PREDICTIONS, DCASE): ("caption_predicted", "caption"),
+    (REFERENCES, CLOTHO): [NUMBERED_CAPTION],
+    (REFERENCES, AUDIOCAPS): [re.compile("caption")],
+    (REFERENCES, DCASE): [re.compile(r"caption_reference(_\d+)?")],
+    (REFERENCES, CAPTIONS): [re.compile("caption")],
+    (PREDICTIONS, DCASE): [re.compile("caption_predicted"), re.compile("caption")],
 }
-# The first of these keys in a record names the clip. "image_id" comes first because COCO's annotations also have an
-# "id", which is that of the annotation.
-_NAME_KEYS = ("image_id", *SOUND_COLUMNS, "id")
-_CAPTION_KEYS = ("captions", "caption")
+_JSON_CAPTIONS = [re.compile("captions?")]
+# The first of these in a record names the clip. "image_id" comes first because COCO's annotations also have an "id",
+# which is that of the annotation.
+_NAMES = ("image_id", *SOUND_COLUMNS, "id")
+_RECORD = 'an object with "id" or "file_name" and "caption" or "captions"'
 # Another name of an AudioCaps clip, whose id here is <youtube_id>_<start_time>.
 _AUDIOCAP_ID = "audiocap_id"
 _LONGEST_NAME = 80  # characters of a name or value that a message shows
@@ -205,19 +205,21 @@ def _recognise(source: TextFile, role: str) -> str | None:
     if source.text.lstrip().startswith(("{", "[")):
         document = json_or_none(source.text)
         if document is not None:
-            return _recognise_document(document)
+            return _recognise_document(document, role)
         if isinstance(json_or_none(first_line), dict):
             return LINES
         if "\t" not in first_line:  # in lines of path, tab, caption a path may begin with a bracket
             return PLAIN
-    table = next((form for form in FORMS[role] if _find_table(source, form, role) is not None), None)
-    return TEXT if table is None and role == PREDICTIONS and "\t" in first_line else table
+    for role_of_form, form in _CAPTION_COLUMNS:
+        if role_of_form == role and _find_table(source, form, role) is not None:
+            return form
+    return TEXT if role == PREDICTIONS and "\t" in first_line else None
 
 
-def _recognise_document(document: Any) -> str:
+def _recognise_document(document: Any, role: str) -> str:
     if isinstance(document, list):
         return COCO
-    if _is_record(document):
+    if _caption_names(document, LINES, role):
         return LINES
     annotations = document.get("annotations")
     if isinstance(annotations, list) and not (annotations and all(isinstance(item, str) for item in annotations)):
@@ -229,17 +231,35 @@ def _entries(source: TextFile, form: str, role: str) -> Iterator[_Entry]:
     if form == TEXT:
         return _text_entries(source)
     if (role, form) in _CAPTION_COLUMNS:
-        return _table_entries(source, form, role)
-    if form == LINES:
-        return (_record_entry(source, place, record) for place, record in json_records(source))
-    document = parse_json(source, source.text)
-    if form == PLAIN and isinstance(document, JsonObject):
-        return _plain_entries(source, document)
-    if form == COCO and isinstance(document, list):
-        return (_record_entry(source, f"item {number}", record) for number, record in enumerate(document, start=1))
+        table = _find_table(source, form, role)
+        if table is None:
+            raise source.error(1, f"expected {FORMS[role][form]}, found columns {_listed(read_header(source.text))}")
+        return (_record_entry(source, place, row, form, role) for place, row in table.rows())
+    document = None if form == LINES else parse_json(source, source.text)
     if form == COCO and isinstance(document, dict) and isinstance(document.get("annotations"), list):
-        return _coco_entries(source, document)
-    raise source.error(1, f"expected {FORMS[role][form]}, found {_kind(document)}")
+        return _coco_entries(source, document, role)
+    records = json_records(source)
+    if form == PLAIN:
+        if not isinstance(document, JsonObject):
+            message = "expected an object with the captions of each clip by its name"
+            raise source.error(1, f"{message}, found {_kind(document)}")
+        members = enumerate(document.members, start=1)
+        records = ((f"item {number}", {"id": name, "captions": value}) for number, (name, value) in members)
+    return (_record_entry(source, place, record, form, role) for place, record in records)
+
+
+def _find_table(source: TextFile, form: str, role: str) -> Table | None:
+    return find_table(source, lambda header: bool(_caption_names(header, form, role)))
+
+
+def _caption_names(names: Collection[str], form: str, role: str) -> list[str]:
+    """Return the columns or keys that hold captions; none if a record with these names does not fit the format."""
+    needed = (YOUTUBE_ID, START_TIME) if form == AUDIOCAPS else [name for name in _NAMES if name in names][:1]
+    if needed and all(name in names for name in needed):
+        for pattern in _CAPTION_COLUMNS.get((role, form), _JSON_CAPTIONS):
+            if found := [name for name in names if pattern.fullmatch(name)]:
+                return found
+    return []
 
 
 def _text_entries(source: TextFile) -> Iterator[_Entry]:
@@ -251,44 +271,7 @@ def _text_entries(source: TextFile) -> Iterator[_Entry]:
             raise source.error(number, "expected path, tab, caption, found no tab")
 
 
-def _table_entries(source: TextFile, form: str, role: str) -> Iterator[_Entry]:
-    table = _find_table(source, form, role)
-    if table is None:
-        raise source.error(1, f"expected {FORMS[role][form]}, found columns {_listed(read_header(source.text))}")
-    columns = _caption_columns(table.header, form, role)
-    for line, row in table.rows():
-        cells = dict(zip(table.header, row, strict=True))
-        column = sound_column(cells)
-        name = cells[column] if column is not None else audiocaps_clip(cells)
-        if name is None:
-            raise source.error(line, "expected a youtube_id and a start_time")
-        names = {kind: cells[kind] for kind in (YOUTUBE_ID, _AUDIOCAP_ID) if cells.get(kind)}
-        # AudioCaps' number identifies a caption, not a clip: a clip with five captions has five.
-        once = name if form in (CLOTHO, DCASE) else names.get(_AUDIOCAP_ID)
-        yield _Entry(f"line {line}", name, [cells[column] for column in columns], once, names)
-
-
-def _find_table(source: TextFile, form: str, role: str) -> Table | None:
-    return find_table(source, lambda header: bool(_caption_columns(header, form, role)))
-
-
-def _caption_columns(header: list[str], form: str, role: str) -> list[str]:
-    """Return the columns that hold captions; none if the header does not fit the format."""
-    is_audiocaps = form == AUDIOCAPS and YOUTUBE_ID in header and START_TIME in header
-    if is_audiocaps or (form != AUDIOCAPS and sound_column(header) is not None):
-        for pattern in _CAPTION_COLUMNS.get((role, form), ()):
-            if columns := [name for name in header if re.fullmatch(pattern, name)]:
-                return columns
-    return []
-
-
-def _plain_entries(source: TextFile, document: JsonObject) -> Iterator[_Entry]:
-    for number, (name, value) in enumerate(document.members, start=1):
-        place = f"item {number}"
-        yield _Entry(place, name, _captions_of(source, place, name, value), once=name)
-
-
-def _coco_entries(source: TextFile, document: dict[str, Any]) -> Iterator[_Entry]:
+def _coco_entries(source: TextFile, document: dict[str, Any], role: str) -> Iterator[_Entry]:
     images = document.get("images", [])
     if not isinstance(images, list):
         raise source.error(1, f'expected a list for "images", found {_kind(images)}')
@@ -303,42 +286,42 @@ def _coco_entries(source: TextFile, document: dict[str, Any]) -> Iterator[_Entry
         # An image without annotations is a clip without references, which `matching` reports.
         yield _Entry(place, name, [], names={"file_name": file_name} if isinstance(file_name, str) else {})
     for number, record in enumerate(document["annotations"], start=1):
-        entry = _record_entry(source, f'item {number} of "annotations"', record)
+        entry = _record_entry(source, f'item {number} of "annotations"', record, COCO, role)
         if "images" in document and entry.id not in image_ids:
             raise source.error(entry.place, f'{quoted(entry.id)} is not among the "images"')
         yield entry
 
 
-def _record_entry(source: TextFile, place: str, record: Any) -> _Entry:
-    if not _is_record(record):
-        expected = 'expected an object with "id" or "file_name" and "caption" or "captions"'
-        raise source.error(place, f"{expected}, found {_kind(record)}")
-    if all(key in record for key in _CAPTION_KEYS):
+def _record_entry(source: TextFile, place: str, record: Any, form: str, role: str) -> _Entry:
+    """Return the captions in a row of a table, or in an object of JSON."""
+    keys = _caption_names(record, form, role) if isinstance(record, dict) else []
+    if not keys:
+        raise source.error(place, f"expected {_RECORD}, found {_kind(record)}")
+    if "captions" in keys and "caption" in keys:
         raise source.error(place, "both 'captions' and 'caption' are given", hint="keep one of them")
-    name_key, key = (next(key for key in keys if key in record) for keys in (_NAME_KEYS, _CAPTION_KEYS))
-    name = _name_of(source, place, name_key, record[name_key])
-    captions = _captions_of(source, place, name, record[key])
-    # As in COCO, a clip may have several records with one "caption" each, but only one with a list of captions.
-    return _Entry(place, name, captions, once=name if isinstance(record[key], list) else None)
-
-
-def _is_record(value: Any) -> bool:
-    return isinstance(value, dict) and all(any(key in value for key in keys) for keys in (_NAME_KEYS, _CAPTION_KEYS))
+    name_key = next((key for key in _NAMES if key in record), "")
+    clip = audiocaps_clip(record) if form == AUDIOCAPS else record[name_key]
+    if form == AUDIOCAPS and clip is None:
+        raise source.error(place, "expected a youtube_id and a start_time")
+    name = _name_of(source, place, name_key, clip)
+    captions: list[Any] = []
+    for key in keys:
+        captions += record[key] if isinstance(record[key], list) else [record[key]]
+    for caption in captions:
+        if not isinstance(caption, str):
+            message = f"expected a caption or a list of captions for {quoted(name)}, found {_kind(caption)}"
+            raise source.error(place, message)
+    names = {kind: str(record[kind]) for kind in (YOUTUBE_ID, _AUDIOCAP_ID) if record.get(kind)}
+    # A clip may have several records with one caption each, as in COCO, but only one with a list of captions. The
+    # number of AudioCaps identifies a caption, not a clip: a clip with five captions has five.
+    has_all = form in (PLAIN, CLOTHO, DCASE) or isinstance(record[keys[0]], list)
+    return _Entry(place, name, captions, name if has_all else names.get(_AUDIOCAP_ID), names)
 
 
 def _name_of(source: TextFile, place: str, key: str, value: Any) -> str:
     if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
         return str(value)
     raise source.error(place, f'expected a string or an integer for "{key}", found {_kind(value)}')
-
-
-def _captions_of(source: TextFile, place: str, name: str, value: Any) -> list[str]:
-    captions = value if isinstance(value, list) else [value]
-    for caption in captions:
-        if not isinstance(caption, str):
-            message = f"expected a caption or a list of captions for {quoted(name)}, found {_kind(caption)}"
-            raise source.error(place, message)
-    return captions
 
 
 def _kind(value: Any) -> str:
