@@ -270,9 +270,9 @@ BAD = [
     (b'{"id": "a", "caption": "x"}\n{"id": "b", "caption": }', r"refs, line 2: not valid JSON at column 24"),
     (
         b'{"id": "a", "caption": "x"}\n{"id": "b", "text": "x"}',
-        r"refs, line 2: expected an object .* found an object with 'id', 'text'",
+        r"refs, line 2: expected JSON Lines of .*, found an object with 'id', 'text'",
     ),
-    (b'{"id": "a", "caption": "x"}\n["b"]', r"refs, line 2: expected an object .* found a list"),
+    (b'{"id": "a", "caption": "x"}\n["b"]', r"refs, line 2: expected JSON Lines of .*, found a list"),
     (
         b'{"id": "a", "caption": "x"}\n{"id": null, "caption": "x"}',
         r"line 2: expected a string .* for \"id\", found null",
@@ -287,7 +287,7 @@ BAD = [
         b'[{"image_id": 1, "caption": "x"},\n{"image_id": true, "caption": "x"}]',
         r"refs, item 2: .*\"image_id\", found true",
     ),
-    (b'["a dog barks"]', r"refs, item 1: expected an object .* found a string"),
+    (b'["a dog barks"]', r"refs, item 1: expected JSON with .*, found a string"),
     (
         b'{"images": [{"id": 1}],\n"annotations": [{"image_id": 2, "caption": "x"}]}',
         r"refs, item 1 of \"annotations\": '2' is not among the \"images\"",
@@ -337,7 +337,7 @@ def test_bad_references_give_one_line_with_place_and_problem(tmp_path: Path, con
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a.wav\tx\nno tab here\n", r"preds, line 2: expected path, tab, caption, found no tab"),
+        (b"a.wav\tx\n \t \n\nno tab here\n", r"preds, line 4: expected path, tab, caption, found no tab"),
         (b"\tx\n", r"preds, line 1: expected the name of a clip"),
         (
             b'{"a": "x",\n"b": ["y", "z"]}',
@@ -363,9 +363,9 @@ def test_bad_predictions_give_one_line_with_place_and_problem(tmp_path: Path, co
             r"line 1: expected CSV file_name,caption_1,.*, found columns 'file_name', 'caption_reference_01'",
         ),
         ("audiocaps", CLOTHO, r"line 1: expected CSV youtube_id,start_time,caption, found columns 'file_name'"),
-        ("plain", "[]", r"line 1: expected an object with the captions of each clip by its name, found a list"),
-        ("coco", '{"a": "x"}', r"line 1: expected an object with .*found an object with 'a'"),
-        ("jsonl", '{"a": "x"}', r"line 1: expected an object with \"id\""),
+        ("plain", "[]", r"line 1: expected JSON {\"clip\": .*, found a list"),
+        ("coco", '{"a": "x"}', r"line 1: expected JSON with \"annotations\", .*, found an object with 'a'"),
+        ("jsonl", '{"a": "x"}', r"line 1: expected JSON Lines of {\"id\" or \"file_name\""),
         ("plain", CLOTHO, r"line 1: not valid JSON"),
         ("text", CLOTHO, r"unknown format of references 'text' \(use one of plain, coco, jsonl, clotho"),
     ],

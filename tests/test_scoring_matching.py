@@ -243,6 +243,7 @@ ROWS = "".join(f"{i},{VIDEO},30,a dog\n" for i in range(5)) + "9,Y-x_4567890,7,r
         (f"{VIDEO}_30", f"clips/{VIDEO}_30000_40000.wav", "AudioCaps name"),
         (f"{VIDEO}_30", f"Y{VIDEO}_30000_40000.wav", "AudioCaps name"),
         (f"{VIDEO}_0.wav", f"{VIDEO}_0_10000.wav", "AudioCaps name"),
+        (f"Y{VIDEO}_30", f"{VIDEO}_30.wav", "AudioCaps name"),
         (f"{VIDEO}_30", f"{VIDEO}_30_40.wav", "AudioCaps name"),
         (f"{VIDEO}_30", f"{VIDEO}_30000_39000.wav", None),
         (f"{VIDEO}_30", f"{VIDEO}_60000_70000.wav", None),

@@ -30,6 +30,7 @@ _COMPARED_NAMES = 20_000  # takes about a second
 _ANY_ENDING = re.compile(r"\.[A-Za-z0-9]{1,5}$")
 _AUDIOCAPS_NAME = re.compile(r"Y?([A-Za-z0-9_-]{11})(?:_(\d{1,9})(?:_(\d{1,9}))?)?")
 _ID_CHARACTERS = 11  # of a YouTube id
+_UNITS_PER_S = {10: 1, 10_000: 1000}  # of a start and an end, by their difference: a clip has ten seconds
 _EXACT = "exact name"
 
 # What allows each kind of problem.
@@ -135,15 +136,13 @@ def _audiocaps_name(name: str) -> str:
     in milliseconds.
     """
     parts = _AUDIOCAPS_NAME.fullmatch(_stem(name))
-    if parts is None or parts[2] is None:
-        return parts[1] if parts else ""
-    start_s = parts[2]
-    if parts[3] is not None:
-        units_per_s = {10: 1, 10_000: 1000}.get(int(parts[3]) - int(parts[2]))
-        if units_per_s is None:
-            return ""
-        start_s = str(int(parts[2]) / units_per_s).removesuffix(".0")
-    return f"{parts[1]}_{start_s}"
+    if parts is None:
+        return ""
+    video, start, end = parts.groups()
+    if end is None:
+        return f"{video}_{start}" if start else video
+    units_per_s = _UNITS_PER_S.get(int(end) - int(start))
+    return f"{video}_{int(start) / units_per_s:.15g}" if units_per_s else ""
 
 
 def _youtube_id(name: str) -> str:

@@ -64,7 +64,6 @@ _JSON_CAPTIONS = [re.compile("captions?")]
 # The first of these in a record names the clip. "image_id" comes first because COCO's annotations also have an "id",
 # which is that of the annotation.
 _NAMES = ("image_id", *SOUND_COLUMNS, "id")
-_RECORD = 'an object with "id" or "file_name" and "caption" or "captions"'
 # Another name of an AudioCaps clip, whose id here is <youtube_id>_<start_time>.
 _AUDIOCAP_ID = "audiocap_id"
 _LONGEST_NAME = 80  # characters of a name or value that a message shows
@@ -241,8 +240,7 @@ def _entries(source: TextFile, form: str, role: str) -> Iterator[_Entry]:
     records = json_records(source)
     if form == PLAIN:
         if not isinstance(document, JsonObject):
-            message = "expected an object with the captions of each clip by its name"
-            raise source.error(1, f"{message}, found {_kind(document)}")
+            raise source.error(1, f"expected {FORMS[role][form]}, found {_kind(document)}")
         members = enumerate(document.members, start=1)
         records = ((f"item {number}", {"id": name, "captions": value}) for number, (name, value) in members)
     return (_record_entry(source, place, record, form, role) for place, record in records)
@@ -265,10 +263,10 @@ def _caption_names(names: Collection[str], form: str, role: str) -> list[str]:
 def _text_entries(source: TextFile) -> Iterator[_Entry]:
     for number, line in enumerate(LINE_ENDS.split(source.text), start=1):
         name, tab, caption = line.partition("\t")
-        if tab:
-            yield _Entry(f"line {number}", name, [caption])
-        elif line.strip():
+        if line.strip() and not tab:
             raise source.error(number, "expected path, tab, caption, found no tab")
+        if line.strip():
+            yield _Entry(f"line {number}", name, [caption])
 
 
 def _coco_entries(source: TextFile, document: dict[str, Any], role: str) -> Iterator[_Entry]:
@@ -296,7 +294,7 @@ def _record_entry(source: TextFile, place: str, record: Any, form: str, role: st
     """Return the captions in a row of a table, or in an object of JSON."""
     keys = _caption_names(record, form, role) if isinstance(record, dict) else []
     if not keys:
-        raise source.error(place, f"expected {_RECORD}, found {_kind(record)}")
+        raise source.error(place, f"expected {FORMS[role][form]}, found {_kind(record)}")
     if "captions" in keys and "caption" in keys:
         raise source.error(place, "both 'captions' and 'caption' are given", hint="keep one of them")
     name_key = next((key for key in _NAMES if key in record), "")
