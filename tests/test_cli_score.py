@@ -289,6 +289,16 @@ def test_some_of_the_clips_are_scored_only_if_allowed(files: Path) -> None:
 
 
 @pytest.mark.java
+def test_empty_predictions_are_scored_only_if_allowed(files: Path) -> None:
+    write("silent.json", {**PREDICTIONS, NAMES[0]: ""})
+    code, out, err = run("refs.json", "silent.json", "--metrics", "bleu_1", "--allow-missing")
+    assert (code, out) == (1, "") and "--allow-empty" in err and "--allow-missing" not in err
+    report = run_json("refs.json", "silent.json", "--metrics", "bleu_1", "--allow-empty")
+    assert report["n_clips"] == len(NAMES) and report["matched_by"] == [{"exact name": len(NAMES)}]
+    assert report["does_not_fit"] == [f"silent.json has empty captions in 1 of {len(NAMES)} predictions: '{NAMES[0]}'"]
+
+
+@pytest.mark.java
 def test_captions_with_line_ends_are_counted(files: Path) -> None:
     write("lines.json", {**PREDICTIONS, NAMES[0]: "a dog\nbarks\u2028loudly ||| twice"})
     code, _, err = run("refs.json", "lines.json", "--metrics", "meteor")

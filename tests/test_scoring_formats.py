@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from textcap.captioner import Captioner, CaptionResult
 from textcap.cli.app import app
 from textcap.errors import InputError
-from textcap.scoring.formats import FORMS, ClipCaptions, read_predictions, read_references
+from textcap.scoring.readers import FORMS, ClipCaptions, read_predictions, read_references
 
 TWO = {" dog.wav": ["a dog barks", "a dog"], "rain.wav": ["rain falls", "it rains"]}
 ONE = {" dog.wav": ["a dog barks"], "rain.wav": ["rain falls"]}
@@ -37,8 +37,6 @@ COCO = {
         {"id": 7, "image_id": 1, "caption": "a dog"},
     ],
 }
-NAME = st.text(min_size=1).filter(str.strip)
-CAPTIONS = st.dictionaries(NAME, st.text(), min_size=1)
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -90,6 +88,30 @@ def test_json_lines_references_are_lists_or_single_captions(tmp_path: Path) -> N
 def test_tables_keep_leading_spaces(tmp_path: Path, form: str, content: str, delimiter: str, end: str) -> None:
     read = references(tmp_path, content.replace(",", delimiter).replace("\n", end))
     assert (read.form, read.captions, read.repeated) == (form, TWO, {})
+
+
+@pytest.mark.parametrize("column", ["file_name", "file", "audio", "audio_path", "path", "id"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_references_may_have_a_row_for_each_caption(tmp_path: Path, column: str, delimiter: str) -> None:
+    rows = [[name, text] for name, texts in TWO.items() for text in texts]
+    read = references(tmp_path, as_csv([[column, "caption"], *rows[::2], *rows[1::2]], delimiter))
+    assert (read.form, read.captions, read.repeated) == ("captions", TWO, {})
+
+
+def test_table_of_rows_keeps_the_other_names_of_audiocaps_clips(tmp_path: Path) -> None:
+    content = "caption,file_name,youtube_id\na dog,a.wav,abc\nrain,b.wav,def\na hound,a.wav,abc\n"
+    read = references(tmp_path, content)
+    assert (read.form, read.captions) == ("captions", {"a.wav": ["a dog", "a hound"], "b.wav": ["rain"]})
+    assert read.names == {"youtube_id": {"abc": "a.wav", "def": "b.wav"}}
+
+
+@pytest.mark.parametrize("role", list(FORMS))
+@pytest.mark.parametrize("content", ["", "no known format"])
+def test_hint_at_an_unknown_file_lists_every_format_with_its_look(tmp_path: Path, role: str, content: str) -> None:
+    with pytest.raises(InputError) as raised:
+        {"references": references, "predictions": predictions}[role](tmp_path, content)
+    for form, look in FORMS[role].items():
+        assert f"{look} ({form})" in str(raised.value)
 
 
 def test_audiocaps_rows_are_grouped_by_clip_under_its_three_names(tmp_path: Path) -> None:
@@ -187,40 +209,44 @@ def test_dash_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "captions", "line"),
+    ("content", "captions", "place"),
     [
-        ('{"a": "first",\n "b": "other",\n "a": "second"}', {"a": ["first"], "b": ["other"]}, 3),
-        ('{"id": "a", "caption": "first"}\n{"id": "a", "caption": "first"}', {"a": ["first"]}, 2),
-        ('[{"image_id": 1, "caption": "x"},\n\n{"image_id": 1, "caption": "y"}]', {"1": ["x"]}, 3),
+        ('{"a": "first",\n "b": "other",\n "a": "second"}', {"a": ["first"], "b": ["other"]}, "item 3"),
+        ('{"id": "a", "caption": "first"}\n{"id": "a", "caption": "first"}', {"a": ["first"]}, "line 2"),
+        ('[{"image_id": 1, "caption": "x"},\n\n{"image_id": 1, "caption": "y"}]', {"1": ["x"]}, "item 2"),
         (
             'file_name,caption_predicted\na,"first\nline"\n\nb,x\na,second\na,third',
             {"a": ["first\nline"], "b": ["x"]},
-            6,
+            "line 6",
         ),
-        ("a\tfirst\n\na\tsecond\n", {"a": ["first"]}, 3),
+        ("a\tfirst\n\na\tsecond\n", {"a": ["first"]}, "line 3"),
     ],
 )
-def test_repeated_prediction_is_reported_with_its_line(
-    tmp_path: Path, content: str, captions: dict[str, list[str]], line: int
+def test_repeated_prediction_is_reported_with_its_place(
+    tmp_path: Path, content: str, captions: dict[str, list[str]], place: str
 ) -> None:
     read = predictions(tmp_path, content)
     assert read.captions == captions
-    assert list(read.repeated.values()) == [line]
+    assert list(read.repeated.values()) == [place]
     assert set(read.repeated) <= set(captions)
 
 
 @pytest.mark.parametrize(
     ("content", "captions", "repeated"),
     [
-        ('{"a": ["x"], "b": ["y"],\n"a": ["z"]}', {"a": ["x"], "b": ["y"]}, {"a": 2}),
-        ('{"id": "a", "captions": ["x"]}\n{"id": "a", "captions": ["x"]}', {"a": ["x"]}, {"a": 2}),
-        ("file_name,caption_1\na,x\nb,y\na,z\n", {"a": ["x"], "b": ["y"]}, {"a": 4}),
+        ('{"a": ["x"], "b": ["y"],\n"a": ["z"]}', {"a": ["x"], "b": ["y"]}, {"a": "item 3"}),
+        ('{"id": "a", "captions": ["x"]}\n{"id": "a", "captions": ["x"]}', {"a": ["x"]}, {"a": "line 2"}),
+        ("file_name,caption_1\na,x\nb,y\na,z\n", {"a": ["x"], "b": ["y"]}, {"a": "line 4"}),
         # The same caption from two people counts twice, a repeated row does not.
-        ("audiocap_id,youtube_id,start_time,caption\n1,a,0,x\n2,a,0,x\n1,a,0,x\n", {"a_0": ["x", "x"]}, {"a_0": 4}),
+        (
+            "audiocap_id,youtube_id,start_time,caption\n1,a,0,x\n2,a,0,x\n1,a,0,x\n",
+            {"a_0": ["x", "x"]},
+            {"a_0": "line 4"},
+        ),
     ],
 )
 def test_repeated_reference_does_not_count_twice(
-    tmp_path: Path, content: str, captions: dict[str, list[str]], repeated: dict[str, int]
+    tmp_path: Path, content: str, captions: dict[str, list[str]], repeated: dict[str, str]
 ) -> None:
     read = references(tmp_path, content)
     assert (read.captions, read.repeated) == (captions, repeated)
@@ -244,9 +270,9 @@ BAD = [
     (b'{"id": "a", "caption": "x"}\n{"id": "b", "caption": }', r"refs, line 2: not valid JSON at column 24"),
     (
         b'{"id": "a", "caption": "x"}\n{"id": "b", "text": "x"}',
-        r"refs, line 2: expected an object .* found 'id', 'text'",
+        r"refs, line 2: expected JSON Lines of .*, found an object with 'id', 'text'",
     ),
-    (b'{"id": "a", "caption": "x"}\n["b"]', r"refs, line 2: expected an object .* found a list"),
+    (b'{"id": "a", "caption": "x"}\n["b"]', r"refs, line 2: expected JSON Lines of .*, found a list"),
     (
         b'{"id": "a", "caption": "x"}\n{"id": null, "caption": "x"}',
         r"line 2: expected a string .* for \"id\", found null",
@@ -255,14 +281,23 @@ BAD = [
         b'{"id": "a", "caption": "x"}\n{"id": "b", "caption": "x", "captions": ["y"]}\n',
         r"refs, line 2: both 'captions' and 'caption' are given",
     ),
-    (b'{"a": ["x"],\n\n "b": [3]}', r"refs, line 3: expected a caption or a list of captions for 'b', found a number"),
-    (b'{"a": {"caption": "x"}}', r"refs, line 1: expected a caption .* for 'a', found an object"),
-    (b'[{"image_id": 1, "caption": "x"},\n{"image_id": true, "caption": "x"}]', r"line 2: .*\"image_id\", found true"),
-    (b'["a dog barks"]', r"refs, line 1: expected an object .* found a string"),
-    (b'{"images": [{"id": 1}],\n"annotations": [{"image_id": 2, "caption": "x"}]}', r"line 2: '2' is not among the"),
-    (b'{"images": [\n{"id": 1.5}], "annotations": []}', r"refs, line 2: .*for \"id\", found a number"),
+    (b'{"a": ["x"],\n\n "b": [3]}', r"refs, item 2: expected a caption or a list of captions for 'b', found a number"),
+    (b'{"a": {"caption": "x"}}', r"refs, item 1: expected a caption .* for 'a', found an object with 'caption'"),
+    (
+        b'[{"image_id": 1, "caption": "x"},\n{"image_id": true, "caption": "x"}]',
+        r"refs, item 2: .*\"image_id\", found true",
+    ),
+    (b'["a dog barks"]', r"refs, item 1: expected JSON with .*, found a string"),
+    (
+        b'{"images": [{"id": 1}],\n"annotations": [{"image_id": 2, "caption": "x"}]}',
+        r"refs, item 1 of \"annotations\": '2' is not among the \"images\"",
+    ),
+    (b'{"images": [\n{"id": 1.5}], "annotations": []}', r"refs, item 1 of \"images\": .*for \"id\", found a number"),
     (b'{"images": 5, "annotations": []}', r"refs, line 1: expected a list for \"images\""),
-    (b'{"images": [7], "annotations": []}', r"refs, line 1: expected an object with \"id\", found a number"),
+    (
+        b'{"images": [7], "annotations": []}',
+        r"refs, item 1 of \"images\": expected an object with \"id\", found a number",
+    ),
     (b"[" * 100_000, r"refs, line 1: nested too deeply"),
     (b'{"a": ' + b"9" * 5000 + b"}", r"refs.*(cannot be read as JSON: .* digits|found a number)"),
     (b"[]", r"refs contains no captions"),
@@ -280,7 +315,10 @@ BAD = [
     (b"file_name,caption_1\n,x\n", r"refs, line 2: expected the name of a clip, found none"),
     (b"audiocap_id,youtube_id,start_time,caption\n1,,0,x\n", r"refs, line 2: expected a youtube_id and a start_time"),
     (b"file_name,caption_1\na," + b"x" * 200_000, r"refs, line 2: not a valid table row: field larger"),
-    (b"<html><body>404</body></html>", r"refs, line 1: not a known format of references \(expected JSON"),
+    (
+        b"<html><body>404</body></html>",
+        r"refs, line 1: not a known format of references \(expected one of: JSON .* \(plain\)",
+    ),
     (b"a dog barks\na cat\n", r"refs, line 1: not a known format of references"),
     (
         b"file_name,caption_predicted\na,x\n",
@@ -299,11 +337,11 @@ def test_bad_references_give_one_line_with_place_and_problem(tmp_path: Path, con
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a.wav\tx\nno tab here\n", r"preds, line 2: expected path, tab, caption, found no tab"),
+        (b"a.wav\tx\n \t \n\nno tab here\n", r"preds, line 4: expected path, tab, caption, found no tab"),
         (b"\tx\n", r"preds, line 1: expected the name of a clip"),
         (
             b'{"a": "x",\n"b": ["y", "z"]}',
-            r"preds, line 2: expected one caption for 'b', found 2 \(give references first",
+            r"preds, item 2: expected one caption for 'b', found 2 \(give references first",
         ),
         (CLOTHO.encode(), r"preds, line 1: not a known format of predictions \(give references first"),
         (b"a dog barks\n", r"preds, line 1: not a known format of predictions .*path, tab, caption"),
@@ -322,12 +360,12 @@ def test_bad_predictions_give_one_line_with_place_and_problem(tmp_path: Path, co
         (
             "clotho",
             DCASE,
-            r"line 1: expected columns file_name and caption_1.*found 'file_name', 'caption_reference_01'",
+            r"line 1: expected CSV file_name,caption_1,.*, found columns 'file_name', 'caption_reference_01'",
         ),
-        ("audiocaps", CLOTHO, r"line 1: expected columns youtube_id, start_time and caption, found"),
-        ("plain", "[]", r"line 1: expected an object with the captions of each clip"),
-        ("coco", '{"a": "x"}', r"line 1: expected a list, or an object with \"annotations\""),
-        ("jsonl", '{"a": "x"}', r"line 1: expected an object with \"id\""),
+        ("audiocaps", CLOTHO, r"line 1: expected CSV youtube_id,start_time,caption, found columns 'file_name'"),
+        ("plain", "[]", r"line 1: expected JSON {\"clip\": .*, found a list"),
+        ("coco", '{"a": "x"}', r"line 1: expected JSON with \"annotations\", .*, found an object with 'a'"),
+        ("jsonl", '{"a": "x"}', r"line 1: expected JSON Lines of {\"id\" or \"file_name\""),
         ("plain", CLOTHO, r"line 1: not valid JSON"),
         ("text", CLOTHO, r"unknown format of references 'text' \(use one of plain, coco, jsonl, clotho"),
     ],
@@ -355,38 +393,58 @@ def test_references_of_known_datasets_are_read_completely(test_data: Path, tmp_p
     assert references(tmp_path, as_csv(rows)).captions == wanted
 
 
-@given(captions=CAPTIONS, form=st.sampled_from([form for form in FORMS["predictions"] if form != "text"]))
-def test_predictions_in_any_unicode_are_read_unchanged(
-    tmp_path_factory: pytest.TempPathFactory, captions: dict[str, str], form: str
-) -> None:
+def written(captions: dict[str, list[str]], role: str, form: str) -> str:
+    """Return captions as a file in one of the formats."""
+    singly = [(name, text) for name, texts in captions.items() for text in texts]
+    width = max(map(len, captions.values()))
     if form == "plain":
-        content = json.dumps(captions, ensure_ascii=False, indent=1)
-    elif form == "coco":
-        items = [{"image_id": name, "caption": text} for name, text in captions.items()]
-        content = json.dumps(items, ensure_ascii=False)
-    elif form == "jsonl":
-        lines = [json.dumps({"id": name, "caption": text}, ensure_ascii=False) for name, text in captions.items()]
-        content = "\n".join(lines)
-    else:
-        captions = {name.replace("\0", "0"): text.replace("\0", "0") for name, text in captions.items()}
-        content = as_csv([["file_name", "caption_predicted"], *([name, text] for name, text in captions.items())])
-    read = predictions(tmp_path_factory.mktemp("any"), content, form)
-    assert read.captions == {name: [text] for name, text in captions.items()}
-    if not {"path", "id", "image_id", "file_name", "annotations"} & set(captions):
-        assert predictions(tmp_path_factory.mktemp("any"), content).form == form
+        return json.dumps(captions, ensure_ascii=False, indent=1)
+    if form == "jsonl":
+        return "\n".join(json.dumps({"id": name, "caption": text}, ensure_ascii=False) for name, text in singly)
+    if form == "coco":
+        annotations = [{"image_id": name, "caption": text} for name, text in singly]
+        images = [{"id": name} for name in captions]
+        document = {"images": images, "annotations": annotations} if role == "references" else annotations
+        return json.dumps(document, ensure_ascii=False)
+    if form == "text":
+        return "\n".join(f"{name}\t{text}" for name, text in singly)
+    if form == "captions":
+        return as_csv([["file_name", "caption"], *map(list, singly)])
+    if form == "audiocaps":
+        rows = [[*name.rsplit("_", 1), text] for name, text in singly]
+        return as_csv([["youtube_id", "start_time", "caption"], *rows])
+    columns = {"clotho": "caption_{}", "dcase": "caption_reference_{:02}"}[form] if role == "references" else "caption"
+    header = ["file_name", *(columns.format(i + 1) for i in range(width))]
+    return as_csv([header, *([name, *texts, *[""] * (width - len(texts))] for name, texts in captions.items())])
 
 
-@given(captions=st.dictionaries(NAME, st.lists(st.text(), min_size=1), min_size=1))
-def test_references_in_any_unicode_are_read_unchanged(
-    tmp_path_factory: pytest.TempPathFactory, captions: dict[str, list[str]]
+JSON_KEYS = {"image_id", "file_name", "file", "audio", "audio_path", "path", "id", "annotations", "captions", "caption"}
+
+
+@pytest.mark.parametrize(("role", "form"), [(role, form) for role in FORMS for form in FORMS[role]])
+@given(data=st.data())
+def test_captions_in_any_unicode_are_read_unchanged_from_every_format(
+    tmp_path_factory: pytest.TempPathFactory, role: str, form: str, data: st.DataObject
 ) -> None:
-    folder = tmp_path_factory.mktemp("any")
-    assert references(folder, json.dumps(captions, ensure_ascii=False), "plain").captions == captions
-    singly = [{"id": name, "caption": text} for name, texts in captions.items() for text in texts]
-    lines = "\n".join(json.dumps(record, ensure_ascii=False) for record in singly)
-    assert references(folder, lines).captions == captions
-    document = {"images": [{"id": name} for name in captions], "annotations": singly}
-    assert references(folder, json.dumps(document, ensure_ascii=False)).captions == captions
+    left_out = {"text": "\0\t\r\n", "plain": "", "coco": "", "jsonl": ""}.get(form, "\0")  # csv has no NUL
+    texts = st.text(st.characters(exclude_characters=left_out, exclude_categories=["Cs"]))
+    names = texts.filter(str.strip)
+    if form == "audiocaps":
+        names = st.builds("{}_{}".format, names, st.integers(0, 9999))
+    lists = st.lists(texts, min_size=1, max_size=4 if role == "references" else 1)
+    captions = data.draw(st.dictionaries(names, lists, min_size=1))
+    read = {"references": references, "predictions": predictions}[role]
+    folder, content = tmp_path_factory.mktemp("any"), written(captions, role, form)
+    if form == "text" and content.startswith("\ufeff"):
+        content = "\ufeff" + content  # the first is a byte order mark
+    found = read(folder, content, form)
+    without_padding = {
+        name: texts[: len(captions[name])] if form in ("clotho", "dcase") else texts
+        for name, texts in found.captions.items()
+    }
+    assert without_padding == captions and found.repeated == {}
+    if form != "text" and not JSON_KEYS & set(captions):
+        assert read(folder, content).form == form
 
 
 @given(content=st.one_of(st.binary(), st.text().map(str.encode), st.text('{}[]",:\\\t\n\rab0').map(str.encode)))

@@ -27,7 +27,6 @@ from textcap.errors import DependencyError, InputError
 from textcap.scoring import aac, fluency, memory, metrics, programs
 from textcap.scoring.cleaning import clean, clean_all
 from textcap.scoring.counts import bleu_counts, bleu_of_counts, meteor_of_counts
-from textcap.scoring.formats import read_references
 from textcap.scoring.jars import find_jars
 from textcap.scoring.java import find_java
 from textcap.scoring.metric_names import (
@@ -42,6 +41,7 @@ from textcap.scoring.metric_names import (
 )
 from textcap.scoring.metrics import ScoreSettings, Scoring, score_systems
 from textcap.scoring.programs import meteor_counts, tokenize
+from textcap.scoring.readers import read_references
 from textcap.scoring.results import MetricScore, add_combined, score_of_clips
 
 CLIPS = json.loads((Path(__file__).parent / "scored_clips.json").read_text(encoding="utf-8"))

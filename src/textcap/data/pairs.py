@@ -4,7 +4,6 @@ Sound files are looked up but not opened. Missing ones are skipped and listed; a
 names its line.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,11 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from textcap.data.captions import CaptionFile, clean_caption
-from textcap.data.tables import NUMBERED_CAPTION, START_TIME, YOUTUBE_ID, audiocaps_clip, find_table, read_header
+from textcap.data.tables import (
+    NUMBERED_CAPTION,
+    SOUND_COLUMNS,
+    START_TIME,
+    YOUTUBE_ID,
+    audiocaps_clip,
+    find_table,
+    json_records,
+    read_header,
+    sound_column,
+)
 from textcap.data.text import STDIN, TextFile, counted, read_text
 from textcap.errors import FileError, InputError
 
-_AUDIO = ("file_name", "file", "audio", "audio_path", "path")
 _CAPTIONS = ("captions", "caption")
 _SKIPPED_SHOWN = 10
 _EXPECTED = "file_name (or file, audio, path), or youtube_id and start_time; and caption, or caption_1, caption_2, ..."
@@ -119,78 +127,50 @@ def without(pairs: PairSet, unreadable: dict[Path, str]) -> PairSet:
 
 
 def _rows(source: TextFile) -> Iterator[_Row]:
-    start = source.text.lstrip()[:1]
-    if start == "[":
-        yield from _json_rows(source)
-    elif start == "{":
-        yield from _json_lines(source)
+    if source.text.lstrip().startswith(("[", "{")):
+        records: Iterator[tuple[str, Any]] = json_records(source)
     else:
-        yield from _table_rows(source)
+        table = find_table(source, _is_header)
+        if table is None:
+            found = ", ".join(repr(cell[:40]) for cell in read_header(source.text)[:8]) or "nothing"
+            raise source.error(1, f"expected columns {_EXPECTED}, found {found}")
+        records = table.rows()
+    for place, record in records:
+        yield _row(source, place, record)
 
 
-def _json_rows(source: TextFile) -> Iterator[_Row]:
-    try:
-        values = json.loads(source.text)
-    except (ValueError, RecursionError) as error:
-        raise source.error(getattr(error, "lineno", 1), f"not valid JSON: {error}") from error
-    for number, value in enumerate(values, start=1):
-        yield _json_row(source, f"item {number}", value)
-
-
-def _json_lines(source: TextFile) -> Iterator[_Row]:
-    for number, line in enumerate(source.text.split("\n"), start=1):
-        if line.strip():
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise source.error(number, f"not valid JSON: {error}", hint="write one object per line") from error
-            yield _json_row(source, f"line {number}", value)
-
-
-def _json_row(source: TextFile, place: str, value: Any) -> _Row:
-    if not isinstance(value, dict):
-        raise _error(source, place, "expected an object with a sound file and its captions")
-    cells = {str(name): cell for name, cell in value.items()}
+def _row(source: TextFile, place: str, record: Any) -> _Row:
+    if not isinstance(record, dict):
+        raise source.error(place, "expected an object with a sound file and its captions")
     captions: list[Any] = []
-    for name, cell in cells.items():
-        if name in _CAPTIONS or NUMBERED_CAPTION.fullmatch(name):
-            captions += cell if isinstance(cell, list) else [cell]
+    for name, value in record.items():
+        if _is_caption(name):
+            captions += value if isinstance(value, list) else [value]
     if not captions or not all(isinstance(caption, str) for caption in captions):
-        raise _error(source, place, 'expected "caption", a string, or "captions", a list of strings')
-    return _named_row(source, place, cells, captions)
-
-
-def _table_rows(source: TextFile) -> Iterator[_Row]:
-    table = find_table(source, _is_header)
-    if table is None:
-        found = ", ".join(repr(cell[:40]) for cell in read_header(source.text)[:8]) or "nothing"
-        raise source.error(1, f"expected columns {_EXPECTED}, found {found}")
-    columns = [i for i, name in enumerate(table.header) if _is_caption(name)]
-    for line, row in table.rows():
-        cells = dict(zip(table.header, row, strict=True))
-        yield _named_row(source, f"line {line}", cells, [row[i] for i in columns])
+        raise source.error(place, 'expected "caption", a string, or "captions", a list of strings')
+    return _named_row(source, place, record, captions)
 
 
 def _is_header(names: list[str]) -> bool:
-    has_sound = any(name in names for name in _AUDIO) or (YOUTUBE_ID in names and START_TIME in names)
+    has_sound = sound_column(names) is not None or (YOUTUBE_ID in names and START_TIME in names)
     return has_sound and any(map(_is_caption, names))
 
 
 def _is_caption(name: str) -> bool:
-    return name == "caption" or NUMBERED_CAPTION.fullmatch(name) is not None
+    return name in _CAPTIONS or NUMBERED_CAPTION.fullmatch(name) is not None
 
 
 def _named_row(source: TextFile, place: str, cells: dict[str, Any], captions: list[str]) -> _Row:
-    for column in _AUDIO:
-        if column in cells:
-            name = cells[column]
-            if not isinstance(name, str) or not name:
-                raise _error(source, place, f"expected the name of a sound file in {column}, found {name!r}")
-            return _Row(place, name, captions)
+    column = sound_column(cells)
+    if column is not None:
+        name = cells[column]
+        if not isinstance(name, str) or not name:
+            raise source.error(place, f"expected the name of a sound file in {column}, found {name!r}")
+        return _Row(place, name, captions)
     clip = audiocaps_clip(cells)
     if clip is None:
-        columns = f"{', '.join(_AUDIO)}, or youtube_id and start_time"
-        raise _error(source, place, f"expected the name of a sound file in {columns}")
+        columns = f"{', '.join(SOUND_COLUMNS)}, or youtube_id and start_time"
+        raise source.error(place, f"expected the name of a sound file in {columns}")
     return _Row(place, clip, captions, any_suffix=True)
 
 
@@ -236,7 +216,3 @@ class _Sounds:
             for name in names:
                 self._by_stem.setdefault(os.path.splitext(name)[0], self._folder / name)
         return self._by_stem
-
-
-def _error(source: TextFile, place: str, message: str) -> InputError:
-    return InputError(f"{source.name}, {place}: {message}")

@@ -1,16 +1,27 @@
-"""Read tables of captions row by row: those of Clotho, AudioCaps and others that have a header.
+"""Read tables of captions row by row, those of Clotho, AudioCaps and others that have a header; and read JSON.
 
-Cells are returned as written, not stripped or converted. An error names the line on which its row begins.
+Tables and JSON yield records alike: where a record is in the file, and its values by name. Cells are returned as
+written, not stripped or converted. An error names the line on which its row begins.
 """
 
 import csv
 import io
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from textcap.data.text import TextFile
+from textcap.data.text import LINE_ENDS, TextFile
+from textcap.errors import InputError
 
+SOUND_COLUMNS = (
+    "file_name",
+    "file",
+    "audio",
+    "audio_path",
+    "path",
+)  # the first of them names a sound
 YOUTUBE_ID, START_TIME = "youtube_id", "start_time"  # the two columns that identify a clip of AudioCaps
 NUMBERED_CAPTION = re.compile(r"caption_\d+")  # such as caption_1 to caption_5 of Clotho
 
@@ -25,8 +36,8 @@ class Table:
     delimiter: str
     header: list[str]  # column names, without surrounding spaces
 
-    def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield each row below the header with the line on which it begins.
+    def rows(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield each row below the header, its cells by column, with the line on which it begins, such as "line 3".
 
         Quoted cells may span several lines, and rows of empty cells are skipped.
 
@@ -51,7 +62,7 @@ class Table:
                 if len(row) != len(self.header):
                     hint = "put quotes around cells that contain the separator" if len(row) > len(self.header) else None
                     raise self.file.error(line, f"expected {len(self.header)} cells, found {len(row)}", hint=hint)
-                yield line, row
+                yield f"line {line}", dict(zip(self.header, row, strict=True))
             in_body = in_body or bool(row)
             line = reader.line_num + 1
 
@@ -85,6 +96,11 @@ def read_header(text: str, delimiter: str = ",") -> list[str]:
     return [cell.strip() for cell in first]
 
 
+def sound_column(names: Container[str]) -> str | None:
+    """Return which of the column names, or keys of a JSON object, names a sound file; None if none does."""
+    return next((name for name in SOUND_COLUMNS if name in names), None)
+
+
 def audiocaps_clip(cells: Mapping[str, object]) -> str | None:
     """Return the name of an AudioCaps clip, `<youtube_id>_<start_time>`, or None if the row lacks either of them."""
     youtube, start = (str(cells.get(name, "")) for name in (YOUTUBE_ID, START_TIME))
@@ -93,3 +109,61 @@ def audiocaps_clip(cells: Mapping[str, object]) -> str | None:
     if re.fullmatch(r"\d+\.0+", start):  # start times become floats when a table passes through some libraries
         start = start.split(".")[0]
     return f"{youtube}_{start}"
+
+
+class JsonObject(dict[str, Any]):
+    """A JSON object with its members in order, among them those of a repeated key, of which a dict keeps the last."""
+
+    def __init__(self, members: list[tuple[str, Any]]) -> None:
+        super().__init__(members)
+        self.members = members
+
+
+def parse_json(source: TextFile, text: str, first_line: int = 1, *, hint: str | None = None) -> Any:
+    """Return the value of a JSON text, in which every object is a `JsonObject`.
+
+    Args:
+        source: The file, for messages.
+        text: The JSON text, the whole file or some lines of it.
+        first_line: The line of the file on which the text begins.
+        hint: What to do if it is not JSON.
+
+    Raises:
+        InputError: The text is not JSON, is nested too deeply or contains a number of thousands of digits.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=JsonObject)
+    except json.JSONDecodeError as error:
+        message = f"not valid JSON at column {error.colno}: {error.msg[:1].lower()}{error.msg[1:]}"
+        raise source.error(first_line + error.lineno - 1, message, hint=hint) from error
+    except RecursionError as error:
+        raise source.error(first_line, "nested too deeply to be captions") from error
+    except ValueError as error:  # a number with thousands of digits
+        raise InputError(f"{source.name} cannot be read as JSON: {error}") from error
+
+
+def json_or_none(text: str) -> Any:
+    """Return the value of a JSON text as `parse_json` does, or None if it is not JSON."""
+    try:
+        return json.loads(text, object_pairs_hook=JsonObject)
+    except (ValueError, RecursionError):
+        return None
+
+
+def json_records(source: TextFile) -> Iterator[tuple[str, Any]]:
+    """Yield each value of a JSON list, or of JSON Lines, with its place, such as "item 3" or "line 3".
+
+    A single object may span several lines.
+
+    Raises:
+        InputError: The text, or a line of it, is not JSON.
+    """
+    if source.text.lstrip().startswith("["):
+        for number, value in enumerate(parse_json(source, source.text), start=1):
+            yield f"item {number}", value
+    elif (document := json_or_none(source.text)) is not None:
+        yield "line 1", document
+    else:
+        for number, line in enumerate(LINE_ENDS.split(source.text), start=1):
+            if line.strip():
+                yield f"line {number}", parse_json(source, line, number, hint="write one object per line")

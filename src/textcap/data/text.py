@@ -46,9 +46,10 @@ class TextFile:
     text: str
     sha256: str  # of the file's bytes, in hexadecimal
 
-    def error(self, line: int, message: str, *, hint: str | None = None) -> InputError:
-        """Return an error that names the file and a line, counted from 1."""
-        return InputError(f"{self.name}, line {line}: {message}", hint=hint)
+    def error(self, place: int | str, message: str, *, hint: str | None = None) -> InputError:
+        """Return an error that names the file and a place in it: a line, counted from 1, or a text such as "item 3"."""
+        where = f"line {place}" if isinstance(place, int) else place
+        return InputError(f"{self.name}, {where}: {message}", hint=hint)
 
 
 def read_text(path: str | Path) -> TextFile:

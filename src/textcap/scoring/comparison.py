@@ -7,9 +7,8 @@ from itertools import combinations
 from textcap.scoring.counts import Numbers
 from textcap.scoring.metric_names import LOWER_IS_BETTER, VOCAB
 from textcap.scoring.results import Scores, score_of_sums
-from textcap.scoring.significance import compare, holm
+from textcap.scoring.significance import LEVEL, compare, holm
 
-LEVEL = 0.05  # a difference is significant if its corrected p-value is below this
 MOST_SYSTEMS = 5  # that are all compared with each other
 # Systems are ranked by the first of these that all of them have, else by the first metric that all have.
 _DECISIVE = ("spider_fl", "spider", "cider_d")

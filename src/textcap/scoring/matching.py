@@ -8,20 +8,34 @@ import difflib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from textcap.data.tables import YOUTUBE_ID
 from textcap.data.text import counted
 from textcap.errors import InputError
-from textcap.scoring.csv_forms import AUDIOCAPS
-from textcap.scoring.entries import ClipCaptions, quoted
+from textcap.scoring.readers import ClipCaptions, quoted
+
+# The endings that a sound file or a film may have; other parts of a name after a dot belong to it.
+SOUND_ENDING = re.compile(
+    r"\.(3gp|aac|aiff?|amr|ape|au|avi|caf|flac|flv|m4[av]|mk[av]|mov|mp[234]|mpe?g|oga|ogg|opus|w64|wave?|webm|wma)$",
+    re.IGNORECASE,
+)
 
 _SHOWN = 3  # names that a message lists for each kind of problem
 _NEAR_MISSES = 2  # similar names that a message lists for each of these
 _MIN_SIMILARITY = 0.7  # of a similar name, as difflib measures it
 _COMPARED_CHARACTERS = 100
 _COMPARED_NAMES = 20_000  # takes about a second
-_EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,5}$")
+_ANY_ENDING = re.compile(r"\.[A-Za-z0-9]{1,5}$")
+_AUDIOCAPS_NAME = re.compile(r"Y?([A-Za-z0-9_-]{11})(?:_(\d{1,9})(?:_(\d{1,9}))?)?")
+_ID_CHARACTERS = 11  # of a YouTube id
+_UNITS_PER_S = {10: 1, 10_000: 1000}  # of a start and an end, by their difference: a clip has ten seconds
+_EXACT = "exact name"
+
+# What allows each kind of problem.
+_MISSING = "--allow-missing to score the clips that match"
+_EMPTY = "--allow-empty to score empty predictions as they are"
 
 
 @dataclass(frozen=True)
@@ -34,8 +48,8 @@ class Matched:
         references: Captions of each clip: at least one, none of them empty.
         predictions: For each system, one caption of each clip, which may be empty.
         n_references: Number of clips in the file of references, scored or not.
-        by_base_name: Whether some names match only without their folders.
-        notes: Lines to print about how names were matched.
+        matched_by: For each system, how many predictions were matched by "exact name", "base name" and so on.
+        notes: Lines to print about how names were matched, and about empty references.
         problems: Lines to print about what does not match; empty if everything does.
     """
 
@@ -43,57 +57,54 @@ class Matched:
     references: list[list[str]]
     predictions: list[list[str]]
     n_references: int
-    by_base_name: bool
+    matched_by: list[dict[str, int]]
     notes: list[str]
     problems: list[str]
 
 
-def match(references: ClipCaptions, systems: Sequence[ClipCaptions], *, allow_missing: bool) -> Matched:
+def match(
+    references: ClipCaptions, systems: Sequence[ClipCaptions], *, allow_missing: bool, allow_empty: bool
+) -> Matched:
     """Match predictions with references by the names of their clips.
 
-    Names match exactly, else by base name (without folders, in composed Unicode) if it is unique on both sides. Names
-    in AudioCaps' table also match without extension.
+    Names match exactly, else by base name (without folders, in composed Unicode), else by base name without the ending
+    of a sound file, else by the YouTube id and start time that files of AudioCaps have in their names; each of these
+    only if it is unique on both sides. Empty references are skipped.
 
     Args:
         references: Result of `read_references`.
         systems: Result of `read_predictions` for each system.
         allow_missing: Score the clips that match in all systems. Clips without prediction or without a non-empty
-            reference are skipped, and so are empty references. Of repeated clips the first counts. Empty predictions
-            are kept.
+            reference are skipped. Of repeated clips the first counts.
+        allow_empty: Keep empty predictions, and score them as they are.
 
     Raises:
-        InputError: Something does not match and `allow_missing` is not set, or no clip matches.
+        InputError: Something does not match and is not allowed, or no clip matches.
         ValueError: `systems` is empty.
     """
     if not systems:
         raise ValueError("match needs the predictions of at least one system")
-    problems = _reference_problems(references)
     kept = {clip: [text for text in texts if text.strip()] for clip, texts in references.captions.items()}
     pairings = [_pair(references, system) for system in systems]
-    for system, pairing in zip(systems, pairings, strict=True):
-        problems += _system_problems(references, system, pairing)
+    found = _problems(references, kept, pairings)
+    allowed = {_MISSING: allow_missing, _EMPTY: allow_empty}
+    blocking = {problem: remedy for problem, remedy in found.items() if not allowed[remedy]}
+    if blocking:
+        hint = f"fix the files, or use {' and '.join(dict.fromkeys(blocking.values()))}"
+        raise InputError("; ".join(blocking), hint=hint)
+    problems = list(found)
     clips = [clip for clip in kept if kept[clip] and all(clip in pairing.found for pairing in pairings)]
-    if problems and not allow_missing:
-        hint = "fix the files, or use --allow-missing to score the clips that match"
-        raise InputError("; ".join(problems), hint=hint)
     if not clips:
         raise InputError("; ".join([*problems, "no clip is left to score"]))
     if len(clips) < len(kept):
-        problems.append(f"scoring {len(clips):,} of {len(kept):,} clips of {references.path}")
+        problems.append(f"scoring {len(clips):,} of {counted(len(kept), 'clip')} of {references.path}")
     return Matched(
-        ids=[pairings[0].labels.get(clip, clip) for clip in clips],
+        ids=[pairings[0].labels[pairings[0].found[clip][0]] for clip in clips],
         references=[kept[clip] for clip in clips],
-        predictions=[
-            [system.captions[pairing.found[clip][0]][0] for clip in clips]
-            for system, pairing in zip(systems, pairings, strict=True)
-        ],
+        predictions=[[one.system.captions[one.found[clip][0]][0] for clip in clips] for one in pairings],
         n_references=len(kept),
-        by_base_name=any(pairing.n_by_base_name for pairing in pairings),
-        notes=[
-            f"{system.path}: {pairing.n_by_base_name:,} of {len(system.captions):,} names match only by base name"
-            for system, pairing in zip(systems, pairings, strict=True)
-            if pairing.n_by_base_name
-        ],
+        matched_by=[dict(Counter(pairing.ways.values())) for pairing in pairings],
+        notes=_notes(references, kept, pairings),
         problems=problems,
     )
 
@@ -102,120 +113,156 @@ def match(references: ClipCaptions, systems: Sequence[ClipCaptions], *, allow_mi
 class _Pairing:
     """The predictions of one system by clip."""
 
+    system: ClipCaptions
     found: dict[str, list[str]]  # clip -> names of its predictions; one, unless a clip has several names of one kind
-    labels: dict[str, str]  # clip -> its name, of the kind that the predictions use
+    labels: dict[str, str]  # name of a prediction -> that in the references
+    ways: dict[str, str]  # name of a prediction -> how it was matched
     unused: list[str]  # names of the predictions that match no clip
-    n_by_base_name: int  # predictions whose name matches only by base name
-
-
-def _pair(references: ClipCaptions, system: ClipCaptions) -> _Pairing:
-    """Pair by the kind of name that matches most predictions; ids win a tie."""
-    kinds = [{clip: clip for clip in references.captions}, *references.names.values()]
-    without_extension = references.form == AUDIOCAPS
-    pairings = [_pair_by(names, system, without_extension=without_extension) for names in kinds]
-    return max(pairings, key=lambda pairing: len(system.captions) - len(pairing.unused))
-
-
-def _pair_by(names: dict[str, str], system: ClipCaptions, *, without_extension: bool) -> _Pairing:
-    """Pair predictions with clips by one kind of name.
-
-    A base name that two names of one side share is not used, even if one of the two matches exactly: the other could
-    be meant.
-
-    Args:
-        names: The clip of each name of this kind.
-        system: The predictions.
-        without_extension: Whether predictions may add a file extension to these names.
-    """
-    base_names = {name: _base_name(name) for name in names}
-    by_base_name = {base: name for name, base in base_names.items()}
-    n_references = Counter(base_names.values())
-    predicted = {name: _base_name(name) for name in system.captions}
-    if without_extension:
-        predicted = {
-            name: base if base in by_base_name else _EXTENSION.sub("", base) for name, base in predicted.items()
-        }
-    n_predictions = Counter(predicted.values())
-    found: dict[str, list[str]] = {}
-    labels: dict[str, str] = {}
-    unused: list[str] = []
-    n_by_base_name = 0
-    for name, base in predicted.items():
-        label: str | None = name
-        if name not in names:
-            is_unique = base != "" and n_references[base] == n_predictions[base] == 1
-            label = by_base_name[base] if is_unique else None
-            # AudioCaps' own names have no extension, so only other differences are counted.
-            bare = _EXTENSION.sub("", name) if without_extension else name
-            n_by_base_name += is_unique and label not in (name, bare)
-        if label is None:
-            unused.append(name)
-            continue
-        found.setdefault(names[label], []).append(name)
-        labels.setdefault(names[label], label)
-    return _Pairing(found, labels, unused, n_by_base_name)
 
 
 def _base_name(name: str) -> str:
     # Both separators, as predictions may come from Windows; composed Unicode, as macOS decomposes file names.
-    base = re.split(r"[/\\]", name)[-1]
-    return unicodedata.normalize("NFC", base)
+    return unicodedata.normalize("NFC", re.split(r"[/\\]", name)[-1])
 
 
-def _reference_problems(references: ClipCaptions) -> list[str]:
-    n_clips = len(references.captions)
-    problems = []
-    if references.repeated:
-        listing = _list(f"{quoted(clip)} again in line {line}" for clip, line in references.repeated.items())
-        counted_clips = counted(len(references.repeated), "clip")
-        problems.append(f"{references.path} contains {counted_clips} more than once: {listing}")
-    has_words = {clip: [bool(text.strip()) for text in texts] for clip, texts in references.captions.items()}
-    partly = [clip for clip, words in has_words.items() if any(words) and not all(words)]
-    if partly:
-        listing = _list(map(quoted, partly))
-        problems.append(f"{references.path} has empty references for {len(partly):,} of {n_clips:,} clips: {listing}")
-    without = [clip for clip, words in has_words.items() if not any(words)]
-    if without:
-        listing = _list(map(quoted, without))
-        problems.append(f"{references.path} has no reference for {len(without):,} of {n_clips:,} clips: {listing}")
-    return problems
+def _stem(name: str) -> str:
+    return SOUND_ENDING.sub("", _base_name(name))
 
 
-def _system_problems(references: ClipCaptions, system: ClipCaptions, pairing: _Pairing) -> list[str]:
-    problems = []
-    missing = [clip for clip in references.captions if clip not in pairing.found]
-    if missing:
-        listing = _list(_with_near_misses(missing, pairing.unused))
-        share = f"{len(missing):,} of {len(references.captions):,} clips of {references.path}"
-        problems.append(f"{system.path} has no prediction for {share}: {listing}")
-    if pairing.unused:
+def _audiocaps_name(name: str) -> str:
+    """Return `<youtube_id>_<start_time>`, or the id if the name has no start time; empty if it is no such name.
+
+    Files of AudioCaps are also named with a Y before the id, and with the start and end of their ten seconds, mostly
+    in milliseconds.
+    """
+    parts = _AUDIOCAPS_NAME.fullmatch(_stem(name))
+    if parts is None:
+        return ""
+    video, start, end = parts.groups()
+    if end is None:
+        return f"{video}_{start}" if start else video
+    units_per_s = _UNITS_PER_S.get(int(end) - int(start))
+    return f"{video}_{int(start) / units_per_s:.15g}" if units_per_s else ""
+
+
+def _youtube_id(name: str) -> str:
+    return _audiocaps_name(name)[:_ID_CHARACTERS]
+
+
+_Way = tuple[str, Callable[[str], str], Callable[[str], str]]
+# How names that are not equal match, best first: what must be equal of a name in the references and in the predictions.
+_WAYS: tuple[_Way, ...] = (
+    ("base name", _base_name, _base_name),
+    ("base name without ending", _stem, _stem),
+    ("AudioCaps name", _audiocaps_name, _audiocaps_name),
+    ("YouTube id", _audiocaps_name, _youtube_id),  # of references whose names have no start time
+)
+
+
+def _pair(references: ClipCaptions, system: ClipCaptions) -> _Pairing:
+    """Pair by the kind of name that matches most predictions; ids win a tie."""
+    pairings = [_pair_by({clip: clip for clip in references.captions}, system, _WAYS)]
+    for kind, names in references.names.items():
+        # In a table with start times, the same id with another start time is another clip.
+        pairings.append(_pair_by(names, system, _WAYS[:-1] if kind == YOUTUBE_ID else _WAYS))
+    return min(pairings, key=lambda pairing: len(pairing.unused))
+
+
+def _pair_by(names: dict[str, str], system: ClipCaptions, ways: Sequence[_Way]) -> _Pairing:
+    """Pair predictions with clips by one kind of name.
+
+    A base name that two names of one side share is not used, even if one of the two matches exactly: the other could
+    be meant. The same is true of the other ways.
+
+    Args:
+        names: The clip of each name of this kind.
+        system: The predictions.
+        ways: Those of `_WAYS` to try.
+    """
+    labels = {name: name for name in system.captions if name in names}
+    how = dict.fromkeys(labels, _EXACT)
+    for way, reference_key, prediction_key in ways:
+        theirs = _by_key(names, reference_key)
+        for key, predicted in _by_key(system.captions, prediction_key).items():
+            if len(predicted) == len(theirs.get(key, ())) == 1 and predicted[0] not in labels:
+                labels[predicted[0]] = theirs[key][0]
+                how[predicted[0]] = way
+    found: dict[str, list[str]] = {}
+    for name in system.captions:
+        if name in labels:
+            found.setdefault(names[labels[name]], []).append(name)
+    return _Pairing(system, found, labels, how, [name for name in system.captions if name not in labels])
+
+
+def _by_key(names: Iterable[str], key_of: Callable[[str], str]) -> dict[str, list[str]]:
+    """Group names by key, without those whose key is empty."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        if key := key_of(name):
+            groups.setdefault(key, []).append(name)
+    return groups
+
+
+def _notes(references: ClipCaptions, kept: dict[str, list[str]], pairings: Sequence[_Pairing]) -> list[str]:
+    notes = []
+    n_empty = sum(len(references.captions[clip]) - len(texts) for clip, texts in kept.items() if texts)
+    if n_empty:
+        notes.append(f"{references.path}: skipped {counted(n_empty, 'empty reference')} of clips that have others")
+    for pairing in pairings:
+        inexact = {name: way for name, way in pairing.ways.items() if way != _EXACT}
+        if inexact:
+            first = next(iter(inexact))
+            share = f"{len(inexact):,} of {counted(len(pairing.system.captions), 'name')}"
+            example = f"{quoted(first)} for {quoted(pairing.labels[first])}"
+            ways = " or ".join(dict.fromkeys(inexact.values()))
+            notes.append(f"{pairing.system.path}: matched {share} only by {ways}, such as {example}")
+    return notes
+
+
+def _problems(references: ClipCaptions, kept: dict[str, list[str]], pairings: Sequence[_Pairing]) -> dict[str, str]:
+    """Return a line about each thing that does not match, and by it what allows the problem."""
+    n_clips = counted(len(kept), "clip")
+    without = [clip for clip, texts in kept.items() if not texts]
+    again = _repeated(references)
+    problems = [
+        (f"{references.path} contains {counted(len(again), 'clip')} more than once", again, _MISSING),
+        (f"{references.path} has no reference for {len(without):,} of {n_clips}", _quoted(without), _MISSING),
+    ]
+    for pairing in pairings:
+        path, unused = pairing.system.path, pairing.unused
+        n_predictions = counted(len(pairing.system.captions), "prediction")
+        missing = [clip for clip in kept if clip not in pairing.found]
+        share = f"{len(missing):,} of {n_clips} of {references.path}"
+        problems.append((f"{path} has no prediction for {share}", _with_near_misses(missing, unused), _MISSING))
         # Clips that have a prediction come last, but are compared too: an unused name may be meant for one of them.
-        clips = [*missing, *(clip for clip in references.captions if clip in pairing.found)]
-        listing = _list(_with_near_misses(pairing.unused, clips))
-        share = f"{len(pairing.unused):,} of {len(system.captions):,} predictions of {system.path}"
-        problems.append(f"{references.path} has no reference for {share}: {listing}")
-    repeated = [f"{quoted(name)} again in line {line}" for name, line in system.repeated.items()]
-    repeated += [" and ".join(map(quoted, names[:2])) for names in pairing.found.values() if len(names) > 1]
-    if repeated:
-        counted_clips = counted(len(repeated), "clip")
-        problems.append(f"{system.path} contains {counted_clips} more than once: {_list(repeated)}")
-    empty = [name for name, texts in system.captions.items() if not texts[0].strip()]
-    if empty:
-        share = f"{len(empty):,} of {len(system.captions):,} predictions"
-        problems.append(f"{system.path} has empty captions in {share}: {_list(map(quoted, empty))}")
-    return problems
+        near = _with_near_misses(unused, [*missing, *pairing.found])
+        share = f"{len(unused):,} of {n_predictions} of {path}"
+        problems.append((f"{references.path} has no reference for {share}", near, _MISSING))
+        again = _repeated(pairing.system)
+        again += [" and ".join(_quoted(names[:2])) for names in pairing.found.values() if len(names) > 1]
+        problems.append((f"{path} contains {counted(len(again), 'clip')} more than once", again, _MISSING))
+        empty = [name for name in pairing.labels if not pairing.system.captions[name][0].strip()]
+        problems.append((f"{path} has empty captions in {len(empty):,} of {n_predictions}", _quoted(empty), _EMPTY))
+    return {f"{problem}: {_list(names)}": remedy for problem, names, remedy in problems if names}
+
+
+def _repeated(file: ClipCaptions) -> list[str]:
+    return [f"{quoted(clip)} again in {place}" for clip, place in file.repeated.items()]
+
+
+def _quoted(names: Iterable[str]) -> list[str]:
+    return list(map(quoted, names))
 
 
 def _with_near_misses(names: Sequence[str], others: Sequence[str]) -> list[str]:
     """Return the names; those that a message will show are quoted, with the most similar names of the other side."""
-    keys: dict[str, list[str]] = {}
-    for other in others[:_COMPARED_NAMES]:
-        keys.setdefault(_comparable(other), []).append(other)
+    keys = _by_key(others[:_COMPARED_NAMES], _comparable)
     listed = []
     for name in names[:_SHOWN]:
         key = _comparable(name)
-        same = keys.get(key) or []
-        near = same or [keys[k][0] for k in difflib.get_close_matches(key, keys, _NEAR_MISSES, _MIN_SIMILARITY)]
+        near = keys.get(key) or [
+            keys[k][0] for k in difflib.get_close_matches(key, keys, _NEAR_MISSES, _MIN_SIMILARITY)
+        ]
         note = f" (near: {', '.join(map(quoted, near[:_NEAR_MISSES]))})" if near else ""
         listed.append(f"{quoted(name)}{note}")
     return [*listed, *names[_SHOWN:]]
@@ -223,10 +270,9 @@ def _with_near_misses(names: Sequence[str], others: Sequence[str]) -> list[str]:
 
 def _comparable(name: str) -> str:
     """Return a name in a form in which near misses are equal or similar."""
-    return _EXTENSION.sub("", _base_name(name)).casefold().strip()[:_COMPARED_CHARACTERS]
+    return _ANY_ENDING.sub("", _base_name(name).strip()).casefold().strip()[:_COMPARED_CHARACTERS]
 
 
-def _list(items: Iterable[str]) -> str:
-    listed = list(items)
-    more = f" and {len(listed) - _SHOWN:,} more" if len(listed) > _SHOWN else ""
-    return ", ".join(listed[:_SHOWN]) + more
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

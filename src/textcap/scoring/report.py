@@ -275,12 +275,12 @@ def report_to_dict(report: Report) -> dict[str, Any]:
     return {
         "n_clips": scoring.n_clips,
         "n_reference_clips": matched.n_references,
-        "matched": matched.notes,
         "does_not_fit": matched.problems,
         "n_cleaned": {"predictions": scoring.n_cleaned_predictions, "references": scoring.n_cleaned_references},
         "systems": [
             {
                 "predictions": name,
+                "matched_by": matched.matched_by[index],
                 "scores": _values(scores),
                 "intervals": {metric: score.interval for metric, score in scores.items() if score.interval},
                 "problems": {metric: score.problem for metric, score in scores.items() if score.problem},
