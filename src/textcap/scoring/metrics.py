@@ -16,8 +16,7 @@ from textcap.errors import TextcapError
 from textcap.scoring.cleaning import clean_all
 from textcap.scoring.counts import Numbers, bleu_counts, meteor_of_counts
 from textcap.scoring.fluency import fluency_errors, model_versions, sentence_similarities
-from textcap.scoring.jar_catalogue import JavaProgram
-from textcap.scoring.jars import Program, find_jars
+from textcap.scoring.jars import JavaProgram, Program, find_jars
 from textcap.scoring.java import Java, find_java
 from textcap.scoring.memory import heaps_mb
 from textcap.scoring.metric_names import BLEU, VOCAB, need_aac_metrics, with_parts
