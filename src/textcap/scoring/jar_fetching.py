@@ -17,7 +17,7 @@ from pathlib import Path
 from textcap.errors import DownloadError, InputError
 from textcap.files import open_regular, read_regular, rename_durably, sha256_of_file, workspace
 from textcap.scoring import jars
-from textcap.scoring.jars import FETCH, FoundJar, JarFile, JarState, look_at, metrics_folder, remember_given
+from textcap.scoring.jars import FETCH, FoundJar, JarFile, look_at, metrics_folder, remember_given
 from textcap.weights import DownloadProgress, Hub
 from textcap.weights.cache import check_space, writing_to
 from textcap.weights.download import RemoteFile, download_file, locked, silent
@@ -37,21 +37,23 @@ _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, gzip.BadGzip
 _AGAIN = "download it again"
 _VARIABLE = "AAC_METRICS_CACHE_PATH"
 _FROM_HINT = f"run {FETCH} --from PATH with files that you have"
-_AGAIN_HINT = f"check the network and HTTPS_PROXY, run the command again to continue, or {_FROM_HINT}"
-_WHEEL_HINT = f"pip install 'textcap[jars]', {_AGAIN_HINT}"
+_AGAIN_HINT = f"check the network and HTTPS_PROXY and run the command again to continue, or {_FROM_HINT}"
 
 
 @dataclass(frozen=True)
-class FetchedJar(FoundJar):
-    """A file that is in the cache now."""
+class FetchedJar:
+    """A file that is in the cache."""
 
+    file: JarFile
+    path: Path
+    sha256: str
     source: str  # where it came from: a path, an address, or "already on disk"
     new: bool  # whether it was written by this call
 
     @property
     def known(self) -> bool:
         """Whether this is the file of the catalogue rather than one that the user gave instead."""
-        return self.state == "right"
+        return self.sha256 == self.file.sha256
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,9 @@ def verify_metrics() -> list[FoundJar]:
 
 
 def _kept(found: FoundJar) -> FetchedJar | None:
-    if found.state not in ("right", "given"):
+    if found.state in ("wrong", "missing"):
         return None
-    return FetchedJar(**vars(found), source="already on disk", new=False)
+    return FetchedJar(found.file, found.path, found.sha256, "already on disk", new=False)
 
 
 def _place(found: FoundJar, copies: Sequence[_Copy], *, any_hash: bool = False) -> FetchedJar | None:
@@ -158,16 +160,14 @@ def _place(found: FoundJar, copies: Sequence[_Copy], *, any_hash: bool = False) 
                 file.flush()
                 os.fsync(file.fileno())
             sha256 = digest.hexdigest()
-            is_known = sha256 == found.file.sha256
-            if not is_known:
+            if sha256 != found.file.sha256:
                 if not any_hash or one is not copies[-1]:
                     continue
                 _check_whole(new, str(one))
                 remember_given(found.file, sha256)
             if sha256 != found.sha256:
                 rename_durably(new, found.path)
-        state: JarState = "right" if is_known else "given"
-        return FetchedJar(found.file, found.path, state, sha256, str(one), new=sha256 != found.sha256)
+        return FetchedJar(found.file, found.path, sha256, str(one), new=sha256 != found.sha256)
     return None
 
 
@@ -175,17 +175,14 @@ def _download(hub: Hub, files: Sequence[JarFile], show: DownloadProgress) -> Ite
     """Download the wheel of pycocoevalcap with the files that it has, and the others each from its address."""
     folder = metrics_folder()
     with writing_to(folder, _VARIABLE), locked(folder / "textcap-fetch.lock", "the jars", show):
-        missing = []
-        for found in map(look_at, files):  # another process may have fetched them while this one waited for the lock
-            if done := _kept(found):
-                yield done
-            else:
-                missing.append(found)
+        late = [look_at(file) for file in files]  # another process may have fetched some while this one waited
+        yield from filter(None, map(_kept, late))
+        missing = [found for found in late if not _kept(found)]
         packaged = [found for found in missing if found.file.packaged]
         wheel_bytes = WHEEL.size_bytes if packaged and WHEEL.size_bytes else 0
         check_space(folder, sum(found.file.size_bytes for found in missing) + wheel_bytes, "the jars", _VARIABLE)
         if packaged:
-            wheel = _download_one(hub, WHEEL, folder, show, _WHEEL_HINT)
+            wheel = _download_one(hub, WHEEL, folder, show, "pip install 'textcap[jars]', or ")
             for found in packaged:
                 done = _place(found, [_Copy(found.file, wheel, f"pycocoevalcap/{found.file.packaged}")])
                 if done is None:
@@ -195,18 +192,18 @@ def _download(hub: Hub, files: Sequence[JarFile], show: DownloadProgress) -> Ite
         for found in missing:
             if url := found.file.url:
                 remote = RemoteFile(found.file.name, url, found.file.sha256)
-                jar = _download_one(hub, remote, found.path.parent, show, _AGAIN_HINT)
+                jar = _download_one(hub, remote, found.path.parent, show)
                 rename_durably(jar, found.path)
-                yield FetchedJar(found.file, found.path, "right", found.file.sha256, url, new=True)
+                yield FetchedJar(found.file, found.path, found.file.sha256, url, new=True)
 
 
-def _download_one(hub: Hub, remote: RemoteFile, folder: Path, show: DownloadProgress, hint: str) -> Path:
+def _download_one(hub: Hub, remote: RemoteFile, folder: Path, show: DownloadProgress, remedy: str = "") -> Path:
     """Download a file under a temporary name in a folder, where the next call continues it, and return its path."""
     partial = folder / f"{remote.name}.textcap-partial"
     try:
         download_file(hub, remote, partial, show)
     except DownloadError as error:  # its own hint is about the settings of a hub
-        raise DownloadError(error.message, hint=hint) from error
+        raise DownloadError(error.message, hint=remedy + _AGAIN_HINT) from error
     return partial
 
 
