@@ -172,7 +172,7 @@ def metric_jars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     The test is skipped if pycocoevalcap is not installed. SPICE's two CoreNLP jars come from the test data and are
     missing without it; a test that needs them uses `spice_jars`.
     """
-    from textcap.scoring.jar_catalogue import CATALOGUE
+    from textcap.scoring.jars import CATALOGUE
 
     package = importlib.util.find_spec("pycocoevalcap")
     if package is None or not package.submodule_search_locations:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from textcap.scoring import jar_catalogue
-from textcap.scoring.jar_catalogue import CORENLP_ZIP, WHEEL, JarFile
+from textcap.scoring import jar_fetching, jars
+from textcap.scoring.jars import JarFile
+from textcap.weights.download import RemoteFile
 
+WHEEL, CORENLP_ZIP = "pycocoevalcap-1.2-py3-none-any.whl", "stanford-corenlp-full-2015-12-09.zip"
 CORENLP, MODELS = "stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar"
 
 
@@ -67,8 +69,8 @@ def corenlp_zip(**changed: bytes) -> bytes:
     return content.getvalue()
 
 
-def use_tiny_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace the catalogue of the Java programs by the tiny one."""
+def use_tiny_catalogue(monkeypatch: pytest.MonkeyPatch, server: str = "http://127.0.0.1:9") -> None:
+    """Replace the catalogue of the Java programs by the tiny one, to be downloaded from a server."""
     files = tuple(
         JarFile(
             PROGRAMS[path.split("/")[0]],  # type: ignore[arg-type]
@@ -77,12 +79,13 @@ def use_tiny_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
             len(content),
             "MIT",
             packaged_path(path),
+            None if packaged_path(path) else f"{server}/store/maven/{path.rpartition('/')[2]}",
         )
         for path, content in CONTENTS.items()
     )
-    monkeypatch.setattr(jar_catalogue, "CATALOGUE", files)
-    monkeypatch.setattr(jar_catalogue, "WHEEL_SHA256", hash_of(wheel()))
-    monkeypatch.setattr(jar_catalogue, "WHEEL_BYTES", len(wheel()))
+    monkeypatch.setattr(jars, "CATALOGUE", files)
+    remote = RemoteFile(WHEEL, f"{server}/store/pypi/{WHEEL}", hash_of(wheel()), len(wheel()))
+    monkeypatch.setattr(jar_fetching, "WHEEL", remote)
 
 
 def install_package(folder: Path, **changed: bytes) -> None:
@@ -103,6 +106,3 @@ def fill_cache(cache: Path, without: tuple[str, ...] = ()) -> None:
             place = cache / "aac-metrics" / path
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
-
-
-__all__ = ["CORENLP_ZIP", "WHEEL"]

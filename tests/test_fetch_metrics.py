@@ -6,6 +6,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,6 @@ from fake_jars import (
 from textcap.cli.app import app
 from textcap.errors import DownloadError, InputError
 from textcap.scoring import jar_fetching
-from textcap.scoring.jar_catalogue import JarAddresses
 from textcap.scoring.jar_fetching import fetch_metrics, verify_metrics
 from textcap.scoring.jars import find_jars
 from textcap.weights import Hub
@@ -53,39 +53,26 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def server() -> Iterator[FakeHub]:
+def server(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     large = {
         ("pypi", WHEEL): wheel(),
         ("maven", CORENLP): BY_NAME[CORENLP],
         ("maven", MODELS): BY_NAME[MODELS],
-        ("stanford", CORENLP_ZIP): corenlp_zip(),
     }
     with FakeHub(large=large) as fake:
+        use_tiny_catalogue(monkeypatch, fake.url)
         yield fake
-
-
-def addresses(server: FakeHub) -> JarAddresses:
-    return JarAddresses(
-        wheel=f"{server.url}/store/pypi/{WHEEL}",
-        maven=f"{server.url}/store/maven",
-        corenlp_zip=f"{server.url}/store/stanford/{CORENLP_ZIP}",
-    )
 
 
 def fetch_from(server: FakeHub, *sources: Path, **more: object) -> list[jar_fetching.FetchedJar]:
     hub = Hub(server.url, None, timeout_s=5.0, retries=2, first_wait_s=0.001)
-    return list(fetch_metrics(sources, addresses=addresses(server), hub=hub, **more))  # type: ignore[arg-type]
+    return list(fetch_metrics(sources, hub=hub, **more))  # type: ignore[arg-type]
 
 
 def cached(cache: Path) -> dict[str, bytes]:
     folder = cache / "aac-metrics"
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "textcap-given.json")
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("textcap-"))
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-def leftovers() -> list[str]:
-    folder = Path(os.environ["TEXTCAP_CACHE"]) / "downloads"
-    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock") if folder.exists() else []
 
 
 def one_line(error: pytest.ExceptionInfo[Exception]) -> str:
@@ -110,7 +97,6 @@ def test_everything_is_downloaded_if_nothing_is_on_disk(server, cache):
     assert paths_asked_for(server) == [WHEEL, CORENLP, MODELS]
     assert reported[WHEEL] == (len(wheel()), len(wheel()))
     assert reported[CORENLP] == (len(BY_NAME[CORENLP]),) * 2
-    assert leftovers() == []
     assert (cache / "aac-metrics" / "spice" / "cache").is_dir()
     for program in ("ptb", "meteor", "spice"):
         assert find_jars(program).unknown == []
@@ -150,22 +136,13 @@ def test_wrong_file_in_the_cache_is_replaced(server, cache):
     assert [one.file.name for one in fetched if one.new] == ["meteor-1.5.jar"]
 
 
-def test_zip_file_is_downloaded_if_maven_fails(server, cache):
-    del server.large["maven", CORENLP], server.large["maven", MODELS]
-    fetch_from(server)
-    assert cached(cache) == CONTENTS
-    assert paths_asked_for(server) == [WHEEL, CORENLP, CORENLP_ZIP]
-    assert leftovers() == []
-    assert not list(cache.parent.rglob("evil.txt"))
-
-
 def test_complete_files_are_kept_if_others_cannot_be_downloaded(server, cache):
-    del server.large["maven", MODELS], server.large["stanford", CORENLP_ZIP]
+    del server.large["maven", MODELS]
     with pytest.raises(DownloadError) as error:
         fetch_from(server)
     assert cached(cache) == {path: content for path, content in CONTENTS.items() if MODELS not in path}
     assert find_jars("meteor").unknown == []
-    assert one_line(error).count("127.0.0.1") == 2 and "--from PATH" in one_line(error)
+    assert "127.0.0.1" in one_line(error) and "--from PATH" in one_line(error)
 
 
 # Downloads that go wrong
@@ -179,67 +156,67 @@ def test_interrupted_download_continues_where_it_stopped(server, cache):
     assert [request.first_byte for request in wheel_requests] == [0, 1000]
 
 
-def test_next_fetch_continues_an_interrupted_download(server, cache):
-    del server.large["maven", CORENLP], server.large["maven", MODELS]
-    server.drop_after = [10**9, 500, 0, 0]  # the wheel is complete
-    with pytest.raises(DownloadError, match="lost the connection"):
+@pytest.mark.parametrize(("drops", "name"), [([500, 0, 0], WHEEL), ([10**9, 500, 0, 0], CORENLP)])
+def test_next_fetch_continues_an_interrupted_download(drops, name, server, cache):
+    server.drop_after = drops
+    with pytest.raises(DownloadError, match="lost the connection .* run the command again to continue"):
         fetch_from(server)
-    assert sorted(cached(cache)) == sorted(PACKAGED)
-    assert leftovers() == [f"{CORENLP_ZIP}.textcap-partial"]
+    (partial,) = (path for path in cached(cache) if path.endswith(".textcap-partial"))
+    assert partial.endswith(f"{name}.textcap-partial")
+    n_before = len(server.requests)
     fetch_from(server)
     assert cached(cache) == CONTENTS
-    zip_requests = [r for r in server.requests if r.path.endswith(CORENLP_ZIP) and r.method == "GET"]
-    assert zip_requests[-1].first_byte == 500
+    assert server.requests[n_before].path.endswith(name) and server.requests[n_before].first_byte == 500
 
 
-def test_complete_partial_zip_file_is_not_downloaded_again(server, cache):
-    fill_cache(cache, without=(CORENLP, MODELS))
-    del server.large["maven", CORENLP], server.large["maven", MODELS]
-    downloads = Path(os.environ["TEXTCAP_CACHE"]) / "downloads"
-    downloads.mkdir(parents=True)
-    (downloads / f"{CORENLP_ZIP}.textcap-partial").write_bytes(corenlp_zip())
+@pytest.mark.parametrize(("folder", "name"), [("", WHEEL), ("spice/lib", MODELS)])
+@pytest.mark.parametrize("content", ["whole", "damaged", "link"])
+def test_partial_file_of_a_killed_run_is_used_if_it_is_right(content, folder, name, server, cache, tmp_path):
+    partial = cache / "aac-metrics" / folder / f"{name}.textcap-partial"
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    whole = server.large["pypi" if name == WHEEL else "maven", name]
+    planted = tmp_path / "planted"
+    planted.write_bytes(whole)
+    if content == "link":
+        partial.symlink_to(planted)
+    else:
+        partial.write_bytes(whole if content == "whole" else bytes(len(whole)))
     fetch_from(server)
     assert cached(cache) == CONTENTS
-    assert server.n_sent == 0
+    assert not any(path.is_symlink() for path in cache.rglob("*"))
+    assert planted.read_bytes() == whole
+    from_start = [request for request in server.requests if request.path.endswith(name) and request.first_byte == 0]
+    assert len(from_start) == (0 if content == "whole" else 1)
 
 
-def test_damaged_partial_zip_file_is_downloaded_again(server, cache):
-    fill_cache(cache, without=(CORENLP, MODELS))
-    del server.large["maven", CORENLP], server.large["maven", MODELS]
-    downloads = Path(os.environ["TEXTCAP_CACHE"]) / "downloads"
-    downloads.mkdir(parents=True)
-    (downloads / f"{CORENLP_ZIP}.textcap-partial").write_bytes(b"\0" * len(corenlp_zip()))
+def test_second_of_two_runs_downloads_nothing_again(server, cache, monkeypatch):
+    @contextmanager
+    def locked_late(path: Path, name: str, progress: object) -> Iterator[None]:
+        fill_cache(cache)  # by another process, while this one waits for the lock
+        yield
+
+    monkeypatch.setattr(jar_fetching, "locked", locked_late)
+    fetched = fetch_from(server)
+    assert {one.source for one in fetched} == {"already on disk"} and len(fetched) == len(CONTENTS)
+    assert server.requests == []
+
+
+def test_link_in_the_place_of_a_jar_is_replaced_and_never_written_through(server, cache, tmp_path):
+    planted = tmp_path / "planted"
+    planted.write_bytes(b"precious")
+    for path in CONTENTS:
+        place = cache / "aac-metrics" / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(planted)
     fetch_from(server)
     assert cached(cache) == CONTENTS
-
-
-def test_incomplete_zip_file_on_the_server_is_reported(server, cache):
-    fill_cache(cache, without=(CORENLP, MODELS))
-    del server.large["maven", CORENLP], server.large["maven", MODELS]
-    server.large["stanford", CORENLP_ZIP] = corenlp_zip()[:-100]
-    with pytest.raises(DownloadError, match="as an incomplete zip file, so it was deleted"):
-        fetch_from(server)
-    assert leftovers() == []
-
-
-def test_jar_with_another_hash_in_the_zip_file_is_not_used(server, cache):
-    fill_cache(cache, without=(CORENLP, MODELS))
-    del server.large["maven", CORENLP], server.large["maven", MODELS]
-    server.large["stanford", CORENLP_ZIP] = corenlp_zip(stanford_corenlp_3_6_0_jar=tiny_jar("another"))
-    with pytest.raises(DownloadError, match="is not the known file and was not used") as error:
-        fetch_from(server)
-    assert f"spice/lib/{CORENLP}" not in cached(cache)
-    given = Path(one_line(error).partition("--from ")[2].rstrip(")"))
-    fetched = fetch_from(server, given)
-    assert [one.file.name for one in fetched if not one.known] == [CORENLP]
-    assert find_jars("spice").unknown == [f"spice/lib/{CORENLP}"]
+    assert planted.read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize("name", [("pypi", WHEEL), ("maven", CORENLP)])
 def test_wrong_bytes_from_a_server_never_reach_the_cache(name, server, cache):
     server.large[name] = bytes(len(server.large[name]))
-    server.large["stanford", CORENLP_ZIP] = b""
-    with pytest.raises(DownloadError, match="with a hash other than|as an incomplete zip file"):
+    with pytest.raises(DownloadError, match="with a hash other than"):
         fetch_from(server)
     assert all(content == CONTENTS[path] for path, content in cached(cache).items())
 
@@ -254,10 +231,9 @@ def test_web_page_instead_of_a_file_is_reported(server, cache):
 
 
 def test_error_without_a_network_says_how_to_do_without(cache):
-    nowhere = "http://127.0.0.1:9"
-    hub = Hub(nowhere, None, timeout_s=2, retries=1, first_wait_s=0.001)
+    hub = Hub("http://127.0.0.1:9", None, timeout_s=2, retries=1, first_wait_s=0.001)
     with pytest.raises(DownloadError, match="cannot reach 127.0.0.1:9") as error:
-        list(fetch_metrics(addresses=JarAddresses(nowhere, nowhere, nowhere), hub=hub))
+        list(fetch_metrics(hub=hub))
     assert "pip install 'textcap[jars]'" in one_line(error)
     assert "textcap fetch metrics --from PATH" in one_line(error)
     assert "HF_ENDPOINT" not in one_line(error)
@@ -295,13 +271,19 @@ def test_disk_that_cannot_be_written_leaves_nothing_behind(number, message, serv
     assert cached(cache) == {}
 
 
-@pytest.mark.parametrize("variable", ["AAC_METRICS_CACHE_PATH", "TEXTCAP_CACHE"])
-def test_cache_that_cannot_be_created_is_reported(variable, server, monkeypatch, tmp_path):
+def test_cache_that_cannot_be_created_is_reported(server, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv(variable, str(tmp_path / "file"))
+    monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(tmp_path / "file"))
     with pytest.raises(DownloadError, match="cannot be written") as error:
         fetch_from(server)
-    assert f"set {variable} to a folder that you may write to" in one_line(error)
+    assert "set AAC_METRICS_CACHE_PATH to a folder that you may write to" in one_line(error)
+
+
+def test_only_the_folder_of_the_jars_is_written_to(server, cache, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("TEXTCAP_CACHE", str(tmp_path / "file"))
+    fetch_from(server)
+    assert cached(cache) == CONTENTS
 
 
 # Files of the user
@@ -384,15 +366,16 @@ def test_jar_in_the_cache_can_be_given_as_a_source(server, cache):
 
 
 BAD_SOURCES = {
-    "missing": (None, "cannot be read: No such file"),
+    "missing": (None, "does not exist"),
+    f"missing/{MODELS}": (None, "does not exist"),
     f"{MODELS}": (BY_NAME[MODELS][:-10], "is damaged or incomplete"),
-    "meteor-1.5.jar": (PAGE, "is a web page, not the file it is named after"),
+    "meteor-1.5.jar": (PAGE, "is a web page, not a jar"),
     "paraphrase-en.gz": (CONTENTS["meteor/data/paraphrase-en.gz"][:-10], "is damaged or incomplete"),
-    CORENLP_ZIP: (PAGE, "is a web page, not a zip file"),
-    "cut.zip": (corenlp_zip()[: len(corenlp_zip()) // 2], "is not a complete zip file"),
+    CORENLP_ZIP: (PAGE, "is a web page, not a jar, a zip file"),
+    "cut.zip": (corenlp_zip()[: len(corenlp_zip()) // 2], "is damaged or incomplete"),
     "other.zip": (tiny_jar("other"), "contains none of the files that the metrics need"),
-    "empty.zip": (b"", "contains none of the files that the metrics need"),
-    "song.mp3": (b"ID3\x03" + bytes(1000), "contains none of the files that the metrics need"),
+    "empty.zip": (b"", "is another kind of file, not a jar, a zip file"),
+    "song.mp3": (b"ID3\x03" + bytes(1000), "is another kind of file, not a jar, a zip file"),
 }
 
 
@@ -426,7 +409,7 @@ def test_damaged_member_of_a_zip_file_is_reported(server, cache, tmp_path):
 
 
 def test_member_that_unpacks_to_more_than_any_jar_is_rejected(server, cache, tmp_path, monkeypatch):
-    monkeypatch.setattr("textcap.scoring.jar_sources.MOST_BYTES", 10_000)
+    monkeypatch.setattr("textcap.scoring.jar_fetching.MOST_BYTES", 10_000)
     bomb = corenlp_zip(stanford_corenlp_3_6_0_jar=bytes(3_000_000))
     (tmp_path / CORENLP_ZIP).write_bytes(bomb)
     with pytest.raises(InputError, match="is larger than 10,000 bytes"):
@@ -459,18 +442,11 @@ def run(*arguments: str, exit_code: int = 0) -> tuple[list[list[str]], str]:
     return [line.split("\t") for line in result.stdout.splitlines()], result.stderr
 
 
-@pytest.fixture
-def at_home(server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
-    """A server instead of the real ones, for the command line."""
-    monkeypatch.setattr(jar_fetching, "JarAddresses", lambda: addresses(server))
-    return server
-
-
-def test_command_prints_name_licence_size_source_and_path(at_home, cache):
+def test_command_prints_name_licence_size_source_and_path(server, cache):
     rows, stderr = run("metrics")
     assert [row[0] for row in rows] == [path.rpartition("/")[2] for path in CONTENTS]
     for row, (path, content) in zip(rows, CONTENTS.items(), strict=True):
-        assert row[1] == "MIT" and at_home.url in row[3]
+        assert row[1] == "MIT" and server.url in row[3]
         assert row[2].endswith(("bytes", "kB"))
         assert Path(row[4]) == cache / "aac-metrics" / path
         assert Path(row[4]).read_bytes() == content
@@ -480,7 +456,7 @@ def test_command_prints_name_licence_size_source_and_path(at_home, cache):
     assert {row[3] for row in rows} == {"already on disk"}
 
 
-def test_command_notes_an_unknown_jar_with_its_hash(at_home, tmp_path):
+def test_command_notes_an_unknown_jar_with_its_hash(server, tmp_path):
     (tmp_path / MODELS).write_bytes(tiny_jar("mine"))
     rows, stderr = run("metrics", "--from", str(tmp_path / MODELS))
     assert len(rows) == 6
@@ -501,8 +477,8 @@ def test_command_checks_the_files_on_disk(cache):
     assert stderr == "textcap: damaged or missing: 1 of 6 files (run textcap fetch metrics)\n"
 
 
-def test_command_prints_complete_files_before_it_fails(at_home, cache):
-    del at_home.large["maven", CORENLP], at_home.large["stanford", CORENLP_ZIP]
+def test_command_prints_complete_files_before_it_fails(server, cache):
+    del server.large["maven", CORENLP]
     rows, stderr = run("metrics", exit_code=1)
     assert [row[0] for row in rows] == [path.rpartition("/")[2] for path in PACKAGED]
     assert len(stderr.splitlines()) <= 4

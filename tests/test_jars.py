@@ -21,9 +21,8 @@ import pytest
 from fake_jars import CONTENTS, CORENLP, MODELS, fill_cache, hash_of, tiny_jar, use_tiny_catalogue
 from textcap.errors import DependencyError
 from textcap.scoring import jars
-from textcap.scoring.jar_catalogue import CATALOGUE
 from textcap.scoring.jar_fetching import fetch_metrics
-from textcap.scoring.jars import engine_jar, find_jars, metrics_folder, remember_given
+from textcap.scoring.jars import CATALOGUE, engine_jar, find_jars, metrics_folder, remember_given
 
 
 @pytest.fixture
@@ -52,6 +51,7 @@ def test_catalogue_is_complete_without_duplicates():
         assert not Path(file.path).is_absolute() and ".." not in file.path
     lacking = [file.name for file in CATALOGUE if file.packaged is None]
     assert lacking == [CORENLP, MODELS]
+    assert [file.name for file in CATALOGUE if file.url and file.url.endswith(f"/{file.name}")] == lacking
 
 
 def test_catalogue_agrees_with_the_record_of_pycocoevalcap():
@@ -82,12 +82,14 @@ def test_class_path_has_the_order_of_the_manifest(metric_jars, monkeypatch):
 
 def test_real_jars_are_found_and_differing_files_are_named(spice_jars, monkeypatch):
     monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(spice_jars))
-    assert find_jars("ptb").class_path == (spice_jars / "aac-metrics/stanford_nlp/stanford-corenlp-3.4.1.jar",)
+    tokenizer = spice_jars / "aac-metrics/stanford_nlp/stanford-corenlp-3.4.1.jar"
+    assert find_jars("ptb").class_path == (tokenizer, engine_jar())
     meteor = find_jars("meteor")
-    assert meteor.class_path == (spice_jars / "aac-metrics/meteor/meteor-1.5.jar",)
-    assert set(meteor.hashes) == {"meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz"}
+    assert meteor.class_path == (spice_jars / "aac-metrics/meteor/meteor-1.5.jar", engine_jar())
+    assert set(meteor.hashes) == {"meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz", "textcap-engine.jar"}
     spice = find_jars("spice")
-    assert spice.class_path[0].name == "spice-1.0.jar" and spice.class_path[-1] == engine_jar()
+    files = [spice_jars / "aac-metrics" / file.path for file in CATALOGUE if file.program == "spice"]
+    assert spice.class_path == (*files, engine_jar())
     assert len(spice.hashes) == 21
     models = spice_jars / "aac-metrics/spice/lib" / MODELS
     known = next(file.sha256 for file in CATALOGUE if file.name == MODELS)
@@ -140,12 +142,15 @@ def test_pinned_hash_of_the_engine_is_that_of_its_file():
 
 
 def test_engine_with_another_hash_is_never_run(cache, tmp_path, monkeypatch):
-    other = tmp_path / "textcap-engine.jar"
-    other.write_bytes(tiny_jar("an engine of somebody else"))
-    monkeypatch.setattr(jars, "engine_jar", lambda: other)
-    with pytest.raises(DependencyError, match="is not the known file of SPICE: .*reinstall textcap"):
-        find_jars("spice")
-    assert find_jars("meteor").name == "meteor"
+    other = tmp_path / "scoring" / "engine" / "textcap-engine.jar"
+    monkeypatch.setattr(jars, "files", lambda package: tmp_path)
+    for content in (None, tiny_jar("an engine of somebody else")):
+        if content is not None:
+            other.parent.mkdir(parents=True)
+            other.write_bytes(content)
+        for program in ("ptb", "meteor", "spice"):
+            with pytest.raises(DependencyError, match="textcap-engine.jar .*is not the known file.*reinstall textcap"):
+                find_jars(program)
 
 
 # Any catalogue
@@ -168,8 +173,8 @@ def test_cache_folder_follows_the_variable_of_aac_metrics(value, expected, monke
 
 def test_programs_have_their_jars_and_hashes(cache):
     ptb, meteor, spice = (find_jars(program) for program in ("ptb", "meteor", "spice"))
-    assert [path.name for path in ptb.class_path] == ["stanford-corenlp-3.4.1.jar"]
-    assert [path.name for path in meteor.class_path] == ["meteor-1.5.jar"]
+    assert [path.name for path in ptb.class_path] == ["stanford-corenlp-3.4.1.jar", "textcap-engine.jar"]
+    assert [path.name for path in meteor.class_path] == ["meteor-1.5.jar", "textcap-engine.jar"]
     assert [path.name for path in spice.class_path] == ["spice-1.0.jar", CORENLP, MODELS, "textcap-engine.jar"]
     assert spice.class_path_argument == os.pathsep.join(str(path) for path in spice.class_path)
     for program in (ptb, meteor, spice):
@@ -177,7 +182,7 @@ def test_programs_have_their_jars_and_hashes(cache):
         for path, sha256 in program.hashes.items():
             content = engine_jar().read_bytes() if path == "textcap-engine.jar" else place(cache, path).read_bytes()
             assert sha256 == hash_of(content)
-    assert set(meteor.hashes) == {"meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz"}
+    assert set(meteor.hashes) == {"meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz", "textcap-engine.jar"}
 
 
 @pytest.mark.parametrize("path", sorted(CONTENTS))
@@ -222,7 +227,7 @@ def test_file_that_the_user_gave_is_used_and_named(cache):
     path = f"spice/lib/{MODELS}"
     mine = tiny_jar("my own models")
     place(cache, path).write_bytes(mine)
-    remember_given({path: hash_of(mine)})
+    remember_given(next(file for file in jars.CATALOGUE if file.path == path), hash_of(mine))
     spice = find_jars("spice")
     assert spice.unknown == [path]
     assert spice.hashes[path] == hash_of(mine)
@@ -241,8 +246,10 @@ def test_damaged_record_of_given_files_makes_no_file_trusted(content, cache):
 
 
 def test_given_files_are_recorded_as_json_beside_the_jars(cache):
-    remember_given({"a": "b"})
-    assert json.loads((cache / "aac-metrics" / "textcap-given.json").read_text()) == {"a": "b"}
+    for file in jars.CATALOGUE[:2]:
+        remember_given(file, "0" * 64)
+    kept = json.loads((cache / "aac-metrics" / "textcap-given.json").read_text())
+    assert kept == {file.path: "0" * 64 for file in jars.CATALOGUE[:2]}
 
 
 def test_folder_with_the_class_path_separator_is_rejected(tmp_path, monkeypatch):
@@ -278,7 +285,7 @@ def test_symbolic_links_are_followed(cache, tmp_path):
     jar = place(cache, "meteor/meteor-1.5.jar")
     jar.rename(tmp_path / "elsewhere.jar")
     jar.symlink_to(tmp_path / "elsewhere.jar")
-    assert find_jars("meteor").class_path == (jar,)
+    assert find_jars("meteor").class_path == (jar, engine_jar())
     (tmp_path / "elsewhere.jar").unlink()
     with pytest.raises(DependencyError, match="METEOR is missing"):
         find_jars("meteor")

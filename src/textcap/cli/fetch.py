@@ -60,8 +60,8 @@ def fetch(
     An interrupted download continues where it stopped. TEXTCAP_CACHE, HF_HUB_CACHE, HF_HOME, HF_ENDPOINT, HF_TOKEN and
     HTTPS_PROXY are used if set.
 
-    Jars come from --from, else from the installed pycocoevalcap (pip install 'textcap\\[jars]'), else from PyPI, Maven
-    and Stanford. They are written to aac-metrics/ below AAC_METRICS_CACHE_PATH, or below ~/.cache.
+    Jars come from --from, else from the installed pycocoevalcap (pip install 'textcap\\[jars]'), else from PyPI and
+    Maven. They are written to aac-metrics/ below AAC_METRICS_CACHE_PATH, or below ~/.cache.
 
     Prints one line for each file, separated by tabs: name, licence, size, source, path; with --verify name, state,
     path.

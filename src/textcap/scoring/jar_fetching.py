@@ -3,27 +3,41 @@
 Each file is written beside its place, checked, and renamed. Files are yielded as soon as they are in place.
 """
 
+import gzip
+import hashlib
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from hashlib import sha256
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
-import textcap.scoring.jar_catalogue as jar_catalogue
 from textcap.errors import DownloadError, InputError
-from textcap.files import rename_durably, workspace
-from textcap.scoring.jar_catalogue import CORENLP_ZIP, WHEEL, JarAddresses, JarFile
-from textcap.scoring.jar_sources import Candidate, candidates_in_zip, check_whole, find_candidates, packaged_candidate
-from textcap.scoring.jars import FoundJar, given_files, look_at, metrics_folder, remember_given
-from textcap.weights import DownloadProgress, Hub, own_cache_folder
+from textcap.files import open_regular, read_regular, rename_durably, sha256_of_file, workspace
+from textcap.scoring import jars
+from textcap.scoring.jars import FETCH, FoundJar, JarFile, look_at, metrics_folder, remember_given
+from textcap.weights import DownloadProgress, Hub
 from textcap.weights.cache import check_space, writing_to
 from textcap.weights.download import RemoteFile, download_file, locked, silent
 from textcap.weights.hub import check_online
 
+WHEEL = RemoteFile(  # has all files with a path in the package
+    "pycocoevalcap-1.2-py3-none-any.whl",
+    "https://files.pythonhosted.org/packages/08/f9/"
+    "466f289f1628296b5e368940f89e3cfcfb066d15ddc02ff536dc532b1c93/pycocoevalcap-1.2-py3-none-any.whl",
+    "083ed7910f1aec000b0a237ef6665f74edf19954204d0b1cbdb8399ed132228d",
+    104_312_215,
+)
+MOST_BYTES = 1 << 30  # limit for one file; the largest has 378 MB
+_BLOCK_BYTES = 1 << 20
+_SUFFIXES = (".jar", ".gz", ".zip", ".whl")  # of the files that are looked for in folders
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, gzip.BadGzipFile)
+_AGAIN = "download it again"
 _VARIABLE = "AAC_METRICS_CACHE_PATH"
-_FROM_HINT = "run textcap fetch metrics --from PATH with files that you have"
-_WHEEL_HINT = f"pip install 'textcap[jars]' and run the command again, or {_FROM_HINT}"
+_FROM_HINT = f"run {FETCH} --from PATH with files that you have"
+_AGAIN_HINT = f"check the network and HTTPS_PROXY and run the command again to continue, or {_FROM_HINT}"
 
 
 @dataclass(frozen=True)
@@ -42,19 +56,36 @@ class FetchedJar:
         return self.sha256 == self.file.sha256
 
 
+@dataclass(frozen=True)
+class _Copy:
+    """A file on this machine that may be one of the catalogue: its hash is not yet checked."""
+
+    file: JarFile
+    path: Path  # the file, or the zip file that contains it
+    member: str | None = None  # its name in the zip file; None if it is not in one
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.member}" if self.member else str(self.path)
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the content in blocks.
+
+        Raises:
+            InputError: The content cannot be read to its end.
+        """
+        with _reading(str(self)), open(self.path, "rb") as outer:
+            stream = zipfile.ZipFile(outer).open(self.member) if self.member else outer
+            yield from iter(lambda: stream.read(_BLOCK_BYTES), b"")
+
+
 def fetch_metrics(
-    sources: Sequence[Path] = (),
-    *,
-    addresses: JarAddresses | None = None,
-    progress: DownloadProgress | None = None,
-    hub: Hub | None = None,
+    sources: Sequence[Path] = (), *, progress: DownloadProgress | None = None, hub: Hub | None = None
 ) -> Iterator[FetchedJar]:
     """Put the files of the Java programs into the cache, one after another; correct files on disk are kept.
 
     Args:
         sources: The user's jars, zip files, wheels or folders. Files in them take precedence, even if their hash is
-            not the one in the catalogue.
-        addresses: Where to download the other files from.
+            not the one in the catalogue; among several of one name, one with that hash does, else the last.
         progress: Called with the name of the file, the bytes downloaded and the total.
         hub: Timeouts and retries of downloads.
 
@@ -63,22 +94,18 @@ def fetch_metrics(
 
     Raises:
         InputError: A source does not exist, is damaged, or contains no file of the catalogue.
+        DependencyError: A file in the cache cannot be read.
         DownloadError: A file could not be downloaded or written. Complete files are kept, and the next call continues
             an interrupted download.
     """
     show = progress or silent
-    given = find_candidates(sources)
+    given = [one for source in sources for one in _copies_in(source)]
     missing = []
-    for file in jar_catalogue.CATALOGUE:
-        found = _look_at(file)
-        mine = _best_candidate([one for one in given if one.file == file])
-        packaged = packaged_candidate(file)
-        if mine is not None:
-            yield _use_given(mine, found)
-        elif found.state in ("right", "given"):
-            yield FetchedJar(file, found.path, found.sha256 or "", "already on disk", new=False)
-        elif packaged is not None and (digest := _copy(packaged, found.path, any_hash=False)):
-            yield FetchedJar(file, found.path, digest, str(packaged.path), new=True)
+    for file in jars.CATALOGUE:
+        mine = [one for one in given if one.file == file]
+        found = look_at(file)
+        if done := _place(found, mine, any_hash=True) or _kept(found) or _place(found, _packaged(file)):
+            yield done
         else:
             missing.append(file)
             if found.state == "wrong":
@@ -87,164 +114,167 @@ def fetch_metrics(
         (metrics_folder() / "spice" / "cache").mkdir(parents=True, exist_ok=True)  # aac-metrics requires it
     if missing:
         check_online(_FROM_HINT)
-        _check_space(missing)
-        yield from _download(hub or Hub(), addresses or JarAddresses(), missing, show)
+        yield from _download(hub or Hub(), missing, show)
 
 
 def verify_metrics() -> list[FoundJar]:
     """Return the state of every file of the Java programs in the cache, after reading each of them.
 
     Raises:
-        InputError: A file cannot be read.
+        DependencyError: A file cannot be read.
     """
-    return [look_at(file, thorough=True) for file in jar_catalogue.CATALOGUE]
+    return [look_at(file, thorough=True) for file in jars.CATALOGUE]
 
 
-def _look_at(file: JarFile) -> FoundJar:
-    try:
-        return look_at(file)
-    except InputError as error:
-        raise DownloadError(error.message, hint="delete it, and run the command again") from error
+def _kept(found: FoundJar) -> FetchedJar | None:
+    if found.state in ("wrong", "missing"):
+        return None
+    return FetchedJar(found.file, found.path, found.sha256, "already on disk", new=False)
 
 
-def _best_candidate(candidates: list[Candidate]) -> Candidate | None:
-    """Return the candidate with the hash in the catalogue, else the first, or None if there are none."""
-    if len(candidates) > 1:
-        for one in candidates:
-            if _hash(one) == one.file.sha256:
-                return one
-    return candidates[0] if candidates else None
-
-
-def _hash(candidate: Candidate) -> str:
-    digest = sha256()
-    for block in candidate.blocks():
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _use_given(candidate: Candidate, found: FoundJar) -> FetchedJar:
-    """Copy a file that the user gave into the cache, unless the same file is there already."""
-    file, path = candidate.file, found.path
-    if found.sha256 is not None and _hash(candidate) == found.sha256:
-        if found.state == "wrong":
-            check_whole(path, candidate.label)
-            _remember(file, found.sha256)
-        return FetchedJar(file, path, found.sha256, candidate.label, new=False)
-    digest = _copy(candidate, path, any_hash=True)
-    return FetchedJar(file, path, digest or "", candidate.label, new=True)
-
-
-def _copy(candidate: Candidate, path: Path, *, any_hash: bool) -> str | None:
-    """Copy a file into the cache.
+def _place(found: FoundJar, copies: Sequence[_Copy], *, any_hash: bool = False) -> FetchedJar | None:
+    """Copy the first copy with the known hash into the cache, unless the same file is there already.
 
     Args:
-        candidate: The file.
-        path: Its place in the cache; an existing file is replaced.
-        any_hash: Accept a complete file even if its hash is not the one in the catalogue.
+        found: The file's place in the cache; an existing file is replaced.
+        copies: Copies of the file.
+        any_hash: If none has the known hash, take the last one, provided that it is complete.
 
     Returns:
-        The SHA-256 of the file, or None if it was not accepted.
+        The file in its place, or None if no copy was taken.
+
+    Raises:
+        InputError: A copy cannot be read, is damaged or larger than `MOST_BYTES`.
+        DownloadError: The cache cannot be written.
     """
-    digest = sha256()
-    with writing_to(metrics_folder(), _VARIABLE), workspace(path.parent) as beside:
-        new = beside / path.name
-        with open(new, "xb") as file:
-            for block in candidate.blocks():
-                digest.update(block)
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        if digest.hexdigest() != candidate.file.sha256:
-            if not any_hash:
-                return None
-            check_whole(new, candidate.label)
-        _remember(candidate.file, digest.hexdigest())
-        rename_durably(new, path)
-    return digest.hexdigest()
+    for one in copies:
+        digest = hashlib.sha256()
+        with writing_to(metrics_folder(), _VARIABLE), workspace(found.path.parent) as beside:
+            new = beside / found.path.name
+            with open(new, "xb") as file:
+                for block in one.blocks():
+                    digest.update(block)
+                    file.write(block)
+                    if file.tell() > MOST_BYTES:
+                        raise InputError(f"{one} is larger than {MOST_BYTES:,} bytes, as no file of the metrics is")
+                file.flush()
+                os.fsync(file.fileno())
+            sha256 = digest.hexdigest()
+            if sha256 != found.file.sha256:
+                if not any_hash or one is not copies[-1]:
+                    continue
+                _check_whole(new, str(one))
+                remember_given(found.file, sha256)
+            if sha256 != found.sha256:
+                rename_durably(new, found.path)
+        return FetchedJar(found.file, found.path, sha256, str(one), new=sha256 != found.sha256)
+    return None
 
 
-def _remember(file: JarFile, digest: str) -> None:
-    """Record a file that the user gave if its hash is not the one in the catalogue."""
-    given = given_files()
-    given.pop(file.path, None)
-    remember_given({**given, file.path: digest} if digest != file.sha256 else given)
-
-
-def _download(
-    hub: Hub, addresses: JarAddresses, missing: Sequence[JarFile], progress: DownloadProgress
-) -> Iterator[FetchedJar]:
-    """Fetch the wheel of pycocoevalcap, and CoreNLP's jars from Maven or, if that fails, in their larger zip file."""
-    folder = _downloads()
-    with writing_to(folder), locked(folder / "metrics.lock", "the jars", progress):
-        packaged = [file for file in missing if file.packaged is not None]
+def _download(hub: Hub, files: Sequence[JarFile], show: DownloadProgress) -> Iterator[FetchedJar]:
+    """Download the wheel of pycocoevalcap with the files that it has, and the others each from its address."""
+    folder = metrics_folder()
+    with writing_to(folder, _VARIABLE), locked(folder / "textcap-fetch.lock", "the jars", show):
+        late = [look_at(file) for file in files]  # another process may have fetched some while this one waited
+        yield from filter(None, map(_kept, late))
+        missing = [found for found in late if not _kept(found)]
+        packaged = [found for found in missing if found.file.packaged]
+        wheel_bytes = WHEEL.size_bytes if packaged and WHEEL.size_bytes else 0
+        check_space(folder, sum(found.file.size_bytes for found in missing) + wheel_bytes, "the jars", _VARIABLE)
         if packaged:
-            wheel = RemoteFile(WHEEL, addresses.wheel, jar_catalogue.WHEEL_SHA256, jar_catalogue.WHEEL_BYTES)
-            yield from _unpack(packaged, _download_one(hub, wheel, progress, _WHEEL_HINT), addresses.wheel)
-        rest = [file for file in missing if file.packaged is None]
-        for index, file in enumerate(rest):
-            jar = RemoteFile(file.name, f"{addresses.maven}/{file.name}", file.sha256)
-            try:
-                path = _download_one(hub, jar, progress)
-            except DownloadError as error:
-                try:
-                    path = _download_one(hub, RemoteFile(CORENLP_ZIP, addresses.corenlp_zip, ""), progress)
-                except DownloadError as other:
-                    raise DownloadError(f"{error.message}, and {other.message}", hint=other.hint) from other
-                yield from _unpack(rest[index:], path, addresses.corenlp_zip)
-                return
-            yield from _unpack([file], path, addresses.maven, Candidate(file, path))
+            wheel = _download_one(hub, WHEEL, folder, show, "pip install 'textcap[jars]', or ")
+            for found in packaged:
+                done = _place(found, [_Copy(found.file, wheel, f"pycocoevalcap/{found.file.packaged}")])
+                if done is None:
+                    raise DownloadError(f"{wheel} has changed on the disk", hint="run the command again")
+                yield replace(done, source=WHEEL.url)
+            wheel.unlink(missing_ok=True)
+        for found in missing:
+            if url := found.file.url:
+                remote = RemoteFile(found.file.name, url, found.file.sha256)
+                jar = _download_one(hub, remote, found.path.parent, show)
+                rename_durably(jar, found.path)
+                yield FetchedJar(found.file, found.path, found.file.sha256, url, new=True)
 
 
-def _download_one(hub: Hub, remote: RemoteFile, progress: DownloadProgress, remedy: str = _FROM_HINT) -> Path:
-    path = _downloads() / f"{remote.name}.textcap-partial"
+def _download_one(hub: Hub, remote: RemoteFile, folder: Path, show: DownloadProgress, remedy: str = "") -> Path:
+    """Download a file under a temporary name in a folder, where the next call continues it, and return its path."""
+    partial = folder / f"{remote.name}.textcap-partial"
     try:
-        download_file(hub, remote, path, progress)
-    except DownloadError as error:  # hints about the settings of a hub do not help here
-        hint = error.hint if error.hint and "HF_" not in error.hint else "check the network and HTTPS_PROXY"
-        raise DownloadError(error.message, hint=f"{hint}, or {remedy}") from error
-    return path
+        download_file(hub, remote, partial, show)
+    except DownloadError as error:  # its own hint is about the settings of a hub
+        raise DownloadError(error.message, hint=remedy + _AGAIN_HINT) from error
+    return partial
 
 
-def _unpack(files: Sequence[JarFile], download: Path, where: str, jar: Candidate | None = None) -> Iterator[FetchedJar]:
-    """Copy files from a download into the cache, and delete the download; only files of known hash are accepted.
+def _packaged(file: JarFile) -> list[_Copy]:
+    """Return a file's copy in the installed package pycocoevalcap, which is not imported."""
+    package = find_spec("pycocoevalcap") if file.packaged else None
+    paths = [Path(folder, str(file.packaged)) for folder in (package and package.submodule_search_locations) or ()]
+    return [_Copy(file, path) for path in paths if path.is_file()]
+
+
+def _copies_in(source: Path) -> list[_Copy]:
+    """Return the files of the catalogue in a file or folder that the user named.
+
+    Raises:
+        InputError: The source does not exist, cannot be read, is damaged, or contains no file of the catalogue.
+    """
+    if source.is_dir():
+        paths = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in _SUFFIXES and path.is_file()]
+        found = [one for path in paths for one in _copies_in_file(path)]
+    elif not (found := _copies_in_file(source)):
+        digest = sha256_of_file(source)  # it may have another name
+        found = [_Copy(file, source) for file in jars.CATALOGUE if file.sha256 == digest]
+        if not found:
+            _check_whole(source, str(source))
+    if not found:
+        names = ", ".join(file.name for file in jars.CATALOGUE[:3])
+        raise InputError(f"{source} contains none of the files that the metrics need", hint=f"such as {names}")
+    return found
+
+
+def _copies_in_file(path: Path) -> list[_Copy]:
+    by_name = {file.name: file for file in jars.CATALOGUE}
+    members: list[str | None] = [None]
+    with open_regular(path) as stream, _reading(str(path)):
+        if path.name not in by_name and zipfile.is_zipfile(stream):
+            members = [*zipfile.ZipFile(stream).namelist()]
+    named = [(by_name.get((member or path.name).rpartition("/")[2]), member) for member in members]
+    return [_Copy(file, path, member) for file, member in named if file]
+
+
+def _check_whole(path: Path, label: str) -> None:
+    """Make sure that a file with an unknown hash is at least a complete jar, zip or gzip file.
 
     Args:
-        files: The files to copy.
-        download: A zip file or a jar.
-        where: Where the download comes from, for messages.
-        jar: The download itself if it is the jar.
+        path: The file, under any name.
+        label: Its name in messages.
+
+    Raises:
+        InputError: The file is incomplete or damaged, or is another kind of file.
     """
+    start = read_regular(path, 512).lstrip()
+    with _reading(label):
+        if start.startswith(b"\x1f\x8b"):
+            with gzip.open(path) as stream:
+                while stream.read(_BLOCK_BYTES):
+                    pass
+        elif start.startswith(b"PK"):
+            with zipfile.ZipFile(path) as archive:
+                if bad := archive.testzip():
+                    raise zipfile.BadZipFile(bad)
+        else:
+            kind = "a web page" if start.startswith(b"<") else "another kind of file"
+            raise InputError(f"{label} is {kind}, not a jar, a zip file or a gzip file", hint=_AGAIN)
+
+
+@contextmanager
+def _reading(label: str) -> Iterator[None]:
+    """Turn failures to read a file within the block into an InputError of one line."""
     try:
-        candidates = [jar] if jar is not None else candidates_in_zip(download)
-        for file in files:
-            # A wheel may have files of the same name in several places.
-            inside = f"/{file.packaged}" if file.packaged else ""
-            candidate = next((c for c in candidates if c.file == file and (c.member or "").endswith(inside)), None)
-            if candidate is None:
-                raise DownloadError(f"{where} does not contain {file.name}", hint=_FROM_HINT)
-            path = metrics_folder().joinpath(*file.path.split("/"))
-            digest = _copy(candidate, path, any_hash=False)
-            if digest is None:
-                message = f"{file.name} from {where} is not the known file and was not used"
-                hint = f"to use it anyway, run textcap fetch metrics --from {download}"
-                raise DownloadError(message, hint=hint)
-            yield FetchedJar(file, path, digest, where, new=True)
-    except InputError as error:
-        download.unlink(missing_ok=True)
-        raise DownloadError(error.message, hint=f"run the command again, or {_FROM_HINT}") from error
-    with suppress(OSError):
-        download.unlink()
-
-
-def _downloads() -> Path:
-    return own_cache_folder() / "downloads"
-
-
-def _check_space(missing: Sequence[JarFile]) -> None:
-    installed_bytes = sum(file.size_bytes for file in missing)
-    download_bytes = max((file.size_bytes for file in missing if file.packaged is None), default=0)
-    if any(file.packaged is not None for file in missing):
-        download_bytes = max(download_bytes, jar_catalogue.WHEEL_BYTES)
-    check_space(metrics_folder(), installed_bytes + download_bytes, "the jars", _VARIABLE)
-    check_space(_downloads(), download_bytes, "the jars")
+        yield
+    except _DAMAGED as error:
+        raise InputError(f"{label} is damaged or incomplete", hint=_AGAIN) from error
+    except OSError as error:
+        raise InputError(f"{label} cannot be read: {error.strerror or error}") from error

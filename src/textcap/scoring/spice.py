@@ -8,7 +8,6 @@ import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os import pathsep
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +140,7 @@ def _run_once(
         [
             *spice_flags(java),
             f"-Xmx{memory_mb or heap_mb(*SPICE_HEAP_MB)}M",
-            *("-cp", _class_path(program), _MAIN),
+            *("-cp", program.class_path_argument, _MAIN),
             *(str(request), "-cache", str(parsed), "-out", str(result), "-subset", "-silent"),
         ],
         timeout_s=timeout_s,
@@ -156,13 +155,6 @@ def _run_once(
         n_results, n_clips = counted(len(results), "result"), counted(len(items), "clip")
         raise _unexpected(f"SPICE returned {n_results} for {n_clips}, or results for other clips")
     return scores
-
-
-def _class_path(program: Program) -> str:
-    # Added explicitly: the jar names its libraries relative to its real path, which is elsewhere if it is a link.
-    root = program.class_path[0].parent.parent
-    libraries = [root / name for name in program.hashes if "/lib/" in name]
-    return pathsep.join(map(str, [*program.class_path, *libraries]))
 
 
 def _number(value: object) -> float:

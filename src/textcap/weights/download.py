@@ -8,7 +8,6 @@ import os
 import re
 import stat
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,7 +43,7 @@ class RemoteFile:
 
     name: str  # for messages and progress
     url: str  # of exactly this content, so that it cannot change during the download
-    hash: str  # SHA-256, or git's SHA-1 as hubs give it for small files; empty for a zip file of unknown hash
+    hash: str  # SHA-256, or git's SHA-1 as hubs give it for small files
     size_bytes: int | None = None  # None if it is not known
     commit: str = ""  # of its repository, 40 hexadecimal digits; empty if it comes from no hub
 
@@ -109,11 +108,10 @@ def download_file(hub: Hub, remote: RemoteFile, partial: Path, progress: Downloa
             if partial.stat().st_size == 0:
                 partial.unlink()
             raise
-        if has_hash(partial, remote.hash) if remote.hash else zipfile.is_zipfile(partial):
+        if has_hash(partial, remote.hash):
             return
         partial.unlink()
-    what = f"with a hash other than {remote.hash}" if remote.hash else "as an incomplete zip file"
-    message = f"{host_of(remote.url)} sent {remote.name} {what}, so it was deleted"
+    message = f"{host_of(remote.url)} sent {remote.name} with a hash other than {remote.hash}, so it was deleted"
     raise DownloadError(message, hint=_LATER_HINT)
 
 
