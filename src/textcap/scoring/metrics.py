@@ -15,7 +15,7 @@ import textcap.scoring.aac as aac
 from textcap.errors import TextcapError
 from textcap.scoring.cleaning import clean_all
 from textcap.scoring.counts import Numbers, bleu_counts, meteor_of_counts
-from textcap.scoring.fluency import fluency_errors, model_versions, sentence_similarities
+from textcap.scoring.fense import fluency_errors, model_versions, sentence_similarities
 from textcap.scoring.jar_catalogue import JavaProgram
 from textcap.scoring.jars import Program, find_jars
 from textcap.scoring.java import Java, find_java
