@@ -46,7 +46,7 @@ $(MODERN)/.textcap-ready: pyproject.toml constraints-modern.txt tools/check_mode
 	$(PYTHON) -m venv $(MODERN)
 	$(MODERN)/bin/python $(PIP) install --quiet -c constraints-modern.txt .
 	$(MODERN)/bin/python tools/check_modern.py
-	$(MODERN)/bin/python $(PIP) install --quiet -c constraints-modern.txt ".[dev,plot]"
+	$(MODERN)/bin/python $(PIP) install --quiet -c constraints-modern.txt ".[dev,fense,plot]"
 	touch $@
 
 $(JAVAS)/.textcap-ready: Makefile $(VENV)/.textcap-ready

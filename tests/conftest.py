@@ -79,6 +79,7 @@ def _clean_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: py
     monkeypatch.setenv("TEXTCAP_CACHE", str(folder / "textcap"))
     monkeypatch.setenv("HF_HOME", str(folder / "hf"))
     monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(folder / "metrics"))
+    monkeypatch.setenv("FENSE_DATA", str(folder / "fense"))
 
 
 @pytest.fixture(autouse=True)

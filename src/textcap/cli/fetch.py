@@ -48,6 +48,7 @@ def fetch(
             help="For metrics: take jars from this jar, zip file, wheel or folder; repeatable.",
         ),
     ] = None,
+    fense: Annotated[bool, typer.Option("--fense", help="For metrics: the models of FENSE as well.")] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check the files on disk against their hashes; download nothing.")
     ] = False,
@@ -61,7 +62,8 @@ def fetch(
     HTTPS_PROXY are used if set.
 
     Jars come from --from, else from the installed pycocoevalcap (pip install 'textcap\\[jars]'), else from PyPI and
-    Maven. They are written to aac-metrics/ below AAC_METRICS_CACHE_PATH, or below ~/.cache.
+    Maven. They are written to aac-metrics/ below AAC_METRICS_CACHE_PATH, or below ~/.cache. The models of FENSE come
+    from the hub, and its error detector from its release on GitHub unless it is in FENSE_DATA.
 
     Prints one line for each file, separated by tabs: name, licence, size, source, path; with --verify name, state,
     path.
@@ -74,16 +76,26 @@ def fetch(
             raise typer.BadParameter("does not apply to metrics", param_hint="--revision")
         if verify and sources:
             raise typer.BadParameter("cannot be combined with --verify", param_hint="--from")
-        _verify_metrics() if verify else _fetch_metrics(sources or [])
-        return
-    if sources:
+    elif sources:
         raise typer.BadParameter("applies only to metrics", param_hint="--from")
-    names = list(library.WEIGHT_SETS) if weights is Weights.ALL else [weights.value]
+    elif fense:
+        raise typer.BadParameter("applies only to metrics", param_hint="--fense")
+    sets = {Weights.ALL: library.WEIGHT_SETS, Weights.METRICS: library.METRIC_MODELS if fense else ()}
+    names = list(sets.get(weights, [weights.value]))
     if verify:
-        _verify(names)
+        _verify(names, "metrics --fense" if fense else weights.value, jars=weights is Weights.METRICS)
         return
+    if weights is Weights.METRICS:
+        _fetch_metrics(sources or [])
+    if names:
+        _fetch(names, _by_repository(revision or []))
+
+
+def _fetch(names: list[str], revisions: dict[str, str]) -> None:
+    from textcap import weights as library
+
     with download_progress() as progress:
-        fetched = library.fetch(names, revision=_by_repository(revision or []), progress=progress)
+        fetched = library.fetch(names, revision=revisions, progress=progress)
     for one in fetched:
         size = decimal(one.path.stat().st_size)
         where = f"{one.file.repo}@{one.commit}"
@@ -111,32 +123,22 @@ def _print_count(n_new: int, n_here: int) -> None:
     note(f"{n_new} fetched, {n_here} already on disk")
 
 
-def _verify_metrics() -> None:
-    from textcap.errors import DependencyError
-    from textcap.scoring.jar_fetching import verify_metrics
-
-    states = {"right": "right", "given": "given", "wrong": "damaged", "missing": "missing"}
-    checked = verify_metrics()
-    for one in checked:
-        print_result(one.file.name, states[one.state], str(one.path))
-    bad = [one for one in checked if one.state in ("wrong", "missing")]
-    if bad:
-        message = f"damaged or missing: {len(bad)} of {counted(len(checked), 'file')}"
-        raise DependencyError(message, hint="run textcap fetch metrics")
-
-
-def _verify(names: list[str]) -> None:
+def _verify(names: list[str], argument: str, *, jars: bool) -> None:
     from textcap.errors import CheckpointError
+    from textcap.scoring.jar_fetching import verify_metrics
     from textcap.weights import verify_cache
 
-    checked = verify_cache(names)
-    for one in checked:
-        print_result(one.file.name, one.state, str(one.path.resolve()) if one.path is not None else "")
-    bad = [one for one in checked if one.state in ("damaged", "missing")]
-    if not bad:
-        return
-    hint = f"run textcap fetch {names[0] if len(names) == 1 else 'all'}"
-    raise CheckpointError(f"damaged or missing: {len(bad)} of {counted(len(checked), 'file')}", hint=hint)
+    rows: list[tuple[str, str, str]] = []
+    for jar in verify_metrics() if jars else []:
+        rows.append((jar.file.name, "damaged" if jar.state == "wrong" else jar.state, str(jar.path)))
+    for one in verify_cache(names):
+        rows.append((one.file.name, one.state, str(one.path.resolve()) if one.path is not None else ""))
+    for row in rows:
+        print_result(*row)
+    n_bad = sum(state in ("damaged", "missing") for _, state, _ in rows)
+    if n_bad:
+        message = f"damaged or missing: {n_bad} of {counted(len(rows), 'file')}"
+        raise CheckpointError(message, hint=f"run textcap fetch {argument}")
 
 
 def _by_repository(revisions: list[str]) -> dict[str, str]:

@@ -18,7 +18,8 @@ from textcap.files import rename_durably, sha256_of_file
 from textcap.weights.cache import cache_folder as cache_folder
 from textcap.weights.cache import check_space, known_sha256, writing_to
 from textcap.weights.cache import own_cache_folder as own_cache_folder
-from textcap.weights.catalogue import GPT2, MSCLAP, copies, files_of
+from textcap.weights.catalogue import GPT2, MSCLAP, copies, files_of, find_folder
+from textcap.weights.catalogue import METRIC_MODELS as METRIC_MODELS
 from textcap.weights.catalogue import WEIGHT_SETS as WEIGHT_SETS
 from textcap.weights.catalogue import WeightFile as WeightFile
 from textcap.weights.download import DownloadProgress as DownloadProgress
@@ -43,7 +44,7 @@ class FetchedFile:
 
     file: WeightFile
     path: Path
-    commit: str  # of the repository, 40 hexadecimal digits
+    commit: str  # of the repository, 40 hexadecimal digits; for a file of a release those of its SHA-256
     downloaded: bool  # False if it was on disk already
 
 
@@ -145,7 +146,7 @@ def fetch(
     their own commit. The commit is recorded with the files; given as the revision later, it downloads the same bytes.
 
     Args:
-        names: Keys of `WEIGHT_SETS`.
+        names: Keys of `WEIGHT_SETS` or `METRIC_MODELS`.
         revision: Branch, tag or commit of microsoft/msclap, or one for each repository by name. A branch or tag is
             looked up again even if its files are on disk. Without a revision, files on disk are used.
         progress: Called with the bytes downloaded, with what is waited for, and with each damaged file.
@@ -162,11 +163,13 @@ def fetch(
     show = progress or silent
     revisions = _revisions(revision)
     wanted = list(dict.fromkeys(file for name in names for file in files_of(name)))
+    # A model that is used as a folder needs all of its files from one commit.
+    revisions |= {name: "main" for name in names if name in METRIC_MODELS and find_folder(name) is None}
     fetched: dict[WeightFile, FetchedFile] = {}
     damaged: dict[WeightFile, str] = {}  # with the commit of each
     for file in wanted:
         known = next(copies(file, revisions.get(file.repo)), None)
-        if known is not None and content_state(known[0]) == "damaged":
+        if known is not None and content_state(known[0], file.sha256) == "damaged":
             show(file.name, 0, 0, f"{known[0].resolve()} is damaged: {file.name} is downloaded again")
             damaged[file] = known[1]
         elif known is not None:
@@ -179,7 +182,8 @@ def fetch(
         remotes = {}
         for file in missing:
             asked = damaged.get(file) or commits.get(file.repo, "main")
-            remotes[file] = look_up(hub, file.repo, file.name, asked, show)
+            release = RemoteFile(file.name, file.url, file.sha256, None, file.sha256[:40])
+            remotes[file] = release if file.url else look_up(hub, file.repo, file.name, asked, show)
             if file not in damaged:
                 commits[file.repo] = remotes[file].commit
         fetched |= _download_all(hub, remotes, show)
@@ -195,7 +199,7 @@ def verify_cache(names: Sequence[str]) -> list[VerifiedFile]:
     """Check files on disk against the hashes that the cache has kept from their download; never use the network.
 
     Args:
-        names: Keys of `WEIGHT_SETS`.
+        names: Keys of `WEIGHT_SETS` or `METRIC_MODELS`.
 
     Raises:
         InputError: There is no such set, or one of its files cannot be read.
@@ -203,7 +207,7 @@ def verify_cache(names: Sequence[str]) -> list[VerifiedFile]:
     result = []
     for file in dict.fromkeys(file for name in names for file in files_of(name)):
         known = next(copies(file), None)
-        state = "missing" if known is None else content_state(known[0], thorough=True)
+        state = "missing" if known is None else content_state(known[0], file.sha256, thorough=True)
         result.append(VerifiedFile(file, known and known[0], state))
     return result
 
@@ -221,8 +225,8 @@ def _download_all(
         for file, remote in remotes.items()
     }
     with writing_to(root):
-        absent = [remote for file, remote in remotes.items() if contents[file] is None]
-        check_space(root, sum(remote.size_bytes or 0 for remote in absent), "the weights")
+        absent = [remote.size_bytes or file.size_bytes for file, remote in remotes.items() if contents[file] is None]
+        check_space(root, sum(absent), "the weights")
         fetched = {}
         for file, remote in remotes.items():
             cache, content = RepoCache(root, file.repo), contents[file]

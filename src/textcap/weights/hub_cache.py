@@ -114,23 +114,25 @@ def kept_hash(path: Path) -> str | None:
     if is_hub_hash(blob.name):
         return blob.name
     # Without symbolic links the file is a hard link to its blob.
-    for other in sorted((path.parents[2] / "blobs").glob("*")):
+    snapshots = next((above for above in path.parents if above.name == "snapshots"), None)
+    for other in sorted((snapshots.parent / "blobs").glob("*")) if snapshots else ():
         if is_hub_hash(other.name) and other.samefile(path):
             return other.name
     return None
 
 
-def content_state(path: Path, *, thorough: bool = False) -> Literal["right", "damaged", "unknown"]:
+def content_state(path: Path, hub_hash: str = "", *, thorough: bool = False) -> Literal["right", "damaged", "unknown"]:
     """Return whether a file has the content that the cache keeps a hash of; unknown if it keeps none.
 
     Args:
         path: The file in a snapshot.
+        hub_hash: The hash that it must have, if that is known without the cache.
         thorough: Hash a large file even if it was hashed before and has not changed since.
 
     Raises:
         FileError: The file cannot be read.
     """
-    expected = kept_hash(path)
+    expected = hub_hash or kept_hash(path)
     if expected is None:
         return "unknown"
     if thorough or len(expected) < 64:
