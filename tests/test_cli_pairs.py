@@ -301,3 +301,20 @@ def test_help_ends_with_two_commands(command: str) -> None:
     assert result.exit_code == 0
     examples = [line for line in result.stdout.splitlines() if line.strip().startswith(f"textcap {command}")]
     assert len(examples) == 2
+
+
+@pytest.mark.parametrize("command", ["gap", "fit-adapter"])
+def test_warning_of_the_store_of_captions_is_shown_once(
+    command: str, pairs_file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert run(command, pairs_file)[0] == 0
+    for store in (cache / "embeddings").glob("text-*"):
+        store.write_bytes(b"no database at all" * 300)
+    code, _, stderr = run(command, pairs_file, *(["--force"] if command == "fit-adapter" else []))
+    assert code == 0
+    assert stderr.count(".sqlite was damaged, so it was deleted and is filled anew") == 1
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TEXTCAP_CACHE", str(tmp_path / "file"))
+    code, _, stderr = run(command, pairs_file, *(["--force"] if command == "fit-adapter" else []))
+    assert code == 0
+    assert stderr.count("embeddings cannot be kept in") == 1

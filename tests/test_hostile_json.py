@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -16,15 +17,17 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, reject, settings
 
 from test_adapter import FACTS
 from test_model_folder import CONFIG, SIZES
+from textcap.config import AudioConfig, AudioTowerConfig, ClapConfig, TextTowerConfig, from_dict
 from textcap.errors import TextcapError
 from textcap.files import parse_json, seal, sha256_remembered
 from textcap.gap.adapter import LinearAdapter, load_adapter, save_adapter
 from textcap.model_folder import load_model, save_model
 from textcap.models.backbone import Backbone
+from textcap.models.clap import AudioEncoder
 from textcap.models.mapper import Mapper
 from textcap.training.state import TrainingProgress, WorkFolder, load_state
 from tiny_random import write_tiny_backbone
@@ -285,6 +288,56 @@ def test_impossible_sizes_of_a_backbone_are_one_line(place: Path, part: str, cha
         backbone = Backbone.load(str(place / "backbone"))
         (backbone.language_model if part == "language_model" else backbone.audio_encoder)()
     assert "\n" not in str(caught.value) and str(place / "backbone") in str(caught.value)
+
+
+SMALL = st.integers(1, 4)
+AUDIO = st.fixed_dictionaries(
+    {
+        "sample_rate_hz": st.sampled_from([100, 1000, 8000]),
+        "window_s": st.sampled_from([0.02, 0.1]),
+        "hop_s": st.sampled_from([0.01, 0.02]),
+        "n_fft": st.sampled_from([1, 2, 3, 16, 63]),
+        "stft_hop_samples": st.sampled_from([1, 7, 80]),
+        "n_mels": st.sampled_from([1, 2, 3, 6, 8, 16]),
+        "mel_rate_hz": st.just(8000),
+        "mel_min_hz": st.sampled_from([0.0, 50.0]),
+        "mel_max_hz": st.sampled_from([51.0, 4000.0]),
+    }
+)
+
+
+@st.composite
+def claps(draw: st.DrawFn) -> ClapConfig:
+    """Draw odd values for small audio towers, and keep those that a configuration accepts."""
+    n_stages, folds, patch, window = draw(st.integers(1, 3)), draw(SMALL), draw(SMALL), draw(SMALL)
+    try:
+        audio = from_dict(AudioConfig, draw(AUDIO))
+        multiples = [audio.n_mels * folds, patch * 2 ** (n_stages - 1) * window, patch]
+        tower = AudioTowerConfig(
+            spec_size=math.lcm(*multiples[: draw(st.integers(1, 3))]) * draw(SMALL),
+            patch_size=patch,
+            patch_width=draw(st.sampled_from([1, 2, 4, 6])),
+            depths=tuple(draw(st.integers(1, 2)) for _ in range(n_stages)),
+            n_heads=tuple(draw(st.integers(1, 2)) for _ in range(n_stages)),
+            attention_window=window,
+        )
+        text = TextTowerConfig(n_layers=1, width=2, n_heads=1, n_positions=4, vocab_size=8, max_tokens=4)
+        config = ClapConfig(audio, tower, text, embedding_width=draw(SMALL))
+    except TextcapError:
+        reject()
+    assume(tower.spec_size <= 64)
+    return config
+
+
+@settings(hostile, max_examples=20, suppress_health_check=list(HealthCheck))
+@given(config=claps())
+def test_every_audio_tower_that_is_accepted_embeds_a_window(config: ClapConfig) -> None:
+    def use() -> None:
+        embeddings = AudioEncoder(config).eval()(torch.zeros(1, config.audio.window_samples))
+        assert embeddings.shape == (1, config.embedding_width)
+
+    with torch.inference_mode():
+        never_more_than_an_error(use)
 
 
 @pytest.mark.slow

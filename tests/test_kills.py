@@ -1,42 +1,29 @@
 """A killed process leaves only what `LEFTOVERS` allows, and doing the same again ends with the same bytes.
 
-The process is a fork of this one. A shim stands before and after each call that changes the disk, and ends the process
-there at once, without any clean-up: before and after the first event of each kind, which is an operation on a kind of
-file, and in the slow tests before and after every event.
+It is killed before and after the first event of each kind, which is an operation on a kind of file, and in the slow
+tests before and after every event; see `kills`. The slow tests also kill the commands train and demo.
 """
 
-import builtins
-import io
-import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
-import traceback
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-import textcap.models.loading
+import kills
+from fake_hub import FakeHub
+from kills import content_of, in_fork, kill_everywhere, without_leftovers
 from test_model_folder import CONFIG, METRICS, SIZES
 from textcap.errors import InputError
-from textcap.files import (
-    LEFTOVERS,
-    MODEL_FOLDER,
-    FolderKind,
-    atomic_folder,
-    atomic_write_bytes,
-    atomic_write_with,
-    check_folder_place,
-    discard,
-)
+from textcap.files import LEFTOVERS, MODEL_FOLDER, check_folder_place
 from textcap.model_folder import load_model, save_model
 from textcap.models.mapper import Mapper
 from textcap.training.state import TrainingProgress, WorkFolder, load_state
@@ -44,149 +31,7 @@ from tiny_random import tiny_captions, write_tiny_backbone
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
 
-KILLED = 137
-OURS = FolderKind("ours", "mark.json", r"mark\.json|content")
 SETTINGS = {"captions": "ab" * 32}
-
-
-class Shim:
-    """Counts the events of a process, and ends the process before or after one of them.
-
-    Args:
-        root: Only events on paths in this folder count.
-        kill: The number of the event and "before", "middle" or "after"; None to count only.
-    """
-
-    def __init__(self, root: Path, kill: tuple[int, str] | None = None) -> None:
-        self.root, self.kill = root, kill
-        self.events: list[str] = []
-
-    def install(self) -> None:
-        for name in ("replace", "rename", "unlink", "remove", "rmdir", "mkdir", "chmod", "fsync", "open"):
-            setattr(os, name, self.wrapped(name, getattr(os, name)))
-        builtins.open = io.open = self.wrapped("open", io.open)  # type: ignore[assignment]
-        textcap.models.loading.save_file = self.wrapped("save", textcap.models.loading.save_file)
-
-    def wrapped(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def event(*arguments: Any, **options: Any) -> Any:
-            place = arguments[1] if name in ("save", "replace", "rename") else arguments[0]
-            writes = name != "open" or self.opens_to_write(arguments[1:], options)
-            role = self.role(place) if writes else None
-            if role is None:
-                return call(*arguments, **options)
-            number = len(self.events)
-            self.events.append(f"{name} {role}")
-            self.end_if(number, "before")
-            if name == "save" and self.kill == (number, "middle"):  # safetensors writes beside the file and renames
-                (Path(place).parent / ".tmpAb12Cd").write_bytes(b"half")
-                os._exit(KILLED)
-            try:
-                # A kill leaves what was written, flushed or not, and flushing takes most of the time of these tests.
-                return None if name == "fsync" else call(*arguments, **options)
-            finally:
-                self.end_if(number, "after")
-
-        return event
-
-    @staticmethod
-    def opens_to_write(arguments: tuple[Any, ...], options: dict[str, Any]) -> bool:
-        mode = options.get("mode", arguments[0] if arguments else "r")
-        return bool(mode & (os.O_WRONLY | os.O_RDWR)) if isinstance(mode, int) else not mode.startswith("r")
-
-    def role(self, place: Any) -> str | None:
-        """Return what kind of file an event concerns, or None if it lies elsewhere."""
-        path = os.readlink(f"/proc/self/fd/{place}") if isinstance(place, int) else os.path.abspath(os.fsdecode(place))
-        relative = os.path.relpath(path, self.root)
-        if relative.startswith(".."):
-            # shutil.rmtree gives names relative to an open folder.
-            return None if os.path.isabs(os.fsdecode(place) if not isinstance(place, int) else "/") else "inner"
-        return re.sub(r"\.textcap-[0-9a-f]{12}", ".textcap-*", relative)
-
-    def end_if(self, number: int, when: str) -> None:
-        if self.kill == (number, when):
-            os._exit(KILLED)
-
-
-def in_fork(root: Path, act: Callable[[Path], object], kill: tuple[int, str] | None = None) -> list[str]:
-    """Do something in a fork of this process, with the shim, and return the events up to its end."""
-    reading, writing = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of forking a process that has threads
-        child = os.fork()
-    if child == 0:
-        shim, code = Shim(root, kill), 1
-        try:
-            shim.install()
-            act(root)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        os.write(writing, json.dumps(shim.events).encode())
-        os._exit(code)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        events = json.loads(pipe.read() or b"[]")
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code == (0 if kill is None else KILLED), f"ended with {code}"
-    return events
-
-
-def content_of(root: Path) -> dict[str, bytes]:
-    """Return the content of every file in a folder, by its relative path; folders have none."""
-    return {
-        str(path.relative_to(root)): path.read_bytes() if path.is_file() else b"" for path in sorted(root.rglob("*"))
-    }
-
-
-def without_leftovers(content: dict[str, bytes], n_kinds: int = len(LEFTOVERS)) -> dict[str, bytes]:
-    """Return what is not allowed to be left by a kill, or by the same again: then only temporary folders are."""
-    allowed = [re.compile(name) for name in list(LEFTOVERS)[:n_kinds]]
-    return {
-        path: data
-        for path, data in content.items()
-        if not any(pattern.fullmatch(part) for pattern in allowed for part in path.split("/"))
-    }
-
-
-# What is killed: how the folder looks before, and what is done. Further stores and caches can be added here.
-
-
-def nothing(root: Path) -> None:
-    del root
-
-
-def old_file(root: Path) -> None:
-    (root / "a.bin").write_bytes(b"old")
-
-
-def write_file(root: Path) -> None:
-    atomic_write_bytes(root / "deep" / "b.bin", b"b")
-    atomic_write_bytes(root / "a.bin", b"new")
-
-
-def write_with_library(root: Path) -> None:
-    def write(path: Path) -> None:
-        path.with_name(".tmpXY").write_bytes(b"half")
-        path.write_bytes(b"new")
-
-    atomic_write_with(root / "a.bin", write)
-
-
-def write_folder(root: Path, *, force: bool = False, content: bytes = b"new") -> None:
-    with atomic_folder(root / "folder", kind=OURS, force=force) as new:
-        (new / "mark.json").write_text('{"kind": "ours"}')
-        (new / "content").write_bytes(content)
-
-
-def write_folder_once(root: Path) -> None:
-    """Write a folder as a command without --force does, which a complete folder stops."""
-    if not (root / "folder").exists():
-        write_folder(root)
-
-
-def discard_folder(root: Path) -> None:
-    if (root / "folder").exists():
-        discard(root / "folder")
 
 
 def mapper(seed: int) -> Mapper:
@@ -199,14 +44,14 @@ def mapper(seed: int) -> Mapper:
 def train(root: Path, *, force: bool = False, seed: int = 1) -> None:
     """Write and remove the files of a run as `textcap.training.run_task` does; two steps, with a state after each."""
     output = root / "model"
-    check_folder_place(output, kind=MODEL_FOLDER, force=force or WorkFolder.has_done(output))
+    check_folder_place(output, kind=MODEL_FOLDER, force=force or WorkFolder.done_run(output) is not None)
     work = WorkFolder.open(output, {**SETTINGS, "seed": seed}, force=force)
     try:
-        state = load_state(work.path)
-        for step in range(state[0].step if state else 0, 2):
-            progress = TrainingProgress(step=step + 1, metrics=tuple(METRICS))
-            work.save(progress, mapper(seed + step).state_dict())
         if not work.is_done:
+            state = load_state(work.path)
+            for step in range(state[0].step if state else 0, 2):
+                progress = TrainingProgress(step=step + 1, metrics=tuple(METRICS))
+                work.save(progress, mapper(seed + step).state_dict())
             config = replace(CONFIG, run=work.run)
             save_model(output, config, mapper(seed + 1), METRICS, force=force, within=work.path)
         work.remove()
@@ -215,68 +60,55 @@ def train(root: Path, *, force: bool = False, seed: int = 1) -> None:
 
 
 def train_unless_there(root: Path) -> None:
-    """Train, unless the run is over: its work folder is gone in one step, and its model is there."""
+    """Train, unless the run is over: its work folder is gone, and its model is there."""
     if WorkFolder.path_of(root / "model").exists() or not (root / "model").exists():
         train(root)
 
 
-SCENARIOS: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {
-    "file": (old_file, write_file),
-    "file by a library": (old_file, write_with_library),
-    "new folder": (nothing, write_folder_once),
-    "folder in place of another": (
-        lambda root: write_folder(root, content=b"old"),
-        lambda root: write_folder(root, force=True),
-    ),
-    "folder that is discarded": (write_folder, discard_folder),
-    "run": (nothing, train_unless_there),
+# Checkpoints and model folders are written by safetensors.torch, so these forks are of this process, which has torch.
+# They lose torch's threads, but compute nothing.
+RUNS: dict[str, kills.Scenario] = {
+    "run": (kills.nothing, train_unless_there),
     "run with --force": (
         lambda root: train(root, seed=5),
         lambda root: train(root, force=True),
     ),
 }
+ONCE_OR_ALWAYS = pytest.mark.parametrize(
+    "which", [pytest.param("first", id="first of each kind"), pytest.param("every", marks=pytest.mark.slow)]
+)
 
 
-def kill_everywhere(name: str, folder: Path, choose: Callable[[list[str]], set[int]]) -> None:
-    """Kill a scenario at the chosen events, and check what is left and what doing the same again gives."""
-    prepare, act = SCENARIOS[name]
-    (folder / "prepared").mkdir()
-    prepare(folder / "prepared")
-
-    def fresh() -> Path:
-        shutil.rmtree(folder / "root", ignore_errors=True)
-        return Path(shutil.copytree(folder / "prepared", folder / "root"))
-
-    before = content_of(folder / "prepared")
-    events = in_fork(fresh(), act)
-    after = content_of(folder / "root")
-    assert after == without_leftovers(after), "an undisturbed process leaves nothing"
-    # The end of an event and the beginning of the next one are the same moment.
-    places = [(number, "before") for number in sorted(choose(events))] + [(len(events) - 1, "after")]
-    places += [(number, "middle") for number, event in enumerate(events) if event.startswith("save ")]
-    for number, when in places:
-        root, place = fresh(), f"{when} {events[number]}"
-        in_fork(root, act, (number, when))
-        for path, data in without_leftovers(content_of(root)).items():
-            assert data in (before.get(path), after.get(path)), f"{path} is half written {place}"
-        in_fork(root, act)
-        assert without_leftovers(content_of(root), 1) == after, f"killed {place}"
+@pytest.fixture
+def _hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A hub with the files of clapcap."""
+    clapcap, gpt2 = ("microsoft/msclap", "clapcap_weights_2023.pth"), "openai-community/gpt2"
+    small = {(gpt2, "vocab.json"): b'{"a": 0}', (gpt2, "merges.txt"): b"#version: 0.2\n"}
+    with FakeHub(large={clapcap: os.urandom(50_000)}, small=small) as fake:
+        monkeypatch.setenv("HF_ENDPOINT", fake.url)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        yield
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_kill_before_and_after_each_kind_of_event(name: str, tmp_path: Path) -> None:
-    def first_of_each_kind(events: list[str]) -> set[int]:
-        firsts = {event: number for number, event in reversed(list(enumerate(events)))}.values()
-        assert len(firsts) >= 5
-        return {place for number in firsts for place in (number, number + 1) if place < len(events)}
+@ONCE_OR_ALWAYS
+@pytest.mark.parametrize("name", kills.SCENARIOS)
+def test_kill_before_and_after_events(name: str, which: str, tmp_path: Path, _hub: None) -> None:
+    command = [sys.executable, kills.__file__, name, str(tmp_path), which]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1000)
+    assert done.returncode == 0, done.stderr
+    seen = {pattern for pattern in LEFTOVERS for left in done.stdout.splitlines() if re.fullmatch(pattern, left)}
+    if "store" in name:  # a batch was half written, too
+        assert r".+\.sqlite-journal" in seen
+    elif "fetch" in name:
+        assert r".+\.textcap-partial" in seen
+    else:
+        assert next(iter(LEFTOVERS)) in seen
 
-    kill_everywhere(name, tmp_path, first_of_each_kind)
 
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_kill_before_and_after_every_event(name: str, tmp_path: Path) -> None:
-    kill_everywhere(name, tmp_path, lambda events: set(range(len(events))))
+@ONCE_OR_ALWAYS
+@pytest.mark.parametrize("name", RUNS)
+def test_kill_before_and_after_events_of_a_run(name: str, which: str, tmp_path: Path) -> None:
+    assert "model.partial" in kill_everywhere(RUNS[name], tmp_path, every=which == "every")
 
 
 def test_killed_checkpoint_wedges_no_run(tmp_path: Path) -> None:
@@ -297,7 +129,7 @@ def test_run_killed_before_its_clean_up_is_done_and_another_one_is_not(tmp_path:
     shutil.rmtree(tmp_path / "model")
     in_fork(tmp_path, train, (number, "after"))
     assert load_model(tmp_path / "model") and (tmp_path / "model.partial" / "state.safetensors").exists()
-    assert WorkFolder.has_done(tmp_path / "model")
+    assert WorkFolder.done_run(tmp_path / "model")
     shutil.copytree(tmp_path, tmp_path.with_name("other"))
     written = (tmp_path / "model" / "config.json").stat().st_mtime_ns
     train(tmp_path)
@@ -308,6 +140,24 @@ def test_run_killed_before_its_clean_up_is_done_and_another_one_is_not(tmp_path:
     assert [path.name for path in tmp_path.with_name("other").iterdir()] == ["model"]
 
 
+def code_unless_killed(command: list[str], folder: Path, kill_when: Callable[[], bool]) -> int | None:
+    """Run a command in a folder and return its exit code, or None if it was killed, with the commands that it runs."""
+    folder.mkdir(exist_ok=True)
+    with open(folder.with_suffix(".log"), "ab") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+    while process.poll() is None:
+        if kill_when():
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return None
+        time.sleep(0.001)
+    return process.returncode
+
+
+def never() -> bool:
+    return False
+
+
 @pytest.mark.slow
 def test_train_command_killed_twelve_times_ends_with_the_same_mapper(tmp_path: Path) -> None:
     """A run is killed at moments spread over the time of a whole one, and continues each time."""
@@ -315,26 +165,70 @@ def test_train_command_killed_twelve_times_ends_with_the_same_mapper(tmp_path: P
     (tmp_path / "captions.txt").write_text("\n".join(tiny_captions(120)), encoding="utf-8")
     command = [sys.executable, "-m", "textcap", "train", "../captions.txt", "--backbone", "../backbone"]
     command += ["--epochs", "40", "--batch-size", "8", "--learning-rate", "5e-3", "--device", "cpu", "-o", "model"]
+    killed = tmp_path / "killed"
 
-    def run(folder: str, timeout_s: float | None = None) -> int | None:
-        (tmp_path / folder).mkdir(exist_ok=True)
-        try:  # kills the process when the time is over
-            return subprocess.run(command, cwd=tmp_path / folder, capture_output=True, timeout=timeout_s).returncode
-        except subprocess.TimeoutExpired:
-            return None
+    def run_for(limit_s: float) -> int | None:
+        end = time.monotonic() + limit_s
+        return code_unless_killed(command, killed, lambda: time.monotonic() > end)
 
     started_s = time.monotonic()
-    assert run("whole") == 0
+    assert code_unless_killed(command, tmp_path / "whole", never) == 0
     whole_s = time.monotonic() - started_s
     for number in range(12):
-        if run("killed", whole_s * (number + 0.5) / 12) == 0:  # done before its time was over: begin again
-            shutil.rmtree(tmp_path / "killed" / "model")
-            assert run("killed", whole_s / 2) is None
-        assert {path.name for path in (tmp_path / "killed").iterdir()} <= {"model.partial"}
-    assert run("killed") == 0
-    assert [path.name for path in (tmp_path / "killed").iterdir()] == ["model"]
+        if run_for(whole_s * (number + 0.5) / 12) == 0:  # done before its time was over: begin again
+            shutil.rmtree(killed / "model")
+            assert run_for(whole_s / 2) is None
+        assert {path.name for path in killed.iterdir()} <= {"model.partial"}
+    assert code_unless_killed(command, killed, never) == 0
+    assert [path.name for path in killed.iterdir()] == ["model"]
     mappers = [(tmp_path / folder / "model" / "mapper.safetensors").read_bytes() for folder in ("whole", "killed")]
     assert mappers[0] == mappers[1]
+
+
+# The command itself with fewer captions, sounds and epochs.
+_DEMO = """
+import textcap.cli.demo, textcap.demo.folder
+textcap.cli.demo.N_CAPTIONS = 60
+textcap.cli.demo._TRAIN = textcap.cli.demo._TRAIN.replace("epochs 10", "epochs 4")
+textcap.demo.folder.N_SEEN, textcap.demo.folder.N_UNSEEN, textcap.demo.folder.N_PAIRS = 3, 1, 4
+from textcap.cli.app import main
+main()
+"""
+
+
+def demo_content(folder: Path) -> dict[str, bytes]:
+    """Return the content of the files of a demo, without the speed of its training."""
+    speed = re.compile(rb'"captions_per_s": [\d.e+-]+')
+    content = content_of(folder)
+    return {path: speed.sub(b"", data) if path.endswith("metrics.jsonl") else data for path, data in content.items()}
+
+
+@pytest.mark.slow
+def test_demo_command_killed_four_times_ends_with_the_same_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed while it writes its mark and its sounds, trains, and puts the model in place."""
+    command = [sys.executable, "-c", _DEMO, "demo", "demo", "--force"]
+    monkeypatch.setenv("TEXTCAP_CACHE", str(tmp_path / "cache of whole"))
+    assert code_unless_killed(command, tmp_path / "whole", never) == 0, (tmp_path / "whole.log").read_text()
+    whole = demo_content(tmp_path / "whole")
+    assert {"demo/demo.json", "demo/sounds/004.wav", "demo/textcap-model/mapper.safetensors"} < whole.keys()
+    monkeypatch.setenv("TEXTCAP_CACHE", str(tmp_path / "cache"))
+    killed = tmp_path / "killed"
+    for place in (
+        ".textcap-*.tmp/demo/demo.json",
+        ".textcap-*.tmp/demo/sounds/002.wav",
+        "demo/textcap-model.partial/state.safetensors",
+        "demo/textcap-model*/**/mapper.safetensors",
+    ):
+        shutil.rmtree(killed / "demo", ignore_errors=True)
+        assert code_unless_killed(command, killed, lambda place=place: any(killed.glob(place))) is None, place
+        left = without_leftovers(demo_content(killed))
+        assert all(data == whole.get(path) for path, data in left.items()), place
+        assert code_unless_killed(command, killed, never) == 0, (tmp_path / "killed.log").read_text()
+        assert without_leftovers(demo_content(killed), after_rerun=True) == whole, place
+        for path in killed.glob(".textcap-*.tmp"):  # they would look like those of the next run
+            shutil.rmtree(path)
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "lock", "settings.json", "state.safetensors", ".textcap-0.tmp"])

@@ -246,24 +246,6 @@ def test_killed_computation_repeats_at_most_one_batch(path: Path, n_batches: int
     assert {entry.suffix for entry in path.parent.iterdir()} <= {".sqlite", ".lock"}
 
 
-def test_transaction_that_was_killed_leaves_nothing_of_its_rows(path: Path) -> None:
-    vectors(path)
-    script = """
-    import os, signal, sqlite3, sys
-    connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-    connection.execute("PRAGMA cache_size = 1")  # so that pages are written before the end of the transaction
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("UPDATE vectors SET value = zeroblob(2000)")
-    os.kill(os.getpid(), signal.SIGKILL)
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(path)], timeout=60)
-    assert done.returncode == -signal.SIGKILL
-    assert (path.parent / f"{path.name}-journal").exists()
-    encoder = Encoder(ITEMS)
-    np.testing.assert_array_equal(vectors(path, encoder=encoder), EXPECTED)
-    assert encoder.n_encoded == 0
-
-
 def test_two_threads_at_once_compute_only_once(path: Path) -> None:
     encoders = [Encoder(ITEMS), Encoder(ITEMS)]
     results: list[np.ndarray] = []

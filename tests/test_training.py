@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -15,6 +16,7 @@ import psutil
 import pytest
 import torch
 from accelerate import Accelerator
+from filelock import FileLock
 from safetensors.torch import load_file
 
 import textcap
@@ -24,11 +26,12 @@ from textcap.config import BridgeConfig, MapperConfig, TrainingConfig
 from textcap.data.captions import CaptionFile, CaptionSet
 from textcap.device import seeded_generator
 from textcap.errors import CheckpointError, DeviceError, FileError, InputError, SettingError, TextcapError
+from textcap.files import remove_quietly
 from textcap.gap.bridge import Bridge
 from textcap.model_folder import load_model
 from textcap.models import clap
 from textcap.models.backbone import Backbone
-from textcap.training import loop, processes, train
+from textcap.training import loop, processes, state, train
 from textcap.training.data import NOISE_STREAM, Examples, epoch_batches, make_examples
 from textcap.training.events import Embedded, EpochDone, Event, Started, Stepped, Warned
 from textcap.training.held_out import HeldOutResult
@@ -685,10 +688,80 @@ def test_resume_with_another_number_of_threads_warns(backbone_folder: Path, tmp_
         train_tiny(backbone_folder, tmp_path / "model", report=events.append)
     finally:
         torch.set_num_threads(n_threads)
-    (warning,) = (event.message for event in events if isinstance(event, Warned) and "thread" in event.message)
-    began = f"the run began with {n_threads} thread{'s' * (n_threads > 1)} and continues with {n_threads + 1}"
-    assert warning == f"{began}: rounding may change its mapper by about 1e-7"
+    (warning,) = (event.message for event in events if isinstance(event, Warned) and "continues" in event.message)
+    change = f"the run continues with {n_threads + 1} instead of {n_threads} threads"
+    assert warning == f"{change}: rounding may change its mapper by up to about 1e-6"
     assert load_model(tmp_path / "model").config.n_threads == n_threads + 1
+
+
+def test_resume_with_another_number_of_processes_warns(backbone_folder: Path, tmp_path: Path) -> None:
+    stopped_run(backbone_folder, tmp_path / "model")
+    events: list[Event] = []
+    train_tiny(backbone_folder, tmp_path / "model", n_processes=2, report=events.append)
+    (warning,) = (event.message for event in events if isinstance(event, Warned) and "processes" in event.message)
+    assert warning.startswith("the run continues with 2 instead of 1 processes: rounding may change its mapper")
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture(scope="module")
+def uncleaned(backbone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the model of a run that was killed before it deleted its work folder."""
+    folder = tmp_path_factory.mktemp("uncleaned")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WorkFolder, "remove", lambda self: None)
+        train_tiny(backbone_folder, folder / "model")
+    assert (folder / "model.partial" / STATE_FILE).exists()
+    return folder
+
+
+@pytest.mark.parametrize(("n_deleted", "n_processes"), [(0, 1), (1, 1), (2, 1), (2, 2), (3, 1), (4, 1)])
+def test_run_killed_while_it_deletes_its_work_folder_is_done(
+    backbone_folder: Path,
+    uncleaned: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    n_deleted: int,
+    n_processes: int,
+) -> None:
+    """The same command says so and cleans up, whatever was deleted; another one says that the model exists."""
+    shutil.copytree(uncleaned, tmp_path, dirs_exist_ok=True)
+    model, path = tmp_path / "model", tmp_path / "model.partial"
+
+    def kill(*arguments: object) -> None:
+        raise Killed
+
+    n_files = len(list(path.iterdir()))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        deletions = iter([remove_quietly] * n_deleted)
+        patch.setattr(state, "remove_quietly", lambda file: next(deletions, kill)(file))
+        patch.setattr(Path, "rmdir", kill)
+        WorkFolder(path, FileLock(path / "lock")).remove()
+    assert path.is_dir() and len(list(path.iterdir())) == n_files - n_deleted
+    written = {file: file.stat().st_mtime_ns for file in model.iterdir()}
+    shutil.copytree(tmp_path, tmp_path / "other")
+    with pytest.raises(InputError, match="model already exists"):
+        train_tiny(backbone_folder, tmp_path / "other" / "model", config=replace(QUICK, seed=9))
+    assert [file.name for file in (tmp_path / "other").iterdir()] == ["model"]
+    events: list[Event] = []
+    train_tiny(backbone_folder, model, n_processes=n_processes, report=events.append)
+    warnings = [event.message for event in events if isinstance(event, Warned)]
+    assert warnings == [f"{model} is complete; the run was killed before it deleted {path}"]
+    assert not any(isinstance(event, Started | Stepped) for event in events)
+    assert {file: file.stat().st_mtime_ns for file in model.iterdir()} == written and not path.exists()
+
+
+def test_forced_run_that_was_killed_before_its_first_state_begins_again(
+    backbone_folder: Path, uncleaned: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(uncleaned, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model.partial" / STATE_FILE).unlink()
+    events: list[Event] = []
+    train_tiny(backbone_folder, tmp_path / "model", force=True, report=events.append)
+    assert any(isinstance(event, Started) and event.first_step == 0 for event in events)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_front_lists_what_train_needs() -> None:

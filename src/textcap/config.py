@@ -102,7 +102,7 @@ class AudioConfig:
 
     def __post_init__(self) -> None:
         require_counts(self, "sample_rate_hz", "mel_rate_hz", most=1_000_000)
-        require_counts(self, "n_fft", most=16_384)
+        require(2 <= self.n_fft <= 16_384, "n_fft", self.n_fft, "at least 2 and at most 16,384")
         require_counts(self, "stft_hop_samples")
         require_counts(self, "n_mels", most=1024)
         require(0 < self.window_s <= 600, "window_s", self.window_s, "above 0 and at most 600")

@@ -67,7 +67,9 @@ def measure_pair_gap(
         chosen = draw_pairs(len(pairs.pairs), n * draws, seed, _CHOICE_STREAM)
         pairs = replace(pairs, pairs=tuple(pairs.pairs[i] for i in chosen))
     embedded = embed_pairs(pairs, backbone, device, min_pairs=n, progress=progress)
-    text = one_caption_per_pair(embedded, embed_captions(embedded.captions, backbone, device).vectors, seed)
+    texts = embed_captions(embedded.captions, backbone, device)
+    embedded = replace(embedded, warnings=tuple(dict.fromkeys((*embedded.warnings, *texts.warnings))))
+    text = one_caption_per_pair(embedded, texts.vectors, seed)
     if adapter is not None:
         text = adapter.apply(torch.from_numpy(text)).numpy()
     return PairGap(measure_gap(embedded.audio, text, n=n, draws=draws, seed=seed), embedded, text)

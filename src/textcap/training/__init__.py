@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from textcap.config import BridgeConfig, MapperConfig, TrainingConfig
 from textcap.data.captions import CaptionFile, CaptionSet, load_captions, split_weight
@@ -68,7 +68,8 @@ def train(
     """Train a mapper on captions, on pairs or on both, and write its model folder.
 
     Captions, pairs, backbone and adapter are loaded objects, or files and names to load. Until the run is done, a work
-    folder beside the output keeps what is needed to continue after an interruption.
+    folder beside the output keeps what is needed to continue after an interruption: a call with the same arguments
+    always continues an unfinished run.
 
     Args:
         captions: Caption files, as `load_captions` reads them, to learn from their text embeddings with noise (the
@@ -112,7 +113,7 @@ def train(
         names = [split_weight(path)[0] for path in _several(captions)]
     # Before captions are read: standard input may keep this process waiting.
     inputs = [name for name in [*names, *(p.file.name for p in (*sounds, noise_pairs) if p)] if name != STDIN]
-    may_exist = force or WorkFolder.has_done(Path(output))
+    may_exist = force or WorkFolder.done_run(Path(output)) is not None
     check_folder_place(Path(output), kind=MODEL_FOLDER, force=may_exist, inputs=inputs)
     texts = captions if isinstance(captions, CaptionSet) else load_captions(_several(captions)) if names else None
     for warning in texts.warnings if texts else ():
@@ -160,7 +161,7 @@ def train(
     return task.output
 
 
-def run_task(task: Task, backbone: Backbone, device: torch.device, report: Report) -> MapperTraining:
+def run_task(task: Task, backbone: Backbone, device: torch.device, report: Report) -> MapperTraining | None:
     """Run a task in this process, which may be one of several.
 
     Args:
@@ -170,7 +171,7 @@ def run_task(task: Task, backbone: Backbone, device: torch.device, report: Repor
         report: Called with each event, in the main process only.
 
     Returns:
-        The finished run.
+        The finished run; None if it was finished before, and killed before it deleted its work folder.
 
     Raises:
         TextcapError: The same errors as of `train`.
@@ -190,6 +191,12 @@ def run_task(task: Task, backbone: Backbone, device: torch.device, report: Repor
         }
         work = WorkFolder.open(task.output, settings, force=task.force) if accelerator.is_main_process else None
         try:
+            # The main process has now kept or discarded the state of an earlier run.
+            if broadcast_object_list([work is not None and work.is_done])[0]:
+                if work is not None:
+                    report(Warned(f"{task.output} is complete; the run was killed before it deleted {work.path}"))
+                    work.remove()
+                return None
             examples = make_task_examples(task, embedded, backbone, device, report)
             with memory_errors(f"on {device} while loading the models", hint=MEMORY_HINT):
                 run = MapperTraining(
@@ -203,25 +210,21 @@ def run_task(task: Task, backbone: Backbone, device: torch.device, report: Repor
                     report=report,
                     work=work,
                 )
-            accelerator.wait_for_everyone()  # the main process has now kept or discarded the state of an earlier run
             if state := load_state(WorkFolder.path_of(task.output)):
                 run.resume(*state)
             config = _model_config(task, backbone, embedded, run)
             report(Started(config, examples.counts, run.total_steps, run.progress.step, run.warmup_steps))
             mapper = run.run()
             if work is not None:
-                if work.is_done:
-                    report(Warned(f"{task.output} is complete; the run was killed before it deleted {work.path}"))
-                else:
-                    save_model(
-                        task.output,
-                        replace(config, run=work.run),
-                        mapper,
-                        run.progress.metrics,
-                        adapter=task.adapter,
-                        force=task.force,
-                        within=work.path,
-                    )
+                save_model(
+                    task.output,
+                    replace(config, run=work.run),
+                    mapper,
+                    run.progress.metrics,
+                    adapter=task.adapter,
+                    force=task.force,
+                    within=work.path,
+                )
                 work.remove()
             return run
         finally:

@@ -16,7 +16,6 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from textcap.config import MapperConfig, TrainingConfig
-from textcap.data.text import counted
 from textcap.device import memory_errors, seeded_generator
 from textcap.errors import InputError
 from textcap.gap.bridge import Bridge
@@ -75,7 +74,7 @@ class MapperTraining:
         self.accelerator, self.report, self.work = accelerator, report, work
         self.total_steps = n_steps(examples.n_per_epoch, config.batch_size, config.epochs)
         self.warmup_steps = scaled_warmup(config.warmup_steps, self.total_steps)
-        self.progress = TrainingProgress(n_threads=torch.get_num_threads())
+        self.progress = TrainingProgress(n_threads=torch.get_num_threads(), n_processes=accelerator.num_processes)
         mapper = new_mapper(mapper_config, config.seed)
         optimizer = torch.optim.Adam(mapper.parameters(), lr=config.learning_rate)
         self.mapper, self.optimizer = accelerator.prepare(mapper, optimizer)
@@ -95,11 +94,13 @@ class MapperTraining:
             progress: How far the run had come.
             tensors: The mapper's parameters and Adam's moments, as they were saved.
         """
-        before, now = progress.n_threads, self.progress.n_threads
-        if before != now:
-            threads = f"the run began with {counted(before, 'thread')} and continues with {now}"
-            self.report(Warned(f"{threads}: rounding may change its mapper by about 1e-7"))
-        self.progress = dataclasses.replace(progress, n_threads=now)
+        now = self.progress
+        for what in ("threads", "processes"):
+            count, before = (getattr(one, f"n_{what}") for one in (now, progress))
+            if count != before:
+                change = f"the run continues with {count} instead of {before} {what}"
+                self.report(Warned(f"{change}: rounding may change its mapper by up to about 1e-6"))
+        self.progress = dataclasses.replace(progress, n_threads=now.n_threads, n_processes=now.n_processes)
         plain = self.plain_mapper
         plain.load_state_dict({name: tensors[f"mapper.{name}"] for name, _ in plain.named_parameters()})
         state = {

@@ -7,6 +7,7 @@ the last complete state, and at its end a model folder with or without the work 
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from textcap.files import (
     OVERWRITE_HINT,
     WORK_FOLDER,
     atomic_write_text,
-    discard,
     parse_json,
     read_sealed,
     remove_quietly,
@@ -44,7 +44,8 @@ class TrainingProgress:
     step: int = 0  # steps done since the start of the first epoch
     epoch_loss_sum: float = 0.0  # nats, over the steps of the current epoch
     epoch_tokens: int = 0  # tokens in the steps of the current epoch
-    n_threads: int = 1  # of each process; another number rounds differently
+    n_threads: int = 1  # of each process; another number rounds differently, also of processes
+    n_processes: int = 1
     metrics: tuple[dict[str, Any], ...] = field(default=())  # one record for each epoch done
 
 
@@ -70,14 +71,17 @@ class WorkFolder:
         return Path(f"{os.path.abspath(output)}.partial")
 
     @staticmethod
-    def has_done(output: Path) -> bool:
-        """Return whether the run of a work folder has already written the model folder at a path."""
+    def done_run(output: Path) -> str | None:
+        """Return the run that wrote a model folder if a work folder is beside it, unless that is of another run."""
+        path = WorkFolder.path_of(output)
         try:
-            settings = read_sealed(WorkFolder.path_of(output) / SETTINGS_FILE)
-            config = read_sealed(output / CONFIG_FILE)
+            run: str | None = read_sealed(output / CONFIG_FILE).get("run")
+            # `remove` deletes the settings after the state: without them, the work folder may be of any run.
+            if (path / SETTINGS_FILE).exists() or has_saved(output):
+                return run if run == sha256_of_json(read_sealed(path / SETTINGS_FILE).get("settings")) else None
         except FileError:
-            return False
-        return has_saved(output) and config.get("run") == sha256_of_json(settings.get("settings"))
+            return None
+        return run if path.is_dir() else None
 
     @classmethod
     def open(cls, output: Path, settings: Mapping[str, Any], *, force: bool = False) -> "WorkFolder":
@@ -129,16 +133,17 @@ class WorkFolder:
 
     def _continue_or_start(self, output: Path, settings: dict[str, Any], force: bool) -> None:
         state_file = self.path / STATE_FILE
-        self.run, self.is_done = sha256_of_json(settings), self.has_done(output)
+        self.run, done = sha256_of_json(settings), self.done_run(output)
+        if done not in (None, self.run) and not force:
+            self.remove()
+            raise InputError(f"{output} already exists", hint=OVERWRITE_HINT)
+        # Without a state, --force may have begun the same run again.
+        self.is_done = done == self.run and (state_file.exists() or not force)
         if state_file.exists() and (differing := _differing(self.path / SETTINGS_FILE, settings)):
-            if self.is_done and not force:
-                self.remove()
-                raise InputError(f"{output} already exists", hint=OVERWRITE_HINT)
             if not force:
                 hint = "use --force to discard it and start again, or choose another -o"
                 message = f"{self.path} holds an unfinished run that differs in {', '.join(differing)}"
                 raise InputError(message, hint=hint)
-            self.is_done = False
             state_file.unlink()
         values = seal({"kind": WORK_FOLDER.mark, "settings": settings})
         atomic_write_text(self.path / SETTINGS_FILE, json.dumps(values, indent=2) + "\n")
@@ -172,18 +177,17 @@ class WorkFolder:
             self.remove()
 
     def remove(self) -> None:
-        """Delete the folder in one step, or only this run's files if something else was put into it."""
-        if os.name == "nt":  # which cannot rename a folder with an open file
+        """Delete this run's files, and the folder unless something else was put into it.
+
+        Not by a rename like `discard`: if the process is killed, `done_run` still finds the folder and knows the run.
+        """
+        if os.name == "nt":  # which cannot delete an open file
             self._lock.release()
-        try:
-            if WORK_FOLDER.in_the_way(self.path) is None:
-                discard(self.path)
-        except OSError:
-            pass
-        finally:
-            self._lock.release()
-        for name in (STATE_FILE, SETTINGS_FILE, METRICS_FILE, _LOCK_FILE):
+        for name in (METRICS_FILE, STATE_FILE, SETTINGS_FILE, _LOCK_FILE):  # without settings, only a lock is ours
             remove_quietly(self.path / name)
+        self._lock.release()
+        with suppress(OSError):
+            self.path.rmdir()
 
 
 def has_saved(output: Path) -> bool:

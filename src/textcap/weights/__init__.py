@@ -175,23 +175,29 @@ def fetch(
         elif known is not None:
             fetched[file] = FetchedFile(file, *known, downloaded=False)
     missing = [file for file in wanted if file not in fetched]
+    remotes: dict[WeightFile, RemoteFile] = {}
+    contents: dict[WeightFile, tuple[Path, bool]] = {}
     if missing:
         check_online("use weights that are on disk")
         hub = hub or Hub.from_environment()
         commits = dict(revisions)  # all files of a repository come from one commit, even if a branch moves meanwhile
-        remotes = {}
         for file in missing:
             asked = damaged.get(file) or commits.get(file.repo, "main")
             release = RemoteFile(file.name, file.url, file.sha256, None, file.sha256[:40])
             remotes[file] = release if file.url else look_up(hub, file.repo, file.name, asked, show)
             if file not in damaged:
                 commits[file.repo] = remotes[file].commit
-        fetched |= _download_all(hub, remotes, show)
+        contents = _download_all(hub, remotes, show)
     with writing_to(cache_folder()):
-        for file, one in fetched.items():
-            if file.repo in revisions or (one.downloaded and file not in damaged):
-                cache = RepoCache(cache_folder(), file.repo)
-                cache.remember(one.commit, revisions.get(file.repo, "main"))
+        # Recorded first: files that a killed run has not put in place are looked up again, and their commit with them.
+        for file in wanted:
+            if file.repo in revisions or (file in remotes and file not in damaged):
+                commit = (remotes.get(file) or fetched[file]).commit
+                RepoCache(cache_folder(), file.repo).remember(commit, revisions.get(file.repo, "main"))
+        for file, (content, downloaded) in contents.items():
+            commit = remotes[file].commit
+            path = RepoCache(cache_folder(), file.repo).place(commit, file.name, content)
+            fetched[file] = FetchedFile(file, path, commit, downloaded)
     return [fetched[file] for file in wanted]
 
 
@@ -214,7 +220,8 @@ def verify_cache(names: Sequence[str]) -> list[VerifiedFile]:
 
 def _download_all(
     hub: Hub, remotes: Mapping[WeightFile, RemoteFile], progress: DownloadProgress
-) -> dict[WeightFile, FetchedFile]:
+) -> dict[WeightFile, tuple[Path, bool]]:
+    """Return the content of each file, and whether it had to be downloaded."""
     root = cache_folder()
     # Most commits to a repository change only its description, so the weights need not be downloaded again.
     contents = {
@@ -227,13 +234,12 @@ def _download_all(
     with writing_to(root):
         absent = [remote.size_bytes or file.size_bytes for file, remote in remotes.items() if contents[file] is None]
         check_space(root, sum(absent), "the weights")
-        fetched = {}
+        result = {}
         for file, remote in remotes.items():
             cache, content = RepoCache(root, file.repo), contents[file]
             downloaded = content is None and _download_blob(hub, remote, cache, progress)
-            path = cache.place(remote.commit, file.name, content or cache.blob(remote.hash))
-            fetched[file] = FetchedFile(file, path, remote.commit, downloaded)
-        return fetched
+            result[file] = (content or cache.blob(remote.hash), downloaded)
+        return result
 
 
 def _download_blob(hub: Hub, remote: RemoteFile, cache: RepoCache, progress: DownloadProgress) -> bool:
