@@ -4,9 +4,9 @@
 
 Takes captions in the form {id: [caption, ...]}. The prediction for each clip is its first caption without about one
 word in six; the other captions are its references. Scores them with all metrics except SPICE, alternately by textcap
-and by aac-metrics, and prints the times, their ratio and the largest difference of a score; the same for CIDEr-D alone, of
-tokenised captions. Then scores two sets of predictions with SPICE, one after the other with the same cache: the time of
-the second is the time that each further system takes. With --large it repeats the clips, each time with other words,
+and by aac-metrics, and prints the times, their ratio and the largest difference of a score; the same for CIDEr-D alone,
+of tokenised captions. Then scores two sets of predictions with SPICE, one after the other with the same cache: the time
+of the second is the time that each further system takes. With --large it repeats the clips, each time with other words,
 up to that number, and prints time and peak memory of this process. Needs Java and the jars of `textcap fetch metrics`.
 """
 
@@ -42,7 +42,9 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=975, help="number of clips to score")
     parser.add_argument("--repeats", type=int, default=3, help="how often to measure each program")
     parser.add_argument("--spice-clips", type=int, default=0, help="number of clips for SPICE (0: skip it)")
-    parser.add_argument("--large", type=int, default=0, help="number of clips for the measurement of memory (0: skip it)")
+    parser.add_argument(
+        "--large", type=int, default=0, help="number of clips for the measurement of memory (0: skip it)"
+    )
     options = parser.parse_args()
     references = json.loads(options.references.read_text(encoding="utf-8"))
     clips = list(references.values())[: options.clips]

@@ -14,7 +14,7 @@ from textcap.scoring import significance
 from textcap.scoring.comparison import best_two, compare_systems
 from textcap.scoring.counts import Numbers, bleu_counts, bleu_of_counts
 from textcap.scoring.results import MetricScore, SystemScores, score_of_clips
-from textcap.scoring.significance import MIN_CLIPS, compare, holm, interval
+from textcap.scoring.significance import LEVEL, MIN_CLIPS, compare, holm, interval
 
 WORDS = "a dog barks in the yard while rain falls on roof and then it runs".split()
 
@@ -84,9 +84,9 @@ def test_fewer_than_30_clips_give_no_p_value_and_no_verdict() -> None:
     better = np.random.default_rng(0).uniform(size=MIN_CLIPS)
     few = compare(better[1:] + 1, better[1:])
     assert few.difference == pytest.approx(1) and few.low == pytest.approx(1)  # the interval alone would say yes
-    assert few.p_value is None and not few.is_more_than_noise
+    assert few.p_value is None
     enough = compare(better + 1, better)
-    assert enough.p_value is not None and enough.is_more_than_noise
+    assert enough.p_value is not None and enough.p_value < LEVEL
 
 
 def test_constant_difference_has_an_interval_of_no_width_and_the_least_p_value() -> None:
@@ -113,7 +113,7 @@ def test_verdict_goes_by_the_p_value_and_not_by_the_interval() -> None:
     found = compare(first, second)
     assert found.low > 0
     assert found.p_value == pytest.approx(1 / 16, abs=0.01)
-    assert not found.is_more_than_noise
+    assert found.p_value is not None and found.p_value >= LEVEL
 
 
 def test_interval_for_many_clips_is_that_of_the_normal_distribution() -> None:
@@ -141,7 +141,7 @@ def test_sides_are_paired_clip_by_clip() -> None:
     rng = np.random.default_rng(2)
     hard = rng.normal(0, 1, 200)  # the difficulty of each clip, which is the same for both
     found = compare(hard + 0.05 + rng.normal(0, 0.01, 200), hard)
-    assert found.is_more_than_noise
+    assert found.p_value is not None and found.p_value < LEVEL
     assert found.high - found.low < 0.01
 
 

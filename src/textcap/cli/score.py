@@ -202,9 +202,7 @@ def score(
             output=output,
             sort_by=sort_by,
             wanted=ReportSettings(baseline, intervals, human, compare, seed),
-            settings=ScoreSettings(
-                java, java_heap, spice_timeout, own_cache_folder() / "spice", fense_folder=fense
-            ),
+            settings=ScoreSettings(java, java_heap, spice_timeout, own_cache_folder() / "spice", fense_folder=fense),
             progress=progress,
             when_stopped=show,
         )

@@ -183,7 +183,9 @@ def _print_table(rows: Rows) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*(Text(printable(cell)) for cell in rows[0]))
+    table = Table()
+    for cell in rows[0]:
+        table.add_column(Text(printable(cell)))
     for row in rows[1:]:
         table.add_row(*(Text(printable(cell)) for cell in row))
     out.print(table)

@@ -66,7 +66,8 @@ def compare_systems(
         None and no comparison for a single system, if no metric has a value for all, or for more than `MOST_SYSTEMS`
         systems without a baseline.
     """
-    shared = [name for name in systems[0] if name not in VOCAB and all(_values(one, name) is not None for one in systems)]
+    metrics = [name for name in systems[0] if name not in VOCAB]
+    shared = [name for name in metrics if all(_values(one, name) is not None for one in systems)]
     if len(systems) < 2 or not shared or (baseline is None and len(systems) > MOST_SYSTEMS):
         return None, []
     decisive = next((name for name in _DECISIVE if name in shared), shared[0])
@@ -79,12 +80,12 @@ def compare_systems(
     if baseline is not None:
         pairs = [(index, baseline) for index in ranked if index != baseline]
     found = []
-    for metric in systems[0]:
+    for metric in metrics:
         sides = [(_values(systems[first], metric), _values(systems[second], metric)) for first, second in pairs]
         tested = [
             (pair, compare(*side, score_of_sums=score_of_sums(metric), seed=seed))
             for pair, side in zip(pairs, sides, strict=True)
-            if metric not in VOCAB and side[0] is not None and side[1] is not None
+            if side[0] is not None and side[1] is not None
         ]
         p_values = [difference.p_value for _, difference in tested if difference.p_value is not None]
         corrected = iter(holm(p_values))

@@ -156,7 +156,7 @@ class _Run:
         self, systems: list[Captions], references: list[Captions], names: Sequence[str], found: list[Scores]
     ) -> None:
         """Compute the metrics of tokenised captions, and put each into `found` as soon as it is done."""
-        device, fense_folder = self.settings.device, self.settings.fense_folder
+        device, folder = self.settings.device, self.settings.fense_folder
         heap_mb, both = default_heap()
         in_java = (
             (("meteor",), partial(self._meteor, systems, references, heap_mb)),
@@ -167,8 +167,11 @@ class _Run:
             (("rouge_l",), lambda: _of_clips("rouge_l", rouge_l(systems, references))),
             (("cider_d",), lambda: _cider_d(systems, references)),
             (VOCAB, lambda: [_vocabulary(system, references) for system in systems]),
-            (("sbert_sim",), lambda: _of_clips("sbert_sim", sentence_similarities(systems, references, device, fense_folder))),
-            (("fer",), lambda: _of_clips("fer", fluency_errors(systems, device, fense_folder))),
+            (
+                ("sbert_sim",),
+                lambda: _of_clips("sbert_sim", sentence_similarities(systems, references, device, folder)),
+            ),
+            (("fer",), lambda: _of_clips("fer", fluency_errors(systems, device, folder))),
         )
         columns = self._columns(names)
         pool = ThreadPoolExecutor(2 if both else 1, thread_name_prefix="textcap-score")

@@ -24,7 +24,7 @@ from textcap.scoring.metrics import Progress, ScoreSettings, score_systems
 from textcap.scoring.published import PublishedRow, published_rows
 from textcap.scoring.readers import PREDICTIONS, REFERENCES, check_form, read_predictions, read_references
 from textcap.scoring.results import MetricScore, Scores, Scoring, score_of_sums
-from textcap.scoring.significance import N_DRAWS, interval
+from textcap.scoring.significance import N_DRAWS, N_RESAMPLES, interval
 from textcap.weights.cache import own_cache_folder
 
 TOKENIZER = "Stanford CoreNLP 3.4.1, PTBTokenizer"
@@ -293,6 +293,7 @@ def report_to_dict(report: Report) -> dict[str, Any]:
         "comparison": {
             "method": "p: exchange of paired captions; interval: paired bootstrap; correction: Holm, over the pairs",
             "n_draws": N_DRAWS,
+            "n_resamples": N_RESAMPLES,
             "seed": report.wanted.seed,
             "ranked_by": report.ranked_by,
             "differences": [

@@ -13,7 +13,7 @@ from textcap.scoring.counts import Numbers
 
 # With fewer clips, a few odd ones decide, and intervals from resampled clips are far too narrow.
 MIN_CLIPS = 30
-LEVEL = 0.05
+LEVEL = 0.05  # a difference is significant if its p-value is below this
 N_DRAWS = 10_000  # of the exchange test: near p = 0.05, its standard error is 0.002
 N_RESAMPLES = 2_000  # of an interval: the standard error of its ends is 3 % of half its width
 
@@ -40,11 +40,6 @@ class Difference:
     low: float
     high: float
     p_value: float | None
-
-    @property
-    def is_more_than_noise(self) -> bool:
-        """Whether the p-value is below `LEVEL`; the interval has no say."""
-        return self.p_value is not None and self.p_value < LEVEL
 
 
 def mean_of_sums(sums: Numbers, n_clips: int) -> Numbers:
