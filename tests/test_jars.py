@@ -82,10 +82,13 @@ def test_class_path_has_the_order_of_the_manifest(metric_jars, monkeypatch):
 
 def test_real_jars_are_found_and_differing_files_are_named(spice_jars, monkeypatch):
     monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(spice_jars))
-    assert find_jars("ptb").class_path == (spice_jars / "aac-metrics/stanford_nlp/stanford-corenlp-3.4.1.jar",)
+    assert find_jars("ptb").class_path == (
+        spice_jars / "aac-metrics/stanford_nlp/stanford-corenlp-3.4.1.jar",
+        engine_jar(),
+    )
     meteor = find_jars("meteor")
-    assert meteor.class_path == (spice_jars / "aac-metrics/meteor/meteor-1.5.jar",)
-    assert set(meteor.hashes) == {"meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz"}
+    assert meteor.class_path == (spice_jars / "aac-metrics/meteor/meteor-1.5.jar", engine_jar())
+    assert set(meteor.hashes) == {"meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz", "textcap-java.jar"}
     spice = find_jars("spice")
     assert spice.class_path[0].name == "spice-1.0.jar" and spice.class_path[-1] == engine_jar()
     assert len(spice.hashes) == 21
@@ -140,12 +143,11 @@ def test_pinned_hash_of_the_engine_is_that_of_its_file():
 
 
 def test_engine_with_another_hash_is_never_run(cache, tmp_path, monkeypatch):
-    other = tmp_path / "textcap-engine.jar"
+    other = tmp_path / "textcap-java.jar"
     other.write_bytes(tiny_jar("an engine of somebody else"))
     monkeypatch.setattr(jars, "engine_jar", lambda: other)
-    with pytest.raises(DependencyError, match="is not the known file of SPICE: .*reinstall textcap"):
-        find_jars("spice")
-    assert find_jars("meteor").name == "meteor"
+    with pytest.raises(DependencyError, match="is not the known file of textcap: .*reinstall textcap"):
+        find_jars("meteor")
 
 
 # Any catalogue
@@ -168,16 +170,16 @@ def test_cache_folder_follows_the_variable_of_aac_metrics(value, expected, monke
 
 def test_programs_have_their_jars_and_hashes(cache):
     ptb, meteor, spice = (find_jars(program) for program in ("ptb", "meteor", "spice"))
-    assert [path.name for path in ptb.class_path] == ["stanford-corenlp-3.4.1.jar"]
-    assert [path.name for path in meteor.class_path] == ["meteor-1.5.jar"]
-    assert [path.name for path in spice.class_path] == ["spice-1.0.jar", CORENLP, MODELS, "textcap-engine.jar"]
+    assert [path.name for path in ptb.class_path] == ["stanford-corenlp-3.4.1.jar", "textcap-java.jar"]
+    assert [path.name for path in meteor.class_path] == ["meteor-1.5.jar", "textcap-java.jar"]
+    assert [path.name for path in spice.class_path] == ["spice-1.0.jar", CORENLP, MODELS, "textcap-java.jar"]
     assert spice.class_path_argument == os.pathsep.join(str(path) for path in spice.class_path)
     for program in (ptb, meteor, spice):
         assert program.unknown == []
         for path, sha256 in program.hashes.items():
-            content = engine_jar().read_bytes() if path == "textcap-engine.jar" else place(cache, path).read_bytes()
+            content = engine_jar().read_bytes() if path == "textcap-java.jar" else place(cache, path).read_bytes()
             assert sha256 == hash_of(content)
-    assert set(meteor.hashes) == {"meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz"}
+    assert set(meteor.hashes) == {"meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz", "textcap-java.jar"}
 
 
 @pytest.mark.parametrize("path", sorted(CONTENTS))
@@ -278,7 +280,7 @@ def test_symbolic_links_are_followed(cache, tmp_path):
     jar = place(cache, "meteor/meteor-1.5.jar")
     jar.rename(tmp_path / "elsewhere.jar")
     jar.symlink_to(tmp_path / "elsewhere.jar")
-    assert find_jars("meteor").class_path == (jar,)
+    assert find_jars("meteor").class_path == (jar, engine_jar())
     (tmp_path / "elsewhere.jar").unlink()
     with pytest.raises(DependencyError, match="METEOR is missing"):
         find_jars("meteor")

@@ -20,9 +20,9 @@ from textcap.weights.cache import known_sha256
 
 FETCH = "textcap fetch metrics"
 PROGRAM_NAMES: dict[JavaProgram, str] = {"ptb": "the PTB tokenizer", "meteor": "METEOR", "spice": "SPICE"}
-_ENGINE = "textcap-engine.jar"
+_ENGINE = "textcap-java.jar"
 # Hash of the jar that tools/build_engine.py builds; update it together with the jar.
-_ENGINE_SHA256 = "984b98e1633ffbd363760c48885ea5f79a4d8f0bed65797a15b16e97e7a6de90"
+_ENGINE_SHA256 = "9b3d472aef45a50b0d6729a6136bb9be14f3740d3e957c5b4a7d4dfb9689fc2a"
 _GIVEN = "textcap-given.json"
 
 JarState = Literal["right", "given", "wrong", "missing"]
@@ -105,13 +105,12 @@ def find_jars(program: JavaProgram) -> Program:
     hashes = {one.file.path: one.sha256 for one in found if one.sha256 is not None}
     # Every jar is listed, as Java resolves the jars in a manifest relative to the target of a symbolic link.
     class_path = [one.path for one in found if one.path.suffix == ".jar"]
-    if program == "spice":
-        engine = engine_jar()
-        class_path.append(engine)
-        hashes[_ENGINE] = sha256_of_file(engine)
-        if hashes[_ENGINE] != _ENGINE_SHA256:
-            message = f"{engine} is not the known file of {title}: its SHA-256 is {hashes[_ENGINE]}"
-            raise DependencyError(message, hint="reinstall textcap")
+    engine = engine_jar()
+    class_path.append(engine)
+    hashes[_ENGINE] = sha256_of_file(engine)
+    if hashes[_ENGINE] != _ENGINE_SHA256:
+        message = f"{engine} is not the known file of textcap: its SHA-256 is {hashes[_ENGINE]}"
+        raise DependencyError(message, hint="reinstall textcap")
     for path in class_path:
         if os.pathsep in str(path):
             message = f"Java cannot run {path}: class paths are separated by {os.pathsep!r}"
@@ -120,7 +119,7 @@ def find_jars(program: JavaProgram) -> Program:
 
 
 def engine_jar() -> Path:
-    """Return the jar of the script engine with which SPICE writes its result on a Java without one.
+    """Return our own jar: what runs the Java programs, and the script engine with which SPICE writes its result.
 
     Raises:
         DependencyError: The jar is missing from this installation.

@@ -19,10 +19,9 @@ from textcap.scoring.fluency import fluency_errors, model_versions, sentence_sim
 from textcap.scoring.jar_catalogue import JavaProgram
 from textcap.scoring.jars import Program, find_jars
 from textcap.scoring.java import Java, find_java
-from textcap.scoring.memory import heaps_mb
 from textcap.scoring.metric_names import BLEU, VOCAB, need_aac_metrics, with_parts
-from textcap.scoring.processes import Runs
-from textcap.scoring.programs import METEOR_HEAP_MB, meteor_counts, tokenize
+from textcap.scoring.processes import Runs, default_heap
+from textcap.scoring.programs import meteor_counts, tokenize
 from textcap.scoring.results import (
     MetricScore,
     Scoring,
@@ -32,7 +31,7 @@ from textcap.scoring.results import (
     scores_of_outcome,
     why_undefined,
 )
-from textcap.scoring.spice import SPICE_HEAP_MB, SpiceScores, spice
+from textcap.scoring.spice import SpiceScores, spice
 
 
 @dataclass(frozen=True)
@@ -132,17 +131,11 @@ class _Run:
         counts: list[dict[str, Numbers]] = [{} for _ in predictions]
         captions = [caption for system in predictions for caption in system]  # the systems one after another
         paired = references * len(predictions)  # the references of each of these captions
-        heaps: Sequence[int | None] = (None, None)
-        n_at_once = 1
-        if "meteor" in self.names and "spice" in self.names:
-            # Divided before either starts, as each would take most of the memory. If both do not fit, they take turns.
-            together = heaps_mb(METEOR_HEAP_MB, SPICE_HEAP_MB)
-            if together is not None:
-                heaps, n_at_once = together, 2
-        pool = ThreadPoolExecutor(n_at_once, thread_name_prefix="textcap-score")
+        heap_mb, is_ample = default_heap()
+        pool = ThreadPoolExecutor(2 if is_ample else 1, thread_name_prefix="textcap-score")
         try:
-            meteor = pool.submit(self._meteor, captions, paired, java, heaps[0]) if "meteor" in self.names else None
-            spice_scores = pool.submit(self._spice, captions, paired, java, heaps[1]) if "spice" in self.names else None
+            meteor = pool.submit(self._meteor, captions, paired, java, heap_mb) if "meteor" in self.names else None
+            spice_scores = pool.submit(self._spice, captions, paired, java, heap_mb) if "spice" in self.names else None
             self._score_in_python(predictions, references, found)
             if set(self.names) & set(BLEU):
                 for one, system in zip(counts, predictions, strict=True):
@@ -208,11 +201,9 @@ class _Run:
                     scores[name] = MetricScore(name, problem=str(error))
             self._report_progress([name])
 
-    def _meteor(
-        self, predictions: list[str], references: list[list[str]], java: Java, memory_mb: int | None
-    ) -> Numbers:
+    def _meteor(self, predictions: list[str], references: list[list[str]], java: Java, heap_mb: int) -> Numbers:
         class_path = self._find_jars("meteor").class_path
-        return meteor_counts(predictions, references, java, class_path, memory_mb=memory_mb, runs=self.runs)
+        return meteor_counts(predictions, references, java, class_path, heap_mb=heap_mb, runs=self.runs)
 
     def _collect_meteor(
         self, meteor: Future[Numbers], found: list[dict[str, MetricScore]], counts: list[dict[str, Numbers]]
@@ -228,16 +219,14 @@ class _Run:
                 scores["meteor"] = MetricScore("meteor", float(meteor_of_counts(part.sum(0))), meteor_of_counts(part))
         self._report_progress(["meteor"])
 
-    def _spice(
-        self, predictions: list[str], references: list[list[str]], java: Java, memory_mb: int | None
-    ) -> SpiceScores:
+    def _spice(self, predictions: list[str], references: list[list[str]], java: Java, heap_mb: int) -> SpiceScores:
         return spice(
             predictions,
             references,
             java,
             self._find_jars("spice"),
             cache_folder=self.settings.cache_folder,
-            memory_mb=memory_mb,
+            heap_mb=heap_mb,
             timeout_s=self.settings.spice_timeout_s,
             runs=self.runs,
         )
