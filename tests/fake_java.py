@@ -19,35 +19,57 @@ import json, os, sys, time
 arguments = sys.argv[1:]
 with open({log!r}, "a") as log:
     log.write(json.dumps(arguments) + "\\n")
-if {banner!r} and any(word in ("-version", "-showversion") for word in arguments):
+if {banner!r} and "-version" in arguments:
     sys.stderr.write({banner!r})
-    sys.stderr.flush()
+    sys.exit()
 program = next((name for name in ("PTBTokenizer", "Meteor", "SpiceScorer") if any(name in a for a in arguments)), "")
 REAL = {real!r}
 def run_real():
     os.execv(REAL, [REAL, *arguments])
+def request():
+    return arguments[arguments.index("edu.anu.spice.SpiceScorer") + 1]
+def asked():
+    with open(request()) as file:
+        return json.load(file)
 def answer(scores):
     path = arguments[arguments.index("-out") + 1]
     with open(path, "w") as file:
         json.dump([{{"image_id": i, "scores": {{"All": {{"f": f}}}}}} for i, f in scores], file)
 def parsed():
     return os.path.join(arguments[arguments.index("-cache") + 1], "data.mdb")
-def asked():
-    with open(arguments[arguments.index("-cache") - 1]) as file:
-        return json.load(file)
-{body}
+# As textcap.Runner: how often to run the body, and the file that it reads as standard input.
+place = arguments.index("textcap.Runner") if "textcap.Runner" in arguments else None
+n_times, name = (1, os.devnull) if place is None else (int(arguments[place + 1]), arguments[place + 2])
+for left in range(n_times):
+    while os.path.exists(name + ".done"):
+        time.sleep(0.01)
+    sys.stdin = open(name, encoding="utf-8")
+    if program == "SpiceScorer" and {only_scores!r} and left < n_times - 1:
+        answer([(-1, 0)] * len(asked()))
+    else:
+        exec({body!r})
+    if place is not None:
+        open(name + ".done", "w").close()
 """
 
 
-def fake_java(folder: Path, body: str = "", *, version: str | None = "17.0.15", release: str | None = None) -> Path:
+def fake_java(
+    folder: Path,
+    body: str = "",
+    *,
+    version: str | None = "17.0.15",
+    release: str | None = None,
+    only_scores: bool = True,
+) -> Path:
     """Write a program and return its path; the program logs its arguments.
 
     Args:
         folder: The runtime's folder, which gets `bin/java` and, once the program has run, `log`.
-        body: Python code that runs after the version is printed. It can use `arguments`, `program`, `run_real()`,
+        body: Python code that runs for each run of a program. It can use `arguments`, `program`, `run_real()`,
             `asked()`, `answer(scores)` and `parsed()`.
         version: The version that the program prints; None prints none.
         release: The version in the `release` file; None writes no such file.
+        only_scores: Run the body only when SPICE scores clips, and not when it parses captions.
     """
     path = folder / "bin" / "java"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +80,7 @@ def fake_java(folder: Path, body: str = "", *, version: str | None = "17.0.15", 
             banner="" if version is None else BANNER.format(version),
             real=shutil.which("java") or "",
             body=textwrap.dedent(body),
+            only_scores=only_scores,
         ),
         encoding="utf-8",
     )
@@ -67,9 +90,9 @@ def fake_java(folder: Path, body: str = "", *, version: str | None = "17.0.15", 
     return path
 
 
-def silent_java(folder: Path, body: str) -> Path:
+def silent_java(folder: Path, body: str, *, only_scores: bool = True) -> Path:
     """Write a program that prints no version but has a `release` file, as `run_real` requires."""
-    return fake_java(folder, body, version=None, release="17.0.1")
+    return fake_java(folder, body, version=None, release="17.0.1", only_scores=only_scores)
 
 
 def count_starts(java: Path) -> int:
@@ -108,12 +131,10 @@ def gone_within(pid: int, timeout_s: float = 10.0) -> bool:
 
 
 def hanging(started: Path) -> str:
-    """Return a body that starts a child process, writes its id to a file, and hangs."""
+    """Return a body that writes the program's process id to a file, and hangs."""
     return f"""
-        import subprocess
-        child = subprocess.Popen(["sleep", "600"])
         with open({str(started) + ".part"!r}, "w") as file:
-            file.write(f"{{child.pid}}\\n")
+            file.write(f"{{os.getpid()}}\\n")
         os.rename({str(started) + ".part"!r}, {str(started)!r})
         time.sleep(600)
     """

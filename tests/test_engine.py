@@ -1,4 +1,4 @@
-"""The script engine with which SPICE writes its result: the packaged jar, and one that is compiled by the test."""
+"""Our own jar, with SPICE's script engine: the packaged one, and one that is compiled by the test."""
 
 import hashlib
 import importlib.util
@@ -11,10 +11,10 @@ from types import ModuleType
 import pytest
 
 from textcap.scoring.jars import engine_jar
-from textcap.scoring.java import JavaError, find_java, run_java
+from textcap.scoring.java import JavaError, find_java
+from textcap.scoring.processes import run_java
 
 TOOL = Path(__file__).parent.parent / "tools" / "build_engine.py"
-SOURCE_NAME = "TextEngine.java"
 # Uses the engine as SPICE does: the same variable names and the same script.
 HARNESS = """
 import javax.script.*;
@@ -67,16 +67,14 @@ def jar(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     if request.param == "packaged":
         return engine_jar()
     tool, javac = request.getfixturevalue("tool"), request.getfixturevalue("javac")
-    path, source = tmp_path / "engine.jar", engine_jar().with_name(SOURCE_NAME)
-    tool.write_jar(path, tool.compile_classes(javac, source), source)
+    path = tmp_path / "engine.jar"
+    tool.write_jar(path, tool.compile_classes(javac, tool.SOURCES), tool.SOURCES)
     return path
 
 
-def run_with(classes: Path, *jars: Path, text: bytes = b"[{}]", script: str | None = None) -> str:
-    java = find_java()
-    path = ":".join(str(entry) for entry in (*jars, classes))
-    words = [script] if script else []
-    return run_java(java, ["-cp", path, "Harness", *words], stdin=text, timeout_s=120).stdout.decode()
+def run_with(jar: Path, classes: Path, text: bytes = b"[{}]", script: str | None = None) -> str:
+    words = ["Harness", script] if script else ["Harness"]
+    return run_java(find_java(), [jar, classes], words, stdin=text, timeout_s=120).decode()
 
 
 @pytest.mark.java
@@ -84,14 +82,16 @@ def test_engine_returns_the_text_unchanged(jar, harness):
     if find_java().major < 15:
         pytest.skip("this Java may have an engine of its own")
     text = '[{"scores":{"All":{"f":0.5}},"x":null}]' * 1000
-    assert run_with(harness, jar, text=text.encode()) == f"textcap.TextEngine {text}"
+    assert run_with(jar, harness, text=text.encode()) == f"textcap.TextEngine {text}"
 
 
 @pytest.mark.java
-def test_current_java_has_no_engine_without_the_jar(harness):
+def test_current_java_has_no_engine_of_its_own(harness, tmp_path):
     if find_java().major < 15:
         pytest.skip("this Java may have an engine of its own")
-    assert run_with(harness).strip() == "no engine"
+    with zipfile.ZipFile(engine_jar()) as jar, zipfile.ZipFile(tmp_path / "without.jar", "w") as without:
+        without.writestr("textcap/Runner.class", jar.read("textcap/Runner.class"))
+    assert run_with(tmp_path / "without.jar", harness).strip() == "no engine"
 
 
 @pytest.mark.java
@@ -99,34 +99,35 @@ def test_engine_rejects_any_other_script(jar, harness):
     if find_java().major < 15:
         pytest.skip("this Java may have an engine of its own")
     with pytest.raises(JavaError, match="ScriptException: this engine knows one script only, and not: 1 [+] 1"):
-        run_with(harness, jar, script="1 + 1")
+        run_with(jar, harness, script="1 + 1")
 
 
 def test_jar_registers_its_engine_and_runs_on_java_8(jar):
     with zipfile.ZipFile(jar) as archive:
         name = archive.read("META-INF/services/javax.script.ScriptEngineFactory").decode().strip()
-        content = archive.read(f"{name.replace('.', '/')}.class")
+        classes = [archive.read(f"{one.replace('.', '/')}.class") for one in (name, "textcap.Runner")]
         assert all(entry.date_time == (1980, 1, 1, 0, 0, 0) for entry in archive.infolist())
-    assert content[:4] == b"\xca\xfe\xba\xbe"
-    assert int.from_bytes(content[6:8], "big") == 52  # the class file version of Java 8
-    assert jar.stat().st_size < 4096
+    for content in classes:
+        assert content[:4] == b"\xca\xfe\xba\xbe"
+        assert int.from_bytes(content[6:8], "big") == 52  # the class file version of Java 8
+    assert jar.stat().st_size < 8192
 
 
-def test_packaged_jar_was_built_from_the_source_beside_it():
+def test_packaged_jar_was_built_from_the_sources_beside_it(tool):
     with zipfile.ZipFile(engine_jar()) as archive:
         noted = archive.read("META-INF/source.sha256").decode()
-    source = engine_jar().with_name(SOURCE_NAME)
-    assert noted == hashlib.sha256(source.read_bytes()).hexdigest(), "run tools/build_engine.py"
+    sources = b"".join(path.read_bytes() for path in sorted(engine_jar().parent.glob("*.java")))
+    assert noted == hashlib.sha256(sources).hexdigest(), "run tools/build_engine.py"
 
 
 def test_same_classes_give_the_same_jar(tool, tmp_path):
     classes = {"a/B.class": b"content", "a/C.class": b"more"}
     for name in ("one.jar", "two.jar"):
-        tool.write_jar(tmp_path / name, classes, TOOL)
+        tool.write_jar(tmp_path / name, classes, [TOOL])
     assert (tmp_path / "one.jar").read_bytes() == (tmp_path / "two.jar").read_bytes()
 
 
 def test_source_that_does_not_compile_is_reported(tool, javac, tmp_path):
     (tmp_path / "Bad.java").write_text("class Bad { int x = ; }")
     with pytest.raises(RuntimeError, match="Bad.java:1"):
-        tool.compile_classes(javac, tmp_path / "Bad.java")
+        tool.compile_classes(javac, [tmp_path / "Bad.java"])

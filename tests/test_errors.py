@@ -8,7 +8,7 @@ import pytest
 
 from textcap import errors
 from textcap.errors import FileError, InputError, SettingError, TextcapError
-from textcap.scoring.java_errors import JavaError
+from textcap.scoring.java import JavaError
 
 ERRORS = [
     *(

@@ -86,7 +86,7 @@ def test_real_jars_are_found_and_differing_files_are_named(spice_jars, monkeypat
     assert find_jars("ptb").class_path == (tokenizer, engine_jar())
     meteor = find_jars("meteor")
     assert meteor.class_path == (spice_jars / "aac-metrics/meteor/meteor-1.5.jar", engine_jar())
-    assert set(meteor.hashes) == {"meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz", "textcap-engine.jar"}
+    assert set(meteor.hashes) == {"meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz", "textcap-java.jar"}
     spice = find_jars("spice")
     files = [spice_jars / "aac-metrics" / file.path for file in CATALOGUE if file.program == "spice"]
     assert spice.class_path == (*files, engine_jar())
@@ -142,14 +142,14 @@ def test_pinned_hash_of_the_engine_is_that_of_its_file():
 
 
 def test_engine_with_another_hash_is_never_run(cache, tmp_path, monkeypatch):
-    other = tmp_path / "scoring" / "engine" / "textcap-engine.jar"
+    other = tmp_path / "scoring" / "engine" / "textcap-java.jar"
     monkeypatch.setattr(jars, "files", lambda package: tmp_path)
     for content in (None, tiny_jar("an engine of somebody else")):
         if content is not None:
             other.parent.mkdir(parents=True)
             other.write_bytes(content)
         for program in ("ptb", "meteor", "spice"):
-            with pytest.raises(DependencyError, match="textcap-engine.jar .*is not the known file.*reinstall textcap"):
+            with pytest.raises(DependencyError, match="textcap-java.jar .*is not the known file.*reinstall textcap"):
                 find_jars(program)
 
 
@@ -173,16 +173,15 @@ def test_cache_folder_follows_the_variable_of_aac_metrics(value, expected, monke
 
 def test_programs_have_their_jars_and_hashes(cache):
     ptb, meteor, spice = (find_jars(program) for program in ("ptb", "meteor", "spice"))
-    assert [path.name for path in ptb.class_path] == ["stanford-corenlp-3.4.1.jar", "textcap-engine.jar"]
-    assert [path.name for path in meteor.class_path] == ["meteor-1.5.jar", "textcap-engine.jar"]
-    assert [path.name for path in spice.class_path] == ["spice-1.0.jar", CORENLP, MODELS, "textcap-engine.jar"]
-    assert spice.class_path_argument == os.pathsep.join(str(path) for path in spice.class_path)
+    assert [path.name for path in ptb.class_path] == ["stanford-corenlp-3.4.1.jar", "textcap-java.jar"]
+    assert [path.name for path in meteor.class_path] == ["meteor-1.5.jar", "textcap-java.jar"]
+    assert [path.name for path in spice.class_path] == ["spice-1.0.jar", CORENLP, MODELS, "textcap-java.jar"]
     for program in (ptb, meteor, spice):
         assert program.unknown == []
         for path, sha256 in program.hashes.items():
-            content = engine_jar().read_bytes() if path == "textcap-engine.jar" else place(cache, path).read_bytes()
+            content = engine_jar().read_bytes() if path == "textcap-java.jar" else place(cache, path).read_bytes()
             assert sha256 == hash_of(content)
-    assert set(meteor.hashes) == {"meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz", "textcap-engine.jar"}
+    assert set(meteor.hashes) == {"meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz", "textcap-java.jar"}
 
 
 @pytest.mark.parametrize("path", sorted(CONTENTS))

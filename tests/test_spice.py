@@ -21,13 +21,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from fake_java import count_starts, silent_java
+from fake_java import count_starts, gone_within, hanging, silent_java, wait_for_pid
 from textcap.cli.app import app
 from textcap.scoring.cleaning import clean_all
 from textcap.scoring.jars import Program, find_jars
-from textcap.scoring.java import Java, find_java
-from textcap.scoring.java_errors import JavaError
+from textcap.scoring.java import Java, JavaError, find_java
 from textcap.scoring.metrics import ScoreSettings, score_systems
+from textcap.scoring.processes import Runs
 from textcap.scoring.spice import MAX_WORDS, spice
 from textcap.scoring.spice_cache import SpiceCache
 
@@ -97,11 +97,11 @@ def test_missing_temporary_folder_is_a_one_line_error(
         spice(["a dog"], [["a dog"]], java, program)
 
 
-@pytest.mark.parametrize("what", ["mkdir", "write_text"])
+@pytest.mark.parametrize("what", ["write_bytes", "write_text"])
 def test_full_disk_is_a_one_line_error_and_leaves_the_cache_unchanged(
     tmp_path: Path, program: Program, scratch: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    java, kept = Java(str(silent_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
+    java, kept = keeping_java(tmp_path / "java"), tmp_path / "kept"
     spice(["a"], [["b"]], java, program, cache_folder=kept)
     whole = {path: path.read_bytes() for path in kept.iterdir()}
     real = getattr(Path, what)
@@ -132,17 +132,24 @@ def test_captions_too_long_to_parse_are_skipped(tmp_path: Path, program: Program
     assert count_starts(Path(java.path)) == 1  # Java is not started if all captions are too long
 
 
+# Keeps an "x" for each chunk of captions in its database, and gives all clips the number of those that were known.
 KEEPING = """
-known = os.path.exists(parsed())
-if known and open(parsed()).read() == "poison":
-    sys.exit(1)
-open(parsed(), "a").write("x" if os.path.basename(arguments[-1]) else "")
-answer([(i["image_id"], float(known)) for i in asked()])
+    database = parsed() if "-cache" in arguments else os.devnull
+    known = open(database).read() if os.path.exists(database) else ""
+    if known == "poison":
+        sys.exit("poisoned")
+    if asked()[0]["image_id"] < 0:
+        open(database, "a").write("x")
+    answer([(i["image_id"], float(len(known) - 1)) for i in asked()])
 """
 
 
+def keeping_java(folder: Path, body: str = KEEPING) -> Java:
+    return Java(str(silent_java(folder, body, only_scores=False)), "a test")
+
+
 def test_parsed_captions_are_reused_by_the_next_run(tmp_path: Path, program: Program) -> None:
-    java, kept = Java(str(silent_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
+    java, kept = keeping_java(tmp_path / "java"), tmp_path / "kept"
 
     def run(program: Program = program) -> float:
         return float(spice(["a"], [["b"]], java, program, cache_folder=kept).per_clip[0])
@@ -157,7 +164,7 @@ def test_parsed_captions_are_reused_by_the_next_run(tmp_path: Path, program: Pro
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "emptied", "half a header", "a folder"])
 def test_damaged_cache_is_discarded(tmp_path: Path, program: Program, damage: str) -> None:
-    java, kept = Java(str(silent_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
+    java, kept = keeping_java(tmp_path / "java"), tmp_path / "kept"
     assert spice(["a"], [["b"]], java, program, cache_folder=kept).per_clip.tolist() == [0]
     [file] = kept.iterdir()
     whole = file.read_bytes()
@@ -173,7 +180,7 @@ def test_damaged_cache_is_discarded(tmp_path: Path, program: Program, damage: st
 
 
 def test_folder_in_place_of_the_cache_is_renamed_and_kept(tmp_path: Path, program: Program) -> None:
-    java, kept = Java(str(silent_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
+    java, kept = keeping_java(tmp_path / "java"), tmp_path / "kept"
     spice(["a"], [["b"]], java, program, cache_folder=kept)
     [file] = kept.iterdir()
     file.unlink()
@@ -185,7 +192,7 @@ def test_folder_in_place_of_the_cache_is_renamed_and_kept(tmp_path: Path, progra
 
 
 def test_old_leftovers_of_killed_runs_are_removed(tmp_path: Path, program: Program) -> None:
-    java, kept = Java(str(silent_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
+    java, kept = keeping_java(tmp_path / "java"), tmp_path / "kept"
     kept.mkdir()
     names = (".textcap-000000000000.tmp", ".textcap-111111111111.tmp", "old.tmp")
     old, new, other = (kept / name for name in names)
@@ -201,20 +208,82 @@ def test_old_leftovers_of_killed_runs_are_removed(tmp_path: Path, program: Progr
     assert len(list(kept.iterdir())) == 4
 
 
-def test_run_that_fails_with_the_cache_is_repeated_without(tmp_path: Path, program: Program, scratch: Path) -> None:
-    java, kept = Java(str(silent_java(tmp_path / "java", KEEPING)), "a test"), tmp_path / "kept"
+def test_run_that_fails_with_its_database_is_repeated_without_and_the_cache_kept(
+    tmp_path: Path, program: Program, scratch: Path
+) -> None:
+    java, kept = keeping_java(tmp_path / "java"), tmp_path / "kept"
     spice(["a"], [["b"]], java, program, cache_folder=kept)
     [file] = kept.iterdir()
-    poison = tmp_path / "poison"
-    poison.mkdir()
-    (poison / "data.mdb").write_text("poison")
+    (tmp_path / "data.mdb").write_text("poison")
     cache = SpiceCache(kept, [])
     cache.path = file
-    cache.keep(poison)  # with the right hash, but SPICE fails on it
-    assert spice(["a"], [["b"]], java, program, cache_folder=kept).per_clip.tolist() == [0]
+    cache.keep(tmp_path)  # with the right hash, but SPICE fails on it
+    whole = file.read_bytes()
+    found = spice(["a"], [["b"]], java, program, cache_folder=kept)
+    assert found.per_clip.tolist() == [-1]
+    assert found.note is not None and found.note.startswith("SPICE ran without its database of parsed captions")
+    assert found.note.endswith("failed (exit code 1): poisoned")
     assert count_starts(Path(java.path)) == 3
-    assert file.read_bytes().endswith(b"\nx")
+    assert file.read_bytes() == whole
     assert not list(scratch.iterdir())
+
+
+def test_captions_are_parsed_once_each_in_chunks_that_are_kept(
+    tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("textcap.scoring.spice.CHUNK_CAPTIONS", 3)
+    log, kept = tmp_path / "asked", tmp_path / "kept"
+    body = KEEPING + f"    open({str(log)!r}, 'a').write(json.dumps(asked()) + '\\n')"
+    seen = []
+
+    def progress(text: str) -> None:
+        seen.append((text, [path.read_bytes().count(b"x") for path in kept.glob("*")]))
+
+    references = [["a cat", "a dog"], ["a cow", "a cat", ""], ["rain"]]
+    java = keeping_java(tmp_path / "java", body)
+    found = spice(["a dog", "wind", "a dog"], references, java, program, cache_folder=kept, progress=progress)
+    assert found.per_clip.tolist() == [1] * 3 and found.note is None
+    *chunks, items = map(json.loads, log.read_text().splitlines())
+    parsed = [text for chunk in chunks for item in chunk for text in (item["test"], *item["refs"])]
+    assert [text for text in parsed if text] == ["a dog", "a cat", "wind", "a cow", "rain"]
+    assert [item["image_id"] for item in items] == [0, 1, 2]
+    assert seen == [("SPICE: 3 of 6 captions", []), ("SPICE: 6 of 6 captions", [1])]
+    assert next(kept.iterdir()).read_bytes().endswith(b"\nxx")
+    assert count_starts(Path(java.path)) == 1
+
+
+@pytest.mark.parametrize("end", ["stopped", "timed out", "died"])
+def test_interrupted_run_keeps_the_chunks_that_it_has_parsed(
+    tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr("textcap.scoring.spice.CHUNK_CAPTIONS", 1)
+    started, kept = tmp_path / "started", tmp_path / "kept"
+    stop = "sys.exit(1)" if end == "died" else hanging(started).strip()
+    java = keeping_java(
+        tmp_path / "java", KEEPING + f"    if len(known) >= 1 or '-cache' not in arguments:\n        {stop}"
+    )
+    with ThreadPoolExecutor(1) as pool, Runs() as runs:
+        how: dict[str, Any] = {"cache_folder": kept, "runs": runs, "timeout_s": 3 if end == "timed out" else 60}
+        run = pool.submit(spice, ["a"], [["b", "c"]], java, program, **how)
+        if end == "stopped":
+            process = wait_for_pid(started)
+            runs.stop()
+            assert gone_within(process)
+        error = run.exception(timeout=60)
+    assert isinstance(error, JavaError) and error.problem == end
+    [file] = kept.iterdir()
+    assert file.read_bytes().endswith(b"\nx")
+    whole = keeping_java(tmp_path / "again")
+    assert spice(["a"], [["b", "c"]], whole, program, cache_folder=kept).per_clip.tolist() == [3]
+
+
+def test_default_time_limit_depends_on_the_number_of_distinct_captions(
+    tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("textcap.scoring.spice.PATIENCE_S", 0.5)
+    monkeypatch.setattr("textcap.scoring.spice.PATIENCE_PER_CAPTION_S", 0.75)
+    with pytest.raises(JavaError, match=r"did not finish within 2 s .*--spice-timeout"):
+        run_stand_in(tmp_path / "java", "time.sleep(600)", program, n_clips=9)  # 2 distinct captions
 
 
 def test_failed_run_is_not_cached(tmp_path: Path, program: Program) -> None:
@@ -226,13 +295,19 @@ def test_failed_run_is_not_cached(tmp_path: Path, program: Program) -> None:
 
 def test_cache_that_cannot_be_written_is_ignored(tmp_path: Path, program: Program) -> None:
     (tmp_path / "kept").write_text("a file where the folder should be")
-    found = run_stand_in(tmp_path / "java", KEEPING, program, cache_folder=tmp_path / "kept")
-    assert found.per_clip.tolist() == [0, 0, 0]
+    java = keeping_java(tmp_path / "java")
+    assert spice(["a"], [["b"]], java, program, cache_folder=tmp_path / "kept").per_clip.tolist() == [0]
 
 
 def test_simultaneous_runs_do_not_disturb_each_other(tmp_path: Path, program: Program) -> None:
-    body = KEEPING.replace("answer(", "time.sleep(0.3)\nassert open(parsed()).read() == 'x'\nanswer(")
-    java, kept = Java(str(silent_java(tmp_path / "java", body)), "a test"), tmp_path / "kept"
+    started, kept = tmp_path / "started", tmp_path / "kept"
+    started.mkdir()
+    meet = f"""
+    open(os.path.join({str(started)!r}, str(os.getpid())), "w").close()
+    while len(os.listdir({str(started)!r})) < 4:
+        time.sleep(0.01)
+    """
+    java = keeping_java(tmp_path / "java", meet + KEEPING)
     with ThreadPoolExecutor(4) as pool:
         runs = [pool.submit(spice, ["a"], [["b"]], java, program, cache_folder=kept) for _ in range(4)]
         assert [run.result().per_clip.tolist() for run in runs] == [[0]] * 4
@@ -261,6 +336,23 @@ def test_unusual_captions_get_a_score_each(scored: SimpleNamespace) -> None:
     assert len(scored.found.per_clip) == 10 + len(scored.odd)
     assert np.isfinite(scored.found.per_clip).all()
     assert (scored.found.per_clip[:10] > 0).sum() >= 8
+
+
+@pytest.mark.java
+def test_spice_runs_without_its_native_library(scored: SimpleNamespace, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in scored.kept.iterdir()}
+    shutil.copytree(scored.kept, tmp_path / "kept")
+    own, *others = scored.program.class_path
+    copied = tmp_path / own.name
+    shutil.copyfile(own, copied)  # because it names its libraries relative to its real path
+    native = ("lmdbjni-linux", "lmdbjni-osx", "lmdbjni-win")
+    class_path = (copied, *(path for path in others if not path.name.startswith(native)))
+    without = Program("spice", class_path, scored.program.hashes, [])
+    references = [[r.lower() for r in rs] for rs in REFERENCES]
+    found = spice(CLIPS["tokens"], references, scored.java, without, cache_folder=tmp_path / "kept")
+    assert found.note is not None and "UnsatisfiedLinkError" in found.note
+    assert found.per_clip.tolist() == scored.found.per_clip[: len(references)].tolist()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir()} == before
 
 
 @pytest.mark.java

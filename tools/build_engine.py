@@ -1,4 +1,4 @@
-"""Compile the script engine that SPICE needs on recent versions of Java, into a jar beside its source.
+"""Compile the Java classes of textcap, which run the Java programs and write SPICE's result, into a jar beside them.
 
 Needs javac of Java 9 or later. The same compiler gives the same bytes, because entries are sorted and timestamps fixed.
 Prints the SHA-256 of the jar; copy it to `_ENGINE_SHA256` in `textcap.scoring.jars`.
@@ -11,18 +11,19 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
-SOURCE = Path(__file__).parent.parent / "src" / "textcap" / "scoring" / "engine" / "TextEngine.java"
-JAR = SOURCE.with_name("textcap-engine.jar")
-CLASS = "textcap.TextEngine"
+SOURCES = sorted((Path(__file__).parent.parent / "src" / "textcap" / "scoring" / "engine").glob("*.java"))
+JAR = SOURCES[0].with_name("textcap-java.jar")
+ENGINE = "textcap.TextEngine"
 OLDEST_JAVA = 8
 FIRST_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
 TIMEOUT_S = 120
 
 
-def compile_classes(javac: str, source: Path) -> dict[str, bytes]:
-    """Return the class files compiled from a source, keyed by their names in a jar.
+def compile_classes(javac: str, sources: Sequence[Path]) -> dict[str, bytes]:
+    """Return the class files compiled from sources, keyed by their names in a jar.
 
     Raises:
         RuntimeError: The compiler reported an error or a warning.
@@ -30,7 +31,7 @@ def compile_classes(javac: str, source: Path) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         # -options: newer compilers warn that support for Java 8 will end.
         options = ["--release", str(OLDEST_JAVA), "-Xlint:all,-options", "-Werror", "-g:none", "-encoding", "UTF-8"]
-        command = [javac, *options, "-d", folder, str(source)]
+        command = [javac, *options, "-d", folder, *map(str, sources)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr}")
@@ -38,12 +39,12 @@ def compile_classes(javac: str, source: Path) -> dict[str, bytes]:
         return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.class"))}
 
 
-def write_jar(path: Path, classes: dict[str, bytes], source: Path) -> None:
-    """Write class files as a jar that Java finds as a script engine, with the SHA-256 of their source."""
+def write_jar(path: Path, classes: dict[str, bytes], sources: Sequence[Path]) -> None:
+    """Write class files as a jar in which Java finds the script engine, with the SHA-256 of their sources."""
     entries = {
         "META-INF/MANIFEST.MF": b"Manifest-Version: 1.0\r\n\r\n",
-        "META-INF/services/javax.script.ScriptEngineFactory": f"{CLASS}\n".encode(),
-        "META-INF/source.sha256": hashlib.sha256(source.read_bytes()).hexdigest().encode(),
+        "META-INF/services/javax.script.ScriptEngineFactory": f"{ENGINE}\n".encode(),
+        "META-INF/source.sha256": sha256_of_sources(sources).encode(),
         **classes,
     }
     with zipfile.ZipFile(path, "w") as jar:
@@ -54,6 +55,11 @@ def write_jar(path: Path, classes: dict[str, bytes], source: Path) -> None:
             jar.writestr(entry, content)  # not compressed, because libraries compress differently
 
 
+def sha256_of_sources(sources: Sequence[Path]) -> str:
+    """Return the SHA-256 of sources one after the other."""
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=JAR, help="the jar to write (default: beside the source)")
@@ -61,7 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.javac is None:
         sys.exit("javac is not on PATH (install a JDK, or name its javac with --javac)")
-    write_jar(options.output, compile_classes(options.javac, SOURCE), SOURCE)
+    write_jar(options.output, compile_classes(options.javac, SOURCES), SOURCES)
     digest = hashlib.sha256(options.output.read_bytes()).hexdigest()
     print(f"{options.output}: {options.output.stat().st_size:,} bytes, SHA-256 {digest}")
 

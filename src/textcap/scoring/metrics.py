@@ -18,8 +18,9 @@ from textcap.scoring.cleaning import clean_all
 from textcap.scoring.counts import Numbers, bleu_counts
 from textcap.scoring.fense import fluency_errors, model_versions, sentence_similarities
 from textcap.scoring.jars import JavaProgram, Program, find_jars
-from textcap.scoring.java import Java, Runs, default_heap, find_java
+from textcap.scoring.java import Java, find_java
 from textcap.scoring.metric_names import BLEU, VOCAB, with_parts
+from textcap.scoring.processes import Runs, default_heap
 from textcap.scoring.programs import meteor_counts, tokenize
 from textcap.scoring.results import (
     LeaveOneOut,
@@ -234,7 +235,7 @@ class _Run:
             progress=self.progress,
         )
         parts = (np.split(numbers, len(systems)) for numbers in (result.per_clip, result.n_too_long))
-        return [{"spice": _spice_score(*part, result.notes)} for part in zip(*parts, strict=True)]
+        return [{"spice": _spice_score(*part, result.note)} for part in zip(*parts, strict=True)]
 
     @property
     def _java(self) -> Java:
@@ -294,7 +295,8 @@ def _vocabulary(system: Captions, references: list[Captions]) -> Scores:
     }
 
 
-def _spice_score(per_clip: Numbers, n_too_long: Numbers, notes: tuple[str, ...]) -> MetricScore:
+def _spice_score(per_clip: Numbers, n_too_long: Numbers, note: str | None) -> MetricScore:
+    notes: tuple[str, ...] = (note,) if note else ()
     if n_nan := int(np.isnan(per_clip).sum()):
         notes += (f"SPICE gave no value for {counted(n_nan, 'clip')}, counted as 0",)
     if n_long := int(n_too_long.sum()):

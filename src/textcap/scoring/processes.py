@@ -1,45 +1,49 @@
-"""Run a program to its end, and leave no process and no file of it behind.
+"""Run Java programs so that no process outlives the call, or this process, and no file remains.
 
-Returns the program's exit code and the bytes that it printed; `java` interprets them.
+Each is run by the class `textcap.Runner` of our own jar, which ends when this process dies or closes a pipe.
 """
 
 import os
-import signal
+import re
+import shutil
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from textcap.errors import InputError
+from filelock import FileLock
+
+from textcap.scoring.java import Java, JavaError, java_environment
+
+_RUNNER = "textcap.Runner"
+_ENCODINGS = ("file", "stdin", "stdout", "stderr", "sun.stdin", "sun.stdout", "sun.stderr")
+_POLL_S = 0.1  # how often a running program is looked at
+_PREFIX = "textcap-java-"
+_LOCK = "lock"
+_LOCKED_WITHIN_S = 10.0  # far longer than it takes to lock a new folder
+
+# As measured: with more, neither METEOR nor SPICE is faster; with the small heap both still work.
+HEAP_MB, SMALL_HEAP_MB = 2048, 1200
+_AMPLE_BYTES = 6 << 30  # for METEOR, SPICE, and what Java needs besides its heap
 
 
-class StoppedError(Exception):
-    """The program was stopped by `Runs.stop`."""
+def default_heap(root: Path = Path("/")) -> tuple[int, bool]:
+    """Return the heap for METEOR and for SPICE in MB, and whether memory suffices to run both at once.
 
-
-class TimedOutError(Exception):
-    """The program exceeded its time limit."""
-
-
-class NotStartedError(Exception):
-    """The program could not be started."""
-
-
-_MAX_POLL_S = 0.05  # longest time between two checks of a program that has a time limit
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The result of a program that ended by itself."""
-
-    code: int  # exit code, or minus the number of the signal that killed the program
-    stdout: bytes
-    stderr: bytes
+    Args:
+        root: The folder that contains `proc` and `sys`. If they do not report the memory, it is taken to suffice.
+    """
+    sizes = []
+    for name in ("proc/meminfo", "sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError):
+            text = (root / name).read_text(encoding="ascii", errors="replace")
+            if match := re.search(r"^MemAvailable: *(\d+) kB$|^(\d+)$", text, re.MULTILINE):
+                sizes.append(int(match[1]) << 10 if match[1] else int(match[2]))
+    return (HEAP_MB, True) if min(sizes, default=_AMPLE_BYTES) >= _AMPLE_BYTES else (SMALL_HEAP_MB, False)
 
 
 class Runs:
@@ -51,7 +55,7 @@ class Runs:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._stopped = False
+        self._is_stopped = False
 
     def __enter__(self) -> "Runs":
         return self
@@ -59,147 +63,157 @@ class Runs:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    @property
-    def stopped(self) -> bool:
-        """Whether `stop` was called."""
-        return self._stopped
-
     def stop(self) -> None:
-        """Kill the running programs and refuse to start others; calls that wait for them raise StoppedError."""
+        """Kill the running programs and refuse to start others; calls that wait for them raise a JavaError."""
         with self._lock:
-            self._stopped = True
+            self._is_stopped = True
             for process in self._running:
-                _kill(process)
+                process.kill()
+
+    def check(self, java: Java) -> None:
+        """Raise a JavaError if `stop` was called."""
+        if self._is_stopped:
+            raise JavaError(f"{java.path} was stopped before it finished", problem="stopped")
 
     @contextmanager
     def start(
-        self,
-        command: Sequence[str],
-        streams: Mapping[str, int],
-        cwd: Path | None,
-        environment: Mapping[str, str] | None,
-    ) -> Iterator[subprocess.Popen[bytes]]:
-        """Start a program, and kill it and its children at the end of the block.
-
-        Args:
-            command: The program and its arguments.
-            streams: File descriptors for `stdin`, `stdout` and `stderr`.
-            cwd: The program's working folder.
-            environment: All variables of the program; None for those of this process.
+        self, java: Java, arguments: Sequence[str], out: IO[bytes], err: IO[bytes]
+    ) -> Iterator["subprocess.Popen[bytes]"]:
+        """Start a program with a pipe as its standard input, and end it at the end of the block.
 
         Raises:
-            StoppedError: `stop` was called before.
-            NotStartedError: The program cannot be started.
+            JavaError: The program cannot be started, or `stop` was called before.
         """
         with self._lock:
-            if self._stopped:
-                raise StoppedError
-            # In a session of its own, so that Ctrl-C in a terminal reaches only this process, which kills the group.
+            self.check(java)
             try:
                 process = subprocess.Popen(
-                    list(command),
-                    stdin=streams["stdin"],
-                    stdout=streams["stdout"],
-                    stderr=streams["stderr"],
-                    cwd=cwd,
-                    env=environment,
-                    start_new_session=True,
+                    [java.path, *arguments],
+                    stdin=subprocess.PIPE,
+                    stdout=out,
+                    stderr=err,
+                    env=java_environment(),
+                    start_new_session=True,  # Ctrl-C in a terminal reaches only this process, which ends the program
                 )
             except OSError as error:
-                raise NotStartedError(error.strerror or str(error)) from error
+                raise java.cannot_start(error) from error
             self._running.add(process)
         try:
             yield process
         finally:
-            _kill(process)
+            process.kill()
+            process.communicate()  # closes the pipe, which also ends a Java that was started by a script
             with self._lock:
                 self._running.discard(process)
-            process.wait()  # frees its id, so it must not be killed any more
 
 
-def run_program(
-    command: Sequence[str],
+def run_java(
+    java: Java,
+    class_path: Sequence[Path],
+    words: Sequence[str],
     *,
-    stdin: Path | bytes | None = None,
-    timeout_s: float | None = None,
-    cwd: Path | None = None,
-    environment: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
+    stdin: bytes = b"",
+    timeout_s: float,
     runs: Runs | None = None,
-) -> Finished:
-    """Run a program to its end. No process of it is left when this returns or raises.
+    n_times: int = 1,
+    between: Callable[[int], None] = lambda n_done: None,
+) -> bytes:
+    """Run a Java program, and return what it printed. No process of it is left when this returns or raises.
+
+    Text is read and written as UTF-8 in every locale. Several threads may call this at once.
 
     Args:
-        command: The program and its arguments.
-        stdin: Input of the program: a file, or bytes.
-        timeout_s: Seconds after which the program is killed; None sets no limit.
-        cwd: The program's working folder.
-        environment: All variables of the program; None for those of this process.
+        java: The runtime.
+        class_path: The program's jars and our own.
+        words: The main class and its arguments.
+        options: Options of the JVM.
+        stdin: What the program reads as its standard input.
+        timeout_s: Seconds after which the program is killed.
         runs: Programs that are stopped together with this one.
+        n_times: How often the main class is run with these arguments, in one process.
+        between: Called with the number of runs that are done after each but the last; the next run waits for its end.
 
     Raises:
-        InputError: The file for `stdin` cannot be read.
-        NotStartedError: The program cannot be started.
-        OSError: The temporary files for its input and output cannot be written.
-        StoppedError: `runs` was stopped.
-        TimedOutError: The program took too long.
+        JavaError: The program could not be started, failed, took too long or was stopped, temporary files cannot be
+            written, or the Java is too old.
     """
-    runs = runs or Runs()
-    # Files instead of pipes: they need no reader while the program runs, and a child that keeps one open cannot block.
-    with _opened(stdin) as source, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        streams = {"stdin": source.fileno(), "stdout": out.fileno(), "stderr": err.fileno()}
-        with runs.start(command, streams, cwd, environment) as process:
-            _wait(process, timeout_s)
-        if process.returncode and runs.stopped:
-            raise StoppedError
-        out.seek(0)
-        err.seek(0)
-        return Finished(process.returncode, out.read(), err.read())
+    java.check_age()
+    end = time.monotonic() + timeout_s
+    runs, n_done = runs or Runs(), 0
+    with scratch_folder() as folder:
+        request, done = folder / "in", folder / "in.done"
+        request.write_bytes(stdin)
+        arguments = [
+            f"-Djava.io.tmpdir={folder}",
+            f"-XX:ErrorFile={folder / 'crash'}",
+            # Performance data go to a file in the system's temporary folder, which remains if Java is killed.
+            "-XX:-UsePerfData",
+            *(f"-D{name}.encoding=UTF-8" for name in _ENCODINGS),
+            *options,
+            *("-cp", os.pathsep.join(map(str, class_path)), _RUNNER, str(n_times), str(request)),
+            *words,
+        ]
+        with open(folder / "out", "w+b") as out, open(folder / "err", "w+b") as err:
+            with runs.start(java, arguments, out, err) as process:
+                while process.poll() is None:
+                    if time.monotonic() >= end:
+                        message = f"{java.path} did not finish within {timeout_s:,.0f} s and was stopped"
+                        hint = "run the command again, or name another Java with --java"
+                        raise JavaError(message, problem="timed out", hint=hint)
+                    if n_done < n_times - 1 and done.exists():
+                        n_done += 1
+                        between(n_done)
+                        done.unlink()
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(_POLL_S)
+            if process.returncode:
+                runs.check(java)
+                err.seek(0)
+                raise java.error_of(process.returncode, err.read().decode("utf-8", errors="replace"))
+            out.seek(0)
+            return out.read()
 
 
 @contextmanager
-def _opened(stdin: Path | bytes | None) -> Iterator[IO[bytes]]:
-    with tempfile.TemporaryFile() if not isinstance(stdin, Path) else _open(stdin) as file:
-        if isinstance(stdin, bytes):
-            file.write(stdin)
-            file.seek(0)  # also flushes the buffer
-        yield file
+def scratch_folder() -> Iterator[Path]:
+    """Yield a new folder for temporary files, and delete it at the end; also delete those of runs that were killed.
 
-
-def _open(path: Path) -> IO[bytes]:
+    Raises:
+        JavaError: It cannot be written; the same for any OSError in the block.
+    """
     try:
-        return open(path, "rb")
+        folder = tempfile.gettempdir()
+    except OSError as error:  # none of the folders that it tries can be written
+        raise _no_room("the folder for temporary files", error) from error
+    try:
+        _sweep(folder)
+        with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name:
+            lock = FileLock(os.path.join(name, _LOCK))
+            with suppress(NotImplementedError):  # this file system has no locks, so nobody sweeps either
+                lock.acquire()
+            try:
+                yield Path(name)
+            finally:
+                lock.release()
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise _no_room(folder, error) from error
 
 
-def _wait(process: subprocess.Popen[bytes], timeout_s: float | None) -> None:
-    """Wait until a program has ended, without freeing its id, by which the rest of its group can then be killed."""
-    if not hasattr(os, "waitid"):  # macOS before Python 3.13, and Windows
-        try:
-            process.wait(timeout_s)
-        except subprocess.TimeoutExpired as error:
-            raise TimedOutError from error
-        return
-    flags = os.WEXITED | os.WNOWAIT
-    with suppress(ChildProcessError):  # it has ended, and was waited for elsewhere
-        if timeout_s is None:
-            os.waitid(os.P_PID, process.pid, flags)
-            return
-        end, poll_s = time.monotonic() + timeout_s, 0.0005
-        while os.waitid(os.P_PID, process.pid, flags | os.WNOHANG) is None:
-            left_s = end - time.monotonic()
-            if left_s <= 0:
-                raise TimedOutError
-            time.sleep(min(poll_s, left_s))
-            poll_s = min(2 * poll_s, _MAX_POLL_S)
+def _sweep(temporary: str) -> None:
+    """Delete the folders of this user's runs that were killed: those that nobody holds the lock of."""
+    user = os.getuid() if hasattr(os, "getuid") else 0  # Windows gives 0 as the owner of every file
+    with suppress(OSError):
+        for entry in os.scandir(temporary):
+            if not entry.name.startswith(_PREFIX) or not entry.is_dir(follow_symlinks=False):
+                continue
+            status = entry.stat(follow_symlinks=False)
+            if status.st_uid != user or time.time() - status.st_mtime < _LOCKED_WITHIN_S:
+                continue
+            with suppress(OSError, NotImplementedError), FileLock(os.path.join(entry.path, _LOCK), blocking=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a program and the other processes of its group, which may still run after it has ended."""
-    try:
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
-    except (ProcessLookupError, PermissionError):  # none of them is running
-        return
+def _no_room(folder: str, error: OSError) -> JavaError:
+    message, hint = f"{folder} cannot be written: {error.strerror or error}", "free some space there, or set TMPDIR"
+    return JavaError(message, problem="no room", hint=f"{hint} to another folder")

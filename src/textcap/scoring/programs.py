@@ -5,7 +5,6 @@ Each runs once for all captions of all systems, and its output is checked to hav
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os import pathsep
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +12,21 @@ import numpy as np
 from textcap.data.text import counted
 from textcap.scoring.cleaning import clean
 from textcap.scoring.counts import N_METEOR_COUNTS, Numbers, summable_meteor_counts
-from textcap.scoring.java import Java, run_java
-from textcap.scoring.java_errors import UNEXPECTED_HINT, JavaError
-from textcap.scoring.memory import heap_mb
-from textcap.scoring.processes import Runs
+from textcap.scoring.java import Java, unexpected_output
+from textcap.scoring.processes import HEAP_MB, Runs, run_java
 
 # Tokens that captioning metrics remove. With -lowerCase the tokenizer writes brackets as -lrb-, so those are kept.
 _PUNCTUATION = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())
 # Default time limits, far above what the programs need, so that a Java that hangs does not block the other metrics.
 PATIENCE_S, PATIENCE_PER_CAPTION_S = 300.0, 0.05
-_TOKENIZER_HEAP_MB = (512, 128)
-METEOR_HEAP_MB = (2048, 700)  # the largest heap that it can use, and the least with which it works
-# METEOR reads and writes decimal numbers in the format of the locale.
-_ENGLISH = ("-Duser.language=en", "-Duser.country=US")
-# METEOR spends most of its time on reading its paraphrase table; this garbage collector saves a sixth of it.
-_COLLECTOR = ("-XX:+IgnoreUnrecognizedVMOptions", "-XX:+UseParallelGC")
+_TOKENIZER = ("edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase")
+_METEOR = ("Meteor", "-", "-", "-stdio", "-l", "en", "-norm")
+_METEOR_OPTIONS = (
+    # METEOR reads and writes decimal numbers in the format of the locale.
+    *("-Duser.language=en", "-Duser.country=US"),
+    # It spends most of its time on reading its paraphrase table; this garbage collector saves a sixth of it.
+    *("-XX:+IgnoreUnrecognizedVMOptions", "-XX:+UseParallelGC"),
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def tokenize(
     Args:
         captions: Any text; characters that the tokenizer would treat as line ends become spaces.
         java: The runtime.
-        class_path: Jars of CoreNLP 3.4.1.
+        class_path: Jars of CoreNLP 3.4.1, and our own.
         timeout_s: Seconds after which the process is stopped; by default far more than it needs.
         runs: Processes that are stopped together with this one.
 
@@ -67,24 +66,16 @@ def tokenize(
     tokens = [""] * len(captions)
     if not lines:
         return Tokens(tokens, None)
-    output = run_java(
-        java,
-        [
-            f"-Xmx{heap_mb(*_TOKENIZER_HEAP_MB)}M",
-            *("-cp", pathsep.join(map(str, class_path))),
-            *("edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"),
-        ],
-        stdin="".join(f"{line}\n" for line in lines.values()).encode(),
-        timeout_s=_patience_s(timeout_s, len(lines)),
-        runs=runs,
-    )
-    found = _lines(output.stdout, "the tokenizer")
+    timeout_s = timeout_s or PATIENCE_S + PATIENCE_PER_CAPTION_S * len(lines)
+    stdin = "".join(f"{line}\n" for line in lines.values()).encode()
+    printed = run_java(java, class_path, _TOKENIZER, options=["-Xmx512M"], stdin=stdin, timeout_s=timeout_s, runs=runs)
+    found = _lines(printed, "the tokenizer")
     if len(found) != len(lines):
         n_lines, n_captions = counted(len(found), "line"), counted(len(lines), "caption")
-        raise _unexpected(f"the tokenizer returned {n_lines} for {n_captions}")
+        raise unexpected_output(f"the tokenizer returned {n_lines} for {n_captions}")
     for i, line in zip(lines, found, strict=True):
         tokens[i] = " ".join(word for word in line.rstrip().split(" ") if word not in _PUNCTUATION)
-    return Tokens(tokens, output.version)
+    return Tokens(tokens, java.version)
 
 
 def meteor_counts(
@@ -93,7 +84,7 @@ def meteor_counts(
     java: Java,
     class_path: Sequence[Path],
     *,
-    memory_mb: int | None = None,
+    heap_mb: int = HEAP_MB,
     timeout_s: float | None = None,
     runs: Runs | None = None,
 ) -> Numbers:
@@ -103,8 +94,8 @@ def meteor_counts(
         predictions: Tokenised captions `[N]`.
         references: Tokenised references of each clip; METEOR uses the one that matches best.
         java: The runtime.
-        class_path: METEOR's jar, which is beside the folder of its paraphrase table.
-        memory_mb: Heap of the process in MB; by default what is available, up to the most that METEOR can use.
+        class_path: METEOR's jar, which is beside the folder of its paraphrase table, and our own.
+        heap_mb: Heap of the process in MB.
         timeout_s: Seconds after which the process is stopped; by default far more than it needs.
         runs: Processes that are stopped together with this one.
 
@@ -120,43 +111,25 @@ def meteor_counts(
         " ||| ".join(["SCORE", *map(clean, several), clean(prediction).replace("  ", " ")])
         for prediction, several in zip(predictions, references, strict=True)
     ]
-    output = run_java(
-        java,
-        [
-            *_ENGLISH,
-            *_COLLECTOR,
-            f"-Xmx{memory_mb or heap_mb(*METEOR_HEAP_MB)}M",
-            *("-cp", pathsep.join(map(str, class_path)), "Meteor"),
-            *("-", "-", "-stdio", "-l", "en", "-norm"),
-        ],
-        stdin="".join(f"{line}\n" for line in requests).encode(),
-        timeout_s=_patience_s(timeout_s, sum(map(len, references))),
-        runs=runs,
-    )
-    rows = _lines(output.stdout, "METEOR")
+    timeout_s = timeout_s or PATIENCE_S + PATIENCE_PER_CAPTION_S * sum(map(len, references))
+    options, stdin = [*_METEOR_OPTIONS, f"-Xmx{heap_mb}M"], "".join(f"{line}\n" for line in requests).encode()
+    printed = run_java(java, class_path, _METEOR, options=options, stdin=stdin, timeout_s=timeout_s, runs=runs)
+    rows = _lines(printed, "METEOR")
     try:
         counts = np.array([[float(number) for number in row.split()] for row in rows])
     except ValueError as error:
-        raise _unexpected(f"METEOR printed something other than numbers: {error}") from error
+        raise unexpected_output(f"METEOR printed something other than numbers: {error}") from error
     if counts.shape != (len(predictions), N_METEOR_COUNTS) or not np.isfinite(counts).all():
         n_lines, n_captions = counted(len(rows), "line"), counted(len(predictions), "caption")
-        raise _unexpected(f"METEOR returned {n_lines} for {n_captions}, or lines that are not its statistics")
+        raise unexpected_output(f"METEOR returned {n_lines} for {n_captions}, or lines that are not its statistics")
     return summable_meteor_counts(counts)
-
-
-def _patience_s(timeout_s: float | None, n_captions: int) -> float:
-    return PATIENCE_S + PATIENCE_PER_CAPTION_S * n_captions if timeout_s is None else timeout_s
 
 
 def _lines(output: bytes, program: str) -> list[str]:
     try:
         text = output.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _unexpected(f"{program} printed text that is not UTF-8") from error
+        raise unexpected_output(f"{program} printed text that is not UTF-8") from error
     # Not splitlines, which also splits at characters that the programs do not treat as line ends.
     lines = text.replace("\r\n", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
-
-
-def _unexpected(message: str) -> JavaError:
-    return JavaError(message, problem="died", hint=UNEXPECTED_HINT)

@@ -1,14 +1,16 @@
 """Run SPICE on Java 8 or later: one process for all captions of all systems.
 
-Captions that are too long for SPICE are skipped, and parsed captions are kept for later runs by `spice_cache`.
+The process first parses each distinct caption, chunk by chunk, into a database that `spice_cache` keeps for later runs.
+Then it scores the clips, for which it finds all captions in the database.
 """
 
 import json
 import math
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,31 +18,34 @@ import numpy.typing as npt
 from textcap.data.text import counted
 from textcap.scoring.cleaning import clean
 from textcap.scoring.jars import Program
-from textcap.scoring.java import Java, run_java, spice_flags
-from textcap.scoring.java_errors import UNEXPECTED_HINT, JavaError, no_temporary_files
-from textcap.scoring.memory import heap_mb
-from textcap.scoring.processes import Runs
+from textcap.scoring.java import Java, JavaError, spice_flags, unexpected_output
+from textcap.scoring.processes import HEAP_MB, Runs, run_java, scratch_folder
 from textcap.scoring.spice_cache import SpiceCache
 
 # The time of SPICE's parser grows with the cube of a sentence's length, its memory with the square: a sentence of 240
 # words took over a minute, then used up a heap of 2 GB, and the run failed.
 MAX_WORDS = 100
-
-SPICE_HEAP_MB = (2048, 1200)  # the largest heap, as more makes it no faster, and the least with which it works
+CHUNK_CAPTIONS = 2000  # parsed between two times at which the database is kept
+# The default time limit, far above what SPICE needs.
+PATIENCE_S, PATIENCE_PER_CAPTION_S = 600.0, 1.0
 _MAIN = "edu.anu.spice.SpiceScorer"
 
+_Request = list[dict[str, Any]]
 
-@dataclass(frozen=True)
+
+@dataclass
 class SpiceScores:
     """SPICE's result for each clip.
 
     Attributes:
         per_clip: Scores `[N]`, 0 to 1; NaN if SPICE gave none or the prediction was too long to be parsed.
         n_too_long: Number of captions of the clip that were skipped for having more than `MAX_WORDS` words `[N]`.
+        note: What the user should know about the run; None if there is nothing.
     """
 
     per_clip: npt.NDArray[np.float64]
     n_too_long: npt.NDArray[np.int64]
+    note: str | None = None
 
 
 def spice(
@@ -50,11 +55,14 @@ def spice(
     program: Program,
     *,
     cache_folder: Path | None = None,
-    memory_mb: int | None = None,
+    heap_mb: int = HEAP_MB,
     timeout_s: float | None = None,
     runs: Runs | None = None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> SpiceScores:
     """Score predictions by the objects, attributes and relations that they share with references (Anderson 2016).
+
+    If SPICE fails with its database, whose native libraries do not load everywhere, it is run once more without.
 
     Args:
         predictions: Tokenised captions `[N]`.
@@ -62,99 +70,113 @@ def spice(
         java: The runtime.
         program: SPICE's jars.
         cache_folder: Folder that keeps parsed captions between runs; None keeps nothing.
-        memory_mb: Heap of the process in MB; by default what is available, up to the most that SPICE can use.
-        timeout_s: Seconds after which the process is stopped; None sets no limit.
+        heap_mb: Heap of the process in MB.
+        timeout_s: Seconds after which the process is stopped; by default far more than it needs.
         runs: Processes that are stopped together with this one.
+        progress: Called on this thread with how many captions are parsed, after each chunk.
 
     Raises:
         JavaError: The process failed, or its result is not one score for each clip.
     """
-    items = []
+    items: _Request = []
     n_too_long = np.zeros(len(predictions), dtype=np.int64)
     for i, (prediction, several) in enumerate(zip(predictions, references, strict=True)):
         short = [reference for reference in several if _is_short(reference)]
         n_too_long[i] = len(several) - len(short) + (not _is_short(prediction))
         if _is_short(prediction):
             items.append({"image_id": i, "test": clean(prediction), "refs": [clean(one) for one in short] or [""]})
-    per_clip = np.full(len(predictions), math.nan)
-    if items:
-        cache = None
-        if cache_folder is not None:
-            cache = SpiceCache(cache_folder, [str(java.major), *sorted(map(str, program.hashes.items()))])
+    found = SpiceScores(np.full(len(predictions), math.nan), n_too_long)
+    if not items:
+        return found
+    captions = list(dict.fromkeys(caption for item in items for caption in (item["test"], *item["refs"])))
+    key = [str(java.major), *sorted(map(str, program.hashes.items()))]
+    cache = SpiceCache(cache_folder, key) if cache_folder is not None else None
+    timeout_s = timeout_s or PATIENCE_S + PATIENCE_PER_CAPTION_S * len(captions)
+    run = partial(_run, java, program, heap_mb, timeout_s, runs)
+    try:
         try:
-            scores = _run(items, java, program, cache, memory_mb, timeout_s, runs)
-        except OSError as error:
-            raise no_temporary_files(error) from error
+            scores = _run_with_database(run, items, captions, cache, progress)
         except JavaError as error:
-            if error.problem != "timed out":
+            if error.problem != "died":
                 raise
-            hint = "raise --spice-timeout, and check that SPICE is using the CPU"
-            raise JavaError(error.message, problem=error.problem, hint=hint) from error
-        for i, score in scores.items():
-            per_clip[i] = score
-    return SpiceScores(per_clip, n_too_long)
+            scores = run([items])
+            found.note = f"SPICE ran without its database of parsed captions, which takes longer, as {error.message}"
+    except JavaError as error:
+        if error.problem != "timed out":
+            raise
+        hint = "raise --spice-timeout, and check that SPICE is using the CPU"
+        raise JavaError(error.message, problem=error.problem, hint=hint) from error
+    found.per_clip[list(scores)] = list(scores.values())
+    return found
+
+
+def _run_with_database(
+    run: Callable[..., dict[int, float]],
+    items: _Request,
+    captions: list[str],
+    cache: SpiceCache | None,
+    progress: Callable[[str], None],
+) -> dict[int, float]:
+    """Parse all captions chunk by chunk into a database, then score the clips."""
+    chunks = [captions[i : i + CHUNK_CAPTIONS] for i in range(0, len(captions), CHUNK_CAPTIONS)]
+    with scratch_folder() as database:
+        if cache is not None:
+            cache.copy_to(database)
+
+        def after_chunk(n_done: int) -> None:
+            n_parsed = sum(map(len, chunks[:n_done]))
+            progress(f"SPICE: {n_parsed:,} of {counted(len(captions), 'caption')}")
+            if cache is not None:
+                cache.keep(database)
+
+        return run([*map(_request_to_parse, chunks), items], ["-cache", str(database)], after_chunk)
 
 
 def _run(
-    items: list[dict[str, object]],
     java: Java,
     program: Program,
-    cache: SpiceCache | None,
-    memory_mb: int | None,
-    timeout_s: float | None,
+    heap_mb: int,
+    timeout_s: float,
     runs: Runs | None,
+    requests: list[_Request],
+    options: Sequence[str] = (),
+    after: Callable[[int], None] = lambda n_done: None,
 ) -> dict[int, float]:
-    with tempfile.TemporaryDirectory(prefix="textcap-spice-", ignore_cleanup_errors=True) as name:
-        for attempt in ("with cache", "without cache"):
-            folder = Path(name) / attempt.replace(" ", "-")
-            parsed = folder / "parsed"
-            parsed.mkdir(parents=True)
-            is_cached = cache is not None and attempt == "with cache" and cache.copy_to(parsed)
-            try:
-                scores = _run_once(items, java, program, folder, parsed, memory_mb, timeout_s, runs)
-            except JavaError as error:
-                if cache is None or not is_cached or error.problem != "died":
-                    raise
-                cache.remove()  # even with the right hash it may be what made SPICE fail
-                continue
-            if cache is not None:
-                cache.keep(parsed)
-            return scores
-    raise AssertionError("the second attempt returns or raises")
+    """Run SPICE on several requests in one process, and return the scores of the last one by number of the clip."""
+    with scratch_folder() as folder:
+        request, result = folder / "in.json", folder / "out.json"
 
+        def between(n_done: int) -> None:
+            after(n_done)
+            request.write_text(json.dumps(requests[n_done]), encoding="ascii")
 
-def _run_once(
-    items: list[dict[str, object]],
-    java: Java,
-    program: Program,
-    folder: Path,
-    parsed: Path,
-    memory_mb: int | None,
-    timeout_s: float | None,
-    runs: Runs | None,
-) -> dict[int, float]:
-    request, result = folder / "in.json", folder / "out.json"
-    request.write_text(json.dumps(items), encoding="ascii")
-    run_java(
-        java,
-        [
-            *spice_flags(java),
-            f"-Xmx{memory_mb or heap_mb(*SPICE_HEAP_MB)}M",
-            *("-cp", program.class_path_argument, _MAIN),
-            *(str(request), "-cache", str(parsed), "-out", str(result), "-subset", "-silent"),
-        ],
-        timeout_s=timeout_s,
-        runs=runs,
-    )
-    try:
-        results = json.loads(result.read_text(encoding="utf-8"))
-        scores = {item["image_id"]: _number(item["scores"]["All"]["f"]) for item in results}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise _unexpected(f"SPICE's result cannot be read: {error!r}") from error
+        request.write_text(json.dumps(requests[0]), encoding="ascii")
+        run_java(
+            java,
+            program.class_path,
+            [_MAIN, str(request), *options, "-out", str(result), "-subset", "-silent"],
+            options=[*spice_flags(java), f"-Xmx{heap_mb}M"],
+            timeout_s=timeout_s,
+            runs=runs,
+            n_times=len(requests),
+            between=between,
+        )
+        try:
+            results = json.loads(result.read_text(encoding="utf-8"))
+            scores = {item["image_id"]: _number(item["scores"]["All"]["f"]) for item in results}
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise unexpected_output(f"SPICE's result cannot be read: {error!r}") from error
+    items = requests[-1]
     if len(results) != len(items) or set(scores) != {item["image_id"] for item in items}:
         n_results, n_clips = counted(len(results), "result"), counted(len(items), "clip")
-        raise _unexpected(f"SPICE returned {n_results} for {n_clips}, or results for other clips")
+        raise unexpected_output(f"SPICE returned {n_results} for {n_clips}, or results for other clips")
     return scores
+
+
+def _request_to_parse(captions: list[str]) -> _Request:
+    """Return a request by which SPICE parses each caption once; its scores are of no use."""
+    padded = [*captions, ""]
+    return [{"image_id": -1, "test": padded[i], "refs": [padded[i + 1]]} for i in range(0, len(captions), 2)]
 
 
 def _number(value: object) -> float:
@@ -164,7 +186,3 @@ def _number(value: object) -> float:
 
 def _is_short(caption: str) -> bool:
     return len(caption.split()) <= MAX_WORDS
-
-
-def _unexpected(message: str) -> JavaError:
-    return JavaError(message, problem="died", hint=UNEXPECTED_HINT)

@@ -5,12 +5,13 @@ hash in front. Runs at the same time do not interfere: the file of the last one 
 """
 
 import hashlib
-import os
 import secrets
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from textcap.files import rename_durably, workspace
+from textcap.errors import InputError
+from textcap.files import atomic_write_with, sha256_of_file
 
 _DATABASE = "data.mdb"
 _BLOCK_BYTES = 1 << 20
@@ -29,9 +30,10 @@ class SpiceCache:
     def __init__(self, folder: Path, key: list[str]) -> None:
         digest = hashlib.sha256("\n".join(key).encode()).hexdigest()
         self.path = folder / f"spice-{digest[:16]}.cache"
+        self._kept: tuple[int, int] | None = None  # size and time of the database when it was last stored or copied
 
-    def copy_to(self, folder: Path) -> bool:
-        """Copy the stored database into a folder, and return whether there is a valid one; remove a damaged one."""
+    def copy_to(self, folder: Path) -> None:
+        """Copy the stored database into a folder, if there is a valid one; remove a damaged one."""
         database = folder / _DATABASE
         try:
             with open(self.path, "rb") as stored, open(database, "xb") as copy:
@@ -41,44 +43,33 @@ class SpiceCache:
                     digest.update(block)
                     copy.write(block)
             if expected == f"{digest.hexdigest()}\n".encode():
-                return True
-            self.remove()
+                self._kept = _state(database)
+                return
+            self.path.unlink(missing_ok=True)
         except OSError:
             pass
         database.unlink(missing_ok=True)
-        return False
 
     def keep(self, folder: Path) -> None:
-        """Store the database that a run has left in a folder."""
+        """Store the database that a run has left in a folder, unless it has not changed."""
         database = folder / _DATABASE
-        with suppress(OSError):
-            if not 0 < database.stat().st_size <= _MAX_BYTES:
+        with suppress(OSError, InputError):
+            state = _state(database)
+            if state == self._kept or not 0 < state[0] <= _MAX_BYTES:
                 return
-            with workspace(self.path.parent) as beside:
-                new = beside / self.path.name
-                digest = hashlib.sha256()
+            digest = sha256_of_file(database)
+
+            def write(new: Path) -> None:
                 with open(database, "rb") as source, open(new, "xb") as stored:
-                    stored.write(b"?" * _DIGEST_CHARS + b"\n")  # the hash is known at the end
-                    while block := source.read(_BLOCK_BYTES):
-                        digest.update(block)
-                        stored.write(block)
-                    stored.seek(0)
-                    stored.write(digest.hexdigest().encode())
-                    stored.flush()
-                    os.fsync(stored.fileno())
-                if self.path.is_dir() and not self.path.is_symlink():
-                    _move_folder_away(self.path)
-                rename_durably(new, self.path)
+                    stored.write(f"{digest}\n".encode())
+                    shutil.copyfileobj(source, stored, _BLOCK_BYTES)
 
-    def remove(self) -> None:
-        """Delete the stored database."""
-        with suppress(OSError):
-            self.path.unlink(missing_ok=True)
+            if self.path.is_dir():  # not ours
+                self.path.rename(self.path.with_name(f"{self.path.name}.{secrets.token_hex(6)}"))
+            atomic_write_with(self.path, write)
+            self._kept = state
 
 
-def _move_folder_away(folder: Path) -> None:
-    """Remove a folder if it is empty, else rename it."""
-    try:
-        folder.rmdir()
-    except OSError:
-        folder.rename(folder.with_name(f"{folder.name}.{secrets.token_hex(6)}"))
+def _state(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
