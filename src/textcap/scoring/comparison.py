@@ -81,12 +81,11 @@ def compare_systems(
         pairs = [(index, baseline) for index in ranked if index != baseline]
     found = []
     for metric in metrics:
-        sides = [(_values(systems[first], metric), _values(systems[second], metric)) for first, second in pairs]
-        tested = [
-            (pair, compare(*side, score_of_sums=score_of_sums(metric), seed=seed))
-            for pair, side in zip(pairs, sides, strict=True)
-            if side[0] is not None and side[1] is not None
-        ]
+        tested = []
+        for pair in pairs:
+            first, second = (_values(systems[index], metric) for index in pair)
+            if first is not None and second is not None:
+                tested.append((pair, compare(first, second, score_of_sums=score_of_sums(metric), seed=seed)))
         p_values = [difference.p_value for _, difference in tested if difference.p_value is not None]
         corrected = iter(holm(p_values))
         for pair, one in tested:

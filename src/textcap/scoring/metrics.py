@@ -235,7 +235,7 @@ class _Run:
             progress=self.progress,
         )
         parts = (np.split(numbers, len(systems)) for numbers in (result.per_clip, result.n_too_long))
-        return [{"spice": _spice_score(*part, result.note)} for part in zip(*parts, strict=True)]
+        return [{"spice": _spice_score(scores, too_long, result.note)} for scores, too_long in zip(*parts, strict=True)]
 
     @property
     def _java(self) -> Java:
