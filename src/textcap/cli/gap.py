@@ -8,19 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from textcap.cli import options
 from textcap.cli.console import note, print_result, set_verbosity, warn
 from textcap.cli.loading import load_backbone
-from textcap.cli.options import (
-    DEFAULT_BACKBONE,
-    AudioDirOption,
-    BackboneOption,
-    DeviceOption,
-    JsonOption,
-    OfflineOption,
-    PairsArgument,
-    QuietOption,
-    VerboseOption,
-)
 from textcap.cli.progress import embedding_progress
 from textcap.config import MAX_SEED
 from textcap.data.text import counted
@@ -33,8 +23,8 @@ EXAMPLES = "textcap gap pairs.csv\n\ntextcap gap clotho_captions_development.csv
 
 
 def gap(
-    pairs: PairsArgument,
-    audio_dir: AudioDirOption = None,
+    pairs: options.PairsArgument,
+    audio_dir: options.AudioDirOption = None,
     n: Annotated[
         int, typer.Option("--n", min=2, help="Number of pairs to compute the noise from; the paper uses 30.")
     ] = 30,
@@ -45,14 +35,14 @@ def gap(
         Path | None,
         typer.Option(help="Plot the embeddings and their cosines to a .png, .svg or .pdf file; needs textcap\\[plot]."),
     ] = None,
-    backbone: BackboneOption = DEFAULT_BACKBONE,
-    device: DeviceOption = "auto",
+    backbone: options.BackboneOption = options.DEFAULT_BACKBONE,
+    device: options.DeviceOption = "auto",
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the random draws of pairs.")] = 0,
-    offline: OfflineOption = False,
+    offline: options.OfflineOption = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the plot if it exists.")] = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
+    as_json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
 ) -> None:
     """Measure the modality gap: how far sounds are from their captions in CLAP's space.
 

@@ -9,15 +9,8 @@ from typing import Annotated
 
 import typer
 
+from textcap.cli import options
 from textcap.cli.console import note, set_verbosity
-from textcap.cli.options import (
-    DEFAULT_BACKBONE,
-    BackboneOption,
-    OfflineOption,
-    QuietOption,
-    VerboseOption,
-    settings_from_flags,
-)
 from textcap.config import MAX_SEED, BridgeConfig, TrainingConfig
 
 WHEN_STOPPED = "run the same command to continue"
@@ -68,7 +61,7 @@ _AudioNoise = Annotated[
 def train(
     captions: _Captions = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The model folder to write.")] = Path("textcap-model"),
-    backbone: BackboneOption = DEFAULT_BACKBONE,
+    backbone: options.BackboneOption = options.DEFAULT_BACKBONE,
     noise_variance: _NoiseVariance = None,
     noise_std: _NoiseStd = None,
     noise_from: _NoiseFrom = None,
@@ -120,9 +113,9 @@ def train(
         bool,
         typer.Option("--force", help="Overwrite the model folder, and discard an unfinished run with other settings."),
     ] = False,
-    offline: OfflineOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
+    offline: options.OfflineOption = False,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
 ) -> None:
     """Train a captioner on text alone, or on pairs of sound and text.
 
@@ -135,7 +128,7 @@ def train(
     variance = _text_noise(noise_variance, noise_std)
     _check_bridge(variance, noise_from, adapter, captions, pairs, audio_noise_variance)
     folders = _audio_folders([*pairs, *([noise_from] if noise_from else [])], audio_dir or [])
-    with settings_from_flags("epochs", "batch_size", "learning_rate", "warmup_steps", "seed"):
+    with options.settings_from_flags("epochs", "batch_size", "learning_rate", "warmup_steps", "seed"):
         config = TrainingConfig(
             epochs=epochs,
             batch_size=batch_size,
@@ -155,7 +148,7 @@ def train(
     set_verbosity(quiet or not is_main, verbose)
     defaults = read_backbone_config(backbone)
     sizes = {"prefix_length": prefix_length, "n_layers": mapper_layers}
-    with settings_from_flags("audio_noise_variance", "prefix_length"):
+    with options.settings_from_flags("audio_noise_variance", "prefix_length"):
         bridge = BridgeConfig(defaults.noise_variance if variance is None else variance, audio_noise_variance)
         mapper = replace(defaults.mapper, **{name: value for name, value in sizes.items() if value is not None})
     with TrainingView(output) as view:
