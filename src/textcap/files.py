@@ -238,15 +238,12 @@ def check_file_place(path: Path, *, force: bool = False, inputs: Iterable[str | 
     Raises:
         InputError: The path exists and may not be overwritten.
     """
-    if not os.path.lexists(path):
-        return
     if os.path.isdir(path):
         raise InputError(f"{path} is a folder, but must be a file", hint="choose another name")
-    real = os.path.realpath(path)
     for name in inputs:
-        if os.path.realpath(name) == real:
+        if os.path.realpath(name) == os.path.realpath(path):
             raise InputError(f"{path} is the input file {name}", hint="choose another name")
-    if not force:
+    if os.path.lexists(path) and not force:
         raise InputError(f"{path} already exists", hint=OVERWRITE_HINT)
 
 
@@ -361,7 +358,7 @@ def open_regular(path: Path) -> BinaryIO:
     try:
         # Opening a pipe that has no writer waits for one, unless it is told not to.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise FileError(path, "does not exist") from error
     except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
         raise _cannot_read(path, error) from error

@@ -1,8 +1,8 @@
 """`textcap fetch`: download weights, or the jars of the Java metrics, or check those on disk."""
 
-from enum import Enum
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.filesize import decimal
@@ -11,18 +11,13 @@ from textcap.cli.console import note, print_result, set_verbosity
 from textcap.cli.options import QuietOption, VerboseOption
 from textcap.cli.progress import download_progress
 from textcap.data.text import counted
+from textcap.errors import CheckpointError, DependencyError, TextcapError
 
 WHEN_STOPPED = "run the same command to continue the download"
 EXAMPLES = "textcap fetch all\n\ntextcap fetch metrics --from stanford-corenlp.zip"
 
 
-class Weights(str, Enum):
-    """What can be fetched."""
-
-    MSCLAP_2023 = "msclap-2023"
-    CLAPCAP = "clapcap"
-    ALL = "all"
-    METRICS = "metrics"
+Weights = Literal["msclap-2023", "clapcap", "all", "metrics"]
 
 
 def fetch(
@@ -32,7 +27,7 @@ def fetch(
             help="msclap-2023: the weights to train on. clapcap: the released captioner. all: both of these. "
             "metrics: the jars of METEOR, SPICE and their tokenizer."
         ),
-    ] = Weights.MSCLAP_2023,
+    ] = "msclap-2023",
     revision: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,18 +64,26 @@ def fetch(
     from textcap import weights as library
 
     set_verbosity(quiet, verbose)
-    if weights is Weights.METRICS:
+    if weights == "metrics":
         if revision:
             raise typer.BadParameter("does not apply to metrics", param_hint="--revision")
         if verify and sources:
             raise typer.BadParameter("cannot be combined with --verify", param_hint="--from")
-        _verify_metrics() if verify else _fetch_metrics(sources or [])
+        if verify:
+            from textcap.scoring.jar_fetching import verify_metrics
+
+            jars = [(one.file.name, one.state, one.path) for one in verify_metrics()]
+            _print_states(jars, DependencyError, weights)
+        else:
+            _fetch_metrics(sources or [])
         return
     if sources:
         raise typer.BadParameter("applies only to metrics", param_hint="--from")
-    names = list(library.WEIGHT_SETS) if weights is Weights.ALL else [weights.value]
+    names = list(library.WEIGHT_SETS) if weights == "all" else [weights]
     if verify:
-        _verify(names)
+        checked = library.verify_cache(names)
+        files = [(one.file.name, one.state, one.path.resolve() if one.path else "") for one in checked]
+        _print_states(files, CheckpointError, weights)
         return
     with download_progress() as progress:
         fetched = library.fetch(names, revision=_by_repository(revision or []), progress=progress)
@@ -111,32 +114,15 @@ def _print_count(n_new: int, n_here: int) -> None:
     note(f"{n_new} fetched, {n_here} already on disk")
 
 
-def _verify_metrics() -> None:
-    from textcap.errors import DependencyError
-    from textcap.scoring.jar_fetching import verify_metrics
-
-    states = {"right": "right", "given": "given", "wrong": "damaged", "missing": "missing"}
-    checked = verify_metrics()
-    for one in checked:
-        print_result(one.file.name, states[one.state], str(one.path))
-    bad = [one for one in checked if one.state in ("wrong", "missing")]
-    if bad:
-        message = f"damaged or missing: {len(bad)} of {counted(len(checked), 'file')}"
-        raise DependencyError(message, hint="run textcap fetch metrics")
-
-
-def _verify(names: list[str]) -> None:
-    from textcap.errors import CheckpointError
-    from textcap.weights import verify_cache
-
-    checked = verify_cache(names)
-    for one in checked:
-        print_result(one.file.name, one.state, str(one.path.resolve()) if one.path is not None else "")
-    bad = [one for one in checked if one.state in ("damaged", "missing")]
-    if not bad:
-        return
-    hint = f"run textcap fetch {names[0] if len(names) == 1 else 'all'}"
-    raise CheckpointError(f"damaged or missing: {len(bad)} of {counted(len(checked), 'file')}", hint=hint)
+def _print_states(states: Sequence[tuple[str, str, Path | str]], kind: type[TextcapError], weights: str) -> None:
+    """Print the name, the state and the path of each file, and raise an error if one is damaged or missing."""
+    n_bad = 0
+    for name, state, path in states:
+        print_result(name, "damaged" if state == "wrong" else state, str(path))
+        n_bad += state in ("wrong", "damaged", "missing")
+    if n_bad:
+        message = f"damaged or missing: {n_bad} of {counted(len(states), 'file')}"
+        raise kind(message, hint=f"run textcap fetch {weights}")
 
 
 def _by_repository(revisions: list[str]) -> dict[str, str]:

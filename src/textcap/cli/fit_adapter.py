@@ -3,9 +3,8 @@
 import json
 import shlex
 from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,13 +24,6 @@ EXAMPLES = (
 )
 
 
-class Method(str, Enum):
-    """How the least squares are solved."""
-
-    RIDGE = "ridge"
-    SGD = "sgd"
-
-
 def fit_adapter(
     pairs: options.PairsArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="The adapter file to write.")] = Path(
@@ -39,9 +31,9 @@ def fit_adapter(
     ),
     audio_dir: options.AudioDirOption = None,
     method: Annotated[
-        Method,
+        Literal["ridge", "sgd"],
         typer.Option(help="ridge solves the least squares in closed form; sgd trains with Adam, as in the paper."),
-    ] = Method.RIDGE,
+    ] = "ridge",
     strength: Annotated[
         float | None,
         typer.Option(
@@ -95,7 +87,7 @@ def fit_adapter(
             embedded,
             loaded,
             chosen,
-            method=method.value,
+            method=method,
             strength=strength,
             epochs=epochs,
             learning_rate=learning_rate,

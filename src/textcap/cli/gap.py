@@ -4,7 +4,7 @@ import json
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,7 @@ from textcap.config import MAX_SEED
 from textcap.data.text import counted
 
 if TYPE_CHECKING:
-    from textcap.gap.measure import GapReport, GapSample
+    from textcap.gap.measure import GapReport
 
 WHEN_STOPPED = "run the same command again: what was embedded is kept"
 EXAMPLES = "textcap gap pairs.csv\n\ntextcap gap clotho_captions_development.csv --audio-dir development --plot gap.png"
@@ -69,7 +69,7 @@ def gap(
     if plot is not None:
         plot_gap(plot, found.pairs.audio, found.text, n_lines=min(n, 30), seed=seed)
     if as_json:
-        print(json.dumps({"pairs": str(pairs), "backbone": loaded.name, **_to_dict(found.report)}), flush=True)
+        print(json.dumps({"pairs": str(pairs), "backbone": loaded.name, **asdict(found.report)}), flush=True)
     else:
         _print(found.report)
     # --noise-from always uses the paper's 30 pairs and seed 0; what was measured otherwise is given as a number.
@@ -83,24 +83,7 @@ def gap(
 def _print(report: "GapReport") -> None:
     pairs = f"{report.n} of {counted(report.n_available, 'pair')}"
     note(f"{pairs}; mean and standard deviation over {counted(report.draws, 'draw')}")
-    for name, value in _figures(report.sample).items():
+    for name, value in asdict(report.sample).items():
         spread = report.spread.get(name)
         cells = [name, "undefined" if value is None else f"{value:.4g}"]
         print_result(*cells, *([f"{spread.mean:.4g}", f"{spread.std:.2g}"] if spread else []))
-
-
-def _figures(sample: "GapSample") -> dict[str, float | None]:
-    return {
-        "mean_cosine": sample.mean_cosine,
-        "modality_distance": sample.modality_distance,
-        "mean_infinity_norm": sample.mean_infinity_norm,
-        "max_infinity_norm": sample.max_infinity_norm,
-        "noise_std": sample.noise_std,
-        "noise_variance": sample.noise_variance,
-        "cosine_variance": sample.cosine_variance,
-    }
-
-
-def _to_dict(report: "GapReport") -> dict[str, Any]:
-    values = asdict(report)
-    return {**values, "sample": _figures(report.sample), "every_pair": _figures(report.every_pair)}

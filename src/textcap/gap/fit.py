@@ -152,15 +152,7 @@ def fit_adapter(
 
 
 def fit_adapter_on_pairs(
-    pairs: EmbeddedPairs,
-    backbone: Backbone,
-    device: torch.device,
-    *,
-    method: str = "ridge",
-    strength: float | None = None,
-    epochs: int = 100,
-    learning_rate: float = 1e-3,
-    seed: int = 0,
+    pairs: EmbeddedPairs, backbone: Backbone, device: torch.device, *, seed: int = 0, **settings: Any
 ) -> LinearAdapter:
     """Embed the captions of pairs and fit h on all of them; the settings are those of `fit_adapter`.
 
@@ -169,16 +161,7 @@ def fit_adapter_on_pairs(
         DeviceError: The device has too little memory.
     """
     text = embed_captions(pairs.captions, backbone, device).vectors
-    fitted = fit_adapter(
-        pairs.audio,
-        text,
-        pairs.owners,
-        method=method,
-        strength=strength,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        seed=seed,
-    )
+    fitted = fit_adapter(pairs.audio, text, pairs.owners, seed=seed, **settings)
     return fitted.adapter(backbone, pairs.source.file, len(pairs.pairs), seed)
 
 
