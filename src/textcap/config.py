@@ -86,12 +86,8 @@ def _typed(hint: Any, name: str, value: Any) -> Any:
     if isinstance(hint, types.UnionType):
         return None if value is None else _typed(typing.get_args(hint)[0], name, value)
     accepted = (int, float) if hint is float else (hint,)
-    require(
-        isinstance(value, accepted) and not (isinstance(value, bool) and hint is not bool),
-        name,
-        value,
-        hint.__name__,
-    )
+    is_right = isinstance(value, accepted) and (hint is bool or not isinstance(value, bool))
+    require(is_right, name, value, hint.__name__)
     return float(value) if hint is float else value
 
 

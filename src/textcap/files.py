@@ -185,11 +185,7 @@ def discard(folder: Path) -> None:
 
 
 def check_folder_place(
-    path: Path,
-    *,
-    kind: FolderKind | None = None,
-    force: bool = False,
-    inputs: Iterable[str | Path] = (),
+    path: Path, *, kind: FolderKind | None = None, force: bool = False, inputs: Iterable[str | Path] = ()
 ) -> None:
     """Check that a folder may be written at a path, before any work is done for it.
 

@@ -126,7 +126,12 @@ def train(
     if not captions and not pairs:
         raise typer.BadParameter("give a text file of captions, or --pairs")
     variance = _text_noise(noise_variance, noise_std)
-    _check_bridge(variance, noise_from, adapter, captions, pairs, audio_noise_variance)
+    if noise_from is not None and variance is not None:
+        raise typer.BadParameter("give only one of --noise-from, --noise-variance and --noise-std")
+    if not captions:
+        _refuse_text_options(noise_from, variance, adapter)
+    if audio_noise_variance and not pairs:
+        raise typer.BadParameter("needs --pairs", param_hint="--audio-noise-variance")
     folders = _audio_folders([*pairs, *([noise_from] if noise_from else [])], audio_dir or [])
     with options.settings_from_flags("epochs", "batch_size", "learning_rate", "warmup_steps", "seed"):
         config = TrainingConfig(
@@ -186,23 +191,12 @@ def _text_noise(noise_variance: float | None, noise_std: float | None) -> float 
     return variance
 
 
-def _check_bridge(
-    variance: float | None,
-    noise_from: Path | None,
-    adapter: Path | None,
-    captions: list[str],
-    pairs: list[Path],
-    audio_noise_variance: float,
-) -> None:
-    """Refuse options that do not apply to what is trained on."""
-    if noise_from is not None and variance is not None:
-        raise typer.BadParameter("give only one of --noise-from, --noise-variance and --noise-std")
+def _refuse_text_options(noise_from: Path | None, variance: float | None, adapter: Path | None) -> None:
+    """Refuse options that apply to text embeddings, of which there are none."""
     given = {"--noise-from": noise_from, "--noise-variance or --noise-std": variance, "--adapter": adapter}
-    if not captions and (of_text := [name for name, value in given.items() if value is not None]):
-        hint = "" if of_text[0] == "--adapter" else " (use --audio-noise-variance for sounds)"
-        raise typer.BadParameter(f"{of_text[0]} applies to text, but no text file is given{hint}")
-    if audio_noise_variance and not pairs:
-        raise typer.BadParameter("needs --pairs", param_hint="--audio-noise-variance")
+    for name in (name for name, value in given.items() if value is not None):
+        hint = "" if name == "--adapter" else " (use --audio-noise-variance for sounds)"
+        raise typer.BadParameter(f"{name} applies to text, but no text file is given{hint}")
 
 
 def _audio_folders(pair_paths: list[Path], audio_dirs: list[Path]) -> list[Path | None]:

@@ -152,13 +152,8 @@ class Backbone:
         if name in WEIGHT_SETS:
             return cls(name, BackboneConfig(name=name), ensure(name, offline=offline, progress=progress))
         config, folder = read_backbone_config(name), _folder_of(name)
-        paths = {
-            "audio_encoder": folder / "audio_encoder.safetensors",
-            "text_encoder": folder / "text_encoder.safetensors",
-            "language_model": folder / "language_model.safetensors",
-            "vocab": folder / "vocab.json",
-            "merges": folder / "merges.txt",
-        }
+        paths = {part.role: folder / f"{part.role}.safetensors" for part in _FOLDER_KIND.parts}
+        paths |= {"vocab": folder / "vocab.json", "merges": folder / "merges.txt"}
         return cls(name, config, WeightSet(config.name, paths, folder_hash([folder / "config.json", *paths.values()])))
 
     @cached_property
