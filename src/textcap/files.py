@@ -234,12 +234,15 @@ def check_file_place(path: Path, *, force: bool = False, inputs: Iterable[str | 
     Raises:
         InputError: The path exists and may not be overwritten.
     """
+    if not os.path.lexists(path):
+        return
     if os.path.isdir(path):
         raise InputError(f"{path} is a folder, but must be a file", hint="choose another name")
+    real = os.path.realpath(path)
     for name in inputs:
-        if os.path.realpath(name) == os.path.realpath(path):
+        if os.path.realpath(name) == real:
             raise InputError(f"{path} is the input file {name}", hint="choose another name")
-    if os.path.lexists(path) and not force:
+    if not force:
         raise InputError(f"{path} already exists", hint=OVERWRITE_HINT)
 
 

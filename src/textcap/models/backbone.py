@@ -175,9 +175,13 @@ class Backbone:
         config, part = self.config.clap, self.kind.audio_encoder
 
         def load(checkpoint: Checkpoint) -> AudioEncoder:
-            if self.kind.is_msclap:
-                return load_audio_encoder(config, checkpoint, part.prefix)
-            return _load_own(lambda: AudioEncoder(config), checkpoint)
+            if not self.kind.is_msclap:
+                return _load_own(lambda: AudioEncoder(config), checkpoint)
+            encoder = load_audio_encoder(config, checkpoint, part.prefix)
+            for name in sorted(checkpoint.absent):
+                if "extractor" in name:
+                    _logger.warning("%s lacks %s, which is computed as in msclap instead", checkpoint.path, name)
+            return encoder
 
         return self._load(part, config.audio_tower.least_parameters, load, device)
 
@@ -229,9 +233,6 @@ class Backbone:
         if part.prefix:  # the file contains other parts as well
             self._checkpoints[part.role] = checkpoint
         module = load(checkpoint)
-        for name in sorted(checkpoint.absent):
-            if "extractor" in name:
-                _logger.warning("%s lacks %s, which is computed as in msclap instead", checkpoint.path, name)
         self._report_unused(part, checkpoint)
         return module.to(device)
 
