@@ -102,12 +102,6 @@ def test_long_caption_is_cut_at_the_limit() -> None:
     torch.testing.assert_close(encoder.encode([long]), expected, atol=1e-6, rtol=0)
 
 
-def test_progress_counts_every_caption() -> None:
-    counts: list[int] = []
-    _text_encoder().encode(["a", "b c", "d"] * 3, batch_size=4, progress=counts.append)
-    assert counts == [4, 4, 1]
-
-
 def test_stretch_of_the_time_axis_runs_on_the_cpu_under_mps(monkeypatch: pytest.MonkeyPatch) -> None:
     # Without an MPS device, a tensor that claims to be on one is moved to the CPU and back.
     encoder = AudioEncoder(CONFIG).eval()

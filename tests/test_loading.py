@@ -141,7 +141,7 @@ def test_load_renames_extracts_and_converts_tensors():
         "first.bias": TensorSource("both", lambda tensor: tensor.chunk(2)[1]),
         "first.weight": TensorSource("absent", optional=True),
     }
-    load_exact(module, checkpoint, sources)
+    load_exact(module, checkpoint, sources.__getitem__)
     assert module.state_dict()["first.bias"].tolist() == [2.0, 3.0]
     assert torch.equal(module.state_dict()["first.weight"], before)
     assert checkpoint.absent == {"absent"} and checkpoint.unused == []

@@ -36,7 +36,7 @@ from textcap.models.backbone import Backbone
 from textcap.training import train
 from textcap.training.data import make_examples, split_held_out
 from textcap.training.events import Event, Started, Warned
-from textcap.training.sources import AUDIO, TEXT, MixedEmbeddings, Source, draw_epoch, group_captions, n_per_epoch
+from textcap.training.sources import AUDIO, TEXT, MixedEmbeddings, Source, count_source, draw_epoch, group_captions
 
 RATE_HZ, N_CLIPS = 8000, 40
 CAPTIONS = tiny_random.tiny_captions(100)
@@ -99,7 +99,7 @@ def test_sources_are_drawn_by_weight_and_evenly(sizes: list[int], weights: list[
         drawn.update(places.tolist())
         for source in sources:
             of_source = places[(places >= source.first) & (places < source.end)]
-            assert len(of_source) == n_per_epoch(source, training)
+            assert len(of_source) == count_source(source, training).n_per_epoch
             # No caption is drawn more than once more than another.
             counts = [drawn[i] for i in range(source.first, source.end)]
             assert max(counts) - min(counts) <= 1

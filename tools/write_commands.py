@@ -4,7 +4,6 @@ import inspect
 import types
 import typing
 from collections.abc import Callable
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ def _unwrap(kind: Any) -> tuple[bool, Any]:
 
 
 def _value(kind: Any) -> str:
-    return "|".join(one.value for one in kind) if issubclass(kind, Enum) else VALUES[kind]
+    return "|".join(typing.get_args(kind)) or VALUES[kind]
 
 
 def _default(default: Any, info: ParameterInfo) -> str:
@@ -73,7 +72,7 @@ def _default(default: Any, info: ParameterInfo) -> str:
         return "required"
     if isinstance(info.show_default, str):
         return _plain(info.show_default)
-    return "" if default is None or default is False else f"`{default.value if isinstance(default, Enum) else default}`"
+    return "" if default is None or default is False else f"`{default}`"
 
 
 def _plain(text: str) -> str:

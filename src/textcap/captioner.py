@@ -211,14 +211,12 @@ class Captioner:
         embeddings = [r.embedding for r in recordings if isinstance(r, Recording)]
         found = self.caption_embeddings(torch.from_numpy(np.stack(embeddings)), decoding) if embeddings else []
         captions = iter(found)
-        results = []
-        for path, recording in zip(paths, recordings, strict=True):
-            if isinstance(recording, InputError):
-                results.append(CaptionResult(path, error=recording))
-            else:
-                captioned = next(captions)
-                results.append(CaptionResult(path, captioned.caption, captioned.score, recording.duration_s))
-        return results
+        return [
+            CaptionResult(path, error=recording)
+            if isinstance(recording, InputError)
+            else CaptionResult(path, **vars(next(captions)), duration_s=recording.duration_s)
+            for path, recording in zip(paths, recordings, strict=True)
+        ]
 
     def _damaged(self, part: str) -> CheckpointError:
         message = f"the {part} of {self.name} gives values that are NaN or infinite"

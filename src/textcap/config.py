@@ -6,6 +6,7 @@ torch, so that the command line can read the defaults quickly.
 
 import dataclasses
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -33,12 +34,25 @@ def require(condition: bool, name: str, value: object, rule: str) -> None:
         raise SettingError(name, value, rule)
 
 
-def require_counts(config: object, *names: str, most: int = TOO_MANY - 1) -> None:
-    """Require fields to be counts from 1 to `most`; each item of a tuple is checked."""
-    for name in names:
-        value = getattr(config, name)
-        for count in value if isinstance(value, tuple) else (value,):
-            require(1 <= count <= most, name, value, f"at least 1 and at most {most:,}")
+def counts(most: int = TOO_MANY - 1, least: int = 1) -> dict[str, Any]:
+    """Return the limits of a count from `least` to `most`, or of a tuple of such counts, as the metadata of a field."""
+    return {"least": least, "most": most, "rule": f"at least {least} and at most {most:,}"}
+
+
+NOT_NEGATIVE: dict[str, Any] = {"least": 0, "most": sys.float_info.max, "rule": "0 or more"}
+SEEDS: dict[str, Any] = {"least": 0, "most": MAX_SEED, "rule": f"between 0 and {MAX_SEED:,}"}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Base of configurations: a field that is out of the limits it was declared with is a SettingError."""
+
+    def __post_init__(self) -> None:
+        for one in dataclasses.fields(self):
+            value, limits = getattr(self, one.name), one.metadata
+            numbers = value if isinstance(value, tuple) else (value,)
+            within = not limits or all(limits["least"] <= number <= limits["most"] for number in numbers)
+            require(within, one.name, value, limits.get("rule", ""))
 
 
 def from_dict(cls: type[_Config], data: Any) -> _Config:
@@ -72,12 +86,8 @@ def _typed(hint: Any, name: str, value: Any) -> Any:
     if isinstance(hint, types.UnionType):
         return None if value is None else _typed(typing.get_args(hint)[0], name, value)
     accepted = (int, float) if hint is float else (hint,)
-    require(
-        isinstance(value, accepted) and not (isinstance(value, bool) and hint is not bool),
-        name,
-        value,
-        hint.__name__,
-    )
+    is_right = isinstance(value, accepted) and (hint is bool or not isinstance(value, bool))
+    require(is_right, name, value, hint.__name__)
     return float(value) if hint is float else value
 
 
@@ -86,25 +96,22 @@ def _require_heads(config: "LanguageModelConfig | MapperConfig") -> None:
 
 
 @dataclass(frozen=True)
-class AudioConfig:
+class AudioConfig(Checked):
     """The audio front end: how the signal is cut into windows, and the log-mel spectrogram of each."""
 
-    sample_rate_hz: int = 44100
+    sample_rate_hz: int = field(default=44100, metadata=counts(1_000_000))
     window_s: float = 7.0  # length of a window, the tower's input; shorter clips are repeated to fill it
     hop_s: float = 3.5  # distance between the starts of two windows of a long clip
-    n_fft: int = 1024
-    stft_hop_samples: int = 320
-    n_mels: int = 64
+    n_fft: int = field(default=1024, metadata=counts(16_384, least=2))
+    stft_hop_samples: int = field(default=320, metadata=counts())
+    n_mels: int = field(default=64, metadata=counts(1024))
     # msclap's mel matrix is built for 32 kHz although its input has 44.1 kHz; its checkpoint contains the matrix.
-    mel_rate_hz: int = 32000
-    mel_min_hz: float = 50.0
+    mel_rate_hz: int = field(default=32000, metadata=counts(1_000_000))
+    mel_min_hz: float = field(default=50.0, metadata=NOT_NEGATIVE)
     mel_max_hz: float = 14000.0
 
     def __post_init__(self) -> None:
-        require_counts(self, "sample_rate_hz", "mel_rate_hz", most=1_000_000)
-        require(2 <= self.n_fft <= 16_384, "n_fft", self.n_fft, "at least 2 and at most 16,384")
-        require_counts(self, "stft_hop_samples")
-        require_counts(self, "n_mels", most=1024)
+        super().__post_init__()
         require(0 < self.window_s <= 600, "window_s", self.window_s, "above 0 and at most 600")
         require(0 < self.hop_s <= self.window_s, "hop_s", self.hop_s, "above 0 and at most window_s")
         long_enough = self.hop_s >= self.window_s / 100 and self.hop_samples >= 1
@@ -112,7 +119,6 @@ class AudioConfig:
         least = max(self.n_fft // 2, self.stft_hop_samples) + 1
         in_range = least <= self.window_samples <= MAX_WINDOW_SAMPLES
         require(in_range, "window_s", self.window_s, f"{least:,} to {MAX_WINDOW_SAMPLES:,} samples")
-        require(0 <= self.mel_min_hz < float("inf"), "mel_min_hz", self.mel_min_hz, "0 or more")
         most = self.mel_rate_hz / 2
         in_range = self.mel_min_hz < self.mel_max_hz <= most
         require(in_range, "mel_max_hz", self.mel_max_hz, f"above mel_min_hz and at most {most:g}, half of mel_rate_hz")
@@ -134,21 +140,18 @@ class AudioConfig:
 
 
 @dataclass(frozen=True)
-class AudioTowerConfig:
+class AudioTowerConfig(Checked):
     """Sizes of the HTSAT audio tower; see transformers' ClapAudioConfig."""
 
-    spec_size: int = 256
-    patch_size: int = 4
-    patch_width: int = 96
-    depths: tuple[int, ...] = (2, 2, 6, 2)
-    n_heads: tuple[int, ...] = (4, 8, 16, 32)
-    attention_window: int = 8
+    spec_size: int = field(default=256, metadata=counts(4096))
+    patch_size: int = field(default=4, metadata=counts(4096))
+    patch_width: int = field(default=96, metadata=counts(MAX_WIDTH))
+    depths: tuple[int, ...] = field(default=(2, 2, 6, 2), metadata=counts(32))
+    n_heads: tuple[int, ...] = field(default=(4, 8, 16, 32), metadata=counts(MAX_WIDTH))
+    attention_window: int = field(default=8, metadata=counts(16))
 
     def __post_init__(self) -> None:
-        require_counts(self, "spec_size", "patch_size", most=4096)
-        require_counts(self, "patch_width", "n_heads", most=MAX_WIDTH)
-        require_counts(self, "depths", most=32)
-        require_counts(self, "attention_window", most=16)
+        super().__post_init__()
         require(1 <= len(self.depths) <= 8, "depths", self.depths, "a list of 1 to 8 counts")
         require(len(self.depths) == len(self.n_heads), "n_heads", self.n_heads, "as many as depths")
         widths = [self.patch_width * 2**stage for stage in range(len(self.depths))]
@@ -169,20 +172,17 @@ class AudioTowerConfig:
 
 
 @dataclass(frozen=True)
-class LanguageModelConfig:
+class LanguageModelConfig(Checked):
     """Sizes of a GPT-2: the frozen one that generates the caption."""
 
-    n_layers: int = 12
-    width: int = 768
-    n_heads: int = 12
-    n_positions: int = 1024
-    vocab_size: int = 50257
+    n_layers: int = field(default=12, metadata=counts(MAX_LAYERS))
+    width: int = field(default=768, metadata=counts(MAX_WIDTH))
+    n_heads: int = field(default=12, metadata=counts(MAX_WIDTH))
+    n_positions: int = field(default=1024, metadata=counts(MAX_POSITIONS))
+    vocab_size: int = field(default=50257, metadata=counts(MAX_VOCABULARY))
 
     def __post_init__(self) -> None:
-        require_counts(self, "n_layers", most=MAX_LAYERS)
-        require_counts(self, "width", "n_heads", most=MAX_WIDTH)
-        require_counts(self, "n_positions", most=MAX_POSITIONS)
-        require_counts(self, "vocab_size", most=MAX_VOCABULARY)
+        super().__post_init__()
         _require_heads(self)
 
     @property
@@ -197,26 +197,25 @@ class LanguageModelConfig:
 class TextTowerConfig(LanguageModelConfig):
     """Sizes of the GPT-2 in the text tower."""
 
-    max_tokens: int = 77  # longer captions are cut but keep the end token
+    max_tokens: int = field(default=77, metadata=counts())  # longer captions are cut but keep the end token
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_counts(self, "max_tokens")
         fits = self.max_tokens <= self.n_positions
         require(fits, "max_tokens", self.max_tokens, f"at most n_positions {self.n_positions}")
 
 
 @dataclass(frozen=True)
-class ClapConfig:
+class ClapConfig(Checked):
     """The two CLAP encoders and the embedding space that they share."""
 
     audio: AudioConfig = field(default_factory=AudioConfig)
     audio_tower: AudioTowerConfig = field(default_factory=AudioTowerConfig)
     text_tower: TextTowerConfig = field(default_factory=TextTowerConfig)
-    embedding_width: int = 1024  # dimensions of the shared space
+    embedding_width: int = field(default=1024, metadata=counts(MAX_WIDTH))  # dimensions of the shared space
 
     def __post_init__(self) -> None:
-        require_counts(self, "embedding_width", most=MAX_WIDTH)
+        super().__post_init__()
         tower, n_mels, n_frames = self.audio_tower, self.audio.n_mels, self.audio.window_frames
         require(tower.spec_size % n_mels == 0, "n_mels", n_mels, f"a divisor of spec_size {tower.spec_size}")
         most = tower.spec_size**2 // n_mels
@@ -229,20 +228,19 @@ class ClapConfig:
 
 
 @dataclass(frozen=True)
-class MapperConfig:
+class MapperConfig(Checked):
     """Sizes of the mapper from an embedding to a prefix (paper, section 3.1; msclap's TransformerMapper)."""
 
-    embedding_width: int = 1024
-    width: int = 768  # that of the language model
-    prefix_length: int = 40  # also the number of tokens that the embedding is spread over
-    n_layers: int = 8
-    n_heads: int = 8
+    embedding_width: int = field(default=1024, metadata=counts(MAX_WIDTH))
+    width: int = field(default=768, metadata=counts(MAX_WIDTH))  # that of the language model
+    # also the number of tokens that the embedding is spread over
+    prefix_length: int = field(default=40, metadata=counts(MAX_POSITIONS))
+    n_layers: int = field(default=8, metadata=counts(MAX_LAYERS))
+    n_heads: int = field(default=8, metadata=counts(MAX_LAYERS))
     hidden_ratio: float = 2.0  # width of the hidden layers, as a multiple of `width`
 
     def __post_init__(self) -> None:
-        require_counts(self, "embedding_width", "width", most=MAX_WIDTH)
-        require_counts(self, "prefix_length", most=MAX_POSITIONS)
-        require_counts(self, "n_layers", "n_heads", most=MAX_LAYERS)
+        super().__post_init__()
         _require_heads(self)
         in_range = 1 <= self.width * self.hidden_ratio <= MAX_WIDTH
         require(in_range, "hidden_ratio", self.hidden_ratio, f"such that the hidden width is 1 to {MAX_WIDTH:,}")
@@ -261,17 +259,18 @@ class MapperConfig:
 
 
 @dataclass(frozen=True)
-class BackboneConfig:
+class BackboneConfig(Checked):
     """A backbone: CLAP and GPT-2, which are frozen, the sizes of a mapper between them, and the default noise."""
 
     name: str = "msclap-2023"
     clap: ClapConfig = field(default_factory=ClapConfig)
     language_model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     mapper: MapperConfig = field(default_factory=MapperConfig)
-    noise_variance: float = 0.015  # of the noise that suits the modality gap of this CLAP
+    # of the noise that suits the modality gap of this CLAP
+    noise_variance: float = field(default=0.015, metadata=NOT_NEGATIVE)
 
     def __post_init__(self) -> None:
-        require(0 <= self.noise_variance < float("inf"), "noise_variance", self.noise_variance, "0 or more")
+        super().__post_init__()
         widths = self.mapper.embedding_width, self.mapper.width
         wanted = self.clap.embedding_width, self.language_model.width
         require(widths[0] == wanted[0], "mapper.embedding_width", widths[0], f"{wanted[0]}, the width of CLAP")
@@ -279,18 +278,14 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True)
-class NoiseCalibration:
+class NoiseCalibration(Checked):
     """The pairs from which the noise was measured."""
 
     pairs_name: str  # path of the pairs file, as given
     pairs_sha256: str  # of the file's bytes
-    n_pairs: int
-    seed: int  # for drawing the pairs
+    n_pairs: int = field(metadata=counts())
+    seed: int = field(metadata=SEEDS)  # for drawing the pairs
     rule: str  # how the standard deviation was computed from the pairs
-
-    def __post_init__(self) -> None:
-        require_counts(self, "n_pairs")
-        require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"between 0 and {MAX_SEED:,}")
 
 
 @dataclass(frozen=True)
@@ -321,17 +316,14 @@ class AdapterFacts:
 
 
 @dataclass(frozen=True)
-class BridgeConfig:
+class BridgeConfig(Checked):
     """How the modality gap is bridged; noise is always given by its variance."""
 
-    noise_variance: float = 0.015  # of the Gaussian noise on every coordinate of a unit-length text embedding
-    audio_noise_variance: float = 0.0  # of the same noise on audio embeddings, if training uses pairs
+    # of the Gaussian noise on every coordinate of a unit-length text embedding
+    noise_variance: float = field(default=0.015, metadata=NOT_NEGATIVE)
+    # of the same noise on audio embeddings, if training uses pairs
+    audio_noise_variance: float = field(default=0.0, metadata=NOT_NEGATIVE)
     calibration: NoiseCalibration | None = None  # how `noise_variance` was measured; None if it was not
-
-    def __post_init__(self) -> None:
-        for name in ("noise_variance", "audio_noise_variance"):
-            value = getattr(self, name)
-            require(0 <= value < float("inf"), name, value, "0 or more")
 
     @property
     def noise_std(self) -> float:
@@ -345,35 +337,32 @@ class BridgeConfig:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Checked):
     """How the mapper is trained (paper, section 4.1)."""
 
-    epochs: int = 30
-    batch_size: int = 128  # captions per step, over all devices together
+    epochs: int = field(default=30, metadata=counts())
+    batch_size: int = field(default=128, metadata=counts())  # captions per step, over all devices together
     learning_rate: float = 1e-4
-    warmup_steps: int = 2000  # shortened for runs of fewer than 10,000 steps
-    held_out_captions: int = 200  # kept for validation; at most a tenth of all captions
-    seed: int = 0
+    warmup_steps: int = field(default=2000, metadata=NOT_NEGATIVE)  # shortened for runs of fewer than 10,000 steps
+    # kept for validation; at most a tenth of all captions
+    held_out_captions: int = field(default=200, metadata=NOT_NEGATIVE)
+    seed: int = field(default=0, metadata=SEEDS)
 
     def __post_init__(self) -> None:
-        require_counts(self, "epochs", "batch_size")
+        super().__post_init__()
         require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "above 0 and below 1")
-        require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
-        require(self.held_out_captions >= 0, "held_out_captions", self.held_out_captions, "0 or more")
-        require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"between 0 and {MAX_SEED:,}")
 
 
 @dataclass(frozen=True)
-class DecodingConfig:
+class DecodingConfig(Checked):
     """How captions are decoded from prefixes (msclap's beam search)."""
 
-    beam_size: int = 5  # beams per clip
-    max_tokens: int = 67  # per caption, including the end token
+    beam_size: int = field(default=5, metadata=counts())  # beams per clip
+    max_tokens: int = field(default=67, metadata=counts())  # per caption, including the end token
     temperature: float = 1.0  # divides the logits
     n_best: int = 1  # captions per clip
 
     def __post_init__(self) -> None:
-        require(self.beam_size >= 1, "beam_size", self.beam_size, "at least 1")
-        require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "at least 1")
+        super().__post_init__()
         require(0 < self.temperature < float("inf"), "temperature", self.temperature, "above 0")
         require(1 <= self.n_best <= self.beam_size, "n_best", self.n_best, "between 1 and beam_size")

@@ -198,11 +198,7 @@ def discard(folder: Path) -> None:
 
 
 def check_folder_place(
-    path: Path,
-    *,
-    kind: FolderKind | None = None,
-    force: bool = False,
-    inputs: Iterable[str | Path] = (),
+    path: Path, *, kind: FolderKind | None = None, force: bool = False, inputs: Iterable[str | Path] = ()
 ) -> None:
     """Check that a folder may be written at a path, before any work is done for it.
 
@@ -374,7 +370,7 @@ def open_regular(path: Path) -> BinaryIO:
     try:
         # Opening a pipe that has no writer waits for one, unless it is told not to.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise FileError(path, "does not exist") from error
     except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
         raise _cannot_read(path, error) from error

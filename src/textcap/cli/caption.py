@@ -8,15 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from textcap.cli import options
 from textcap.cli.console import note, print_result, print_skipped, progress_bar, set_verbosity
 from textcap.cli.loading import load_captioner
-from textcap.cli.options import (
-    DeviceOption,
-    OfflineOption,
-    QuietOption,
-    VerboseOption,
-    settings_from_flags,
-)
 from textcap.config import CAPTION_BATCH_SIZE, DecodingConfig
 from textcap.data.text import counted, escape_json, printable
 
@@ -57,10 +51,10 @@ def caption(
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print CSV with the columns file_name and caption_predicted.")
     ] = False,
-    device: DeviceOption = "auto",
-    offline: OfflineOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
+    device: options.DeviceOption = "auto",
+    offline: options.OfflineOption = False,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
 ) -> None:
     """Caption sound files with a trained model, or with clapcap, the captioner released with msclap.
 
@@ -72,7 +66,7 @@ def caption(
         raise typer.BadParameter("give --json or --csv, not both")
     show = _print_json if as_json else _print_csv if as_csv else _print_text
     set_verbosity(quiet, verbose)
-    with settings_from_flags("beam_size", "max_tokens"):
+    with options.settings_from_flags("beam_size", "max_tokens"):
         decoding = DecodingConfig(beam_size=beam_size, max_tokens=max_tokens)
     captioner = load_captioner(model, device=device, offline=offline)
     note(f"backbone {captioner.backbone.name} on {captioner.device}, float32; captioning {counted(len(audio), 'file')}")

@@ -26,6 +26,7 @@ def progress_display(*columns: ProgressColumn) -> Progress:
         *columns,
         console=err,
         transient=True,
+        speed_estimate_period=3600.0,  # of the time left: a step or a batch may take longer than rich's 30 s
         disable=err.quiet or not err.is_terminal,
         # On a terminal, result lines must go above the bars; elsewhere stdout must stay as it is.
         redirect_stdout=sys.stdout.isatty(),

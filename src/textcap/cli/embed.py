@@ -5,18 +5,9 @@ from typing import Annotated
 
 import typer
 
+from textcap.cli import options
 from textcap.cli.console import print_skipped, set_verbosity, warn
 from textcap.cli.loading import load_backbone
-from textcap.cli.options import (
-    DEFAULT_BACKBONE,
-    BackboneOption,
-    BatchSizeOption,
-    DeviceOption,
-    ForceOption,
-    OfflineOption,
-    QuietOption,
-    VerboseOption,
-)
 from textcap.cli.progress import embedding_progress
 from textcap.config import CAPTION_BATCH_SIZE
 
@@ -35,13 +26,13 @@ def embed(
     output: Annotated[Path, typer.Option("-o", "--output", help="The safetensors file to write.")] = Path(
         "embeddings.safetensors"
     ),
-    backbone: BackboneOption = DEFAULT_BACKBONE,
-    device: DeviceOption = "auto",
-    batch_size: BatchSizeOption = CAPTION_BATCH_SIZE,
-    offline: OfflineOption = False,
-    force: ForceOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
+    backbone: options.BackboneOption = options.DEFAULT_BACKBONE,
+    device: options.DeviceOption = "auto",
+    batch_size: options.BatchSizeOption = CAPTION_BATCH_SIZE,
+    offline: options.OfflineOption = False,
+    force: options.ForceOption = False,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
 ) -> None:
     """Write CLAP's embeddings of sounds and captions to a file.
 

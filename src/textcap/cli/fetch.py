@@ -1,8 +1,8 @@
 """`textcap fetch`: download weights, or the jars of the Java metrics, or check those on disk."""
 
-from enum import Enum
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.filesize import decimal
@@ -11,18 +11,13 @@ from textcap.cli.console import note, print_result, set_verbosity
 from textcap.cli.options import QuietOption, VerboseOption
 from textcap.cli.progress import download_progress
 from textcap.data.text import counted
+from textcap.errors import CheckpointError
 
 WHEN_STOPPED = "run the same command to continue the download"
-EXAMPLES = "textcap fetch all\n\ntextcap fetch metrics --from stanford-corenlp.zip"
+EXAMPLES = "textcap fetch all\n\ntextcap fetch metrics --from jars/"
 
 
-class Weights(str, Enum):
-    """What can be fetched."""
-
-    MSCLAP_2023 = "msclap-2023"
-    CLAPCAP = "clapcap"
-    ALL = "all"
-    METRICS = "metrics"
+Weights = Literal["msclap-2023", "clapcap", "all", "metrics"]
 
 
 def fetch(
@@ -32,7 +27,7 @@ def fetch(
             help="msclap-2023: the weights to train on. clapcap: the released captioner. all: both of these. "
             "metrics: the jars of METEOR, SPICE and their tokenizer."
         ),
-    ] = Weights.MSCLAP_2023,
+    ] = "msclap-2023",
     revision: Annotated[
         list[str] | None,
         typer.Option(
@@ -71,7 +66,7 @@ def fetch(
     from textcap import weights as library
 
     set_verbosity(quiet, verbose)
-    if weights is Weights.METRICS:
+    if weights == "metrics":
         if revision:
             raise typer.BadParameter("does not apply to metrics", param_hint="--revision")
         if verify and sources:
@@ -80,12 +75,17 @@ def fetch(
         raise typer.BadParameter("applies only to metrics", param_hint="--from")
     elif fense:
         raise typer.BadParameter("applies only to metrics", param_hint="--fense")
-    sets = {Weights.ALL: library.WEIGHT_SETS, Weights.METRICS: library.METRIC_MODELS if fense else ()}
-    names = list(sets.get(weights, [weights.value]))
+    sets: dict[str, Iterable[str]] = {"all": library.WEIGHT_SETS, "metrics": library.METRIC_MODELS if fense else ()}
+    names = list(sets.get(weights, [weights]))
     if verify:
-        _verify(names, "metrics --fense" if fense else weights.value, jars=weights is Weights.METRICS)
+        from textcap.scoring.jar_fetching import verify_metrics
+
+        jars = verify_metrics() if weights == "metrics" else []
+        states: list[tuple[str, str, Path | None]] = [(jar.file.name, jar.state, jar.path.resolve()) for jar in jars]
+        states += [(one.file.name, one.state, one.path and one.path.resolve()) for one in library.verify_cache(names)]
+        _print_states(states, f"{weights} --fense" if fense else weights)
         return
-    if weights is Weights.METRICS:
+    if weights == "metrics":
         _fetch_metrics(sources or [])
     if names:
         _fetch(names, _by_repository(revision or []))
@@ -123,21 +123,14 @@ def _print_count(n_new: int, n_here: int) -> None:
     note(f"{n_new} fetched, {n_here} already on disk")
 
 
-def _verify(names: list[str], argument: str, *, jars: bool) -> None:
-    from textcap.errors import CheckpointError
-    from textcap.scoring.jar_fetching import verify_metrics
-    from textcap.weights import verify_cache
-
-    rows: list[tuple[str, str, str]] = []
-    for jar in verify_metrics() if jars else []:
-        rows.append((jar.file.name, "damaged" if jar.state == "wrong" else jar.state, str(jar.path)))
-    for one in verify_cache(names):
-        rows.append((one.file.name, one.state, str(one.path.resolve()) if one.path is not None else ""))
-    for row in rows:
-        print_result(*row)
-    n_bad = sum(state in ("damaged", "missing") for _, state, _ in rows)
+def _print_states(states: Sequence[tuple[str, str, Path | None]], argument: str) -> None:
+    """Print the name, the state and the path of each file, and raise an error if one is damaged or missing."""
+    n_bad = 0
+    for name, state, path in states:
+        print_result(name, "damaged" if state == "wrong" else state, str(path or ""))
+        n_bad += state in ("wrong", "damaged", "missing")
     if n_bad:
-        message = f"damaged or missing: {n_bad} of {counted(len(rows), 'file')}"
+        message = f"damaged or missing: {n_bad} of {counted(len(states), 'file')}"
         raise CheckpointError(message, hint=f"run textcap fetch {argument}")
 
 

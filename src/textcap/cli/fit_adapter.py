@@ -3,27 +3,14 @@
 import json
 import shlex
 from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from textcap.cli import options
 from textcap.cli.console import note, set_verbosity, warn
 from textcap.cli.loading import load_backbone
-from textcap.cli.options import (
-    DEFAULT_BACKBONE,
-    AudioDirOption,
-    BackboneOption,
-    DeviceOption,
-    ForceOption,
-    JsonOption,
-    OfflineOption,
-    PairsArgument,
-    QuietOption,
-    VerboseOption,
-    settings_from_flags,
-)
 from textcap.cli.progress import embedding_progress
 from textcap.config import MAX_SEED
 from textcap.data.text import counted
@@ -37,23 +24,16 @@ EXAMPLES = (
 )
 
 
-class Method(str, Enum):
-    """How the least squares are solved."""
-
-    RIDGE = "ridge"
-    SGD = "sgd"
-
-
 def fit_adapter(
-    pairs: PairsArgument,
+    pairs: options.PairsArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="The adapter file to write.")] = Path(
         "adapter.safetensors"
     ),
-    audio_dir: AudioDirOption = None,
+    audio_dir: options.AudioDirOption = None,
     method: Annotated[
-        Method,
+        Literal["ridge", "sgd"],
         typer.Option(help="ridge solves the least squares in closed form; sgd trains with Adam, as in the paper."),
-    ] = Method.RIDGE,
+    ] = "ridge",
     strength: Annotated[
         float | None,
         typer.Option(
@@ -66,19 +46,19 @@ def fit_adapter(
     learning_rate: Annotated[
         float, typer.Option(min=0, max=1, help="Adam's initial learning rate, above 0 and below 1; used by sgd only.")
     ] = 1e-3,
-    backbone: BackboneOption = DEFAULT_BACKBONE,
-    device: DeviceOption = "auto",
+    backbone: options.BackboneOption = options.DEFAULT_BACKBONE,
+    device: options.DeviceOption = "auto",
     seed: Annotated[
         int,
         typer.Option(
             min=0, max=MAX_SEED, help="Seed of the choice of held-out sounds and, for sgd, of the order of the batches."
         ),
     ] = 0,
-    offline: OfflineOption = False,
-    force: ForceOption = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
+    offline: options.OfflineOption = False,
+    force: options.ForceOption = False,
+    as_json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
 ) -> None:
     """Fit a linear adapter that moves text embeddings towards audio embeddings.
 
@@ -102,12 +82,12 @@ def fit_adapter(
         embedded = embed_pairs(read, loaded, chosen, min_pairs=MIN_PAIRS, progress=progress)
     for line in embedded.notices:
         warn(line)
-    with settings_from_flags("strength", "epochs", "learning_rate"):
+    with options.settings_from_flags("strength", "epochs", "learning_rate"):
         adapter = fit_adapter_on_pairs(
             embedded,
             loaded,
             chosen,
-            method=method.value,
+            method=method,
             strength=strength,
             epochs=epochs,
             learning_rate=learning_rate,

@@ -4,37 +4,27 @@ import json
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from textcap.cli import options
 from textcap.cli.console import note, print_result, set_verbosity, warn
 from textcap.cli.loading import load_backbone
-from textcap.cli.options import (
-    DEFAULT_BACKBONE,
-    AudioDirOption,
-    BackboneOption,
-    DeviceOption,
-    JsonOption,
-    OfflineOption,
-    PairsArgument,
-    QuietOption,
-    VerboseOption,
-)
 from textcap.cli.progress import embedding_progress
 from textcap.config import MAX_SEED
 from textcap.data.text import counted
 
 if TYPE_CHECKING:
-    from textcap.gap.measure import GapReport, GapSample
+    from textcap.gap.measure import GapReport
 
 WHEN_STOPPED = "run the same command again: what was embedded is kept"
 EXAMPLES = "textcap gap pairs.csv\n\ntextcap gap clotho_captions_development.csv --audio-dir development --plot gap.png"
 
 
 def gap(
-    pairs: PairsArgument,
-    audio_dir: AudioDirOption = None,
+    pairs: options.PairsArgument,
+    audio_dir: options.AudioDirOption = None,
     n: Annotated[
         int, typer.Option("--n", min=2, help="Number of pairs to compute the noise from; the paper uses 30.")
     ] = 30,
@@ -45,14 +35,14 @@ def gap(
         Path | None,
         typer.Option(help="Plot the embeddings and their cosines to a .png, .svg or .pdf file; needs textcap\\[plot]."),
     ] = None,
-    backbone: BackboneOption = DEFAULT_BACKBONE,
-    device: DeviceOption = "auto",
+    backbone: options.BackboneOption = options.DEFAULT_BACKBONE,
+    device: options.DeviceOption = "auto",
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the random draws of pairs.")] = 0,
-    offline: OfflineOption = False,
+    offline: options.OfflineOption = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the plot if it exists.")] = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
+    as_json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
 ) -> None:
     """Measure the modality gap: how far sounds are from their captions in CLAP's space.
 
@@ -79,7 +69,7 @@ def gap(
     if plot is not None:
         plot_gap(plot, found.pairs.audio, found.text, n_lines=min(n, 30), seed=seed)
     if as_json:
-        print(json.dumps({"pairs": str(pairs), "backbone": loaded.name, **_to_dict(found.report)}), flush=True)
+        print(json.dumps({"pairs": str(pairs), "backbone": loaded.name, **asdict(found.report)}), flush=True)
     else:
         _print(found.report)
     # --noise-from always uses the paper's 30 pairs and seed 0; what was measured otherwise is given as a number.
@@ -93,24 +83,7 @@ def gap(
 def _print(report: "GapReport") -> None:
     pairs = f"{report.n} of {counted(report.n_available, 'pair')}"
     note(f"{pairs}; mean and standard deviation over {counted(report.draws, 'draw')}")
-    for name, value in _figures(report.sample).items():
+    for name, value in asdict(report.sample).items():
         spread = report.spread.get(name)
         cells = [name, "undefined" if value is None else f"{value:.4g}"]
         print_result(*cells, *([f"{spread.mean:.4g}", f"{spread.std:.2g}"] if spread else []))
-
-
-def _figures(sample: "GapSample") -> dict[str, float | None]:
-    return {
-        "mean_cosine": sample.mean_cosine,
-        "modality_distance": sample.modality_distance,
-        "mean_infinity_norm": sample.mean_infinity_norm,
-        "max_infinity_norm": sample.max_infinity_norm,
-        "noise_std": sample.noise_std,
-        "noise_variance": sample.noise_variance,
-        "cosine_variance": sample.cosine_variance,
-    }
-
-
-def _to_dict(report: "GapReport") -> dict[str, Any]:
-    values = asdict(report)
-    return {**values, "sample": _figures(report.sample), "every_pair": _figures(report.every_pair)}

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from rich.filesize import decimal
-from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from textcap.cli.console import note, progress_bar, progress_display
 from textcap.data.text import counted
@@ -39,6 +40,19 @@ def download_progress() -> Iterator[Callable[[str, int, int, str], None]]:
             bars.stop()
 
 
+def show_embedded(bar: Progress, tasks: dict[str, TaskID], n_done: int, n_total: int, what: str = "sounds") -> None:
+    """Show how many captions or sounds are embedded; where there is no bar, only a line at the start.
+
+    Args:
+        tasks: The tasks of the bar by what is embedded.
+    """
+    if what not in tasks:
+        tasks[what] = bar.add_task(f"embedding {what}", total=n_total, status="")
+        if bar.disable and n_done < n_total:
+            note(f"embedding {counted(n_total - n_done, what.removesuffix('s'))}")
+    bar.update(tasks[what], completed=n_done, total=n_total)
+
+
 @contextmanager
 def embedding_progress() -> Iterator[Callable[[int, int], None]]:
     """Show how many sounds are embedded: a bar where stderr is a terminal, a line elsewhere.
@@ -46,14 +60,5 @@ def embedding_progress() -> Iterator[Callable[[int, int], None]]:
     Yields:
         A function that the library calls with the number of sounds done and the total.
     """
-    tasks: list[TaskID] = []
     with progress_bar() as bar:
-
-        def show(n_done: int, n_total: int) -> None:
-            if not tasks:
-                tasks.append(bar.add_task("embedding sounds", total=n_total, status=""))
-                if bar.disable and n_done < n_total:
-                    note(f"embedding {counted(n_total - n_done, 'sound')}")
-            bar.update(tasks[0], completed=n_done, total=n_total)
-
-        yield show
+        yield partial(show_embedded, bar, {})

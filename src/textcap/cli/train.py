@@ -9,15 +9,8 @@ from typing import Annotated
 
 import typer
 
+from textcap.cli import options
 from textcap.cli.console import note, set_verbosity
-from textcap.cli.options import (
-    DEFAULT_BACKBONE,
-    BackboneOption,
-    OfflineOption,
-    QuietOption,
-    VerboseOption,
-    settings_from_flags,
-)
 from textcap.config import MAX_SEED, BridgeConfig, TrainingConfig
 
 WHEN_STOPPED = "run the same command to continue"
@@ -68,7 +61,7 @@ _AudioNoise = Annotated[
 def train(
     captions: _Captions = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The model folder to write.")] = Path("textcap-model"),
-    backbone: BackboneOption = DEFAULT_BACKBONE,
+    backbone: options.BackboneOption = options.DEFAULT_BACKBONE,
     noise_variance: _NoiseVariance = None,
     noise_std: _NoiseStd = None,
     noise_from: _NoiseFrom = None,
@@ -120,9 +113,9 @@ def train(
         bool,
         typer.Option("--force", help="Overwrite the model folder, and discard an unfinished run with other settings."),
     ] = False,
-    offline: OfflineOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
+    offline: options.OfflineOption = False,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
 ) -> None:
     """Train a captioner on text alone, or on pairs of sound and text.
 
@@ -133,9 +126,14 @@ def train(
     if not captions and not pairs:
         raise typer.BadParameter("give a text file of captions, or --pairs")
     variance = _text_noise(noise_variance, noise_std)
-    _check_bridge(variance, noise_from, adapter, captions, pairs, audio_noise_variance)
+    if noise_from is not None and variance is not None:
+        raise typer.BadParameter("give only one of --noise-from, --noise-variance and --noise-std")
+    if not captions:
+        _refuse_text_options(noise_from, variance, adapter)
+    if audio_noise_variance and not pairs:
+        raise typer.BadParameter("needs --pairs", param_hint="--audio-noise-variance")
     folders = _audio_folders([*pairs, *([noise_from] if noise_from else [])], audio_dir or [])
-    with settings_from_flags("epochs", "batch_size", "learning_rate", "warmup_steps", "seed"):
+    with options.settings_from_flags("epochs", "batch_size", "learning_rate", "warmup_steps", "seed"):
         config = TrainingConfig(
             epochs=epochs,
             batch_size=batch_size,
@@ -155,7 +153,7 @@ def train(
     set_verbosity(quiet or not is_main, verbose)
     defaults = read_backbone_config(backbone)
     sizes = {"prefix_length": prefix_length, "n_layers": mapper_layers}
-    with settings_from_flags("audio_noise_variance", "prefix_length"):
+    with options.settings_from_flags("audio_noise_variance", "prefix_length"):
         bridge = BridgeConfig(defaults.noise_variance if variance is None else variance, audio_noise_variance)
         mapper = replace(defaults.mapper, **{name: value for name, value in sizes.items() if value is not None})
     with TrainingView(output) as view:
@@ -193,23 +191,12 @@ def _text_noise(noise_variance: float | None, noise_std: float | None) -> float 
     return variance
 
 
-def _check_bridge(
-    variance: float | None,
-    noise_from: Path | None,
-    adapter: Path | None,
-    captions: list[str],
-    pairs: list[Path],
-    audio_noise_variance: float,
-) -> None:
-    """Refuse options that do not apply to what is trained on."""
-    if noise_from is not None and variance is not None:
-        raise typer.BadParameter("give only one of --noise-from, --noise-variance and --noise-std")
+def _refuse_text_options(noise_from: Path | None, variance: float | None, adapter: Path | None) -> None:
+    """Refuse options that apply to text embeddings, of which there are none."""
     given = {"--noise-from": noise_from, "--noise-variance or --noise-std": variance, "--adapter": adapter}
-    if not captions and (of_text := [name for name, value in given.items() if value is not None]):
-        hint = "" if of_text[0] == "--adapter" else " (use --audio-noise-variance for sounds)"
-        raise typer.BadParameter(f"{of_text[0]} applies to text, but no text file is given{hint}")
-    if audio_noise_variance and not pairs:
-        raise typer.BadParameter("needs --pairs", param_hint="--audio-noise-variance")
+    for name in (name for name, value in given.items() if value is not None):
+        hint = "" if name == "--adapter" else " (use --audio-noise-variance for sounds)"
+        raise typer.BadParameter(f"{name} applies to text, but no text file is given{hint}")
 
 
 def _audio_folders(pair_paths: list[Path], audio_dirs: list[Path]) -> list[Path | None]:

@@ -1,30 +1,17 @@
 """Show a training run on stderr: some lines at the start, a progress bar on a terminal, and a line for each epoch."""
 
 from contextlib import ExitStack
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.progress import Task, TaskID, TimeRemainingColumn
-from rich.text import Text
+from rich.progress import TaskID
 
 from textcap.cli.console import note, progress_bar, warn
-from textcap.cli.progress import download_progress
+from textcap.cli.progress import download_progress, show_embedded
 from textcap.data.text import counted
 
 if TYPE_CHECKING:
     from textcap.training.events import EpochDone, Event, Started, Stepped
-
-
-class _TimeLeft(TimeRemainingColumn):
-    """A column with the time left as the run itself estimates it, or else as rich does."""
-
-    def render(self, task: Task) -> Text:
-        """Return the time left of a task."""
-        left_s = task.fields.get("left_s")
-        if left_s is None:
-            return super().render(task)
-        return Text(str(timedelta(seconds=round(left_s))), style="progress.remaining")
 
 
 class TrainingView:
@@ -40,9 +27,6 @@ class TrainingView:
     def __init__(self, output: Path) -> None:
         self._output = output
         self._bar = progress_bar()
-        self._bar.columns = tuple(
-            _TimeLeft() if isinstance(column, TimeRemainingColumn) else column for column in self._bar.columns
-        )
         self._embedding: dict[str, TaskID] = {}
         self._training: TaskID | None = None
         self._downloads = ExitStack()
@@ -68,7 +52,8 @@ class TrainingView:
             case Warned(message):
                 warn(message)
             case Embedded(n_done, n_total, what):
-                self._show_embedded(n_done, n_total, what)
+                self._start_bar()
+                show_embedded(self._bar, self._embedding, n_done, n_total, what)
             case Started():
                 self._show_start(event)
             case Stepped():
@@ -80,14 +65,6 @@ class TrainingView:
         """Start the bar if it has not started; a terminal shows one display at a time, so downloads end first."""
         self._downloads.close()
         self._bar.start()
-
-    def _show_embedded(self, n_done: int, n_total: int, what: str) -> None:
-        self._start_bar()
-        if what not in self._embedding:
-            self._embedding[what] = self._bar.add_task(f"embedding {what}", total=n_total, status="")
-            if self._bar.disable:
-                note(f"embedding {counted(n_total, what.removesuffix('s'))}")
-        self._bar.update(self._embedding[what], completed=n_done, total=n_total)
 
     def _show_start(self, started: "Started") -> None:
         self._start_bar()
@@ -118,7 +95,7 @@ class TrainingView:
     def _show_step(self, stepped: "Stepped") -> None:
         if self._training is not None:
             status = f"loss {stepped.loss:.3f}, {stepped.captions_per_s:.3g} captions/s"
-            self._bar.update(self._training, completed=stepped.step, status=status, left_s=stepped.left_s)
+            self._bar.update(self._training, completed=stepped.step, status=status)
 
 
 def _bridge_lines(started: "Started") -> list[str]:

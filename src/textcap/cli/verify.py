@@ -2,15 +2,17 @@
 
 import typer
 
+from textcap.cli import options
 from textcap.cli.console import note, print_error, print_result, set_verbosity
 from textcap.cli.loading import load_backbone
-from textcap.cli.options import OfflineOption, QuietOption, VerboseOption
 
 WHEN_STOPPED = "run the same command again"
 EXAMPLES = "textcap fetch all && textcap verify\n\ntextcap verify --offline"
 
 
-def verify(offline: OfflineOption = False, quiet: QuietOption = False, verbose: VerboseOption = False) -> None:
+def verify(
+    offline: options.OfflineOption = False, quiet: options.QuietOption = False, verbose: options.VerboseOption = False
+) -> None:
     """Check that textcap and the installed msclap compute the same numbers with the same weights.
 
     Compares audio and text embeddings, and clapcap's captions if clapcap is on disk; msclap-2023 is downloaded if it

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from textcap.config import NoiseCalibration
+from textcap.config import BridgeConfig, NoiseCalibration
 from textcap.data.pairs import PairSet
 from textcap.embedding.captions import embed_captions
 from textcap.embedding.pairs import EmbeddedPairs, embed_pairs, one_caption_per_pair
@@ -28,15 +28,6 @@ class PairGap:
     report: GapReport
     pairs: EmbeddedPairs
     text: NDArray[np.float32]  # [N, E], of one caption per pair; unit length unless an adapter was applied
-
-
-@dataclass(frozen=True)
-class CalibratedNoise:
-    """The noise that was calibrated on pairs."""
-
-    noise_variance: float
-    calibration: NoiseCalibration  # the pairs and the rule that gave the variance, to record with a model
-    warnings: tuple[str, ...]  # lines to show to the user
 
 
 def measure_pair_gap(
@@ -76,18 +67,23 @@ def measure_pair_gap(
 
 
 def calibrate_noise(
+    bridge: BridgeConfig,
     pairs: PairSet,
     backbone: Backbone,
     device: torch.device,
     *,
     adapter: LinearAdapter | None = None,
     progress: Callable[[int, int], None] = lambda n_done, n_total: None,
-) -> CalibratedNoise:
-    """Set the noise by the paper's rule, on the 30 pairs that `measure_pair_gap` draws by default.
+) -> tuple[BridgeConfig, tuple[str, ...]]:
+    """Set the noise on text by the paper's rule, on the 30 pairs that `measure_pair_gap` draws by default.
 
     Args:
+        bridge: The bridge whose noise is set.
         adapter: Applied to the text embeddings before the gap is measured.
         progress: Called with the number of sounds embedded and the total.
+
+    Returns:
+        The bridge with the noise and what it was measured on, and lines to show to the user.
 
     Raises:
         InputError: Fewer pairs than that have a readable sound file.
@@ -97,4 +93,5 @@ def calibrate_noise(
     file, report = pairs.file, gap.report
     rule = f"{RULE} after the adapter" if adapter is not None else RULE
     calibration = NoiseCalibration(file.name, file.sha256, report.n, report.seed, rule)
-    return CalibratedNoise(report.sample.noise_variance, calibration, gap.pairs.notices)
+    calibrated = replace(bridge, noise_variance=report.sample.noise_variance, calibration=calibration)
+    return calibrated, gap.pairs.notices

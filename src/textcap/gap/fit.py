@@ -155,15 +155,7 @@ def fit_adapter(
 
 
 def fit_adapter_on_pairs(
-    pairs: EmbeddedPairs,
-    backbone: Backbone,
-    device: torch.device,
-    *,
-    method: str = "ridge",
-    strength: float | None = None,
-    epochs: int = 100,
-    learning_rate: float = 1e-3,
-    seed: int = 0,
+    pairs: EmbeddedPairs, backbone: Backbone, device: torch.device, *, seed: int = 0, **settings: Any
 ) -> LinearAdapter:
     """Embed the captions of pairs and fit h on all of them; the settings are those of `fit_adapter`.
 
@@ -176,16 +168,7 @@ def fit_adapter_on_pairs(
     texts = embed_captions(pairs.captions, backbone, device)
     for warning in set(texts.warnings).difference(pairs.warnings):  # those of the sounds are the caller's to show
         _logger.warning("%s", warning)
-    fitted = fit_adapter(
-        pairs.audio,
-        texts.vectors,
-        pairs.owners,
-        method=method,
-        strength=strength,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        seed=seed,
-    )
+    fitted = fit_adapter(pairs.audio, texts.vectors, pairs.owners, seed=seed, **settings)
     return fitted.adapter(backbone, pairs.source.file, len(pairs.pairs), seed)
 
 

@@ -30,24 +30,9 @@ class GapSample:
     modality_distance: float  # Euclidean distance between the mean audio and the mean text embedding
     mean_infinity_norm: float  # mean over the pairs of the largest coordinate of audio minus text embedding
     max_infinity_norm: float  # maximum over the pairs of the same
-    width: int  # embedding width E
-
-    @property
-    def noise_std(self) -> float:
-        """Standard deviation of the noise by the paper's rule."""
-        return self.mean_infinity_norm
-
-    @property
-    def noise_variance(self) -> float:
-        """Variance of the noise by the paper's rule."""
-        return self.mean_infinity_norm**2
-
-    @property
-    def cosine_variance(self) -> float | None:
-        """Variance of the noise that moves a unit vector to the mean cosine; None if that is not above 0."""
-        if self.mean_cosine <= 0:
-            return None
-        return max(0.0, (1 / self.mean_cosine**2 - 1) / self.width)
+    noise_std: float  # standard deviation of the noise by the paper's rule
+    noise_variance: float  # its variance
+    cosine_variance: float | None  # of the noise that moves a unit vector to the mean cosine; None if that is not > 0
 
 
 @dataclass(frozen=True)
@@ -120,12 +105,15 @@ def draw_pairs(n_available: int, n: int, seed: int, draw: int = 0) -> NDArray[np
 def _measure(sounds: Array, captions: Array) -> GapSample:
     norms = np.abs(sounds - captions).max(axis=1)
     cosine = math.fsum((sounds * captions).sum(axis=1)) / len(sounds)
+    noise_std = float(norms.mean())
     return GapSample(
         mean_cosine=cosine,
         modality_distance=float(np.linalg.norm(sounds.mean(axis=0) - captions.mean(axis=0))),
-        mean_infinity_norm=float(norms.mean()),
+        mean_infinity_norm=noise_std,
         max_infinity_norm=float(norms.max()),
-        width=sounds.shape[1],
+        noise_std=noise_std,
+        noise_variance=noise_std**2,
+        cosine_variance=max(0.0, (1 / cosine**2 - 1) / sounds.shape[1]) if cosine > 0 else None,
     )
 
 

@@ -9,14 +9,23 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from textcap.config import AdapterFacts, BridgeConfig, MapperConfig, TrainingConfig, from_dict, require, require_counts
+from textcap.config import (
+    NOT_NEGATIVE,
+    AdapterFacts,
+    BridgeConfig,
+    Checked,
+    MapperConfig,
+    TrainingConfig,
+    counts,
+    from_dict,
+)
 from textcap.data.captions import CaptionFile
 from textcap.data.text import escape_json
 from textcap.errors import CheckpointError, FileError, InputError
@@ -41,7 +50,7 @@ _DAMAGED_HINT = "copy the whole folder again, or train again"
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Checked):
     """What a model folder records besides the weights; enough to repeat the training run."""
 
     backbone_name: str  # as `Backbone.load` takes it
@@ -49,7 +58,7 @@ class ModelConfig:
     bridge: BridgeConfig
     mapper: MapperConfig
     training: TrainingConfig
-    end_token_id: int  # the token that ends a caption
+    end_token_id: int = field(metadata=NOT_NEGATIVE)  # the token that ends a caption
     n_training_captions: int
     n_held_out_captions: int
     caption_files: tuple[CaptionFile, ...]
@@ -57,15 +66,12 @@ class ModelConfig:
     command: str  # the command line of the training run
     device: str = "unknown"  # the device it was trained on
     precision: str = "unknown"  # the precision it was trained in
-    n_processes: int = 1  # number of processes it was trained with
-    n_threads: int = 1  # number of threads of each process; another number rounds differently
+    n_processes: int = field(default=1, metadata=counts())  # number of processes it was trained with
+    # number of threads of each process; another number rounds differently
+    n_threads: int = field(default=1, metadata=counts())
     pair_files: tuple[CaptionFile, ...] = ()  # pairs files, each with the number of captions whose sound was used
     adapter: AdapterFacts | None = None  # about the linear adapter that the bridge applied to text embeddings, if any
     run: str = ""  # SHA-256 of all that identifies the training run, see `training.state.WorkFolder`
-
-    def __post_init__(self) -> None:
-        require(self.end_token_id >= 0, "end_token_id", self.end_token_id, "0 or more")
-        require_counts(self, "n_processes", "n_threads")
 
 
 @dataclass(frozen=True)

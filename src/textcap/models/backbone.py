@@ -5,7 +5,6 @@ the same weights.
 """
 
 import logging
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +15,8 @@ import torch
 from torch import nn
 
 from textcap.config import BackboneConfig, from_dict
-from textcap.errors import CheckpointError, InputError
-from textcap.files import read_json
+from textcap.errors import CheckpointError, FileError, InputError
+from textcap.files import open_regular, read_json
 from textcap.models.clap import AudioEncoder, TextEncoder, load_audio_encoder, load_text_encoder
 from textcap.models.language_model import LanguageModel, load_language_model
 from textcap.models.loading import Checkpoint, TensorSource, load_exact, read_checkpoint
@@ -51,10 +50,11 @@ class BackboneKind:
     end_token_id: int | None = None  # ends captions of the released captioner; None: the tokenizer's end token
     is_msclap: bool = True  # whether the tensors have msclap's names rather than ours
 
-    def part_prefixes(self, role: str) -> tuple[str, ...]:
-        """Return the prefixes of all parts that are stored in the weight file of a role."""
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All parts that there are."""
         parts = (self.audio_encoder, self.text_encoder, self.language_model, self.mapper)
-        return tuple(part.prefix for part in parts if part is not None and part.role == role and part.prefix)
+        return tuple(part for part in parts if part is not None)
 
 
 _KINDS = {
@@ -102,9 +102,12 @@ def read_backbone_config(name: str) -> BackboneConfig:
     """
     if name in WEIGHT_SETS:
         return BackboneConfig(name=name)
-    folder = _folder_of(name)
-    _check_folder(name, folder)
-    path = folder / "config.json"
+    path = _folder_of(name) / "config.json"
+    try:
+        open_regular(path).close()
+    except FileError as error:
+        hint = f"use {', '.join([*WEIGHT_SETS, EMBEDDED])}, or a folder with config.json"
+        raise InputError(f"backbone {name!r} {error.problem}", hint=hint) from error
     try:
         return from_dict(BackboneConfig, read_json(path))
     except InputError as error:
@@ -149,13 +152,8 @@ class Backbone:
         if name in WEIGHT_SETS:
             return cls(name, BackboneConfig(name=name), ensure(name, offline=offline, progress=progress))
         config, folder = read_backbone_config(name), _folder_of(name)
-        paths = {
-            "audio_encoder": folder / "audio_encoder.safetensors",
-            "text_encoder": folder / "text_encoder.safetensors",
-            "language_model": folder / "language_model.safetensors",
-            "vocab": folder / "vocab.json",
-            "merges": folder / "merges.txt",
-        }
+        paths = {part.role: folder / f"{part.role}.safetensors" for part in _FOLDER_KIND.parts}
+        paths |= {"vocab": folder / "vocab.json", "merges": folder / "merges.txt"}
         return cls(name, config, WeightSet(config.name, paths, folder_hash([folder / "config.json", *paths.values()])))
 
     @cached_property
@@ -174,17 +172,18 @@ class Backbone:
 
     def audio_encoder(self, device: torch.device | str = "cpu") -> AudioEncoder:
         """Return CLAP's audio encoder, frozen, on a device."""
-        part = self.kind.audio_encoder
-        checkpoint = self._checkpoint(part, self.config.clap.audio_tower.least_parameters)
-        if self.kind.is_msclap:
-            encoder = load_audio_encoder(self.config.clap, checkpoint, part.prefix)
+        config, part = self.config.clap, self.kind.audio_encoder
+
+        def load(checkpoint: Checkpoint) -> AudioEncoder:
+            if not self.kind.is_msclap:
+                return _load_own(lambda: AudioEncoder(config), checkpoint)
+            encoder = load_audio_encoder(config, checkpoint, part.prefix)
             for name in sorted(checkpoint.absent):
                 if "extractor" in name:
                     _logger.warning("%s lacks %s, which is computed as in msclap instead", checkpoint.path, name)
-        else:
-            encoder = _load_own(lambda: AudioEncoder(self.config.clap), checkpoint)
-        self._report_unused(part, checkpoint)
-        return encoder.to(device)
+            return encoder
+
+        return self._load(part, config.audio_tower.least_parameters, load, device)
 
     def text_encoder(self, device: torch.device | str = "cpu") -> TextEncoder:
         """Return CLAP's text encoder, frozen, on a device.
@@ -193,24 +192,21 @@ class Backbone:
             InputError: The backbone has no text encoder.
         """
         check_trainable(self.name)
-        part = self.kind.text_encoder
+        config, part = self.config.clap, self.kind.text_encoder
         assert part is not None
-        checkpoint = self._checkpoint(part, self.config.clap.text_tower.n_parameters)
-        if self.kind.is_msclap:
-            encoder = load_text_encoder(self.config.clap, checkpoint, self.tokenizer, part.prefix)
-        else:
-            encoder = _load_own(lambda: TextEncoder(self.config.clap, self.tokenizer), checkpoint)
-        self._report_unused(part, checkpoint)
-        return encoder.to(device)
+
+        def load(checkpoint: Checkpoint) -> TextEncoder:
+            if self.kind.is_msclap:
+                return load_text_encoder(config, checkpoint, self.tokenizer, part.prefix)
+            return _load_own(lambda: TextEncoder(config, self.tokenizer), checkpoint)
+
+        return self._load(part, config.text_tower.n_parameters, load, device)
 
     def language_model(self, device: torch.device | str = "cpu") -> LanguageModel:
         """Return GPT-2, frozen, on a device."""
-        part = self.kind.language_model
-        checkpoint = self._checkpoint(part, self.config.language_model.n_parameters)
+        config, part = self.config.language_model, self.kind.language_model
         prefix = f"{part.prefix}transformer." if part.prefix else None
-        model = load_language_model(self.config.language_model, checkpoint, prefix)
-        self._report_unused(part, checkpoint)
-        return model.to(device)
+        return self._load(part, config.n_parameters, lambda file: load_language_model(config, file, prefix), device)
 
     def released_mapper(self, device: torch.device | str = "cpu") -> Mapper:
         """Return the mapper of a released captioner on a device.
@@ -221,25 +217,28 @@ class Backbone:
         part = self.kind.mapper
         if part is None:
             raise ValueError(f"{self.name} has no mapper")
-        checkpoint = self._checkpoint(part, self.config.mapper.n_parameters)
-        mapper = load_clapcap_mapper(self.config.mapper, checkpoint, part.prefix)
-        self._report_unused(part, checkpoint)
-        return mapper.to(device)
+        config, prefix = self.config.mapper, part.prefix
+        return self._load(part, config.n_parameters, lambda file: load_clapcap_mapper(config, file, prefix), device)
 
     def unused_tensors(self) -> list[str]:
         """Return the names of tensors in the files read so far that no part has used."""
         return [name for path in sorted(self._unused) for name in self._unused[path]]
 
-    def _checkpoint(self, part: Part, n_parameters: int) -> Checkpoint:
+    def _load(
+        self, part: Part, n_parameters: int, load: Callable[[Checkpoint], _Module], device: torch.device | str
+    ) -> _Module:
+        """Return a part on a device; its file must have at least as many numbers as the part has parameters."""
         checkpoint = self._checkpoints.get(part.role) or read_checkpoint(self.weight_paths[part.role])
         checkpoint.require_values(n_parameters)
         if part.prefix:  # the file contains other parts as well
             self._checkpoints[part.role] = checkpoint
-        return checkpoint
+        module = load(checkpoint)
+        self._report_unused(part, checkpoint)
+        return module.to(device)
 
     def _report_unused(self, part: Part, checkpoint: Checkpoint) -> None:
         """Log each unused tensor once, except those of parts of the file that are not loaded yet."""
-        other_prefixes = tuple(prefix for prefix in self.kind.part_prefixes(part.role) if prefix != part.prefix)
+        other_prefixes = tuple(one.prefix for one in self.kind.parts if one.role == part.role and one != part)
         reported = set(self._unused.get(checkpoint.path, []))
         unused = [name for name in checkpoint.unused if not name.startswith(other_prefixes)]
         if new := [name for name in unused if name not in reported]:
@@ -255,23 +254,7 @@ def _load_own(build: Callable[[], _Module], checkpoint: Checkpoint) -> _Module:
         message = f"{checkpoint.path.with_name('config.json')} has sizes that no model can be built from: {error}"
         raise CheckpointError(message) from error
     computed = ("relative_position_index", "num_batches_tracked")
-    sources = {name: TensorSource(name, optional=name.endswith(computed)) for name in module.state_dict()}
-    load_exact(module, checkpoint, sources)
-    return module.eval().requires_grad_(False)
-
-
-def _check_folder(name: str, folder: Path) -> None:
-    known = ", ".join([*WEIGHT_SETS, EMBEDDED])
-    hint = f"use {known}, or a folder with config.json"
-    try:
-        found = stat.S_ISREG((folder / "config.json").stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        found = False
-    except (OSError, ValueError) as error:  # the name is too long or not valid, or the folder is not accessible
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"backbone {name!r} cannot be read: {reason}", hint=hint) from error
-    if not found:
-        raise InputError(f"backbone {name!r} does not exist", hint=hint)
+    return load_exact(module, checkpoint, lambda name: TensorSource(name, optional=name.endswith(computed)))
 
 
 def _folder_of(name: str) -> Path:

@@ -128,14 +128,11 @@ class TextEncoder(nn.Module):
         return nn.functional.normalize(self.projection(pooled), dim=-1)
 
     @torch.inference_mode()
-    def encode(
-        self, captions: Sequence[str], *, batch_size: int = 64, progress: Callable[[int], None] | None = None
-    ) -> Tensor:
+    def encode(self, captions: Sequence[str], *, batch_size: int = 64) -> Tensor:
         """Embed captions, in batches of similar length.
 
         Args:
             batch_size: Captions embedded at once.
-            progress: Called after each batch with the number of captions in the batch.
 
         Returns:
             `[N, E]`, float32, unit length, on the CPU, in the order of the captions.
@@ -151,8 +148,6 @@ class TextEncoder(nn.Module):
             for row, i in enumerate(batch):
                 padded[row, : len(rows[i])] = torch.tensor(rows[i])
             embeddings[batch] = self(padded.to(device), lengths.to(device)).float().cpu()
-            if progress is not None:
-                progress(len(batch))
         return embeddings
 
 
@@ -167,9 +162,7 @@ def load_audio_encoder(config: ClapConfig, checkpoint: Checkpoint, prefix: str =
     Raises:
         CheckpointError: A tensor is missing or has another shape; the message names it.
     """
-    encoder = AudioEncoder(config)
-    load_exact(encoder, checkpoint, {ours: _audio_source(ours, prefix) for ours in encoder.state_dict()})
-    return encoder.eval().requires_grad_(False)
+    return load_exact(AudioEncoder(config), checkpoint, lambda ours: _audio_source(ours, prefix))
 
 
 def load_text_encoder(
@@ -184,9 +177,7 @@ def load_text_encoder(
         CheckpointError: A tensor is missing or has another shape; the message names it.
     """
     encoder = TextEncoder(config, tokenizer)
-    sources = {ours: TensorSource(prefix + ours.replace("tower.", "base.", 1)) for ours in encoder.state_dict()}
-    load_exact(encoder, checkpoint, sources)
-    return encoder.eval().requires_grad_(False)
+    return load_exact(encoder, checkpoint, lambda ours: TensorSource(prefix + ours.replace("tower.", "base.", 1)))
 
 
 # Parts of the audio tower's tensor names: transformers' -> msclap's.

@@ -174,7 +174,7 @@ def load_language_model(
         prefix = "transformer." if "transformer.wte.weight" in checkpoint.tensors else ""
     model = LanguageModel(config)
     gpt2 = model.gpt2.transformer
-    load_exact(gpt2, checkpoint, {name: TensorSource(prefix + name) for name in gpt2.state_dict()})
+    load_exact(gpt2, checkpoint, lambda name: TensorSource(prefix + name))
     head = prefix.removesuffix("transformer.") + "lm_head.weight"
     if head in checkpoint.tensors and not torch.equal(checkpoint.tensors[head].to(gpt2.wte.weight), gpt2.wte.weight):
         raise CheckpointError(f"{checkpoint.path}: {head} differs from the token embedding {prefix}wte.weight")

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +25,8 @@ from textcap.errors import CheckpointError, FileError, InputError
 from textcap.files import atomic_write_with, open_regular, parse_json, seal, unseal
 
 MAX_HEADER_BYTES = 32_000_000
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 # Buffers and unused heads that old checkpoints contain; they do not mean that the file is the wrong one.
 _EXPECTED_EXTRAS = re.compile(
@@ -218,21 +220,21 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, tensors)
 
 
-def load_exact(module: nn.Module, checkpoint: Checkpoint, sources: Mapping[str, TensorSource] | None = None) -> None:
-    """Load every tensor of a module from a checkpoint, converted to the module's dtype.
+def load_exact(
+    module: _Module, checkpoint: Checkpoint, source_of: Callable[[str], TensorSource] = TensorSource
+) -> _Module:
+    """Load every tensor of a module from a checkpoint, converted to the module's dtype, and return it frozen.
 
     Args:
-        sources: The place in the checkpoint of each tensor of the module's state dict; by default the same name.
+        source_of: Returns the place in the checkpoint of a tensor of the module's state dict; by default the same name.
 
     Raises:
         CheckpointError: A tensor is missing, has another shape or type, or contains NaN or infinite values; the message
             names the first one.
     """
-    state = module.state_dict()
-    sources = sources or {name: TensorSource(name) for name in state}
     with torch.no_grad():
-        for ours, target in state.items():
-            source = sources[ours]
+        for ours, target in module.state_dict().items():
+            source = source_of(ours)
             checkpoint.used.add(source.name)
             if source.name not in checkpoint.tensors:
                 if not source.optional:
@@ -249,3 +251,4 @@ def load_exact(module: nn.Module, checkpoint: Checkpoint, sources: Mapping[str, 
             if not tensor.isfinite().all():
                 raise CheckpointError(f"{checkpoint.path}: tensor {source.name} contains NaN or infinite values")
             target.copy_(tensor)
+    return module.eval().requires_grad_(False)

@@ -90,10 +90,7 @@ def load_clapcap_mapper(config: MapperConfig, checkpoint: Checkpoint, prefix: st
     Raises:
         CheckpointError: A tensor is missing or has another shape; the message names it.
     """
-    mapper = Mapper(config)
-    sources = {name: TensorSource(prefix + _clapcap_name(name)) for name in mapper.state_dict()}
-    load_exact(mapper, checkpoint, sources)
-    return mapper.eval()
+    return load_exact(Mapper(config), checkpoint, lambda name: TensorSource(prefix + _clapcap_name(name)))
 
 
 def _clapcap_name(name: str) -> str:

@@ -44,7 +44,6 @@ class Stepped:
     loss: float  # nats per token since the last report
     learning_rate: float
     captions_per_s: float
-    left_s: float  # estimated seconds to the end of the run
 
 
 @dataclass(frozen=True)

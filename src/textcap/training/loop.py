@@ -195,7 +195,6 @@ class MapperTraining:
                 loss=loss_sum / n_tokens,
                 learning_rate=self.rate_at(step - 1),
                 captions_per_s=meter.captions_per_s,
-                left_s=(self.total_steps - step) * meter.s_per_step,
             )
         )
 
@@ -257,7 +256,7 @@ class _Meter:
         self._started = time.monotonic()
         self._losses: list[Tensor] = []  # not yet read
         self._unread_tokens = 0
-        self._n_steps = self._n_captions = 0
+        self._n_captions = 0
         self._elapsed_s = 0.0  # at the last reading
 
     @property
@@ -270,11 +269,6 @@ class _Meter:
         """Captions per second up to the last reading."""
         return self._n_captions / max(self._elapsed_s, 1e-9)
 
-    @property
-    def s_per_step(self) -> float:
-        """Seconds per step up to the last reading."""
-        return self._elapsed_s / max(self._n_steps, 1)
-
     def add(self, loss_sum: Tensor, n_captions: int, n_tokens: int) -> None:
         """Count one step.
 
@@ -285,7 +279,6 @@ class _Meter:
         """
         self._losses.append(loss_sum)
         self._unread_tokens += n_tokens
-        self._n_steps += 1
         self._n_captions += n_captions
 
     def read(self, reduce: Callable[[Tensor], Any]) -> tuple[float, int]:

@@ -69,10 +69,10 @@ def make_bridge(task: Task, backbone: Backbone, device: torch.device, report: Re
     """
     config = task.bridge
     if task.noise_from is not None:
-        measured = calibrate_noise(task.noise_from, backbone, device, adapter=task.adapter, progress=_sounds(report))
-        for warning in measured.warnings:
+        sounds, adapter = _sounds(report), task.adapter
+        config, notices = calibrate_noise(config, task.noise_from, backbone, device, adapter=adapter, progress=sounds)
+        for warning in notices:
             report(Warned(warning))
-        config = replace(config, noise_variance=measured.noise_variance, calibration=measured.calibration)
     return Bridge(config, task.adapter)
 
 

@@ -83,7 +83,7 @@ def draw_epoch(sources: Sequence[Source], training: Indices, seed: int, epoch: i
     parts = []
     for number, source in enumerate(sources):
         positions = _positions(source, training)
-        wanted = n_per_epoch(source, training)
+        wanted = count_source(source, training).n_per_epoch
         if source.weight == 1:
             parts.append(positions)
             continue
@@ -96,11 +96,6 @@ def draw_epoch(sources: Sequence[Source], training: Indices, seed: int, epoch: i
             start, wanted = start + len(order), wanted - len(order)
         parts.append(np.concatenate(drawn) if drawn else positions[:0])
     return np.concatenate(parts)
-
-
-def n_per_epoch(source: Source, training: Indices) -> int:
-    """Return the number of captions that an epoch draws: the source's weight times its captions, at least one."""
-    return count_source(source, training).n_per_epoch
 
 
 def count_source(source: Source, training: Indices) -> SourceCount:
