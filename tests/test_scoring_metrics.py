@@ -1,6 +1,5 @@
 """The metrics: equal to published values and to aac-metrics, independent of each other, with a score for every clip."""
 
-import hashlib
 import importlib.util
 import json
 import os
