@@ -35,19 +35,14 @@ class SpiceCache:
     def copy_to(self, folder: Path) -> None:
         """Copy the stored database into a folder, if there is a valid one; remove a damaged one."""
         database = folder / _DATABASE
-        try:
+        with suppress(OSError, InputError):
             with open(self.path, "rb") as stored, open(database, "xb") as copy:
                 expected = stored.read(_DIGEST_CHARS + 1)
-                digest = hashlib.sha256()
-                while block := stored.read(_BLOCK_BYTES):
-                    digest.update(block)
-                    copy.write(block)
-            if expected == f"{digest.hexdigest()}\n".encode():
+                shutil.copyfileobj(stored, copy, _BLOCK_BYTES)
+            if expected == f"{sha256_of_file(database)}\n".encode():
                 self._kept = _state(database)
                 return
-            self.path.unlink(missing_ok=True)
-        except OSError:
-            pass
+            self.path.unlink()
         database.unlink(missing_ok=True)
 
     def keep(self, folder: Path) -> None:
