@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from fake_java import count_starts, silent_java
 from textcap.cli.app import app
 from textcap.errors import DependencyError, InputError
-from textcap.scoring import aac, fluency, memory, metrics, programs
+from textcap.scoring import aac, fluency, metrics, programs
 from textcap.scoring.cleaning import clean, clean_all
 from textcap.scoring.counts import bleu_counts, bleu_of_counts, meteor_of_counts
 from textcap.scoring.formats import read_references
@@ -433,22 +433,22 @@ def test_all_metrics_fail_if_the_tokenizer_returns_unexpected_output(
     assert all(message in (score.problem or "") for score in scores.values())
 
 
-@pytest.mark.parametrize("available_mb", [100_000, 3200, 2000, None])
-def test_meteor_and_spice_share_the_memory_or_take_turns(
-    jars: Path, tmp_path: Path, available_mb: int | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("heap_mb", "is_ample"), [(2048, True), (1200, False)])
+def test_meteor_and_spice_run_at_once_or_take_turns(
+    jars: Path, tmp_path: Path, heap_mb: int, is_ample: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "available_mb", lambda: available_mb)
-    given_mb: dict[str, int | None] = {}
+    monkeypatch.setattr(metrics, "default_heap", lambda: (heap_mb, is_ample))
+    given_mb: dict[str, int] = {}
     at_once, most = 0, 0
     lock = threading.Lock()
 
     def stand_in(name: str) -> Any:
-        def run(*_: Any, memory_mb: int | None, **__: Any) -> None:
+        def run(*_: Any, heap_mb: int, **__: Any) -> None:
             nonlocal at_once, most
             with lock:
                 at_once += 1
                 most = max(most, at_once)
-            given_mb[name] = memory_mb
+            given_mb[name] = heap_mb
             time.sleep(1.0)
             with lock:
                 at_once -= 1
@@ -463,12 +463,8 @@ def test_meteor_and_spice_share_the_memory_or_take_turns(
     score_systems(
         REFERENCES, [PREDICTIONS], ["meteor", "spice"], ScoreSettings(java=str(silent_java(tmp_path / "j", body)))
     )
-    if available_mb == 2000:
-        assert given_mb == {"meteor": None, "spice": None} and most == 1
-    else:
-        heaps = [size for size in given_mb.values() if size is not None]
-        assert len(heaps) == 2 and most == 2
-        assert sum(heaps) <= (available_mb or 100_000) * 3 // 4
+    assert given_mb == {"meteor": heap_mb, "spice": heap_mb}
+    assert most == (2 if is_ample else 1)
 
 
 # Tables

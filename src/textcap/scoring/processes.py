@@ -20,7 +20,6 @@ from filelock import FileLock
 
 from textcap.scoring.java import Java, JavaError, java_environment
 
-_RUNNER = "textcap.Runner"
 _ENCODINGS = ("file", "stdin", "stdout", "stderr", "sun.stdin", "sun.stdout", "sun.stderr")
 _POLL_S = 0.1  # how often a running program is looked at
 _PREFIX = "textcap-java-"
@@ -139,7 +138,7 @@ def run_java(
             "-XX:-UsePerfData",
             *(f"-D{name}.encoding=UTF-8" for name in _ENCODINGS),
             *options,
-            *("-cp", os.pathsep.join(map(str, class_path)), _RUNNER, str(n_times), str(request)),
+            *("-cp", os.pathsep.join(map(str, class_path)), "textcap.Runner", str(n_times), str(request)),
             *words,
         ]
         with open(folder / "out", "wb") as out, open(folder / "err", "wb") as err:

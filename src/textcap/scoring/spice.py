@@ -28,7 +28,6 @@ MAX_WORDS = 100
 CHUNK_CAPTIONS = 2000  # parsed between two times at which the database is kept
 # The default time limit, far above what SPICE needs.
 PATIENCE_S, PATIENCE_PER_CAPTION_S = 600.0, 1.0
-_MAIN = "edu.anu.spice.SpiceScorer"
 
 _Request = list[dict[str, Any]]
 
@@ -73,7 +72,7 @@ def spice(
         heap_mb: Heap of the process in MB.
         timeout_s: Seconds after which the process is stopped; by default far more than it needs.
         runs: Processes that are stopped together with this one.
-        progress: Called on this thread with how many captions are parsed, after each chunk.
+        progress: Called on this thread with how many captions are parsed, at the start and after each chunk.
 
     Raises:
         JavaError: The process failed, or its result is not one score for each clip.
@@ -98,14 +97,14 @@ def spice(
         cache = SpiceCache(cache_folder or database, key)
         cache.copy_to(database)
 
-        def after_chunk(n_done: int) -> None:
+        def before_next(n_done: int) -> None:
             cache.keep(database)
             n_parsed = sum(map(len, chunks[:n_done]))
             progress(f"SPICE: {n_parsed:,} of {counted(len(captions), 'caption')}")
 
         run = partial(_run, java, program.class_path, heap_mb, timeout_s, runs)
         try:
-            scores = run([*requests, items], ["-cache", str(database)], after_chunk)
+            scores = run([*requests, items], ["-cache", str(database)], before_next)
         except JavaError as error:
             if error.problem != "died":
                 raise
@@ -123,27 +122,27 @@ def _run(
     runs: Runs | None,
     requests: list[_Request],
     options: Sequence[str] = (),
-    after: Callable[[int], None] = lambda n_done: None,
+    before_next: Callable[[int], None] = lambda n_done: None,
 ) -> dict[int, float]:
     """Run SPICE on several requests in one process, and return the scores of the last one by number of the clip."""
     with scratch_folder() as folder:
         request, result = folder / "in.json", folder / "out.json"
 
-        def between(n_done: int) -> None:
-            after(n_done)
+        def ask_next(n_done: int) -> None:
+            before_next(n_done)
             request.write_text(json.dumps(requests[n_done]), encoding="ascii")
 
-        request.write_text(json.dumps(requests[0]), encoding="ascii")
+        ask_next(0)
         run_java(
             java,
             class_path,
-            [_MAIN, str(request), *options, "-out", str(result), "-subset", "-silent"],
+            ["edu.anu.spice.SpiceScorer", str(request), *options, "-out", str(result), "-subset", "-silent"],
             options=[*spice_flags(java), f"-Xmx{heap_mb}M"],
             timeout_s=timeout_s,
             timeout_hint="raise --spice-timeout, and check that SPICE is using the CPU",
             runs=runs,
             n_times=len(requests),
-            between=between,
+            between=ask_next,
         )
         try:
             results = json.loads(result.read_text(encoding="utf-8"))

@@ -14,7 +14,6 @@ from textcap.errors import InputError
 from textcap.files import atomic_write_with, sha256_of_file
 
 _DATABASE = "data.mdb"
-_BLOCK_BYTES = 1 << 20
 _DIGEST_CHARS = 64
 _MAX_BYTES = 1 << 30  # a larger database is not stored: copying it would take longer than it saves
 
@@ -38,7 +37,7 @@ class SpiceCache:
         with suppress(OSError, InputError):
             with open(self.path, "rb") as stored, open(database, "xb") as copy:
                 expected = stored.read(_DIGEST_CHARS + 1)
-                shutil.copyfileobj(stored, copy, _BLOCK_BYTES)
+                shutil.copyfileobj(stored, copy)
             if expected == f"{sha256_of_file(database)}\n".encode():
                 self._kept = _state(database)
                 return
@@ -57,7 +56,7 @@ class SpiceCache:
             def write(new: Path) -> None:
                 with open(database, "rb") as source, open(new, "xb") as stored:
                     stored.write(f"{digest}\n".encode())
-                    shutil.copyfileobj(source, stored, _BLOCK_BYTES)
+                    shutil.copyfileobj(source, stored)
 
             if self.path.is_dir():  # not ours
                 self.path.rename(self.path.with_name(f"{self.path.name}.{secrets.token_hex(6)}"))
