@@ -241,10 +241,11 @@ def test_captions_are_parsed_once_each_in_chunks_that_are_kept(
     found = spice(["a dog", "wind", "a dog"], references, java, program, cache_folder=kept, progress=progress)
     assert found.per_clip.tolist() == [1] * 3 and found.note is None
     *chunks, items = map(json.loads, log.read_text().splitlines())
-    parsed = [text for chunk in chunks for item in chunk for text in (item["test"], *item["refs"])]
-    assert [text for text in parsed if text] == ["a dog", "a cat", "wind", "a cow", "rain"]
+    assert [[item["test"] for item in chunk] for chunk in chunks] == [["a dog", "a cat", "wind"], ["a cow", "", "rain"]]
+    assert all(item["refs"] == [item["test"]] for chunk in chunks for item in chunk)
     assert [item["image_id"] for item in items] == [0, 1, 2]
-    assert seen == [("SPICE: 3 of 6 captions", []), ("SPICE: 6 of 6 captions", [1])]
+    texts = [f"SPICE: {n_done} of 6 captions" for n_done in (0, 3, 6)]
+    assert seen == [(texts[0], []), (texts[1], [1]), (texts[2], [2])]
     assert next(kept.iterdir()).read_bytes().endswith(b"\nxx")
     assert count_starts(Path(java.path)) == 1
 

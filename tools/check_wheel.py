@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src" / "textcap"
-ENGINE = ("textcap/scoring/engine/TextEngine.java", "textcap/scoring/engine/textcap-java.jar")
+ENGINE = tuple(f"textcap/scoring/engine/{name}" for name in ("Runner.java", "TextEngine.java", "textcap-java.jar"))
 MAX_EMBEDDED_BYTES = 10 * 2**20
 TIMEOUT_S = 300
 

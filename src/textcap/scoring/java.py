@@ -28,6 +28,7 @@ _NOISE = re.compile(
 )
 _REASON = re.compile(r'(Caused by: |Exception in thread "[^"]*" )([\w.$]*(Exception|Error)\b.*)')
 _LONGEST_REASON = 300
+_KILLED = -9  # by SIGKILL, which the system sends when it runs out of memory
 
 JavaProblem = Literal["not started", "died", "timed out", "too old", "no memory", "no room", "stopped"]
 
@@ -70,7 +71,7 @@ class Java:
                 text = (folder / "release").read_text(encoding="utf-8")
             except (OSError, ValueError):
                 continue
-            if match := re.search(r'^JAVA_VERSION="((?:1\.)?\d[^"]*)"', text, re.MULTILINE):
+            if match := re.search(r'^JAVA_VERSION="(\d[^"]*)"', text, re.MULTILINE):
                 return match[1]
         return self._ask_version()
 
@@ -81,10 +82,7 @@ class Java:
         Raises:
             JavaError: The program cannot be started, or prints no version.
         """
-        match = re.match(r"(?:1\.)?(\d+)", self.version)
-        if match is None:
-            raise self._not_java(f"its version is {self.version!r}")
-        return int(match[1])
+        return int(re.findall(r"\d+", self.version.removeprefix("1."))[0])
 
     def check_age(self) -> None:
         """Check that this Java is recent enough.
@@ -110,37 +108,33 @@ class Java:
             reason = f"{reason[:_LONGEST_REASON]}..."
         if "UnsupportedClassVersionError" in stderr:
             return JavaError(f"{self.path} is too old: {reason}", problem="too old", hint=NO_JAVA_HINT)
-        message = f"{self.path} failed ({f'exit code {code}' if code > 0 else _signal_name(-code)}): {reason}"
+        signals = {-number.value: f"signal {number.name}" for number in signal.Signals}
+        message = f"{self.path} failed ({signals.get(code, f'exit code {code}')}): {reason}"
         if "OutOfMemoryError" in stderr:
             return JavaError(message, problem="no memory", hint="its heap is too small: raise it with --java-heap")
-        if _signal_name(-code) == "signal SIGKILL" or re.search("ould not (reserve|allocate)|cient memory", stderr):
+        if code == _KILLED or re.search("ould not (reserve|allocate)|insufficient memory", stderr):
             hint = "the machine may have run out of memory: close other programs, or lower the heap with --java-heap"
             return JavaError(message, problem="no memory", hint=hint)
         return JavaError(message, problem="died")
 
-    def cannot_start(self, error: OSError) -> JavaError:
+    def cannot_start(self, error: Exception) -> JavaError:
         """Return the error for a program that the system cannot start."""
-        message = f"{self.path} cannot be started: {error.strerror or error}"
+        message = f"{self.path} cannot be started: {getattr(error, 'strerror', None) or error}"
         return JavaError(message, problem="not started", hint=NO_JAVA_HINT)
 
     def _ask_version(self) -> str:
         command, environment = [self.path, "-version"], java_environment()
         try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_VERSION_TIMEOUT_S, env=environment
-            )
-        except subprocess.TimeoutExpired as error:
-            raise self._not_java(f"it printed no version within {_VERSION_TIMEOUT_S:g} s") from error
-        except OSError as error:
+            done = subprocess.run(command, input=b"", capture_output=True, timeout=_VERSION_TIMEOUT_S, env=environment)
+        except (OSError, subprocess.TimeoutExpired) as error:
             raise self.cannot_start(error) from error
         stderr = done.stderr.decode("utf-8", errors="replace")
-        if match := re.search(r'^\S.*\bversion "([^"]+)"', stderr, re.MULTILINE):
+        if match := re.search(r'^\S.*\bversion "(\d[^"]*)"', stderr, re.MULTILINE):
             return match[1]
-        raise self.error_of(done.returncode, stderr) if done.returncode else self._not_java("it prints no version")
-
-    def _not_java(self, why: str) -> JavaError:
-        message = f"{self.path} (from {self.where}) is not a Java runtime: {why}"
-        return JavaError(message, problem="not started", hint=NO_JAVA_HINT)
+        if done.returncode:
+            raise self.error_of(done.returncode, stderr)
+        message = f"{self.path} (from {self.where}) is not a Java runtime: it prints no version"
+        raise JavaError(message, problem="not started", hint=NO_JAVA_HINT)
 
 
 def find_java(wanted: str | None = None) -> Java:
@@ -191,10 +185,3 @@ def java_environment() -> dict[str, str]:
     if os.name == "posix" and "UTF" not in locale.upper():
         kept["LC_ALL"] = "C.UTF-8"  # otherwise Java cannot open files whose names are not ASCII
     return kept
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return f"signal {signal.Signals(number).name}"
-    except ValueError:
-        return f"signal {number}"

@@ -6,12 +6,13 @@ Each is run by the class `textcap.Runner` of our own jar, which ends when this p
 import os
 import re
 import shutil
+import stat
 import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -19,7 +20,6 @@ from filelock import FileLock
 
 from textcap.scoring.java import Java, JavaError, java_environment
 
-_RUNNER = "textcap.Runner"
 _ENCODINGS = ("file", "stdin", "stdout", "stderr", "sun.stdin", "sun.stdout", "sun.stderr")
 _POLL_S = 0.1  # how often a running program is looked at
 _PREFIX = "textcap-java-"
@@ -46,7 +46,7 @@ def default_heap(root: Path = Path("/")) -> tuple[int, bool]:
     return (HEAP_MB, True) if min(sizes, default=_AMPLE_BYTES) >= _AMPLE_BYTES else (SMALL_HEAP_MB, False)
 
 
-class Runs:
+class Runs(AbstractContextManager["Runs"]):
     """A group of running programs that can be stopped together, from any thread.
 
     As a context manager, it stops the programs that are still running at the end of the block.
@@ -54,11 +54,8 @@ class Runs:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._started: list[subprocess.Popen[bytes]] = []
         self._is_stopped = False
-
-    def __enter__(self) -> "Runs":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -67,44 +64,32 @@ class Runs:
         """Kill the running programs and refuse to start others; calls that wait for them raise a JavaError."""
         with self._lock:
             self._is_stopped = True
-            for process in self._running:
-                process.kill()
+            for process in self._started:
+                process.kill()  # does nothing to one that has ended
 
     def check(self, java: Java) -> None:
         """Raise a JavaError if `stop` was called."""
         if self._is_stopped:
             raise JavaError(f"{java.path} was stopped before it finished", problem="stopped")
 
-    @contextmanager
-    def start(
-        self, java: Java, arguments: Sequence[str], out: IO[bytes], err: IO[bytes]
-    ) -> Iterator["subprocess.Popen[bytes]"]:
-        """Start a program with a pipe as its standard input, and end it at the end of the block.
+    def start(self, java: Java, arguments: Sequence[str], out: IO[bytes], err: IO[bytes]) -> "subprocess.Popen[bytes]":
+        """Start a program with a pipe as its standard input.
 
         Raises:
             JavaError: The program cannot be started, or `stop` was called before.
         """
+        command, environment = [java.path, *arguments], java_environment()
         with self._lock:
             self.check(java)
             try:
+                # In a session of its own: Ctrl-C in a terminal reaches only this process, which ends the program.
                 process = subprocess.Popen(
-                    [java.path, *arguments],
-                    stdin=subprocess.PIPE,
-                    stdout=out,
-                    stderr=err,
-                    env=java_environment(),
-                    start_new_session=True,  # Ctrl-C in a terminal reaches only this process, which ends the program
+                    command, stdin=subprocess.PIPE, stdout=out, stderr=err, env=environment, start_new_session=True
                 )
             except OSError as error:
                 raise java.cannot_start(error) from error
-            self._running.add(process)
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.communicate()  # closes the pipe, which also ends a Java that was started by a script
-            with self._lock:
-                self._running.discard(process)
+            self._started.append(process)
+            return process
 
 
 def run_java(
@@ -115,6 +100,7 @@ def run_java(
     options: Sequence[str] = (),
     stdin: bytes = b"",
     timeout_s: float,
+    timeout_hint: str = "run the command again, or name another Java with --java",
     runs: Runs | None = None,
     n_times: int = 1,
     between: Callable[[int], None] = lambda n_done: None,
@@ -130,6 +116,7 @@ def run_java(
         options: Options of the JVM.
         stdin: What the program reads as its standard input.
         timeout_s: Seconds after which the program is killed.
+        timeout_hint: What the user can do in that case.
         runs: Programs that are stopped together with this one.
         n_times: How often the main class is run with these arguments, in one process.
         between: Called with the number of runs that are done after each but the last; the next run waits for its end.
@@ -151,28 +138,29 @@ def run_java(
             "-XX:-UsePerfData",
             *(f"-D{name}.encoding=UTF-8" for name in _ENCODINGS),
             *options,
-            *("-cp", os.pathsep.join(map(str, class_path)), _RUNNER, str(n_times), str(request)),
+            *("-cp", os.pathsep.join(map(str, class_path)), "textcap.Runner", str(n_times), str(request)),
             *words,
         ]
-        with open(folder / "out", "w+b") as out, open(folder / "err", "w+b") as err:
-            with runs.start(java, arguments, out, err) as process:
+        with open(folder / "out", "wb") as out, open(folder / "err", "wb") as err:
+            process = runs.start(java, arguments, out, err)
+            try:
                 while process.poll() is None:
                     if time.monotonic() >= end:
                         message = f"{java.path} did not finish within {timeout_s:,.0f} s and was stopped"
-                        hint = "run the command again, or name another Java with --java"
-                        raise JavaError(message, problem="timed out", hint=hint)
+                        raise JavaError(message, problem="timed out", hint=timeout_hint)
                     if n_done < n_times - 1 and done.exists():
                         n_done += 1
                         between(n_done)
                         done.unlink()
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(_POLL_S)
+            finally:
+                process.kill()
+                process.communicate()  # closes the pipe, which also ends a Java that was started by a script
             if process.returncode:
                 runs.check(java)
-                err.seek(0)
-                raise java.error_of(process.returncode, err.read().decode("utf-8", errors="replace"))
-            out.seek(0)
-            return out.read()
+                raise java.error_of(process.returncode, (folder / "err").read_text("utf-8", errors="replace"))
+            return (folder / "out").read_bytes()
 
 
 @contextmanager
@@ -182,38 +170,26 @@ def scratch_folder() -> Iterator[Path]:
     Raises:
         JavaError: It cannot be written; the same for any OSError in the block.
     """
+    place = "the folder for temporary files"
     try:
-        folder = tempfile.gettempdir()
-    except OSError as error:  # none of the folders that it tries can be written
-        raise _no_room("the folder for temporary files", error) from error
-    try:
-        _sweep(folder)
+        place = tempfile.gettempdir()  # fails if none of the folders that it tries can be written
+        _sweep(place)
         with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name:
-            lock = FileLock(os.path.join(name, _LOCK))
-            with suppress(NotImplementedError):  # this file system has no locks, so nobody sweeps either
-                lock.acquire()
-            try:
+            with FileLock(os.path.join(name, _LOCK)):
                 yield Path(name)
-            finally:
-                lock.release()
-    except OSError as error:
-        raise _no_room(folder, error) from error
+    except (OSError, NotImplementedError) as error:  # old versions of filelock raise the latter if there are no locks
+        message = f"{place} cannot be written: {getattr(error, 'strerror', None) or error}"
+        hint = "free some space there, or set TMPDIR to another folder"
+        raise JavaError(message, problem="no room", hint=hint) from error
 
 
 def _sweep(temporary: str) -> None:
     """Delete the folders of this user's runs that were killed: those that nobody holds the lock of."""
     user = os.getuid() if hasattr(os, "getuid") else 0  # Windows gives 0 as the owner of every file
     with suppress(OSError):
-        for entry in os.scandir(temporary):
-            if not entry.name.startswith(_PREFIX) or not entry.is_dir(follow_symlinks=False):
-                continue
-            status = entry.stat(follow_symlinks=False)
-            if status.st_uid != user or time.time() - status.st_mtime < _LOCKED_WITHIN_S:
-                continue
-            with suppress(OSError, NotImplementedError), FileLock(os.path.join(entry.path, _LOCK), blocking=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
-
-
-def _no_room(folder: str, error: OSError) -> JavaError:
-    message, hint = f"{folder} cannot be written: {error.strerror or error}", "free some space there, or set TMPDIR"
-    return JavaError(message, problem="no room", hint=f"{hint} to another folder")
+        for folder in Path(temporary).glob(f"{_PREFIX}*"):
+            status = folder.lstat()
+            is_ours = status.st_uid == user and stat.S_ISDIR(status.st_mode)
+            if is_ours and time.time() - status.st_mtime >= _LOCKED_WITHIN_S:
+                with suppress(OSError, NotImplementedError), FileLock(folder / _LOCK, blocking=False):
+                    shutil.rmtree(folder, ignore_errors=True)

@@ -28,7 +28,6 @@ MAX_WORDS = 100
 CHUNK_CAPTIONS = 2000  # parsed between two times at which the database is kept
 # The default time limit, far above what SPICE needs.
 PATIENCE_S, PATIENCE_PER_CAPTION_S = 600.0, 1.0
-_MAIN = "edu.anu.spice.SpiceScorer"
 
 _Request = list[dict[str, Any]]
 
@@ -73,7 +72,7 @@ def spice(
         heap_mb: Heap of the process in MB.
         timeout_s: Seconds after which the process is stopped; by default far more than it needs.
         runs: Processes that are stopped together with this one.
-        progress: Called on this thread with how many captions are parsed, after each chunk.
+        progress: Called on this thread with how many captions are parsed, at the start and after each chunk.
 
     Raises:
         JavaError: The process failed, or its result is not one score for each clip.
@@ -89,77 +88,61 @@ def spice(
     if not items:
         return found
     captions = list(dict.fromkeys(caption for item in items for caption in (item["test"], *item["refs"])))
-    key = [str(java.major), *sorted(map(str, program.hashes.items()))]
-    cache = SpiceCache(cache_folder, key) if cache_folder is not None else None
+    chunks = [captions[i : i + CHUNK_CAPTIONS] for i in range(0, len(captions), CHUNK_CAPTIONS)]
+    # These parse each caption once, as SPICE finds the prediction in the database; their scores are of no use.
+    requests: list[_Request] = [[{"image_id": -1, "test": one, "refs": [one]} for one in chunk] for chunk in chunks]
     timeout_s = timeout_s or PATIENCE_S + PATIENCE_PER_CAPTION_S * len(captions)
-    run = partial(_run, java, program, heap_mb, timeout_s, runs)
-    try:
+    with scratch_folder() as database:
+        key = [str(java.major), *sorted(map(str, program.hashes.items()))]
+        cache = SpiceCache(cache_folder or database, key)
+        cache.copy_to(database)
+
+        def before_next(n_done: int) -> None:
+            cache.keep(database)
+            n_parsed = sum(map(len, chunks[:n_done]))
+            progress(f"SPICE: {n_parsed:,} of {counted(len(captions), 'caption')}")
+
+        run = partial(_run, java, program.class_path, heap_mb, timeout_s, runs)
         try:
-            scores = _run_with_database(run, items, captions, cache, progress)
+            scores = run([*requests, items], ["-cache", str(database)], before_next)
         except JavaError as error:
             if error.problem != "died":
                 raise
             scores = run([items])
             found.note = f"SPICE ran without its database of parsed captions, which takes longer, as {error.message}"
-    except JavaError as error:
-        if error.problem != "timed out":
-            raise
-        hint = "raise --spice-timeout, and check that SPICE is using the CPU"
-        raise JavaError(error.message, problem=error.problem, hint=hint) from error
     found.per_clip[list(scores)] = list(scores.values())
     return found
 
 
-def _run_with_database(
-    run: Callable[..., dict[int, float]],
-    items: _Request,
-    captions: list[str],
-    cache: SpiceCache | None,
-    progress: Callable[[str], None],
-) -> dict[int, float]:
-    """Parse all captions chunk by chunk into a database, then score the clips."""
-    chunks = [captions[i : i + CHUNK_CAPTIONS] for i in range(0, len(captions), CHUNK_CAPTIONS)]
-    with scratch_folder() as database:
-        if cache is not None:
-            cache.copy_to(database)
-
-        def after_chunk(n_done: int) -> None:
-            n_parsed = sum(map(len, chunks[:n_done]))
-            progress(f"SPICE: {n_parsed:,} of {counted(len(captions), 'caption')}")
-            if cache is not None:
-                cache.keep(database)
-
-        return run([*map(_request_to_parse, chunks), items], ["-cache", str(database)], after_chunk)
-
-
 def _run(
     java: Java,
-    program: Program,
+    class_path: Sequence[Path],
     heap_mb: int,
     timeout_s: float,
     runs: Runs | None,
     requests: list[_Request],
     options: Sequence[str] = (),
-    after: Callable[[int], None] = lambda n_done: None,
+    before_next: Callable[[int], None] = lambda n_done: None,
 ) -> dict[int, float]:
     """Run SPICE on several requests in one process, and return the scores of the last one by number of the clip."""
     with scratch_folder() as folder:
         request, result = folder / "in.json", folder / "out.json"
 
-        def between(n_done: int) -> None:
-            after(n_done)
+        def ask_next(n_done: int) -> None:
+            before_next(n_done)
             request.write_text(json.dumps(requests[n_done]), encoding="ascii")
 
-        request.write_text(json.dumps(requests[0]), encoding="ascii")
+        ask_next(0)
         run_java(
             java,
-            program.class_path,
-            [_MAIN, str(request), *options, "-out", str(result), "-subset", "-silent"],
+            class_path,
+            ["edu.anu.spice.SpiceScorer", str(request), *options, "-out", str(result), "-subset", "-silent"],
             options=[*spice_flags(java), f"-Xmx{heap_mb}M"],
             timeout_s=timeout_s,
+            timeout_hint="raise --spice-timeout, and check that SPICE is using the CPU",
             runs=runs,
             n_times=len(requests),
-            between=between,
+            between=ask_next,
         )
         try:
             results = json.loads(result.read_text(encoding="utf-8"))
@@ -171,12 +154,6 @@ def _run(
         n_results, n_clips = counted(len(results), "result"), counted(len(items), "clip")
         raise unexpected_output(f"SPICE returned {n_results} for {n_clips}, or results for other clips")
     return scores
-
-
-def _request_to_parse(captions: list[str]) -> _Request:
-    """Return a request by which SPICE parses each caption once; its scores are of no use."""
-    padded = [*captions, ""]
-    return [{"image_id": -1, "test": padded[i], "refs": [padded[i + 1]]} for i in range(0, len(captions), 2)]
 
 
 def _number(value: object) -> float:

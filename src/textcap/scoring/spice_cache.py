@@ -14,7 +14,6 @@ from textcap.errors import InputError
 from textcap.files import atomic_write_with, sha256_of_file
 
 _DATABASE = "data.mdb"
-_BLOCK_BYTES = 1 << 20
 _DIGEST_CHARS = 64
 _MAX_BYTES = 1 << 30  # a larger database is not stored: copying it would take longer than it saves
 
@@ -35,19 +34,14 @@ class SpiceCache:
     def copy_to(self, folder: Path) -> None:
         """Copy the stored database into a folder, if there is a valid one; remove a damaged one."""
         database = folder / _DATABASE
-        try:
+        with suppress(OSError, InputError):
             with open(self.path, "rb") as stored, open(database, "xb") as copy:
                 expected = stored.read(_DIGEST_CHARS + 1)
-                digest = hashlib.sha256()
-                while block := stored.read(_BLOCK_BYTES):
-                    digest.update(block)
-                    copy.write(block)
-            if expected == f"{digest.hexdigest()}\n".encode():
+                shutil.copyfileobj(stored, copy)
+            if expected == f"{sha256_of_file(database)}\n".encode():
                 self._kept = _state(database)
                 return
-            self.path.unlink(missing_ok=True)
-        except OSError:
-            pass
+            self.path.unlink()
         database.unlink(missing_ok=True)
 
     def keep(self, folder: Path) -> None:
@@ -62,7 +56,7 @@ class SpiceCache:
             def write(new: Path) -> None:
                 with open(database, "rb") as source, open(new, "xb") as stored:
                     stored.write(f"{digest}\n".encode())
-                    shutil.copyfileobj(source, stored, _BLOCK_BYTES)
+                    shutil.copyfileobj(source, stored)
 
             if self.path.is_dir():  # not ours
                 self.path.rename(self.path.with_name(f"{self.path.name}.{secrets.token_hex(6)}"))
