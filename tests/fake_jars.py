@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ def hash_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+@cache  # a zip file holds the time at which it was written
 def wheel() -> bytes:
     """Return a wheel with the files of the package, and one file with a known name in the wrong place."""
     content = io.BytesIO()
