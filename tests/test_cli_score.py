@@ -329,13 +329,13 @@ def test_bad_input_is_a_one_line_error(files: Path, arguments: list[str], messag
     [
         (["--metrics", "blue"], "unknown metric 'blue' (did you mean bleu?)"),
         (["--metrics", ","], "no metric is given"),
-        (["--compare", "esc50"], "there are no published scores for 'esc50' (use audiocaps or clotho)"),
-        (["--references-format", "xml"], "unknown format of references 'xml' (use one of plain"),
-        (["--predictions-format", "clotho"], "unknown format of predictions 'clotho' (use one of plain"),
+        (["--compare", "esc50"], "'esc50' is not one of 'audiocaps', 'clotho'"),
+        (["--references-format", "xml"], "'xml' is not one of 'plain', 'coco', 'jsonl'"),
+        (["--predictions-format", "clotho"], "'clotho' is not one of 'plain', 'coco', 'jsonl'"),
         (["--metrics", "bleu_1", "-o", "scores.csv", "--sort", "spice"], "spice is not among the metrics"),
         (["--spice-timeout", "0"], "--spice-timeout"),
         (["--java-heap", "1"], "--java-heap"),
-        (["--format", "html"], "must be one of table, markdown, latex, csv"),
+        (["--format", "html"], "'html' is not one of 'table', 'markdown', 'latex', 'csv'"),
         (["--seed", "-1"], "--seed"),
     ],
 )

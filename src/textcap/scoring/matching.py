@@ -222,11 +222,11 @@ def _notes(references: ClipCaptions, kept: dict[str, list[str]], pairings: Seque
 def _problems(references: ClipCaptions, kept: dict[str, list[str]], pairings: Sequence[_Pairing]) -> dict[str, str]:
     """Return a line about each thing that does not match, and by it what allows the problem."""
     n_clips = counted(len(kept), "clip")
-    without = [clip for clip, texts in kept.items() if not texts]
+    without = [quoted(clip) for clip, texts in kept.items() if not texts]
     again = _repeated(references)
     problems = [
         (f"{references.path} contains {counted(len(again), 'clip')} more than once", again, _MISSING),
-        (f"{references.path} has no reference for {len(without):,} of {n_clips}", _quoted(without), _MISSING),
+        (f"{references.path} has no reference for {len(without):,} of {n_clips}", without, _MISSING),
     ]
     for pairing in pairings:
         path, unused = pairing.system.path, pairing.unused
@@ -239,19 +239,15 @@ def _problems(references: ClipCaptions, kept: dict[str, list[str]], pairings: Se
         share = f"{len(unused):,} of {n_predictions} of {path}"
         problems.append((f"{references.path} has no reference for {share}", near, _MISSING))
         again = _repeated(pairing.system)
-        again += [" and ".join(_quoted(names[:2])) for names in pairing.found.values() if len(names) > 1]
+        again += [" and ".join(map(quoted, names[:2])) for names in pairing.found.values() if len(names) > 1]
         problems.append((f"{path} contains {counted(len(again), 'clip')} more than once", again, _MISSING))
-        empty = [name for name in pairing.labels if not pairing.system.captions[name][0].strip()]
-        problems.append((f"{path} has empty captions in {len(empty):,} of {n_predictions}", _quoted(empty), _EMPTY))
+        empty = [quoted(name) for name in pairing.labels if not pairing.system.captions[name][0].strip()]
+        problems.append((f"{path} has empty captions in {len(empty):,} of {n_predictions}", empty, _EMPTY))
     return {f"{problem}: {_list(names)}": remedy for problem, names, remedy in problems if names}
 
 
 def _repeated(file: ClipCaptions) -> list[str]:
     return [f"{quoted(clip)} again in {place}" for clip, place in file.repeated.items()]
-
-
-def _quoted(names: Iterable[str]) -> list[str]:
-    return list(map(quoted, names))
 
 
 def _with_near_misses(names: Sequence[str], others: Sequence[str]) -> list[str]:
