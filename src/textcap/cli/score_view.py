@@ -89,7 +89,7 @@ def print_verdicts(report: Report) -> None:
             continue
         relation = f"is {one.verdict} than" if one.verdict in ("better", "worse") else "does not differ reliably from"
         correction = f" after Holm's correction for {len(compared)} pairs" if len(compared) > 1 else ""
-        detail = f"{_difference(one)}, {_p(one.p_corrected, 'p ')}{correction}, {clips}"
+        detail = f"{_difference(one)}, p {_p(one.p_corrected, '= ')}{correction}, {clips}"
         note(f"{first} {relation} {second} in {title}: {detail}")
     if any(one.metric in ("cider_d", "spider", "spider_fl") for one in report.comparisons):
         note("CIDEr-D weights words by the full set of references in every draw")
@@ -156,11 +156,10 @@ def _difference(one: Comparison) -> str:
     return f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
 
 
-def _p(p_value: float | None, name: str = "") -> str:
+def _p(p_value: float | None, equal: str = "") -> str:
     if p_value is None:
         return ""
-    sign = "= " if name else ""
-    return f"{name}< 0.001" if p_value < 0.001 else f"{name}{sign}{p_value:.3f}"
+    return "< 0.001" if p_value < 0.001 else f"{equal}{p_value:.3f}"
 
 
 def _print_table(rows: Rows) -> None:

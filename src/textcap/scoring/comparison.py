@@ -63,11 +63,8 @@ def compare_systems(
     if len(systems) < 2 or not shared or (baseline is None and len(systems) > MOST_SYSTEMS):
         return None, []
     decisive = next((name for name in _DECISIVE if name in shared), shared[0])
-    ranked = sorted(
-        range(len(systems)),
-        key=lambda index: systems[index][decisive].value or 0.0,
-        reverse=decisive not in LOWER_IS_BETTER,
-    )
+    values = [one[decisive].value or 0.0 for one in systems]
+    ranked = sorted(range(len(systems)), key=values.__getitem__, reverse=decisive not in LOWER_IS_BETTER)
     pairs = list(combinations(ranked, 2))
     if baseline is not None:
         pairs = [(index, baseline) for index in ranked if index != baseline]

@@ -4,7 +4,6 @@ Each file is written beside its place, checked, and renamed. Files are yielded a
 """
 
 import gzip
-import hashlib
 import os
 import zipfile
 import zlib
@@ -145,18 +144,16 @@ def _place(found: FoundJar, copies: Sequence[_Copy], *, any_hash: bool = False) 
         DownloadError: The cache cannot be written.
     """
     for one in copies:
-        digest = hashlib.sha256()
         with writing_to(metrics_folder(), _VARIABLE), workspace(found.path.parent) as beside:
             new = beside / found.path.name
             with open(new, "xb") as file:
                 for block in one.blocks():
-                    digest.update(block)
                     file.write(block)
                     if file.tell() > MOST_BYTES:
                         raise InputError(f"{one} is larger than {MOST_BYTES:,} bytes, as no file of the metrics is")
                 file.flush()
                 os.fsync(file.fileno())
-            sha256 = digest.hexdigest()
+            sha256 = sha256_of_file(new)
             if sha256 != found.file.sha256:
                 if not any_hash or one is not copies[-1]:
                     continue

@@ -65,8 +65,8 @@ def parse_metrics(text: str) -> list[str]:
 
 
 def with_parts(names: Sequence[str]) -> list[str]:
-    """Return these metrics and those that they are computed from, in the order of tables."""
+    """Return these metrics, those that "vocab" stands for, and those from which any is computed, in table order."""
     wanted = set(names)
     for _ in PARTS:  # repeated because SPIDEr-FL is computed from SPIDEr, which is itself combined
         wanted |= {part for name in wanted for part in PARTS.get(name, ())}
-    return [name for name in METRICS if name in wanted]
+    return [one for name in METRICS if name in wanted for one in (VOCAB if name == "vocab" else (name,))]

@@ -7,7 +7,6 @@ run as Java processes beside the metrics in Python; none of them outlives the ca
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from textcap.scoring.cleaning import clean_all
 from textcap.scoring.counts import Numbers, bleu_counts
 from textcap.scoring.fense import fluency_errors, model_versions, sentence_similarities
 from textcap.scoring.jars import JavaProgram, Program, find_jars
-from textcap.scoring.java import Java, find_java
+from textcap.scoring.java import find_java
 from textcap.scoring.metric_names import BLEU, VOCAB, with_parts
 from textcap.scoring.processes import Runs, default_heap
 from textcap.scoring.programs import meteor_counts, tokenize
@@ -88,16 +87,15 @@ def score_systems(
         message = f"{counted(alone, 'clip')} of {n_clips:,} have only one reference, so references cannot be scored"
         raise InputError(message, hint="leave out --human")
     with Runs() as runs:
-        result = Scoring([{} for _ in systems], n_clips)
-        run = _Run(result, settings or ScoreSettings(), runs, progress or (lambda name: None), with_parts(names))
+        names = with_parts(names)
+        result = Scoring([_failed(names, _STOPPED) for _ in systems], n_clips)
+        run = _Run(result, settings or ScoreSettings(), runs, progress or (lambda name: None), names)
         try:
-            problem = run.score(references, systems, leave_one_out)
+            run.score(references, systems, leave_one_out)
         except BaseException:  # including Ctrl-C: what is done is not lost
-            if when_stopped is not None and any(result.systems):
-                run.finish(_STOPPED)
+            if when_stopped is not None and any(score.problem != _STOPPED for score in result.all_scores):
                 when_stopped(result)
             raise
-        run.finish(problem)
     return result
 
 
@@ -112,8 +110,7 @@ class _Run:
     names: list[str]
     programs: dict[str, Program] = field(default_factory=dict)
 
-    def score(self, references: list[Captions], systems: list[Captions], leave_one_out: bool) -> str:
-        """Compute all metrics, and return why none can be computed, or nothing."""
+    def score(self, references: list[Captions], systems: list[Captions], leave_one_out: bool) -> None:
         result = self.result
         all_predictions, result.n_cleaned_predictions = clean_all(caption for system in systems for caption in system)
         all_references, result.n_cleaned_references = clean_all(one for several in references for one in several)
@@ -123,7 +120,9 @@ class _Run:
             class_path = self._find_jars("ptb").class_path
             tokens = tokenize([*all_predictions, *all_references], result.java, class_path, runs=self.runs)
         except TextcapError as error:
-            return f"captions cannot be tokenised: {error}"
+            for scores in result.systems:
+                scores |= _failed(list(scores), f"captions cannot be tokenised: {error}")
+            return
         result.java_version = tokens.java_version
         tokenized = iter(tokens.captions)
         systems, references = ([[next(tokenized) for _ in some] for some in side] for side in (systems, references))
@@ -131,24 +130,12 @@ class _Run:
         self._score_tokens(systems, references, self.names, result.systems)
         if leave_one_out:
             result.leave_one_out = self._leave_one_out(systems, references)
-        return ""
-
-    def finish(self, problem: str) -> None:
-        """Give the reason for each metric that is missing, and note the models that were used."""
-        for scores in self.result.systems:
-            scores |= _failed([name for name in _columns(self.names) if name not in scores], problem)
-        computed = {name for one in self.result.systems for name, score in one.items() if score.value is not None}
-        self.result.models = model_versions(computed, self.settings.fense_folder)
 
     def _score_tokens(
         self, systems: list[Captions], references: list[Captions], names: Sequence[str], found: list[Scores]
     ) -> None:
         """Compute the metrics of tokenised captions, and put each into `found` as soon as it is done."""
         device, folder = self.settings.device, self.settings.fense_folder
-        in_java: dict[tuple[str, ...], _Compute] = {
-            ("meteor",): partial(self._meteor, systems, references),
-            ("spice",): partial(self._spice, systems, references),
-        }
         jobs: dict[tuple[str, ...], _Compute] = {
             BLEU: lambda: [_bleu(system, references) for system in systems],
             ("rouge_l",): lambda: _of_clips("rouge_l", rouge_l(systems, references)),
@@ -156,17 +143,19 @@ class _Run:
             VOCAB: lambda: [_vocabulary(system, references) for system in systems],
             ("sbert_sim",): lambda: _of_clips("sbert_sim", sentence_similarities(systems, references, device, folder)),
             ("fer",): lambda: _of_clips("fer", fluency_errors(systems, device, folder)),
+            ("meteor",): lambda: self._meteor(systems, references),
+            ("spice",): lambda: self._spice(systems, references),
         }
-        columns = _columns(names)
         pool = ThreadPoolExecutor(2 if default_heap()[1] else 1, thread_name_prefix="textcap-score")
         try:
-            jobs |= {job: pool.submit(compute).result for job, compute in in_java.items() if job[0] in names}
+            jobs |= {job: pool.submit(jobs[job]).result for job in (("meteor",), ("spice",)) if job[0] in names}
             for job, compute in jobs.items():
-                wanted = [name for name in job if name in columns]
+                wanted = [name for name in job if name in names]
                 if not wanted:
                     continue
                 try:
                     computed = compute()
+                    self.result.models |= model_versions(wanted, folder)
                 except TextcapError as error:
                     undefined = isinstance(error, UndefinedError)
                     computed = [_failed(wanted, str(error), undefined=undefined) for _ in systems]
@@ -181,9 +170,6 @@ class _Run:
             pool.shutdown(cancel_futures=True)
         for scores in found:
             add_combined(scores, names)
-            in_order = {name: scores[name] for name in columns}
-            scores.clear()
-            scores |= in_order
 
     def _leave_one_out(self, systems: list[Captions], references: list[Captions]) -> list[Scores]:
         """Score in rounds, each of which takes one reference of every clip for a system."""
@@ -193,38 +179,32 @@ class _Run:
             left_out = [number % len(several) for several in references]
             human = [several[i] for several, i in zip(references, left_out, strict=True)]
             others = [several[:i] + several[i + 1 :] for several, i in zip(references, left_out, strict=True)]
-            rounds.append([{} for _ in (human, *systems)])
+            rounds.append([_failed(names, _STOPPED) for _ in (human, *systems)])
             self._score_tokens([human, *systems], others, names, rounds[-1])
         return [_mean_of_rounds(several) for several in zip(*rounds, strict=True)]
 
     def _meteor(self, systems: list[Captions], references: list[Captions]) -> list[Scores]:
         captions, paired = _one_after_another(systems, references)
         class_path = self._find_jars("meteor").class_path
-        counts = meteor_counts(captions, paired, self._java, class_path, heap_mb=self._heap_mb, runs=self.runs)
+        heap_mb = self.settings.java_heap_mb or default_heap()[0]
+        assert self.result.java is not None
+        counts = meteor_counts(captions, paired, self.result.java, class_path, heap_mb=heap_mb, runs=self.runs)
         return [{"meteor": score_of_counts("meteor", part)} for part in np.split(counts, len(systems))]
 
     def _spice(self, systems: list[Captions], references: list[Captions]) -> list[Scores]:
+        assert self.result.java is not None
         result = spice(
             *_one_after_another(systems, references),
-            self._java,
+            self.result.java,
             self._find_jars("spice"),
             cache_folder=self.settings.cache_folder,
-            heap_mb=self._heap_mb,
+            heap_mb=self.settings.java_heap_mb or default_heap()[0],
             timeout_s=self.settings.spice_timeout_s,
             runs=self.runs,
             progress=self.progress,
         )
         parts = (np.split(numbers, len(systems)) for numbers in (result.per_clip, result.n_too_long))
         return [{"spice": _spice_score(scores, too_long, result.note)} for scores, too_long in zip(*parts, strict=True)]
-
-    @property
-    def _java(self) -> Java:
-        assert self.result.java is not None
-        return self.result.java
-
-    @property
-    def _heap_mb(self) -> int:
-        return self.settings.java_heap_mb or default_heap()[0]
 
     def _find_jars(self, name: JavaProgram) -> Program:
         """Find and check a program's jars, and note them for the versions in the result."""
@@ -233,11 +213,6 @@ class _Run:
             self.result.jars |= program.hashes
             self.result.unknown_jars += program.unknown
         return self.programs[name]
-
-
-def _columns(names: Sequence[str]) -> list[str]:
-    """Return the metrics in the order of tables, with all those that "vocab" stands for."""
-    return [one for name in names for one in (VOCAB if name == "vocab" else (name,))]
 
 
 def _one_after_another(systems: list[Captions], references: list[Captions]) -> tuple[Captions, list[Captions]]:

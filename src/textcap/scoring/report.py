@@ -79,16 +79,12 @@ class Report:
     @property
     def failed(self) -> list[MetricScore]:
         """The scores that are defined for these clips but could not be computed."""
-        return [one for one in self._scores if one.problem is not None and not one.is_undefined]
+        return [one for one in self.scoring.all_scores if one.problem is not None and not one.is_undefined]
 
     @property
     def has_values(self) -> bool:
         """Whether any metric could be computed."""
-        return any(one.value is not None for one in self._scores)
-
-    @property
-    def _scores(self) -> list[MetricScore]:
-        return [score for one in self.scoring.systems for score in one.values()]
+        return any(one.value is not None for one in self.scoring.all_scores)
 
     @property
     def signature(self) -> str:

@@ -78,6 +78,11 @@ class Scoring:
     unknown_jars: list[str] = field(default_factory=list)
     models: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def all_scores(self) -> list[MetricScore]:
+        """The scores of all systems, with and without values."""
+        return [score for one in self.systems for score in one.values()]
+
 
 def score_of_clips(name: str, per_clip: Numbers, notes: tuple[str, ...] = ()) -> MetricScore:
     """Return a metric whose corpus score is the mean over clips `[N]`."""
