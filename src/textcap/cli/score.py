@@ -58,16 +58,16 @@ def score(
     references_format: Annotated[
         ReferencesForm | None,
         typer.Option(
-            metavar="FORM", help="Plain, coco, jsonl, clotho, audiocaps, dcase, captions.", show_default=_AUTO
+            metavar="FORM", help="Format: plain, coco, jsonl, clotho, audiocaps, dcase or captions.", show_default=_AUTO
         ),
     ] = None,
     predictions_format: Annotated[
         PredictionsForm | None,
-        typer.Option(metavar="FORM", help="Plain, coco, jsonl, dcase, text.", show_default=_AUTO),
+        typer.Option(metavar="FORM", help="Format: plain, coco, jsonl, dcase or text.", show_default=_AUTO),
     ] = None,
     fense: Annotated[
         Path | None,
-        typer.Option(help="Folder of FENSE's models", show_default="those of textcap fetch metrics --fense"),
+        typer.Option(help="Folder of FENSE's models.", show_default="those of textcap fetch metrics --fense"),
     ] = None,
     java: Annotated[
         str | None, typer.Option(help="Path of the java program to run.", show_default=_JAVA_PLACES)
