@@ -23,7 +23,7 @@ TESTS = [
     "test_published.py",
     "test_scoring_matching.py",
     "test_scoring_metrics.py",
-    "test_scoring_readers.py",
+    "test_scoring_formats.py",
     "test_significance.py",
     "test_spice.py",
     "test_words.py",

@@ -58,7 +58,7 @@ def _rows(function: Callable[..., None]) -> list[str]:
 
 def _unwrap(kind: Any) -> tuple[bool, Any]:
     """Return whether a type is a list, and the type of one value."""
-    if isinstance(kind, types.UnionType):
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):  # a Literal and None make the latter
         kind = next(one for one in typing.get_args(kind) if one is not type(None))
     return (True, typing.get_args(kind)[0]) if typing.get_origin(kind) is list else (False, kind)
 

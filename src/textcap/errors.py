@@ -89,3 +89,7 @@ class DeviceError(TextcapError):
 
 class DependencyError(TextcapError):
     """A required package or program is missing."""
+
+
+class UndefinedError(TextcapError):
+    """A metric is undefined for these clips, so that nothing needs fixing."""

@@ -1,11 +1,20 @@
-"""Progress on stderr: downloads, and sounds that are being embedded."""
+"""Progress on stderr: downloads, sounds that are being embedded, and metrics that are being computed."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 from rich.filesize import decimal
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
 
 from textcap.cli.console import note, progress_bar, progress_display
 from textcap.data.text import counted
@@ -62,3 +71,15 @@ def embedding_progress() -> Iterator[Callable[[int, int], None]]:
     """
     with progress_bar() as bar:
         yield partial(show_embedded, bar, {})
+
+
+@contextmanager
+def scoring_progress() -> Iterator[Callable[[str], None]]:
+    """Show how far scoring is, where stderr is a terminal.
+
+    Yields:
+        A function that the library calls with what is done.
+    """
+    with progress_display(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as bars:
+        task = bars.add_task("scoring")
+        yield lambda name: bars.update(task, description=f"scoring: {name}")

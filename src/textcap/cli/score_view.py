@@ -5,15 +5,18 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
 
 from textcap.cli.console import note, out, print_result
 from textcap.data.text import counted, printable
-
-if TYPE_CHECKING:
-    from textcap.scoring.comparison import Comparison
-    from textcap.scoring.report import Report
-    from textcap.scoring.results import MetricScore, Scores
+from textcap.scoring.comparison import MOST_SYSTEMS, Comparison
+from textcap.scoring.metric_names import TITLES
+from textcap.scoring.published import N_CLIPS
+from textcap.scoring.report import Report
+from textcap.scoring.results import MetricScore
+from textcap.scoring.significance import MIN_CLIPS
 
 Rows = list[list[str]]  # of a table, with its header first
 
@@ -22,7 +25,7 @@ _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasci
 _logger = logging.getLogger("textcap")
 
 
-def print_report(report: "Report", form: str | None) -> None:
+def print_report(report: Report, form: str | None) -> None:
     """Print the scores on stdout.
 
     Args:
@@ -35,20 +38,16 @@ def print_report(report: "Report", form: str | None) -> None:
         FORMATS[form or "table"](rows)
 
 
-def print_notes(report: "Report") -> None:
+def print_notes(report: Report) -> None:
     """Print notes on stderr that matter for interpreting the scores."""
-    from textcap.scoring.metric_names import TITLES
-    from textcap.scoring.published import N_CLIPS
 
     matched, scoring = report.matched, report.scoring
     for line in (*matched.notes, *matched.problems):
         note(line)
-    for noun, n_cleaned in (
-        ("prediction", scoring.n_cleaned_predictions),
-        ("reference", scoring.n_cleaned_references),
-    ):
-        if n_cleaned:
-            note(f"replaced line ends, control characters and ||| by spaces in {counted(n_cleaned, noun)}")
+    cleaned = {"prediction": scoring.n_cleaned_predictions, "reference": scoring.n_cleaned_references}
+    for noun, n in cleaned.items():
+        if n:
+            note(f"replaced line ends, control characters and ||| by spaces in {counted(n, noun)}")
     for name in scoring.unknown_jars:
         note(f"{name} is not the known file: scores may differ from published ones")
     if scoring.java is not None:
@@ -77,11 +76,8 @@ def print_notes(report: "Report") -> None:
             note(f"the published scores are for {usual} clips, these for {scoring.n_clips:,}: they do not compare")
 
 
-def print_verdicts(report: "Report") -> None:
+def print_verdicts(report: Report) -> None:
     """Print on stderr which system is better than which, and what the scores depend on."""
-    from textcap.scoring.comparison import MOST_SYSTEMS
-    from textcap.scoring.metric_names import TITLES
-    from textcap.scoring.significance import MIN_CLIPS
 
     n_clips, n_references = report.scoring.n_clips, report.matched.n_references
     clips = counted(n_clips, "clip") if n_clips == n_references else f"{n_clips:,} of {n_references:,} clips"
@@ -93,38 +89,23 @@ def print_verdicts(report: "Report") -> None:
             continue
         relation = f"is {one.verdict} than" if one.verdict in ("better", "worse") else "does not differ reliably from"
         correction = f" after Holm's correction for {len(compared)} pairs" if len(compared) > 1 else ""
-        detail = f"{_difference(one)}, {_p(one.p_corrected, 'p ')}{correction}, {clips}"
+        detail = f"{_difference(one)}, p {_p(one.p_corrected, '= ')}{correction}, {clips}"
         note(f"{first} {relation} {second} in {title}: {detail}")
     if any(one.metric in ("cider_d", "spider", "spider_fl") for one in report.comparisons):
         note("CIDEr-D weights words by the full set of references in every draw")
     if len(report.names) > MOST_SYSTEMS and not report.comparisons:
         note(f"more than {MOST_SYSTEMS} files are compared only with --baseline")
-    if report.scoring.leave_one_out is not None:
+    if report.scoring.leave_one_out:
         note("one reference fewer: the mean over leaving out each reference in turn, for people and systems alike")
     note(f"signature: {report.signature}")
 
 
-def _tables(report: "Report") -> Iterator[Rows]:
-    from textcap.scoring.metric_names import TITLES
+def _tables(report: Report) -> Iterator[Rows]:
 
     yield [["metric", *_columns(report)], *([TITLES[name], *cells] for name, cells in _score_rows(report))]
     if report.comparisons:
         header = ["metric", "system", "against", "difference [95 % interval]", "p", "p, corrected", "verdict"]
-        yield [
-            header,
-            *(
-                [
-                    TITLES[one.metric],
-                    report.names[one.first],
-                    report.names[one.second],
-                    _difference(one),
-                    _p(one.p_value),
-                    _p(one.p_corrected),
-                    one.verdict or "too few clips",
-                ]
-                for one in report.comparisons
-            ),
-        ]
+        yield [header, *(_comparison_row(report, one) for one in report.comparisons)]
     if report.published:
         columns = [metric for metric in report.metrics if any(metric in row.scores for row in report.published)]
         rows = [
@@ -137,7 +118,12 @@ def _tables(report: "Report") -> Iterator[Rows]:
         yield [["system", *(TITLES[metric] for metric in columns), "source"], *rows]
 
 
-def _print_lines(report: "Report") -> None:
+def _comparison_row(report: Report, one: Comparison) -> list[str]:
+    names = (TITLES[one.metric], report.names[one.first], report.names[one.second])
+    return [*names, _difference(one), _p(one.p_value), _p(one.p_corrected), one.verdict or "too few clips"]
+
+
+def _print_lines(report: Report) -> None:
     """Print a tab-separated line for each metric: its name, and the value for each file."""
     if len(columns := _columns(report)) > 1:
         print_result("metric", *columns)
@@ -148,41 +134,35 @@ def _print_lines(report: "Report") -> None:
         print_result(f"published: {row.system}", scores, row.source)
 
 
-def _columns(report: "Report") -> list[str]:
+def _columns(report: Report) -> list[str]:
     left_out = [f"{name}, one reference fewer" for name in ("people", *report.names)]
     return [*report.names, *(left_out if report.scoring.leave_one_out else [])]
 
 
-def _score_rows(report: "Report") -> Iterator[tuple[str, list[str]]]:
-    systems: list[Scores] = [*report.scoring.systems]
-    if (out_scores := report.scoring.leave_one_out) is not None:
-        systems += [out_scores.human, *out_scores.systems]
+def _score_rows(report: Report) -> Iterator[tuple[str, list[str]]]:
+    systems = [*report.scoring.systems, *report.scoring.leave_one_out]
     for metric in report.metrics:
         yield metric, [_cell(scores[metric]) if metric in scores else "" for scores in systems]
 
 
-def _cell(score: "MetricScore") -> str:
+def _cell(score: MetricScore) -> str:
     if score.value is None:
         return "undefined" if score.is_undefined else "failed"
     value = f"{score.value:.0f}" if score.name in _COUNTS else f"{score.value:.3f}"
     return f"{value} [{score.interval[0]:.3f}, {score.interval[1]:.3f}]" if score.interval else value
 
 
-def _difference(one: "Comparison") -> str:
+def _difference(one: Comparison) -> str:
     return f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
 
 
-def _p(p_value: float | None, name: str = "") -> str:
+def _p(p_value: float | None, equal: str = "") -> str:
     if p_value is None:
         return ""
-    sign = "= " if name else ""
-    return f"{name}< 0.001" if p_value < 0.001 else f"{name}{sign}{p_value:.3f}"
+    return "< 0.001" if p_value < 0.001 else f"{equal}{p_value:.3f}"
 
 
 def _print_table(rows: Rows) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table()
     for cell in rows[0]:
         table.add_column(Text(printable(cell)))

@@ -7,21 +7,12 @@ names its line.
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from textcap.data import tables
 from textcap.data.captions import CaptionFile, clean_caption
-from textcap.data.tables import (
-    NUMBERED_CAPTION,
-    SOUND_COLUMNS,
-    START_TIME,
-    YOUTUBE_ID,
-    audiocaps_clip,
-    find_table,
-    json_records,
-    read_header,
-    sound_column,
-)
 from textcap.data.text import STDIN, TextFile, counted, read_text
 from textcap.errors import FileError, InputError
 
@@ -127,14 +118,11 @@ def without(pairs: PairSet, unreadable: dict[Path, str]) -> PairSet:
 
 
 def _rows(source: TextFile) -> Iterator[_Row]:
-    if source.text.lstrip().startswith(("[", "{")):
-        records: Iterator[tuple[str, Any]] = json_records(source)
-    else:
-        table = find_table(source, _is_header)
-        if table is None:
-            found = ", ".join(repr(cell[:40]) for cell in read_header(source.text)[:8]) or "nothing"
-            raise source.error(1, f"expected columns {_EXPECTED}, found {found}")
-        records = table.rows()
+    is_json = source.text.lstrip().startswith(("[", "{"))
+    records = tables.json_records(source) if is_json else tables.find_table(source, _is_header)
+    if records is None:
+        found = ", ".join(repr(cell[:40]) for cell in tables.read_header(source.text)[:8]) or "nothing"
+        raise source.error(1, f"expected columns {_EXPECTED}, found {found}")
     for place, record in records:
         yield _row(source, place, record)
 
@@ -143,35 +131,26 @@ def _row(source: TextFile, place: str, record: Any) -> _Row:
     if not isinstance(record, dict):
         raise source.error(place, "expected an object with a sound file and its captions")
     captions: list[Any] = []
-    for name, value in record.items():
-        if _is_caption(name):
-            captions += value if isinstance(value, list) else [value]
+    for value in (value for name, value in record.items() if _is_caption(name)):
+        captions += value if isinstance(value, list) else [value]
     if not captions or not all(isinstance(caption, str) for caption in captions):
         raise source.error(place, 'expected "caption", a string, or "captions", a list of strings')
-    return _named_row(source, place, record, captions)
+    column = tables.sound_column(record)
+    name = tables.audiocaps_clip(record) if column is None else record[column]
+    if not isinstance(name, str) or not name:
+        columns = f"{', '.join(tables.SOUND_COLUMNS)}, or youtube_id and start_time"
+        where = columns if column is None else f"{column}, found {name!r}"
+        raise source.error(place, f"expected the name of a sound file in {where}")
+    return _Row(place, name, captions, any_suffix=column is None)
 
 
 def _is_header(names: list[str]) -> bool:
-    has_sound = sound_column(names) is not None or (YOUTUBE_ID in names and START_TIME in names)
+    has_sound = tables.sound_column(names) is not None or {*tables.CLIP_COLUMNS} <= {*names}
     return has_sound and any(map(_is_caption, names))
 
 
 def _is_caption(name: str) -> bool:
-    return name in _CAPTIONS or NUMBERED_CAPTION.fullmatch(name) is not None
-
-
-def _named_row(source: TextFile, place: str, cells: dict[str, Any], captions: list[str]) -> _Row:
-    column = sound_column(cells)
-    if column is not None:
-        name = cells[column]
-        if not isinstance(name, str) or not name:
-            raise source.error(place, f"expected the name of a sound file in {column}, found {name!r}")
-        return _Row(place, name, captions)
-    clip = audiocaps_clip(cells)
-    if clip is None:
-        columns = f"{', '.join(SOUND_COLUMNS)}, or youtube_id and start_time"
-        raise source.error(place, f"expected the name of a sound file in {columns}")
-    return _Row(place, clip, captions, any_suffix=True)
+    return name in _CAPTIONS or tables.NUMBERED_CAPTION.fullmatch(name) is not None
 
 
 def _clean_captions(name: str, row: _Row, warnings: list[str]) -> list[str]:
@@ -192,12 +171,11 @@ class _Sounds:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._by_stem: dict[str, Path] | None = None
 
     def find(self, row: _Row) -> Path | None:
         """Return the sound file of a row, or None if it does not exist."""
         if row.any_suffix:
-            return self._stems().get(row.name)
+            return self._by_stem.get(row.name)
         path = self._folder / row.name
         return path if os.path.isfile(path) else None
 
@@ -205,14 +183,11 @@ class _Sounds:
         """Return the path of the sound file of a row, as shown in messages."""
         return str(self._folder / row.name) + (".*" if row.any_suffix else "")
 
-    def _stems(self) -> dict[str, Path]:
-        if self._by_stem is None:
-            try:
-                names = sorted(name for name in os.listdir(self._folder) if not name.startswith("._"))
-            except OSError as error:
-                raise FileError(self._folder, f"cannot be listed: {error.strerror or error}") from error
-            # If a clip exists in several formats, the first in alphabetical order is used.
-            self._by_stem = {}
-            for name in names:
-                self._by_stem.setdefault(os.path.splitext(name)[0], self._folder / name)
-        return self._by_stem
+    @cached_property
+    def _by_stem(self) -> dict[str, Path]:
+        try:
+            names = sorted((name for name in os.listdir(self._folder) if not name.startswith("._")), reverse=True)
+        except OSError as error:
+            raise FileError(self._folder, f"cannot be listed: {error.strerror or error}") from error
+        # If a clip exists in several formats, the first in alphabetical order is used: it replaces the others.
+        return {os.path.splitext(name)[0]: self._folder / name for name in names}

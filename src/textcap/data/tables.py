@@ -9,81 +9,62 @@ import io
 import json
 import re
 from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from textcap.data.text import LINE_ENDS, TextFile
 from textcap.errors import InputError
 
-SOUND_COLUMNS = (
-    "file_name",
-    "file",
-    "audio",
-    "audio_path",
-    "path",
-)  # the first of them names a sound
-YOUTUBE_ID, START_TIME = "youtube_id", "start_time"  # the two columns that identify a clip of AudioCaps
+SOUND_COLUMNS = ("file_name", "file", "audio", "audio_path", "path")  # the first of them names a sound
+CLIP_COLUMNS = YOUTUBE_ID, START_TIME = ("youtube_id", "start_time")  # they identify a clip of AudioCaps together
 NUMBERED_CAPTION = re.compile(r"caption_\d+")  # such as caption_1 to caption_5 of Clotho
+
+Records = Iterator[tuple[str, Any]]
+"""Rows of a table, or values of JSON, each with its place in the file."""
 
 _DELIMITERS = (",", ";", "\t")  # spreadsheet programs write semicolons in much of Europe
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table with a header row."""
+def find_table(file: TextFile, fits: Callable[[list[str]], bool]) -> Records | None:
+    """Return the rows of a table with the first separator whose header fits, or None if none does.
 
-    file: TextFile
-    delimiter: str
-    header: list[str]  # column names, without surrounding spaces
-
-    def rows(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield each row below the header, its cells by column, with the line on which it begins, such as "line 3".
-
-        Quoted cells may span several lines, and rows of empty cells are skipped.
-
-        Raises:
-            InputError: Two columns have the same name, a row has too few or too many cells, or its quotes do not match.
-        """
-        self._check_header()
-        # Strict, because otherwise an unclosed quote puts the rest of the file into one cell.
-        reader = csv.reader(io.StringIO(self.file.text, newline=""), delimiter=self.delimiter, strict=True)
-        in_body, line = False, 1
-        while True:
-            try:
-                row: list[str] | None = next(reader, None)
-            except csv.Error as problem:
-                hint: str | None = "close every quote that opens a cell, and double every quote inside a cell"
-                if "field limit" in str(problem):  # an unclosed quote can cause this, too
-                    hint = "the cell is too long; check for an unclosed quote"
-                raise self.file.error(line, f"not a valid table row: {problem}", hint=hint) from problem
-            if row is None:
-                return
-            if in_body and any(cell.strip() for cell in row):  # spreadsheet programs leave rows of commas at the end
-                if len(row) != len(self.header):
-                    hint = "put quotes around cells that contain the separator" if len(row) > len(self.header) else None
-                    raise self.file.error(line, f"expected {len(self.header)} cells, found {len(row)}", hint=hint)
-                yield f"line {line}", dict(zip(self.header, row, strict=True))
-            in_body = in_body or bool(row)
-            line = reader.line_num + 1
-
-    def _check_header(self) -> None:
-        names = self.header
-        twice = next((name for i, name in enumerate(names) if name and name in names[:i]), None)
-        if twice is not None:  # names may be empty: spreadsheet programs leave empty columns
-            raise self.file.error(1, f"two columns are named {twice!r}", hint="rename or remove one of them")
-
-
-def find_table(file: TextFile, fits: Callable[[list[str]], bool]) -> Table | None:
-    """Return a file as a table with the first separator whose header fits, or None if none does.
+    A row is its cells by column, without surrounding spaces in the names, and its place is the line on which it
+    begins, such as "line 3". It may span several lines, and rows of empty cells are skipped.
 
     Args:
         fits: Returns whether a list of column names is the expected header.
+
+    Raises:
+        InputError: While rows are read: two columns have the same name, a row has too few or too many cells, or its
+            quotes do not match.
     """
     for delimiter in _DELIMITERS:
         header = read_header(file.text, delimiter)
         if fits(header):
-            return Table(file, delimiter, header)
+            return _rows(file, delimiter, header)
     return None
+
+
+def _rows(file: TextFile, delimiter: str, header: list[str]) -> Records:
+    twice = next((name for i, name in enumerate(header) if name and name in header[:i]), None)
+    if twice is not None:  # names may be empty: spreadsheet programs leave empty columns
+        raise file.error(1, f"two columns are named {twice!r}", hint="rename or remove one of them")
+    # Strict, because otherwise an unclosed quote puts the rest of the file into one cell.
+    reader = csv.reader(io.StringIO(file.text, newline=""), delimiter=delimiter, strict=True)
+    in_body, line = False, 1
+    try:
+        for row in reader:
+            if in_body and any(cell.strip() for cell in row):  # spreadsheet programs leave rows of commas at the end
+                if len(row) != len(header):
+                    hint = "put quotes around cells that contain the separator" if len(row) > len(header) else None
+                    raise file.error(line, f"expected {len(header)} cells, found {len(row)}", hint=hint)
+                yield f"line {line}", dict(zip(header, row, strict=True))
+            in_body = in_body or bool(row)
+            line = reader.line_num + 1
+    except csv.Error as problem:
+        hint = "close every quote that opens a cell, and double every quote inside a cell"
+        if "field limit" in str(problem):  # an unclosed quote can cause this, too
+            hint = "the cell is too long; check for an unclosed quote"
+        raise file.error(line, f"not a valid table row: {problem}", hint=hint) from problem
 
 
 def read_header(text: str, delimiter: str = ",") -> list[str]:
@@ -150,7 +131,7 @@ def json_or_none(text: str) -> Any:
         return None
 
 
-def json_records(source: TextFile) -> Iterator[tuple[str, Any]]:
+def json_records(source: TextFile) -> Records:
     """Yield each value of a JSON list, or of JSON Lines, with its place, such as "item 3" or "line 3".
 
     A single object may span several lines.

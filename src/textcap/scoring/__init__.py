@@ -7,7 +7,7 @@ report = score_files("refs.json", ["predictions.json"], metrics="cider_d,spice,s
 
 from textcap.scoring.comparison import Comparison
 from textcap.scoring.metrics import ScoreSettings
-from textcap.scoring.report import Report, ReportSettings, check_names, report_to_dict, score_files, write_scores
+from textcap.scoring.report import Report, ReportSettings, report_to_dict, score_files, write_scores
 from textcap.scoring.results import MetricScore
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "Report",
     "ReportSettings",
     "ScoreSettings",
-    "check_names",
     "report_to_dict",
     "score_files",
     "write_scores",

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from textcap.scoring.counts import Numbers
 from textcap.scoring.metric_names import LOWER_IS_BETTER, VOCAB
 from textcap.scoring.results import Scores, score_of_sums
-from textcap.scoring.significance import LEVEL, compare, holm
+from textcap.scoring.significance import LEVEL, Difference, compare, holm
 
 MOST_SYSTEMS = 5  # that are all compared with each other
 # Systems are ranked by the first of these that all of them have, else by the first metric that all have.
@@ -15,27 +14,19 @@ _DECISIVE = ("spider_fl", "spider", "cider_d")
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One metric of two systems.
+class Comparison(Difference):
+    """One metric of two systems; the difference is that of the first system's score minus the second's.
 
     Attributes:
         metric: The name of the metric.
         first: Index of one system.
         second: Index of the other: the baseline, or the lower-ranked one of the two.
-        difference: Score of the first minus that of the second.
-        low: Lower end of the 95 % interval of the difference.
-        high: Upper end of the 95 % interval of the difference.
-        p_value: Two-sided p-value of the exchange test; None if there are too few clips for a verdict.
-        p_corrected: The p-value after Holm's correction over the pairs.
+        p_corrected: The p-value after Holm's correction over the pairs; None like `p_value`.
     """
 
     metric: str
     first: int
     second: int
-    difference: float
-    low: float
-    high: float
-    p_value: float | None
     p_corrected: float | None
 
     @property
@@ -67,15 +58,13 @@ def compare_systems(
         systems without a baseline.
     """
     metrics = [name for name in systems[0] if name not in VOCAB]
-    shared = [name for name in metrics if all(_values(one, name) is not None for one in systems)]
+    draws = {name: [one[name].draws if name in one else None for one in systems] for name in metrics}
+    shared = [name for name in metrics if all(values is not None for values in draws[name])]
     if len(systems) < 2 or not shared or (baseline is None and len(systems) > MOST_SYSTEMS):
         return None, []
     decisive = next((name for name in _DECISIVE if name in shared), shared[0])
-    ranked = sorted(
-        range(len(systems)),
-        key=lambda index: systems[index][decisive].value or 0.0,
-        reverse=decisive not in LOWER_IS_BETTER,
-    )
+    values = [one[decisive].value or 0.0 for one in systems]
+    ranked = sorted(range(len(systems)), key=values.__getitem__, reverse=decisive not in LOWER_IS_BETTER)
     pairs = list(combinations(ranked, 2))
     if baseline is not None:
         pairs = [(index, baseline) for index in ranked if index != baseline]
@@ -83,19 +72,11 @@ def compare_systems(
     for metric in metrics:
         tested = []
         for pair in pairs:
-            first, second = (_values(systems[index], metric) for index in pair)
+            first, second = (draws[metric][index] for index in pair)
             if first is not None and second is not None:
                 tested.append((pair, compare(first, second, score_of_sums=score_of_sums(metric), seed=seed)))
-        p_values = [difference.p_value for _, difference in tested if difference.p_value is not None]
-        corrected = iter(holm(p_values))
+        corrected = iter(holm([one.p_value for _, one in tested if one.p_value is not None]))
         for pair, one in tested:
             p_corrected = None if one.p_value is None else next(corrected)
-            found.append(Comparison(metric, *pair, one.difference, one.low, one.high, one.p_value, p_corrected))
+            found.append(Comparison(**vars(one), metric=metric, first=pair[0], second=pair[1], p_corrected=p_corrected))
     return decisive, found
-
-
-def _values(scores: Scores, metric: str) -> Numbers | None:
-    score = scores.get(metric)
-    if score is None:
-        return None
-    return score.per_clip if score.counts is None else score.counts

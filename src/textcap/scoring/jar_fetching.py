@@ -4,7 +4,6 @@ Each file is written beside its place, checked, and renamed. Files are yielded a
 """
 
 import gzip
-import hashlib
 import os
 import zipfile
 import zlib
@@ -17,7 +16,7 @@ from pathlib import Path
 from textcap.errors import DownloadError, InputError
 from textcap.files import open_regular, read_regular, rename_durably, sha256_of_file, workspace
 from textcap.scoring import jars
-from textcap.scoring.jars import FETCH, FoundJar, JarFile, look_at, metrics_folder, remember_given
+from textcap.scoring.jars import FETCH, FoundJar, JarFile, JarState, look_at, metrics_folder, remember_given
 from textcap.weights import DownloadProgress, Hub
 from textcap.weights.cache import check_space, writing_to
 from textcap.weights.download import RemoteFile, download_file, locked, silent
@@ -41,19 +40,16 @@ _AGAIN_HINT = f"check the network and HTTPS_PROXY and run the command again to c
 
 
 @dataclass(frozen=True)
-class FetchedJar:
-    """A file that is in the cache."""
+class FetchedJar(FoundJar):
+    """A file that is in the cache, either the known one or one that the user gave instead."""
 
-    file: JarFile
-    path: Path
-    sha256: str
     source: str  # where it came from: a path, an address, or "already on disk"
     new: bool  # whether it was written by this call
 
     @property
     def known(self) -> bool:
         """Whether this is the file of the catalogue rather than one that the user gave instead."""
-        return self.sha256 == self.file.sha256
+        return self.state == "right"
 
 
 @dataclass(frozen=True)
@@ -129,7 +125,7 @@ def verify_metrics() -> list[FoundJar]:
 def _kept(found: FoundJar) -> FetchedJar | None:
     if found.state in ("wrong", "missing"):
         return None
-    return FetchedJar(found.file, found.path, found.sha256, "already on disk", new=False)
+    return FetchedJar(**vars(found), source="already on disk", new=False)
 
 
 def _place(found: FoundJar, copies: Sequence[_Copy], *, any_hash: bool = False) -> FetchedJar | None:
@@ -148,18 +144,16 @@ def _place(found: FoundJar, copies: Sequence[_Copy], *, any_hash: bool = False) 
         DownloadError: The cache cannot be written.
     """
     for one in copies:
-        digest = hashlib.sha256()
         with writing_to(metrics_folder(), _VARIABLE), workspace(found.path.parent) as beside:
             new = beside / found.path.name
             with open(new, "xb") as file:
                 for block in one.blocks():
-                    digest.update(block)
                     file.write(block)
                     if file.tell() > MOST_BYTES:
                         raise InputError(f"{one} is larger than {MOST_BYTES:,} bytes, as no file of the metrics is")
                 file.flush()
                 os.fsync(file.fileno())
-            sha256 = digest.hexdigest()
+            sha256 = sha256_of_file(new)
             if sha256 != found.file.sha256:
                 if not any_hash or one is not copies[-1]:
                     continue
@@ -167,7 +161,8 @@ def _place(found: FoundJar, copies: Sequence[_Copy], *, any_hash: bool = False) 
                 remember_given(found.file, sha256)
             if sha256 != found.sha256:
                 rename_durably(new, found.path)
-        return FetchedJar(found.file, found.path, sha256, str(one), new=sha256 != found.sha256)
+        state: JarState = "right" if sha256 == found.file.sha256 else "given"
+        return FetchedJar(found.file, found.path, state, sha256, str(one), new=sha256 != found.sha256)
     return None
 
 
@@ -194,7 +189,7 @@ def _download(hub: Hub, files: Sequence[JarFile], show: DownloadProgress) -> Ite
                 remote = RemoteFile(found.file.name, url, found.file.sha256)
                 jar = _download_one(hub, remote, found.path.parent, show)
                 rename_durably(jar, found.path)
-                yield FetchedJar(found.file, found.path, found.file.sha256, url, new=True)
+                yield FetchedJar(found.file, found.path, "right", found.file.sha256, url, new=True)
 
 
 def _download_one(hub: Hub, remote: RemoteFile, folder: Path, show: DownloadProgress, remedy: str = "") -> Path:

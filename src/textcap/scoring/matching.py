@@ -99,11 +99,11 @@ def match(
     if len(clips) < len(kept):
         problems.append(f"scoring {len(clips):,} of {counted(len(kept), 'clip')} of {references.path}")
     return Matched(
-        ids=[pairings[0].labels[pairings[0].found[clip][0]] for clip in clips],
+        ids=[pairings[0].matches[pairings[0].found[clip][0]][0] for clip in clips],
         references=[kept[clip] for clip in clips],
         predictions=[[one.system.captions[one.found[clip][0]][0] for clip in clips] for one in pairings],
         n_references=len(kept),
-        matched_by=[dict(Counter(pairing.ways.values())) for pairing in pairings],
+        matched_by=[dict(Counter(way for _, way in pairing.matches.values())) for pairing in pairings],
         notes=_notes(references, kept, pairings),
         problems=problems,
     )
@@ -115,8 +115,7 @@ class _Pairing:
 
     system: ClipCaptions
     found: dict[str, list[str]]  # clip -> names of its predictions; one, unless a clip has several names of one kind
-    labels: dict[str, str]  # name of a prediction -> that in the references
-    ways: dict[str, str]  # name of a prediction -> how it was matched
+    matches: dict[str, tuple[str, str]]  # name of a prediction -> that in the references, and how they match
     unused: list[str]  # names of the predictions that match no clip
 
 
@@ -179,19 +178,17 @@ def _pair_by(names: dict[str, str], system: ClipCaptions, ways: Sequence[_Way]) 
         system: The predictions.
         ways: Those of `_WAYS` to try.
     """
-    labels = {name: name for name in system.captions if name in names}
-    how = dict.fromkeys(labels, _EXACT)
+    matches = {name: (name, _EXACT) for name in system.captions if name in names}
     for way, reference_key, prediction_key in ways:
         theirs = _by_key(names, reference_key)
         for key, predicted in _by_key(system.captions, prediction_key).items():
-            if len(predicted) == len(theirs.get(key, ())) == 1 and predicted[0] not in labels:
-                labels[predicted[0]] = theirs[key][0]
-                how[predicted[0]] = way
+            if len(predicted) == len(theirs.get(key, ())) == 1 and predicted[0] not in matches:
+                matches[predicted[0]] = (theirs[key][0], way)
     found: dict[str, list[str]] = {}
     for name in system.captions:
-        if name in labels:
-            found.setdefault(names[labels[name]], []).append(name)
-    return _Pairing(system, found, labels, how, [name for name in system.captions if name not in labels])
+        if name in matches:
+            found.setdefault(names[matches[name][0]], []).append(name)
+    return _Pairing(system, found, matches, [name for name in system.captions if name not in matches])
 
 
 def _by_key(names: Iterable[str], key_of: Callable[[str], str]) -> dict[str, list[str]]:
@@ -209,12 +206,12 @@ def _notes(references: ClipCaptions, kept: dict[str, list[str]], pairings: Seque
     if n_empty:
         notes.append(f"{references.path}: skipped {counted(n_empty, 'empty reference')} of clips that have others")
     for pairing in pairings:
-        inexact = {name: way for name, way in pairing.ways.items() if way != _EXACT}
+        inexact = [(name, label, way) for name, (label, way) in pairing.matches.items() if way != _EXACT]
         if inexact:
-            first = next(iter(inexact))
+            name, label, _ = inexact[0]
             share = f"{len(inexact):,} of {counted(len(pairing.system.captions), 'name')}"
-            example = f"{quoted(first)} for {quoted(pairing.labels[first])}"
-            ways = " or ".join(dict.fromkeys(inexact.values()))
+            example = f"{quoted(name)} for {quoted(label)}"
+            ways = " or ".join(dict.fromkeys(way for _, _, way in inexact))
             notes.append(f"{pairing.system.path}: matched {share} only by {ways}, such as {example}")
     return notes
 
@@ -222,11 +219,11 @@ def _notes(references: ClipCaptions, kept: dict[str, list[str]], pairings: Seque
 def _problems(references: ClipCaptions, kept: dict[str, list[str]], pairings: Sequence[_Pairing]) -> dict[str, str]:
     """Return a line about each thing that does not match, and by it what allows the problem."""
     n_clips = counted(len(kept), "clip")
-    without = [clip for clip, texts in kept.items() if not texts]
+    without = [quoted(clip) for clip, texts in kept.items() if not texts]
     again = _repeated(references)
     problems = [
         (f"{references.path} contains {counted(len(again), 'clip')} more than once", again, _MISSING),
-        (f"{references.path} has no reference for {len(without):,} of {n_clips}", _quoted(without), _MISSING),
+        (f"{references.path} has no reference for {len(without):,} of {n_clips}", without, _MISSING),
     ]
     for pairing in pairings:
         path, unused = pairing.system.path, pairing.unused
@@ -239,19 +236,15 @@ def _problems(references: ClipCaptions, kept: dict[str, list[str]], pairings: Se
         share = f"{len(unused):,} of {n_predictions} of {path}"
         problems.append((f"{references.path} has no reference for {share}", near, _MISSING))
         again = _repeated(pairing.system)
-        again += [" and ".join(_quoted(names[:2])) for names in pairing.found.values() if len(names) > 1]
+        again += [" and ".join(map(quoted, names[:2])) for names in pairing.found.values() if len(names) > 1]
         problems.append((f"{path} contains {counted(len(again), 'clip')} more than once", again, _MISSING))
-        empty = [name for name in pairing.labels if not pairing.system.captions[name][0].strip()]
-        problems.append((f"{path} has empty captions in {len(empty):,} of {n_predictions}", _quoted(empty), _EMPTY))
+        empty = [quoted(name) for name in pairing.matches if not pairing.system.captions[name][0].strip()]
+        problems.append((f"{path} has empty captions in {len(empty):,} of {n_predictions}", empty, _EMPTY))
     return {f"{problem}: {_list(names)}": remedy for problem, names, remedy in problems if names}
 
 
 def _repeated(file: ClipCaptions) -> list[str]:
     return [f"{quoted(clip)} again in {place}" for clip, place in file.repeated.items()]
-
-
-def _quoted(names: Iterable[str]) -> list[str]:
-    return list(map(quoted, names))
 
 
 def _with_near_misses(names: Sequence[str], others: Sequence[str]) -> list[str]:

@@ -5,34 +5,9 @@ from collections.abc import Sequence
 
 from textcap.errors import InputError
 
-BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
-VOCAB = (
-    "vocab.cands",
-    "vocab.mrefs_full",
-    "vocab.ratio_full",
-    "vocab.mrefs_avg",
-    "vocab.ratio_avg",
-    "vocab.precision",
-    "vocab.recall",
-    "vocab.f1",
-    "vocab.jaccard",
-)
-# In the order in which tables list them. "vocab" stands for all of VOCAB.
-METRICS = (
-    *BLEU,
-    "meteor",
-    "rouge_l",
-    "cider_d",
-    "spice",
-    "spider",
-    "spider_fl",
-    "sbert_sim",
-    "fer",
-    "fense",
-    "vocab",
-)
+# In the order in which tables list them. "vocab" stands for all metrics whose names begin with it.
 TITLES = {
-    **{name: f"BLEU-{name[-1]}" for name in BLEU},
+    **{f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)},
     "meteor": "METEOR",
     "rouge_l": "ROUGE-L",
     "cider_d": "CIDEr-D",
@@ -53,6 +28,9 @@ TITLES = {
     "vocab.f1": "vocabulary F1",
     "vocab.jaccard": "vocabulary overlap",
 }
+BLEU = tuple(name for name in TITLES if name.startswith("bleu_"))
+VOCAB = tuple(name for name in TITLES if name.startswith("vocab."))
+METRICS = tuple(name for name in TITLES if name not in VOCAB)
 GROUPS = {
     "default": (*BLEU, "meteor", "rouge_l", "cider_d", "spice", "spider"),
     "bleu": BLEU,
@@ -60,11 +38,7 @@ GROUPS = {
     "all": METRICS,
 }
 # Metrics that are computed from two others, clip by clip.
-PARTS = {
-    "spider": ("cider_d", "spice"),
-    "spider_fl": ("spider", "fer"),
-    "fense": ("sbert_sim", "fer"),
-}
+PARTS = {"spider": ("cider_d", "spice"), "spider_fl": ("spider", "fer"), "fense": ("sbert_sim", "fer")}
 LOWER_IS_BETTER = frozenset({"fer"})
 
 
@@ -75,27 +49,24 @@ def parse_metrics(text: str) -> list[str]:
         InputError: A name is unknown, or the list is empty.
     """
     wanted: set[str] = set()
+    known = (*METRICS, *GROUPS)
+    some = f"use some of {', '.join(known)}"
     for word in text.split(","):
         name = word.strip().lower().replace("-", "_")
         if not name:
             continue
-        if name not in METRICS and name not in GROUPS:
-            raise _unknown(name)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            raise InputError(f"unknown metric {name!r}", hint=f"did you mean {near[0]}?" if near else some)
         wanted |= set(GROUPS.get(name, (name,)))
     if not wanted:
-        raise InputError("no metric is given", hint=f"use some of {', '.join((*METRICS, *GROUPS))}")
+        raise InputError("no metric is given", hint=some)
     return [name for name in METRICS if name in wanted]
 
 
 def with_parts(names: Sequence[str]) -> list[str]:
-    """Return these metrics and those that they are computed from, in the order of tables."""
+    """Return these metrics, those that "vocab" stands for, and those from which any is computed, in table order."""
     wanted = set(names)
     for _ in PARTS:  # repeated because SPIDEr-FL is computed from SPIDEr, which is itself combined
         wanted |= {part for name in wanted for part in PARTS.get(name, ())}
-    return [name for name in METRICS if name in wanted]
-
-
-def _unknown(name: str) -> InputError:
-    near = difflib.get_close_matches(name, [*METRICS, *GROUPS], n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"use some of {', '.join((*METRICS, *GROUPS))}"
-    return InputError(f"unknown metric {name!r}", hint=hint)
+    return [one for name in METRICS if name in wanted for one in (VOCAB if name == "vocab" else (name,))]

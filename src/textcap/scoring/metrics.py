@@ -6,37 +6,28 @@ run as Java processes beside the metrics in Python; none of them outlives the ca
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from textcap.data.text import counted
-from textcap.errors import InputError, TextcapError
+from textcap.errors import InputError, TextcapError, UndefinedError
 from textcap.scoring.cleaning import clean_all
 from textcap.scoring.counts import Numbers, bleu_counts
 from textcap.scoring.fense import fluency_errors, model_versions, sentence_similarities
 from textcap.scoring.jars import JavaProgram, Program, find_jars
-from textcap.scoring.java import Java, find_java
+from textcap.scoring.java import find_java
 from textcap.scoring.metric_names import BLEU, VOCAB, with_parts
 from textcap.scoring.processes import Runs, default_heap
 from textcap.scoring.programs import meteor_counts, tokenize
-from textcap.scoring.results import (
-    LeaveOneOut,
-    MetricScore,
-    Scores,
-    Scoring,
-    UndefinedError,
-    add_combined,
-    score_of_clips,
-    score_of_counts,
-)
+from textcap.scoring.results import MetricScore, Scores, Scoring, add_combined, score_of_clips, score_of_counts
 from textcap.scoring.spice import spice
 from textcap.scoring.words import cider_d, rouge_l, vocabulary, wording
 
 Captions = list[str]
 Progress = Callable[[str], None]
+_Compute = Callable[[], list[Scores]]
 
 _STOPPED = "the run was stopped before it was done"
 _WITHOUT_LEAVE_ONE_OUT = {"spice", "spider", "spider_fl"}  # each round would parse for minutes
@@ -96,93 +87,75 @@ def score_systems(
         message = f"{counted(alone, 'clip')} of {n_clips:,} have only one reference, so references cannot be scored"
         raise InputError(message, hint="leave out --human")
     with Runs() as runs:
-        run = _Run(settings or ScoreSettings(), progress or (lambda name: None), runs, names)
-        return run.score(references, systems, leave_one_out, when_stopped)
-
-
-class _Run:
-    """The state of one call of `score_systems`."""
-
-    def __init__(self, settings: ScoreSettings, progress: Progress, runs: Runs, names: Sequence[str]) -> None:
-        self.settings, self.progress, self.runs = settings, progress, runs
-        self.names = with_parts(names)
-        self.programs: dict[str, Program] = {}
-        self.java: Java | None = None
-
-    def score(
-        self,
-        references: list[Captions],
-        systems: list[Captions],
-        leave_one_out: bool,
-        when_stopped: Callable[[Scoring], None] | None,
-    ) -> Scoring:
-        all_predictions, n_cleaned_predictions = clean_all(caption for system in systems for caption in system)
-        all_references, n_cleaned_references = clean_all(caption for several in references for caption in several)
-        found: list[Scores] = [{} for _ in systems]
-        result = Scoring(
-            found,
-            len(references),
-            n_cleaned_predictions=n_cleaned_predictions,
-            n_cleaned_references=n_cleaned_references,
-        )
+        names = with_parts(names)
+        result = Scoring([_failed(names, _STOPPED) for _ in systems], n_clips)
+        run = _Run(result, settings or ScoreSettings(), runs, progress or (lambda name: None), names)
         try:
-            self.java = find_java(self.settings.java)
+            run.score(references, systems, leave_one_out)
+        except BaseException:  # including Ctrl-C: what is done is not lost
+            if when_stopped is not None and any(score.problem != _STOPPED for score in result.all_scores):
+                when_stopped(result)
+            raise
+    return result
+
+
+@dataclass
+class _Run:
+    """The state of one call of `score_systems`, which fills the result."""
+
+    result: Scoring
+    settings: ScoreSettings
+    runs: Runs
+    progress: Progress
+    names: list[str]
+    programs: dict[str, Program] = field(default_factory=dict)
+
+    def score(self, references: list[Captions], systems: list[Captions], leave_one_out: bool) -> None:
+        result = self.result
+        all_predictions, result.n_cleaned_predictions = clean_all(caption for system in systems for caption in system)
+        all_references, result.n_cleaned_references = clean_all(one for several in references for one in several)
+        try:
+            result.java = find_java(self.settings.java)
             # One process for all captions: Java takes longer to start than to tokenise them.
             class_path = self._find_jars("ptb").class_path
-            tokens = tokenize([*all_predictions, *all_references], self.java, class_path, runs=self.runs)
+            tokens = tokenize([*all_predictions, *all_references], result.java, class_path, runs=self.runs)
         except TextcapError as error:
-            for scores in found:
-                scores |= _failed(self.names, f"captions cannot be tokenised: {error}")
-            return self._with_versions(result)
+            for scores in result.systems:
+                scores |= _failed(list(scores), f"captions cannot be tokenised: {error}")
+            return
+        result.java_version = tokens.java_version
         tokenized = iter(tokens.captions)
-        predictions = [[next(tokenized) for _ in system] for system in systems]
-        tokenized_references = [[next(tokenized) for _ in several] for several in references]
-        wordings = [wording(system) for system in predictions]
-        result = replace(result, wordings=wordings, java_version=tokens.java_version)
-        try:
-            self._score_tokens(predictions, tokenized_references, self.names, found)
-            if leave_one_out:
-                result = replace(result, leave_one_out=self._leave_one_out(predictions, tokenized_references))
-        except BaseException:  # including Ctrl-C: what is done is not lost
-            self.runs.stop()
-            if when_stopped is not None and any(found):
-                for scores in found:
-                    missing = [name for name in self._columns(self.names) if name not in scores]
-                    scores |= _failed(missing, _STOPPED)
-                when_stopped(self._with_versions(result))
-            raise
-        return self._with_versions(result)
+        systems, references = ([[next(tokenized) for _ in some] for some in side] for side in (systems, references))
+        result.wordings = [wording(system) for system in systems]
+        self._score_tokens(systems, references, self.names, result.systems)
+        if leave_one_out:
+            result.leave_one_out = self._leave_one_out(systems, references)
 
     def _score_tokens(
         self, systems: list[Captions], references: list[Captions], names: Sequence[str], found: list[Scores]
     ) -> None:
         """Compute the metrics of tokenised captions, and put each into `found` as soon as it is done."""
         device, folder = self.settings.device, self.settings.fense_folder
-        heap_mb, both = default_heap()
-        in_java = (
-            (("meteor",), partial(self._meteor, systems, references, heap_mb)),
-            (("spice",), partial(self._spice, systems, references, heap_mb)),
-        )
-        in_python: tuple[tuple[tuple[str, ...], Callable[[], list[Scores]]], ...] = (
-            (BLEU, lambda: [_bleu(system, references) for system in systems]),
-            (("rouge_l",), lambda: _of_clips("rouge_l", rouge_l(systems, references))),
-            (("cider_d",), lambda: _cider_d(systems, references)),
-            (VOCAB, lambda: [_vocabulary(system, references) for system in systems]),
-            (
-                ("sbert_sim",),
-                lambda: _of_clips("sbert_sim", sentence_similarities(systems, references, device, folder)),
-            ),
-            (("fer",), lambda: _of_clips("fer", fluency_errors(systems, device, folder))),
-        )
-        columns = self._columns(names)
-        pool = ThreadPoolExecutor(2 if both else 1, thread_name_prefix="textcap-score")
+        jobs: dict[tuple[str, ...], _Compute] = {
+            BLEU: lambda: [_bleu(system, references) for system in systems],
+            ("rouge_l",): lambda: _of_clips("rouge_l", rouge_l(systems, references)),
+            ("cider_d",): lambda: _of_clips("cider_d", cider_d(systems, references)),
+            VOCAB: lambda: [_vocabulary(system, references) for system in systems],
+            ("sbert_sim",): lambda: _of_clips("sbert_sim", sentence_similarities(systems, references, device, folder)),
+            ("fer",): lambda: _of_clips("fer", fluency_errors(systems, device, folder)),
+            ("meteor",): lambda: self._meteor(systems, references),
+            ("spice",): lambda: self._spice(systems, references),
+        }
+        pool = ThreadPoolExecutor(2 if default_heap()[1] else 1, thread_name_prefix="textcap-score")
         try:
-            started = [(job, pool.submit(compute)) for job, compute in in_java if set(job) & set(names)]
-            jobs = [(job, compute) for job, compute in in_python if set(job) & set(columns)]
-            for job, compute in (*jobs, *((job, future.result) for job, future in started)):
-                wanted = [name for name in job if name in columns]
+            jobs |= {job: pool.submit(jobs[job]).result for job in (("meteor",), ("spice",)) if job[0] in names}
+            for job, compute in jobs.items():
+                wanted = [name for name in job if name in names]
+                if not wanted:
+                    continue
                 try:
                     computed = compute()
+                    self.result.models |= model_versions(wanted, folder)
                 except TextcapError as error:
                     undefined = isinstance(error, UndefinedError)
                     computed = [_failed(wanted, str(error), undefined=undefined) for _ in systems]
@@ -197,11 +170,8 @@ class _Run:
             pool.shutdown(cancel_futures=True)
         for scores in found:
             add_combined(scores, names)
-            in_order = {name: scores[name] for name in columns}
-            scores.clear()
-            scores |= in_order
 
-    def _leave_one_out(self, systems: list[Captions], references: list[Captions]) -> LeaveOneOut:
+    def _leave_one_out(self, systems: list[Captions], references: list[Captions]) -> list[Scores]:
         """Score in rounds, each of which takes one reference of every clip for a system."""
         names = [name for name in self.names if name not in _WITHOUT_LEAVE_ONE_OUT]
         rounds: list[list[Scores]] = []
@@ -209,27 +179,26 @@ class _Run:
             left_out = [number % len(several) for several in references]
             human = [several[i] for several, i in zip(references, left_out, strict=True)]
             others = [several[:i] + several[i + 1 :] for several, i in zip(references, left_out, strict=True)]
-            rounds.append([{} for _ in (human, *systems)])
+            rounds.append([_failed(names, _STOPPED) for _ in (human, *systems)])
             self._score_tokens([human, *systems], others, names, rounds[-1])
-        human_scores, *of_systems = [_mean_of_rounds(several) for several in zip(*rounds, strict=True)]
-        return LeaveOneOut(human_scores, of_systems)
+        return [_mean_of_rounds(several) for several in zip(*rounds, strict=True)]
 
-    def _meteor(self, systems: list[Captions], references: list[Captions], heap_mb: int) -> list[Scores]:
+    def _meteor(self, systems: list[Captions], references: list[Captions]) -> list[Scores]:
         captions, paired = _one_after_another(systems, references)
         class_path = self._find_jars("meteor").class_path
-        heap_mb = self.settings.java_heap_mb or heap_mb
-        counts = meteor_counts(captions, paired, self._java, class_path, heap_mb=heap_mb, runs=self.runs)
+        heap_mb = self.settings.java_heap_mb or default_heap()[0]
+        assert self.result.java is not None
+        counts = meteor_counts(captions, paired, self.result.java, class_path, heap_mb=heap_mb, runs=self.runs)
         return [{"meteor": score_of_counts("meteor", part)} for part in np.split(counts, len(systems))]
 
-    def _spice(self, systems: list[Captions], references: list[Captions], heap_mb: int) -> list[Scores]:
-        captions, paired = _one_after_another(systems, references)
+    def _spice(self, systems: list[Captions], references: list[Captions]) -> list[Scores]:
+        assert self.result.java is not None
         result = spice(
-            captions,
-            paired,
-            self._java,
+            *_one_after_another(systems, references),
+            self.result.java,
             self._find_jars("spice"),
             cache_folder=self.settings.cache_folder,
-            heap_mb=self.settings.java_heap_mb or heap_mb,
+            heap_mb=self.settings.java_heap_mb or default_heap()[0],
             timeout_s=self.settings.spice_timeout_s,
             runs=self.runs,
             progress=self.progress,
@@ -237,31 +206,13 @@ class _Run:
         parts = (np.split(numbers, len(systems)) for numbers in (result.per_clip, result.n_too_long))
         return [{"spice": _spice_score(scores, too_long, result.note)} for scores, too_long in zip(*parts, strict=True)]
 
-    @property
-    def _java(self) -> Java:
-        assert self.java is not None
-        return self.java
-
-    def _columns(self, names: Sequence[str]) -> list[str]:
-        """Return the metrics in the order of tables, with all those that "vocab" stands for."""
-        return [one for name in names for one in (VOCAB if name == "vocab" else (name,))]
-
     def _find_jars(self, name: JavaProgram) -> Program:
         """Find and check a program's jars, and note them for the versions in the result."""
         if name not in self.programs:
-            self.programs[name] = find_jars(name)
+            program = self.programs[name] = find_jars(name)
+            self.result.jars |= program.hashes
+            self.result.unknown_jars += program.unknown
         return self.programs[name]
-
-    def _with_versions(self, result: Scoring) -> Scoring:
-        """Add the versions of everything that was used and can change a score."""
-        computed = {name for one in result.systems for name, score in one.items() if score.value is not None}
-        return replace(
-            result,
-            java=self.java,
-            jars={name: sha256 for program in self.programs.values() for name, sha256 in program.hashes.items()},
-            unknown_jars=[name for program in self.programs.values() for name in program.unknown],
-            models=model_versions(computed, self.settings.fense_folder),
-        )
 
 
 def _one_after_another(systems: list[Captions], references: list[Captions]) -> tuple[Captions, list[Captions]]:
@@ -274,25 +225,12 @@ def _bleu(system: Captions, references: list[Captions]) -> Scores:
     return {name: score_of_counts(name, counts) for name in BLEU}
 
 
-def _cider_d(systems: list[Captions], references: list[Captions]) -> list[Scores]:
-    if len(references) < 2:
-        raise UndefinedError(
-            "undefined for a single clip: words are weighted by the number of clips whose references contain them"
-        )
-    if not any(one.split() for several in references for one in several):
-        raise UndefinedError("undefined: no reference contains a word")
-    return _of_clips("cider_d", cider_d(systems, references))
-
-
 def _vocabulary(system: Captions, references: list[Captions]) -> Scores:
     values = vocabulary(system, references)
-    missing = [name for name in VOCAB if name not in values]
-    per_clip = np.array([float(len(set(caption.split()))) for caption in system])
-    return {
-        **{name: MetricScore(name, value) for name, value in values.items()},
-        VOCAB[0]: MetricScore(VOCAB[0], values[VOCAB[0]], per_clip),
-        **_failed(missing, "undefined: predictions and references share no word", undefined=True),
-    }
+    scores = _failed(VOCAB, "undefined: predictions and references share no word", undefined=True)
+    scores |= {name: MetricScore(name, value) for name, value in values.items()}
+    n_words = np.array([float(len(set(caption.split()))) for caption in system])
+    return scores | {VOCAB[0]: MetricScore(VOCAB[0], values[VOCAB[0]], n_words)}
 
 
 def _spice_score(per_clip: Numbers, n_too_long: Numbers, note: str | None) -> MetricScore:

@@ -11,20 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from textcap.data.tables import (
-    NUMBERED_CAPTION,
-    SOUND_COLUMNS,
-    START_TIME,
-    YOUTUBE_ID,
-    JsonObject,
-    Table,
-    audiocaps_clip,
-    find_table,
-    json_or_none,
-    json_records,
-    parse_json,
-    read_header,
-)
+from textcap.data import tables
 from textcap.data.text import LINE_ENDS, TextFile, printable, read_text
 from textcap.errors import InputError
 
@@ -54,7 +41,7 @@ FORMS = {
 
 # The columns that hold captions in the tables of each role: those that match the first pattern that any matches.
 _CAPTION_COLUMNS = {
-    (REFERENCES, CLOTHO): [NUMBERED_CAPTION],
+    (REFERENCES, CLOTHO): [tables.NUMBERED_CAPTION],
     (REFERENCES, AUDIOCAPS): [re.compile("caption")],
     (REFERENCES, DCASE): [re.compile(r"caption_reference(_\d+)?")],
     (REFERENCES, CAPTIONS): [re.compile("caption")],
@@ -63,7 +50,7 @@ _CAPTION_COLUMNS = {
 _JSON_CAPTIONS = [re.compile("captions?")]
 # The first of these in a record names the clip. "image_id" comes first because COCO's annotations also have an "id",
 # which is that of the annotation.
-_NAMES = ("image_id", *SOUND_COLUMNS, "id")
+_NAMES = ("image_id", *tables.SOUND_COLUMNS, "id")
 # Another name of an AudioCaps clip, whose id here is <youtube_id>_<start_time>.
 _AUDIOCAP_ID = "audiocap_id"
 _LONGEST_NAME = 80  # characters of a name or value that a message shows
@@ -129,20 +116,6 @@ def read_predictions(path: Path, form: str | None = None) -> ClipCaptions:
     return _read(path, form, PREDICTIONS)
 
 
-def check_form(form: str | None, role: str) -> None:
-    """Make sure that a format is known.
-
-    Args:
-        form: The format; None, which stands for detecting it, is always accepted.
-        role: REFERENCES or PREDICTIONS.
-
-    Raises:
-        InputError: The format is unknown.
-    """
-    if form is not None and form not in FORMS[role]:
-        raise InputError(f"unknown format of {role} {form!r}", hint=f"use one of {', '.join(FORMS[role])}")
-
-
 def quoted(text: str) -> str:
     """Return a name in quotes for a message: on one line, and shortened if it is long."""
     shown = text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 3]}..."
@@ -150,7 +123,8 @@ def quoted(text: str) -> str:
 
 
 def _read(path: Path, form: str | None, role: str) -> ClipCaptions:
-    check_form(form, role)
+    if form is not None and form not in FORMS[role]:
+        raise InputError(f"unknown format of {role} {form!r}", hint=f"use one of {', '.join(FORMS[role])}")
     source = read_text(path)
     expected = f"expected one of: {'; '.join(f'{look} ({name})' for name, look in FORMS[role].items())}"
     if not source.text.strip():
@@ -202,12 +176,16 @@ def _recognise(source: TextFile, role: str) -> str | None:
     """
     first_line = LINE_ENDS.split(source.text.strip(" \r\n"), maxsplit=1)[0]
     if source.text.lstrip().startswith(("{", "[")):
-        document = json_or_none(source.text)
-        if document is not None:
-            return _recognise_document(document, role)
-        if isinstance(json_or_none(first_line), dict):
+        document = tables.json_or_none(source.text)
+        if isinstance(document, list):
+            return COCO
+        record = tables.json_or_none(first_line) if document is None else document
+        if isinstance(record, dict) and (document is None or _caption_names(record, LINES, role)):
             return LINES
-        if "\t" not in first_line:  # in lines of path, tab, caption a path may begin with a bracket
+        items = document.get("annotations") if document else None
+        if isinstance(items, list) and not (items and all(isinstance(item, str) for item in items)):
+            return COCO  # else it is a clip of this name
+        if document is not None or "\t" not in first_line:  # before a tab, a path may begin with a bracket
             return PLAIN
     for role_of_form, form in _CAPTION_COLUMNS:
         if role_of_form == role and _find_table(source, form, role) is not None:
@@ -215,44 +193,33 @@ def _recognise(source: TextFile, role: str) -> str | None:
     return TEXT if role == PREDICTIONS and "\t" in first_line else None
 
 
-def _recognise_document(document: Any, role: str) -> str:
-    if isinstance(document, list):
-        return COCO
-    if _caption_names(document, LINES, role):
-        return LINES
-    annotations = document.get("annotations")
-    if isinstance(annotations, list) and not (annotations and all(isinstance(item, str) for item in annotations)):
-        return COCO
-    return PLAIN
-
-
 def _entries(source: TextFile, form: str, role: str) -> Iterator[_Entry]:
-    if form == TEXT:
-        return _text_entries(source)
+    document = tables.parse_json(source, source.text) if form in (PLAIN, COCO) else None
+    if form == COCO and isinstance(document, dict) and isinstance(document.get("annotations"), list):
+        return _coco_entries(source, document, role)
     if (role, form) in _CAPTION_COLUMNS:
         table = _find_table(source, form, role)
         if table is None:
-            raise source.error(1, f"expected {FORMS[role][form]}, found columns {_listed(read_header(source.text))}")
-        return (_record_entry(source, place, row, form, role) for place, row in table.rows())
-    document = None if form == LINES else parse_json(source, source.text)
-    if form == COCO and isinstance(document, dict) and isinstance(document.get("annotations"), list):
-        return _coco_entries(source, document, role)
-    records = json_records(source)
-    if form == PLAIN:
-        if not isinstance(document, JsonObject):
+            columns = _listed(tables.read_header(source.text))
+            raise source.error(1, f"expected {FORMS[role][form]}, found columns {columns}")
+        records = table
+    elif form == PLAIN:
+        if not isinstance(document, tables.JsonObject):
             raise source.error(1, f"expected {FORMS[role][form]}, found {_kind(document)}")
         members = enumerate(document.members, start=1)
         records = ((f"item {number}", {"id": name, "captions": value}) for number, (name, value) in members)
+    else:
+        records = _text_records(source) if form == TEXT else tables.json_records(source)
     return (_record_entry(source, place, record, form, role) for place, record in records)
 
 
-def _find_table(source: TextFile, form: str, role: str) -> Table | None:
-    return find_table(source, lambda header: bool(_caption_names(header, form, role)))
+def _find_table(source: TextFile, form: str, role: str) -> tables.Records | None:
+    return tables.find_table(source, lambda header: bool(_caption_names(header, form, role)))
 
 
 def _caption_names(names: Collection[str], form: str, role: str) -> list[str]:
     """Return the columns or keys that hold captions; none if a record with these names does not fit the format."""
-    needed = (YOUTUBE_ID, START_TIME) if form == AUDIOCAPS else [name for name in _NAMES if name in names][:1]
+    needed = tables.CLIP_COLUMNS if form == AUDIOCAPS else [name for name in _NAMES if name in names][:1]
     if needed and all(name in names for name in needed):
         for pattern in _CAPTION_COLUMNS.get((role, form), _JSON_CAPTIONS):
             if found := [name for name in names if pattern.fullmatch(name)]:
@@ -260,13 +227,13 @@ def _caption_names(names: Collection[str], form: str, role: str) -> list[str]:
     return []
 
 
-def _text_entries(source: TextFile) -> Iterator[_Entry]:
+def _text_records(source: TextFile) -> tables.Records:
     for number, line in enumerate(LINE_ENDS.split(source.text), start=1):
         name, tab, caption = line.partition("\t")
         if line.strip() and not tab:
             raise source.error(number, "expected path, tab, caption, found no tab")
         if line.strip():
-            yield _Entry(f"line {number}", name, [caption])
+            yield f"line {number}", {"id": name, "caption": caption}
 
 
 def _coco_entries(source: TextFile, document: dict[str, Any], role: str) -> Iterator[_Entry]:
@@ -298,7 +265,7 @@ def _record_entry(source: TextFile, place: str, record: Any, form: str, role: st
     if "captions" in keys and "caption" in keys:
         raise source.error(place, "both 'captions' and 'caption' are given", hint="keep one of them")
     name_key = next((key for key in _NAMES if key in record), "")
-    clip = audiocaps_clip(record) if form == AUDIOCAPS else record[name_key]
+    clip = tables.audiocaps_clip(record) if form == AUDIOCAPS else record[name_key]
     if form == AUDIOCAPS and clip is None:
         raise source.error(place, "expected a youtube_id and a start_time")
     name = _name_of(source, place, name_key, clip)
@@ -309,7 +276,7 @@ def _record_entry(source: TextFile, place: str, record: Any, form: str, role: st
         if not isinstance(caption, str):
             message = f"expected a caption or a list of captions for {quoted(name)}, found {_kind(caption)}"
             raise source.error(place, message)
-    names = {kind: str(record[kind]) for kind in (YOUTUBE_ID, _AUDIOCAP_ID) if record.get(kind)}
+    names = {kind: str(record[kind]) for kind in (tables.YOUTUBE_ID, _AUDIOCAP_ID) if record.get(kind)}
     # A clip may have several records with one caption each, as in COCO, but only one with a list of captions. The
     # number of AudioCaps identifies a caption, not a clip: a clip with five captions has five.
     has_all = form in (PLAIN, CLOTHO, DCASE) or isinstance(record[keys[0]], list)

@@ -16,13 +16,13 @@ from typing import Any
 
 from textcap.data.text import STDIN
 from textcap.errors import InputError
-from textcap.files import atomic_write_text, check_writable
+from textcap.files import atomic_write_bytes
 from textcap.scoring.comparison import Comparison, compare_systems
 from textcap.scoring.matching import Matched, match
-from textcap.scoring.metric_names import LOWER_IS_BETTER, parse_metrics, with_parts
+from textcap.scoring.metric_names import LOWER_IS_BETTER, VOCAB, parse_metrics
 from textcap.scoring.metrics import Progress, ScoreSettings, score_systems
 from textcap.scoring.published import PublishedRow, published_rows
-from textcap.scoring.readers import PREDICTIONS, REFERENCES, check_form, read_predictions, read_references
+from textcap.scoring.readers import read_predictions, read_references
 from textcap.scoring.results import MetricScore, Scores, Scoring, score_of_sums
 from textcap.scoring.significance import N_DRAWS, N_RESAMPLES, interval
 from textcap.weights.cache import own_cache_folder
@@ -78,15 +78,13 @@ class Report:
 
     @property
     def failed(self) -> list[MetricScore]:
-        """The metrics that are defined for these clips but could not be computed, each once."""
-        scores = [score for one in self.scoring.systems for score in one.values()]
-        failed = {score.name: score for score in scores if score.problem is not None and not score.is_undefined}
-        return list(failed.values())
+        """The scores that are defined for these clips but could not be computed."""
+        return [one for one in self.scoring.all_scores if one.problem is not None and not one.is_undefined]
 
     @property
     def has_values(self) -> bool:
         """Whether any metric could be computed."""
-        return any(score.value is not None for one in self.scoring.systems for score in one.values())
+        return any(one.value is not None for one in self.scoring.all_scores)
 
     @property
     def signature(self) -> str:
@@ -115,8 +113,6 @@ def score_files(
     allow_empty: bool = False,
     references_form: str | None = None,
     predictions_form: str | None = None,
-    output: Path | None = None,
-    sort_by: str | None = None,
     wanted: ReportSettings = ReportSettings(),
     settings: ScoreSettings | None = None,
     progress: Progress | None = None,
@@ -134,8 +130,6 @@ def score_files(
         allow_empty: Score empty predictions, too.
         references_form: One of `readers.FORMS["references"]`; by default it is detected from the content.
         predictions_form: One of `readers.FORMS["predictions"]`, for all files.
-        output: The path that `write_scores` will write to. Like `sort_by`, it is only checked here, before any work.
-        sort_by: The metric that `write_scores` will sort by.
         wanted: What to report besides the scores.
         settings: How to score; by default SPICE keeps parsed captions in textcap's cache folder.
         progress: Called with the name of each metric when it is done, and with how far SPICE is.
@@ -144,7 +138,6 @@ def score_files(
     Raises:
         InputError: A file cannot be used, its clips do not match, or a name is unknown.
     """
-    check_names(metrics, wanted.test_set, references_form, predictions_form, sort_by)
     names = parse_metrics(metrics)
     rows = published_rows(wanted.test_set) if wanted.test_set is not None else []
     files = [str(path) for path in predictions]
@@ -153,7 +146,7 @@ def score_files(
         same = [i for i, path in enumerate(files) if os.path.realpath(path) == os.path.realpath(wanted.baseline)]
         files += [] if same else [str(wanted.baseline)]
         baseline = same[0] if same else len(files) - 1
-    _check_paths(str(references), files, output)
+    _check_paths(str(references), files)
     reference_captions = read_references(Path(references), references_form)
     predicted_captions = [read_predictions(Path(path), predictions_form) for path in files]
     matched = match(reference_captions, predicted_captions, allow_missing=allow_missing, allow_empty=allow_empty)
@@ -176,50 +169,21 @@ def score_files(
     )
 
 
-def check_names(
-    metrics: str,
-    test_set: str | None = None,
-    references_form: str | None = None,
-    predictions_form: str | None = None,
-    sort_by: str | None = None,
-) -> None:
-    """Make sure that the names for `score_files` are known; its arguments are the same.
-
-    Raises:
-        InputError: A name is unknown; the hint lists the known ones or suggests the nearest.
-    """
-    names = with_parts(parse_metrics(metrics))
-    if sort_by is not None and sort_by not in names:
-        raise InputError(f"{sort_by} is not among the metrics", hint=f"sort by one of {', '.join(names)}")
-    if test_set is not None:
-        published_rows(test_set)
-    check_form(references_form, REFERENCES)
-    check_form(predictions_form, PREDICTIONS)
-
-
-def _check_paths(references: str, predictions: Sequence[str], output: Path | None) -> None:
+def _check_paths(references: str, predictions: Sequence[str]) -> None:
     if [references, *predictions].count(STDIN) > 1:
         raise InputError("standard input was given twice")
-    inputs = [os.path.realpath(path) for path in (references, *predictions)]
-    for path, real_path in zip(predictions, inputs[1:], strict=True):
-        if inputs[1:].count(real_path) > 1:
+    real_paths = [os.path.realpath(path) for path in predictions]
+    for path, real_path in zip(predictions, real_paths, strict=True):
+        if real_paths.count(real_path) > 1:
             raise InputError(f"{path} was given twice")
-    if output is None:
-        return
-    if os.path.realpath(output) in inputs:
-        raise InputError(f"{output} is one of the files to score", hint="choose another name for --output")
-    if output.is_dir():
-        raise InputError(f"{output} is a folder", hint="name a file with --output")
-    check_writable(output)
 
 
 def _with_intervals(scores: Scores, seed: int) -> Scores:
-    found = {}
+    found = dict(scores)
     for name, score in scores.items():
-        values = score.per_clip if score.counts is None else score.counts
-        if values is not None and score.value is not None and not name.startswith("vocab."):
-            score = replace(score, interval=interval(values, score_of_sums=score_of_sums(name), seed=seed))
-        found[name] = score
+        if score.value is not None and score.draws is not None and name not in VOCAB:
+            ends = interval(score.draws, score_of_sums=score_of_sums(name), seed=seed)
+            found[name] = replace(score, interval=ends)
     return found
 
 
@@ -238,40 +202,33 @@ def write_scores(path: Path, report: Report, *, sort_by: str | None = None) -> N
         InputError: The file cannot be written.
     """
     systems, matched = report.scoring.systems, report.matched
-    columns = [name for name in report.metrics if any(one[name].per_clip is not None for one in systems)]
-    n_references = max(map(len, matched.references))
-    several = len(report.names) > 1
-    rows = []
+    rows: list[tuple[dict[str, str], dict[str, float]]] = []
     for name, scores, captions in zip(report.names, systems, matched.predictions, strict=True):
-        per_clip = [scores[column].per_clip for column in columns]
-        for index, (clip, references) in enumerate(zip(matched.ids, matched.references, strict=True)):
-            values = [math.nan if numbers is None else float(numbers[index]) for numbers in per_clip]
-            padding = [""] * (n_references - len(references))
-            texts = [clip, *([name] if several else []), captions[index], *references, *padding]
-            rows.append((texts, values))
-    if sort_by in columns:
-        place, sign = columns.index(sort_by), -1 if sort_by in LOWER_IS_BETTER else 1
-        rows.sort(key=lambda row: math.inf if math.isnan(row[1][place]) else sign * row[1][place])
+        per_clip = {metric: one.per_clip for metric, one in scores.items() if one.per_clip is not None}
+        for index, (clip, caption) in enumerate(zip(matched.ids, captions, strict=True)):
+            texts = {"id": clip, "predictions": name, "caption": caption}
+            texts |= {f"reference_{number}": one for number, one in enumerate(matched.references[index], start=1)}
+            rows.append((texts, {metric: float(numbers[index]) for metric, numbers in per_clip.items()}))
+    if sort_by is not None:
+        sign = -1 if sort_by in LOWER_IS_BETTER else 1
+        rows.sort(key=lambda row: sign * row[1][sort_by] if sort_by in row[1] else math.inf)
+    file_column = ["predictions"] if len(report.names) > 1 else []
+    references = [f"reference_{number}" for number in range(1, 1 + max(map(len, matched.references)))]
+    metrics = [name for name in report.metrics if any(name in values for _, values in rows)]
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    reference_columns = [f"reference_{number}" for number in range(1, n_references + 1)]
-    writer.writerow(["id", *(["predictions"] if several else []), "caption", *reference_columns, *columns])
-    for texts, values in rows:
-        cells = ["" if math.isnan(value) else repr(value) for value in values]
-        writer.writerow([*map(_encodable, texts), *cells])
-    atomic_write_text(path, text.getvalue())
-
-
-def _encodable(name: str) -> str:
-    """Return a name that can be encoded as UTF-8: lone surrogates, which JSON can contain, are escaped."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+    columns = ["id", *file_column, "caption", *references, *metrics]
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**texts, **values} for texts, values in rows)
+    # JSON can contain lone surrogates, which UTF-8 cannot encode.
+    atomic_write_bytes(path, text.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def report_to_dict(report: Report) -> dict[str, Any]:
     """Return the report as values for JSON; a metric without a value is null, and `problems` has the reason."""
-    scoring, matched = report.scoring, report.matched
+    scoring, matched, names = report.scoring, report.matched, report.names
+    left_out = [_values(one) for one in scoring.leave_one_out]
     java = {"version": scoring.java_version, "path": scoring.java.path} if scoring.java is not None else None
-    out = scoring.leave_one_out
     return {
         "n_clips": scoring.n_clips,
         "n_reference_clips": matched.n_references,
@@ -287,9 +244,9 @@ def report_to_dict(report: Report) -> dict[str, Any]:
                 "notes": [line for score in scores.values() for line in score.notes],
                 "wording": asdict(scoring.wordings[index]) if scoring.wordings else None,
             }
-            for index, (name, scores) in enumerate(zip(report.names, scoring.systems, strict=True))
+            for index, (name, scores) in enumerate(zip(names, scoring.systems, strict=True))
         ],
-        "leave_one_out": out and {"human": _values(out.human), "systems": [_values(one) for one in out.systems]},
+        "leave_one_out": {"human": left_out[0], "systems": left_out[1:]} if left_out else None,
         "comparison": {
             "method": "p: exchange of paired captions; interval: paired bootstrap; correction: Holm, over the pairs",
             "n_draws": N_DRAWS,
@@ -297,12 +254,7 @@ def report_to_dict(report: Report) -> dict[str, Any]:
             "seed": report.wanted.seed,
             "ranked_by": report.ranked_by,
             "differences": [
-                {
-                    **asdict(one),
-                    "first": report.names[one.first],
-                    "second": report.names[one.second],
-                    "verdict": one.verdict,
-                }
+                {**asdict(one), "first": names[one.first], "second": names[one.second], "verdict": one.verdict}
                 for one in report.comparisons
             ],
         },

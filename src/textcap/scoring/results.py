@@ -1,19 +1,15 @@
 """Results of scoring: a value for each metric, or the reason why there is none, and the metrics that combine others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from textcap.errors import TextcapError
 from textcap.scoring.counts import Numbers, bleu_of_counts, meteor_of_counts
 from textcap.scoring.java import Java
 from textcap.scoring.metric_names import BLEU, PARTS, TITLES
+from textcap.scoring.significance import ScoreOfSums, mean_of_sums
 from textcap.scoring.words import Wording
 
 FER_WEIGHT = 0.9  # fraction of a clip's score that a fluency error takes off in FENSE and SPIDEr-FL (Zhou et al. 2022)
-
-
-class UndefinedError(TextcapError):
-    """A metric is undefined for these clips, so that nothing needs fixing."""
 
 
 @dataclass(frozen=True)
@@ -40,33 +36,27 @@ class MetricScore:
     is_undefined: bool = False
     notes: tuple[str, ...] = ()
 
+    @property
+    def draws(self) -> Numbers | None:
+        """What intervals and tests draw from: the counts, else the scores of the clips; None if there are none."""
+        return self.per_clip if self.counts is None else self.counts
+
 
 Scores = dict[str, MetricScore]
 """The metrics of one system by name, in the order of tables."""
 
 
-@dataclass(frozen=True)
-class LeaveOneOut:
-    """Scores with one reference fewer, so that a reference can be scored as if a system had written it.
-
-    Attributes:
-        human: The references, each against the others of its clip; the mean over all of them.
-        systems: The systems against the same sets of references.
-    """
-
-    human: Scores
-    systems: list[Scores]
-
-
-@dataclass(frozen=True)
+@dataclass
 class Scoring:
-    """The scores of all systems, and the versions of everything that can change them.
+    """The scores of all systems, and the versions of everything that can change them; filled while they are computed.
 
     Attributes:
         systems: The scores of each system, in the order given.
         n_clips: Number of clips that each system was scored on.
         wordings: How each system words its captions; empty if they could not be tokenised.
-        leave_one_out: The scores with one reference fewer, if they were requested.
+        leave_one_out: Scores with one reference fewer, so that a reference can be scored as if a system had written
+            it: those of the references, each against the others of its clip and the mean over all of them, then those
+            of each system against the same sets of references; empty if they were not requested.
         n_cleaned_predictions: Predictions that contained a line end, a control character or `|||`.
         n_cleaned_references: References that contained one of these.
         java: The Java runtime that was used; None if none was found.
@@ -79,7 +69,7 @@ class Scoring:
     systems: list[Scores]
     n_clips: int
     wordings: list[Wording] = field(default_factory=list)
-    leave_one_out: LeaveOneOut | None = None
+    leave_one_out: list[Scores] = field(default_factory=list)
     n_cleaned_predictions: int = 0
     n_cleaned_references: int = 0
     java: Java | None = None
@@ -87,6 +77,11 @@ class Scoring:
     jars: dict[str, str] = field(default_factory=dict)
     unknown_jars: list[str] = field(default_factory=list)
     models: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def all_scores(self) -> list[MetricScore]:
+        """The scores of all systems, with and without values."""
+        return [score for one in self.systems for score in one.values()]
 
 
 def score_of_clips(name: str, per_clip: Numbers, notes: tuple[str, ...] = ()) -> MetricScore:
@@ -100,7 +95,7 @@ def score_of_counts(name: str, counts: Numbers) -> MetricScore:
     return MetricScore(name, float(of_sums(counts.sum(0, keepdims=True), 1)[0]), of_sums(counts, 1), counts)
 
 
-def score_of_sums(name: str) -> Callable[[Numbers, int], Numbers]:
+def score_of_sums(name: str) -> ScoreOfSums:
     """Return the function from sums over clips `[R, K]` and the number of clips to corpus scores `[R]` of a metric.
 
     The sums are those of `MetricScore.counts`, or of `per_clip` as `[N, 1]` if a metric has no counts.
@@ -109,7 +104,7 @@ def score_of_sums(name: str) -> Callable[[Numbers, int], Numbers]:
         return lambda sums, n_clips: bleu_of_counts(sums, int(name[-1]))
     if name == "meteor":
         return lambda sums, n_clips: meteor_of_counts(sums)
-    return lambda sums, n_clips: sums[:, 0] / n_clips
+    return mean_of_sums
 
 
 def add_combined(scores: Scores, names: Sequence[str]) -> None:
@@ -119,20 +114,16 @@ def add_combined(scores: Scores, names: Sequence[str]) -> None:
         scores: Metrics by name, with the parts of each requested metric; changed in place.
         names: The requested metrics.
     """
-    for name, parts in PARTS.items():
-        if name not in names:
-            continue
-        first, second = (scores[part].per_clip for part in parts)
+    for name in (name for name in PARTS if name in names):
+        parts = [scores[part] for part in PARTS[name]]
+        first, second = (part.per_clip for part in parts)
         if first is None or second is None:
-            missing = [scores[part] for part in parts if scores[part].per_clip is None]
+            missing = [part for part in parts if part.per_clip is None]
             # The reason itself stands only in the row of the part.
-            reasons = ", and ".join(f"{TITLES[one.name]}, {_state(one)}" for one in missing)
+            states = {True: "which is undefined", False: "which failed"}
+            reasons = ", and ".join(f"{TITLES[one.name]}, {states[one.is_undefined]}" for one in missing)
             is_undefined = all(one.is_undefined for one in missing)
             scores[name] = MetricScore(name, problem=f"needs {reasons}", is_undefined=is_undefined)
         else:
             per_clip = (first + second) / 2 if name == "spider" else first * (1 - FER_WEIGHT * second)
             scores[name] = score_of_clips(name, per_clip)
-
-
-def _state(score: MetricScore) -> str:
-    return "which is undefined" if score.is_undefined else "which failed"

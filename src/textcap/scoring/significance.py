@@ -83,9 +83,8 @@ def compare(
     low, high = interval(both, score_of_sums=difference, seed=seed)
     if n_clips < MIN_CLIPS:
         return Difference(observed, low, high, None)
-    moved = _sums_of_draws(
-        sides[1] - sides[0], _exchanged, n_draws, seed
-    )  # from the second system's sums to the first's
+    # From the second system's sums to the first's.
+    moved = _sums_of_draws(sides[1] - sides[0], _exchanged, n_draws, seed)
     drawn = difference(whole + np.hstack([moved, -moved]), n_clips)
     as_large = np.abs(drawn) >= abs(observed) - _ROUNDING * np.abs(both).max()
     return Difference(observed, low, high, (1 + int(as_large.sum())) / (1 + n_draws))

@@ -10,6 +10,7 @@ from math import exp, log, sqrt
 
 import numpy as np
 
+from textcap.errors import UndefinedError
 from textcap.scoring.counts import ORDERS, Numbers, ngrams
 
 _ROUGE_BETA = 1.2  # weight of recall against precision (Lin 2004)
@@ -52,14 +53,23 @@ def cider_d(systems: list[list[str]], references: list[list[str]]) -> list[Numbe
 
     Args:
         systems: For each system, a tokenised caption of each clip `[N]`.
-        references: One or more tokenised references of each clip; at least two clips.
+        references: One or more tokenised references of each clip.
 
     Returns:
         For each system scores `[N]`, 0 to 10.
+
+    Raises:
+        UndefinedError: There is only one clip, or no reference contains a word.
     """
+    if len(references) < 2:
+        raise UndefinedError(
+            "undefined for a single clip: words are weighted by the number of clips whose references contain them"
+        )
     n_clips_with: Counter[tuple[str, ...]] = Counter()
     for several in references:
         n_clips_with.update(set().union(*(order for one in several for order in ngrams(one.split()))))
+    if not n_clips_with:
+        raise UndefinedError("undefined: no reference contains a word")
     log_clips = log(len(references))
     # An n-gram of no clip weighs as much as one of a single clip, so those need not be kept.
     weights = {ngram: log_clips - log(n) for ngram, n in n_clips_with.items() if n > 1}
