@@ -11,16 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from textcap.scoring import significance
-from textcap.scoring.comparison import best_two, compare_systems
 from textcap.scoring.counts import Numbers, bleu_counts, bleu_of_counts
-from textcap.scoring.results import MetricScore, SystemScores, score_of_clips
 from textcap.scoring.significance import LEVEL, MIN_CLIPS, compare, holm, interval
 
 WORDS = "a dog barks in the yard while rain falls on roof and then it runs".split()
-
-
-def system(**scores: MetricScore) -> SystemScores:
-    return SystemScores(scores, {})
 
 
 def bleu_of_sums(sums: Numbers, n_clips: int, n: int) -> Numbers:
@@ -243,44 +237,3 @@ def test_holm_rejects_what_the_procedure_rejects(p_values: list[float], level: f
 def test_holm_rejects_numbers_that_are_no_probabilities(wrong: float) -> None:
     with pytest.raises(ValueError, match="a p-value is NaN or outside 0 to 1"):
         holm([0.5, wrong])
-
-
-def test_bleu_is_recomputed_and_not_averaged_over_clips() -> None:
-    references = [["a dog barks in the yard and then runs away"], ["rain"]]
-    first = ["a dog barks in the yard and then runs away", "wind"]
-    second = ["a cat meows on the mat and then runs off", "rain"]
-    sides = []
-    for predictions in (first, second):
-        counts = bleu_counts(predictions, references)
-        per_clip = bleu_of_counts(counts, 1)
-        value = float(bleu_of_counts(counts.sum(axis=0), 1))
-        sides.append(SystemScores({"bleu_1": MetricScore("bleu_1", value, per_clip)}, {"bleu": counts}))
-    found = compare_systems(*sides)["bleu_1"]
-    assert found.difference == pytest.approx(10 / 11 - 6 / 11, abs=1e-6)
-    means = [side.scores["bleu_1"].per_clip for side in sides]
-    assert means[0] is not None and means[1] is not None
-    assert means[0].mean() < means[1].mean()  # the mean over clips ranks them the other way round
-    assert found.low == pytest.approx(-1, abs=1e-6)  # the resample with the second clip twice
-    assert found.high == pytest.approx(1 / 2, abs=1e-6)  # the resample with the first clip twice
-
-
-def test_metrics_that_one_side_lacks_are_not_compared() -> None:
-    values = np.arange(5.0)
-    first = system(
-        spice=MetricScore("spice", problem="no jars"),
-        rouge_l=score_of_clips("rouge_l", values),
-        cider_d=score_of_clips("cider_d", values),
-    )
-    second = system(spice=score_of_clips("spice", values), rouge_l=score_of_clips("rouge_l", values[::-1]))
-    assert set(compare_systems(first, second)) == {"rouge_l"}
-
-
-def test_best_two_are_chosen_by_spider_if_all_systems_have_it() -> None:
-    def make(spider: float | None, rouge_l: float) -> SystemScores:
-        return system(rouge_l=MetricScore("rouge_l", rouge_l), spider=MetricScore("spider", spider))
-
-    assert best_two([make(0.1, 0.9), make(0.3, 0.1), make(0.2, 0.5)]) == (1, 2)
-    assert best_two([make(None, 0.9), make(0.3, 0.1), make(0.2, 0.5)]) == (0, 2)
-    assert best_two([make(0.1, 0.9)]) is None
-    assert best_two([system(spice=MetricScore("spice", problem="no jars"))] * 2) is None
-    assert best_two([system(fer=MetricScore("fer", value)) for value in (0.3, 0.1, 0.2)]) == (1, 2)

@@ -17,6 +17,7 @@ PACKAGES = ["numpy", "typer", "rich", "httpx2", "huggingface-hub", "filelock", "
 TEST_PACKAGES = ["pytest", "pytest-xdist", "hypothesis", "psutil"]
 TESTS = [
     "test_cli_score.py",
+    "test_comparison.py",
     "test_fetch_metrics.py",
     "test_jars.py",
     "test_java.py",
