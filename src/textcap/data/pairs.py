@@ -7,7 +7,7 @@ names its line.
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def read_pairs(path: str | Path, *, audio_folder: str | Path | None = None) -> P
     folder = Path(path).parent if audio_folder is None else Path(audio_folder)
     if audio_folder is not None and not os.path.isdir(audio_folder):
         raise FileError(audio_folder, "is not a folder")
-    sounds = _Sounds(folder)
+    by_stem = cache(partial(_by_stem, folder))  # lists the folder when the first name without a suffix is looked up
     captions: dict[Path, list[str]] = {}
     skipped: dict[str, SkippedPair] = {}
     warnings: list[str] = []
@@ -84,9 +84,11 @@ def read_pairs(path: str | Path, *, audio_folder: str | Path | None = None) -> P
     for row in _rows(source):
         n_rows += 1
         cleaned = _clean_captions(source.name, row, warnings)
-        audio = sounds.find(row)
+        path = folder / row.name
+        audio = by_stem().get(row.name) if row.any_suffix else path if os.path.isfile(path) else None
         if audio is None:
-            skipped.setdefault(row.name, SkippedPair(row.name, f"{sounds.describe(row)} does not exist"))
+            shown = f"{path}.*" if row.any_suffix else path
+            skipped.setdefault(row.name, SkippedPair(row.name, f"{shown} does not exist"))
         elif cleaned:
             captions.setdefault(audio, []).extend(cleaned)
     if not n_rows:
@@ -166,28 +168,10 @@ def _clean_captions(name: str, row: _Row, warnings: list[str]) -> list[str]:
     return captions
 
 
-class _Sounds:
-    """Finds sound files in a folder; it is listed once, when the first clip name without a suffix is looked up."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def find(self, row: _Row) -> Path | None:
-        """Return the sound file of a row, or None if it does not exist."""
-        if row.any_suffix:
-            return self._by_stem.get(row.name)
-        path = self._folder / row.name
-        return path if os.path.isfile(path) else None
-
-    def describe(self, row: _Row) -> str:
-        """Return the path of the sound file of a row, as shown in messages."""
-        return str(self._folder / row.name) + (".*" if row.any_suffix else "")
-
-    @cached_property
-    def _by_stem(self) -> dict[str, Path]:
-        try:
-            names = sorted((name for name in os.listdir(self._folder) if not name.startswith("._")), reverse=True)
-        except OSError as error:
-            raise FileError(self._folder, f"cannot be listed: {error.strerror or error}") from error
-        # If a clip exists in several formats, the first in alphabetical order is used: it replaces the others.
-        return {os.path.splitext(name)[0]: self._folder / name for name in names}
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """Return the files of a folder by name without suffix; of several formats, the first in alphabetical order."""
+    try:
+        names = sorted((name for name in os.listdir(folder) if not name.startswith("._")), reverse=True)
+    except OSError as error:
+        raise FileError(folder, f"cannot be listed: {error.strerror or error}") from error
+    return {os.path.splitext(name)[0]: folder / name for name in names}

@@ -160,10 +160,10 @@ _WAYS: tuple[_Way, ...] = (
 
 def _pair(references: ClipCaptions, system: ClipCaptions) -> _Pairing:
     """Pair by the kind of name that matches most predictions; ids win a tie."""
-    pairings = [_pair_by({clip: clip for clip in references.captions}, system, _WAYS)]
-    for kind, names in references.names.items():
-        # In a table with start times, the same id with another start time is another clip.
-        pairings.append(_pair_by(names, system, _WAYS[:-1] if kind == YOUTUBE_ID else _WAYS))
+    kinds = {"id": {clip: clip for clip in references.captions}, **references.names}
+    # In a table with start times, the same YouTube id with another start time is another clip.
+    ways = {YOUTUBE_ID: _WAYS[:-1]}
+    pairings = [_pair_by(names, system, ways.get(kind, _WAYS)) for kind, names in kinds.items()]
     return min(pairings, key=lambda pairing: len(pairing.unused))
 
 

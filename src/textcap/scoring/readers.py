@@ -141,7 +141,7 @@ def _collect(source: TextFile, form: str, role: str) -> ClipCaptions:
     """Group the entries of a file by clip."""
     captions: dict[str, list[str]] = {}
     repeated: dict[str, str] = {}
-    names: dict[str, dict[str, str | None]] = {}
+    names: dict[str, dict[str, set[str]]] = {}
     seen: set[str] = set()
     for entry in _entries(source, form, role):
         if not entry.id.strip():
@@ -161,11 +161,10 @@ def _collect(source: TextFile, form: str, role: str) -> ClipCaptions:
             seen.add(once)
         captions.setdefault(entry.id, []).extend(entry.captions)
         for kind, name in entry.names.items():
-            ids = names.setdefault(kind, {})
-            ids[name] = entry.id if ids.get(name, entry.id) == entry.id else None
+            names.setdefault(kind, {}).setdefault(name, set()).add(entry.id)
     if not any(captions.values()):
         raise InputError(f"{source.name} contains no captions")
-    unambiguous = {kind: {name: clip for name, clip in ids.items() if clip is not None} for kind, ids in names.items()}
+    unambiguous = {kind: {name: min(ids) for name, ids in of.items() if len(ids) == 1} for kind, of in names.items()}
     return ClipCaptions(source.name, form, captions, unambiguous, repeated)
 
 

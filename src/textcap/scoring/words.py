@@ -159,17 +159,15 @@ class _Weighted:
     def __init__(self, caption: str, weights: dict[tuple[str, ...], float], unknown: float) -> None:
         words = caption.split()
         self.n_words = len(words)
-        self.orders = [
-            {ngram: count * weights.get(ngram, unknown) for ngram, count in order.items()} for order in ngrams(words)
-        ]
-        self.norms = [sqrt(sum(weight * weight for weight in order.values())) for order in self.orders]
+        self.orders = []  # each order's n-grams, and the length of their vector
+        for order in ngrams(words):
+            weighted = {ngram: count * weights.get(ngram, unknown) for ngram, count in order.items()}
+            self.orders.append((weighted, sqrt(sum(weight * weight for weight in weighted.values()))))
 
     def similarity(self, reference: "_Weighted") -> float:
         """Return the sum over orders of the clipped cosine similarity, with a penalty for the difference in length."""
         total = 0.0
-        for own, other, norm, other_norm in zip(
-            self.orders, reference.orders, self.norms, reference.norms, strict=True
-        ):
+        for (own, norm), (other, other_norm) in zip(self.orders, reference.orders, strict=True):
             if norm and other_norm:
                 product = sum(min(own[ngram], other[ngram]) * other[ngram] for ngram in own.keys() & other.keys())
                 total += product / (norm * other_norm)
