@@ -15,10 +15,11 @@ from typer.testing import CliRunner, Result
 import tiny_random
 from textcap.cli import training_view
 from textcap.cli.app import app
+from textcap.cli.console import warn
 from textcap.cli.training_view import TrainingView
 from textcap.config import BridgeConfig, MapperConfig, TrainingConfig
 from textcap.model_folder import ModelConfig, load_model
-from textcap.training.events import EpochDone, Event, Started, Stepped, Warned
+from textcap.training.events import EpochDone, Event, Started, Stepped
 from textcap.training.state import STATE_FILE
 
 QUICK = ["--epochs", "2", "--batch-size", "40", "--learning-rate", "5e-3", "--device", "cpu"]
@@ -162,8 +163,8 @@ def test_stopped_run_continues_and_reports_it(backbone: Path) -> None:
 
 
 def test_control_characters_are_escaped_on_the_terminal() -> None:
-    with CliRunner().isolation() as streams, TrainingView(Path("model")) as view:
-        view(Warned("red \x1b[31m [bold]"))
+    with CliRunner().isolation() as streams:
+        warn("red \x1b[31m [bold]")
         assert streams[1].getvalue().decode().rstrip() == "warning: red \\x1b[31m [bold]"
 
 

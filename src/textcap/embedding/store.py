@@ -6,6 +6,7 @@ Reading and embedding sounds and captions is left to `embedding.recordings` and 
 """
 
 import hashlib
+import logging
 import os
 import re
 import sqlite3
@@ -13,6 +14,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
 
@@ -41,6 +43,8 @@ Encode = Callable[[list[int]], Vectors]
 Progress = Callable[[int], None]
 T = TypeVar("T")
 
+_logger = logging.getLogger("textcap")
+
 
 class Row(NamedTuple):
     """What a store holds for a key."""
@@ -53,7 +57,7 @@ class Store:
     """The vectors of one kind of item by one encoder, by the SHA-256 of the item.
 
     A database that is damaged is deleted and filled anew, and one that cannot be written is replaced by a temporary
-    one that ends with the process; `warnings` says so, once.
+    one that ends with the process; a warning in the log says so, once.
 
     Args:
         path: The database; it is created when vectors are first written.
@@ -62,7 +66,6 @@ class Store:
 
     def __init__(self, path: Path, width: int) -> None:
         self.path, self.width = path, width
-        self.warnings: list[str] = []
         self._readable = self._writable = True
         self._temporary: sqlite3.Connection | None = None
         with suppress(OSError, ValueError):
@@ -212,12 +215,12 @@ class Store:
             except sqlite3.OperationalError:  # locked, read-only or disk full: the database itself is not damaged
                 raise
             except sqlite3.DatabaseError:
-                self.warnings.append(f"{self.path} was damaged, so it was deleted and is filled anew")
+                _logger.warning("%s was damaged, so it was deleted and is filled anew", self.path)
                 delete_store(self.path)
                 return self._transact(work, writes) if writes else None
         except (OSError, sqlite3.Error) as error:
             if self._writable:
-                self.warnings.append(f"embeddings cannot be kept in {self.path.parent}: {_reason(error)}")
+                _warn_unwritable(self.path.parent, _reason(error))
             self._writable, self._readable = False, self._readable and writes
             return None
 
@@ -289,6 +292,11 @@ def _hash(path: Path) -> bytes | None:
         return bytes.fromhex(sha256_of_file(path)) if os.path.isfile(path) else None
     except InputError:
         return None
+
+
+@cache  # several stores are in one folder
+def _warn_unwritable(folder: Path, reason: str) -> None:
+    _logger.warning("embeddings cannot be kept in %s: %s", folder, reason)
 
 
 def _reason(error: Exception) -> str:

@@ -3,7 +3,6 @@
 Reading and writing adapter files is left to `gap.adapter`. Shapes: N clips, M captions, E embedding width.
 """
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +29,6 @@ STRENGTHS: tuple[float, ...] = (0.0, *(10.0 ** (k / 2) for k in range(-14, 1)))
 _MAX_HELD_OUT = 1000  # clips
 _BATCH_SIZE = 128  # of "sgd", in captions
 _HELD_OUT_STREAM, _SGD_STREAM = 0, 1  # random streams of the seed
-
-_logger = logging.getLogger("textcap")
 
 
 @dataclass(frozen=True)
@@ -159,16 +156,12 @@ def fit_adapter_on_pairs(
 ) -> LinearAdapter:
     """Embed the captions of pairs and fit h on all of them; the settings are those of `fit_adapter`.
 
-    A warning of the store of text embeddings is logged.
-
     Raises:
         InputError: There are too few pairs, or a setting is out of range.
         DeviceError: The device has too little memory.
     """
     texts = embed_captions(pairs.captions, backbone, device)
-    for warning in set(texts.warnings).difference(pairs.warnings):  # those of the sounds are the caller's to show
-        _logger.warning("%s", warning)
-    fitted = fit_adapter(pairs.audio, texts.vectors, pairs.owners, seed=seed, **settings)
+    fitted = fit_adapter(pairs.audio, texts, pairs.owners, seed=seed, **settings)
     return fitted.adapter(backbone, pairs.source.file, len(pairs.pairs), seed)
 
 

@@ -8,13 +8,6 @@ from textcap.training.sources import SourceCount
 
 
 @dataclass(frozen=True)
-class Warned:
-    """A warning; the run continues."""
-
-    message: str
-
-
-@dataclass(frozen=True)
 class Started:
     """The run is prepared; its first step follows."""
 
@@ -69,5 +62,5 @@ class EpochDone:
     samples: tuple[Sample, ...]
 
 
-Event = Warned | Started | Embedded | Stepped | EpochDone
+Event = Started | Embedded | Stepped | EpochDone
 Report = Callable[[Event], None]
