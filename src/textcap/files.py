@@ -34,20 +34,7 @@ OVERWRITE_HINT = "choose another name, or use --force to overwrite it"
 
 _logger = logging.getLogger("textcap")
 
-# Everything that a kill at any moment may leave, besides complete files and folders under their own names: a regular
-# expression of its name, and what it is, who deletes it or puts it back, and when.
 _TEMPORARY = re.compile(r"\.textcap-[0-9a-f]{12}\.tmp")
-LEFTOVERS = {
-    _TEMPORARY.pattern: "what was being written or deleted: deleted by the next write beside it after a"
-    " day, and in a work folder by the next run",
-    r"\.textcap-[0-9a-f]{12}\.old": "the older version of a folder while a new one takes its place: put back by the"
-    " next command that writes that folder, or deleted by it if the new one is in place",
-    r".+\.partial": "the work folder of an unfinished training run: continued by the same command, and deleted when the"
-    " run is done; discarded by --force if the settings differ",
-    r".+\.textcap-partial": "the first bytes of a download: continued by the next textcap fetch",
-    r".+\.sqlite-journal": "a batch of the store that was not complete: undone by the next use of the store",
-    r".+\.lock": "a lock that nobody holds: used again, and deleted by textcap cache together with a store",
-}
 _SWEEP_AFTER_S = 86_400.0  # far longer than anything is being written
 
 
@@ -146,7 +133,7 @@ def atomic_write_with(path: Path, write: Callable[[Path], object]) -> None:
 def workspace(folder: Path) -> Iterator[Path]:
     """Yield a new folder with a temporary name in a folder, which need not exist, and delete it at the end.
 
-    What killed processes have left in the folder is deleted, too: see `LEFTOVERS`.
+    What killed processes have left in the folder is deleted, too.
 
     Raises:
         OSError: The folder cannot be written.
@@ -313,7 +300,7 @@ def sha256_of_file(path: Path) -> str:
             while block := file.read(_BLOCK_BYTES):
                 digest.update(block)
         except OSError as error:
-            raise _cannot_read(path, error) from error
+            raise unreadable(path, error) from error
     return digest.hexdigest()
 
 
@@ -353,7 +340,7 @@ def sha256_remembered(path: Path, memory: Path) -> str:
         digest = sha256_of_file(path)
         unchanged = list(file_identity(path.stat())) == identity
     except OSError as error:
-        raise _cannot_read(path, error) from error
+        raise unreadable(path, error) from error
     if settled and unchanged:
         kept = {name: entry for name, entry in _read_memory(memory).items() if os.path.exists(name)}
         with suppress(InputError):  # a read-only cache
@@ -370,10 +357,8 @@ def open_regular(path: Path) -> BinaryIO:
     try:
         # Opening a pipe that has no writer waits for one, unless it is told not to.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise FileError(path, "does not exist") from error
     except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
-        raise _cannot_read(path, error) from error
+        raise unreadable(path, error) from error
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
@@ -382,13 +367,22 @@ def open_regular(path: Path) -> BinaryIO:
     return open(descriptor, "rb")
 
 
+def unreadable(path: str | Path, error: OSError | ValueError) -> FileError:
+    """Return the error to raise for a file that cannot be opened or read."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return FileError(path, "does not exist")
+    if isinstance(error, IsADirectoryError) or (isinstance(error, PermissionError) and os.path.isdir(path)):
+        return FileError(path, "is a folder", hint="name the files in it, for example with a * pattern")
+    return FileError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+
+
 def read_regular(path: Path, max_bytes: int = -1) -> bytes:
     """Return the bytes of a file, or the first `max_bytes` of them; the errors are those of `open_regular`."""
     with open_regular(path) as file:
         try:
             return file.read(max_bytes)
         except OSError as error:
-            raise _cannot_read(path, error) from error
+            raise unreadable(path, error) from error
 
 
 def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
@@ -557,10 +551,8 @@ def rename_durably(source: Path, path: Path) -> None:
         OSError: It cannot be renamed.
     """
     os.replace(source, path)
-    try:
+    with suppress(OSError):  # some file systems cannot flush folders
         _sync(path.parent)
-    except OSError:  # some file systems cannot flush folders
-        return
 
 
 def remove_quietly(path: Path) -> None:
@@ -568,14 +560,8 @@ def remove_quietly(path: Path) -> None:
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
-        try:
+        with suppress(OSError):  # where writing fails, deleting may fail too; the caller reports the first error
             path.unlink(missing_ok=True)
-        except OSError:  # where writing fails, deleting may fail too; the caller reports the first error
-            return
-
-
-def _cannot_read(path: Path, error: Exception) -> FileError:
-    return FileError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
 def _cannot_write(path: Path, error: OSError) -> InputError:

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,17 @@ def _row(source: TextFile, place: str, record: Any) -> _Row:
             captions += value if isinstance(value, list) else [value]
     if not captions or not all(isinstance(caption, str) for caption in captions):
         raise source.error(place, 'expected "caption", a string, or "captions", a list of strings')
-    return _named_row(source, place, record, captions)
+    column = sound_column(record)
+    if column is not None:
+        name = record[column]
+        if not isinstance(name, str) or not name:
+            raise source.error(place, f"expected the name of a sound file in {column}, found {name!r}")
+        return _Row(place, name, captions)
+    clip = audiocaps_clip(record)
+    if clip is None:
+        columns = f"{', '.join(SOUND_COLUMNS)}, or youtube_id and start_time"
+        raise source.error(place, f"expected the name of a sound file in {columns}")
+    return _Row(place, clip, captions, any_suffix=True)
 
 
 def _is_header(names: list[str]) -> bool:
@@ -158,20 +169,6 @@ def _is_header(names: list[str]) -> bool:
 
 def _is_caption(name: str) -> bool:
     return name in _CAPTIONS or NUMBERED_CAPTION.fullmatch(name) is not None
-
-
-def _named_row(source: TextFile, place: str, cells: dict[str, Any], captions: list[str]) -> _Row:
-    column = sound_column(cells)
-    if column is not None:
-        name = cells[column]
-        if not isinstance(name, str) or not name:
-            raise source.error(place, f"expected the name of a sound file in {column}, found {name!r}")
-        return _Row(place, name, captions)
-    clip = audiocaps_clip(cells)
-    if clip is None:
-        columns = f"{', '.join(SOUND_COLUMNS)}, or youtube_id and start_time"
-        raise source.error(place, f"expected the name of a sound file in {columns}")
-    return _Row(place, clip, captions, any_suffix=True)
 
 
 def _clean_captions(name: str, row: _Row) -> list[str]:
@@ -187,12 +184,11 @@ class _Sounds:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._by_stem: dict[str, Path] | None = None
 
     def find(self, row: _Row) -> Path | None:
         """Return the sound file of a row, or None if it does not exist."""
         if row.any_suffix:
-            return self._stems().get(row.name)
+            return self._by_stem.get(row.name)
         path = self._folder / row.name
         return path if os.path.isfile(path) else None
 
@@ -200,14 +196,11 @@ class _Sounds:
         """Return the path of the sound file of a row, as shown in messages."""
         return str(self._folder / row.name) + (".*" if row.any_suffix else "")
 
-    def _stems(self) -> dict[str, Path]:
-        if self._by_stem is None:
-            try:
-                names = sorted(name for name in os.listdir(self._folder) if not name.startswith("._"))
-            except OSError as error:
-                raise FileError(self._folder, f"cannot be listed: {error.strerror or error}") from error
-            # If a clip exists in several formats, the first in alphabetical order is used.
-            self._by_stem = {}
-            for name in names:
-                self._by_stem.setdefault(os.path.splitext(name)[0], self._folder / name)
-        return self._by_stem
+    @cached_property
+    def _by_stem(self) -> dict[str, Path]:
+        try:
+            names = sorted(name for name in os.listdir(self._folder) if not name.startswith("._"))
+        except OSError as error:
+            raise FileError(self._folder, f"cannot be listed: {error.strerror or error}") from error
+        # If a clip exists in several formats, the first in alphabetical order is used.
+        return {os.path.splitext(name)[0]: self._folder / name for name in reversed(names)}

@@ -15,13 +15,7 @@ from typing import Any
 from textcap.data.text import LINE_ENDS, TextFile
 from textcap.errors import InputError
 
-SOUND_COLUMNS = (
-    "file_name",
-    "file",
-    "audio",
-    "audio_path",
-    "path",
-)  # the first of them names a sound
+SOUND_COLUMNS = ("file_name", "file", "audio", "audio_path", "path")  # the first of them names a sound
 YOUTUBE_ID, START_TIME = "youtube_id", "start_time"  # the two columns that identify a clip of AudioCaps
 NUMBERED_CAPTION = re.compile(r"caption_\d+")  # such as caption_1 to caption_5 of Clotho
 

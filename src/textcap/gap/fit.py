@@ -3,7 +3,7 @@
 Reading and writing adapter files is left to `gap.adapter`. Shapes: N clips, M captions, E embedding width.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,7 @@ class FittedAdapter:
             n_pairs: The number of clips.
             seed: The seed that it was fitted with.
         """
+        both = {"before": asdict(self.before), "after": asdict(self.after)}
         facts = AdapterFacts(
             backbone_name=backbone.config.name,
             backbone_hash=backbone.content_hash,
@@ -64,12 +65,7 @@ class FittedAdapter:
             pairs_name=file.name,
             pairs_sha256=file.sha256,
             seed=seed,
-            cosine_before=self.before.cosine,
-            cosine_after=self.after.cosine,
-            recall_at_1_before=self.before.recall_at_1,
-            recall_at_1_after=self.after.recall_at_1,
-            recall_at_10_before=self.before.recall_at_10,
-            recall_at_10_after=self.after.recall_at_10,
+            **{f"{figure}_{when}": value for when, figures in both.items() for figure, value in figures.items()},
         )
         return LinearAdapter(torch.from_numpy(self.matrix), torch.from_numpy(self.bias), facts)
 
