@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from textcap.embedding import store
+from textcap import store
 from textcap.files import FolderKind, atomic_folder, atomic_write_bytes, atomic_write_with, discard
 from textcap.weights import Hub, fetch
 

@@ -20,20 +20,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny_random
+from textcap import store as store_module
 from textcap.audio.windows import read_windows
 from textcap.captioner import Captioner
 from textcap.config import BridgeConfig
 from textcap.data.pairs import read_pairs
-from textcap.embedding import store as store_module
 from textcap.embedding.captions import embed_captions
 from textcap.embedding.export import embed_inputs
 from textcap.embedding.pairs import embed_pairs, one_caption_per_pair
 from textcap.embedding.recordings import Recording, RecordingEmbedder
-from textcap.embedding.store import Store, delete_store, inspect_store, store_folder
 from textcap.errors import CheckpointError, FileError, InputError
 from textcap.gap.bridge import Bridge
 from textcap.models.backbone import Backbone
 from textcap.models.clap import AudioEncoder, TextEncoder
+from textcap.store import Store, delete_store, inspect_store, store_folder
 from textcap.training.loop import new_mapper
 
 CPU = torch.device("cpu")
@@ -221,7 +221,7 @@ KILLED_SCRIPT = textwrap.dedent(
     import os, signal, sys
     from pathlib import Path
     import numpy as np
-    from textcap.embedding import store
+    from textcap import store
     store.BATCH_ROWS = 10
     n_batches = int(sys.argv[2])
     def encode(indices):
@@ -270,7 +270,7 @@ def test_unwritable_store_costs_one_warning_and_a_temporary_store(
         assert isinstance(found, np.memmap) and encoder.n_encoded == n_new
         np.testing.assert_array_equal(found, np.stack([vector_of(i) for i in items]))
     (warning,) = caplog.messages
-    assert warning.startswith(f"embeddings cannot be kept in {tmp_path / 'file'}: ")
+    assert warning.startswith(f"nothing can be kept in {tmp_path / 'file'}: ")
 
 
 def test_store_that_another_process_holds_is_replaced_by_a_temporary_one(
@@ -284,7 +284,7 @@ def test_store_that_another_process_holds_is_replaced_by_a_temporary_one(
     np.testing.assert_array_equal(store.vectors([key_of(i) for i in ITEMS], encoder), EXPECTED)
     connection.close()
     assert encoder.batches == [ITEMS[20:]]
-    assert caplog.messages == [f"embeddings cannot be kept in {path.parent}: database is locked"]
+    assert caplog.messages == [f"nothing can be kept in {path.parent}: database is locked"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0 if hasattr(os, "geteuid") else True, reason="root can write to any folder")
@@ -616,7 +616,7 @@ def test_unwritable_cache_folder_is_a_warning_of_each_use(
         caplog.clear()
         use()
         (warning,) = caplog.messages
-        assert warning.startswith(f"embeddings cannot be kept in {store_folder()}: ")
+        assert warning.startswith(f"nothing can be kept in {store_folder()}: ")
 
 
 def test_progress_counts_up_to_all_files(backbone: Backbone, sounds: list[Path]) -> None:

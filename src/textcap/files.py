@@ -168,8 +168,8 @@ def sweep(folder: Path, *, after_s: float = _SWEEP_AFTER_S) -> None:
     Args:
         after_s: The age from which they cannot belong to a running process.
     """
-    with suppress(OSError):
-        for entry in os.scandir(folder):
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
             if _TEMPORARY.fullmatch(entry.name) and time.time() - entry.stat(follow_symlinks=False).st_mtime >= after_s:
                 remove_quietly(Path(entry.path))
 
@@ -317,37 +317,6 @@ def is_settled(status: os.stat_result) -> bool:
     return time.time() - status.st_ctime > SETTLED_S
 
 
-def sha256_remembered(path: Path, memory: Path) -> str:
-    """Return the SHA-256 of a large file, and hash it again only if its identity has changed.
-
-    Args:
-        path: The file to hash; links are followed.
-        memory: JSON file that stores earlier hashes; if it cannot be read or written, the file is hashed every time.
-
-    Returns:
-        The SHA-256 in 64 lower-case hexadecimal digits.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
-    path = path.resolve()
-    try:
-        before = path.stat()
-        identity, settled = list(file_identity(before)), is_settled(before)
-        entry = _read_memory(memory).get(str(path))
-        if isinstance(entry, list) and entry[:-1] == identity and isinstance(entry[-1], str):
-            return entry[-1]
-        digest = sha256_of_file(path)
-        unchanged = list(file_identity(path.stat())) == identity
-    except OSError as error:
-        raise unreadable(path, error) from error
-    if settled and unchanged:
-        kept = {name: entry for name, entry in _read_memory(memory).items() if os.path.exists(name)}
-        with suppress(InputError):  # a read-only cache
-            atomic_write_text(memory, json.dumps({**kept, str(path): [*identity, digest]}, indent=1))
-    return digest
-
-
 def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading in binary mode, but nothing that could be waited for without end.
 
@@ -475,15 +444,6 @@ def _parse_float(text: str) -> float:
     if not math.isfinite(value := float(text)):
         raise ValueError(f"the number {text[:20]} is NaN or infinite")
     return value
-
-
-def _read_memory(memory: Path) -> dict[str, Any]:
-    """Return the entries of a memory file: the identity of each file, followed by its hash."""
-    try:
-        values = read_json(memory)
-    except FileError:
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 _NO_KIND = FolderKind("", "", "(?!)")

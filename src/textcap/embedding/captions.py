@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from textcap.device import memory_errors
-from textcap.embedding.store import Store
 from textcap.errors import CheckpointError
 from textcap.models.backbone import Backbone
+from textcap.store import Store
 
 
 def embed_captions(

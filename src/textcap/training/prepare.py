@@ -19,12 +19,12 @@ from textcap.data.captions import CaptionSet
 from textcap.data.pairs import PairSet
 from textcap.embedding.captions import embed_captions
 from textcap.embedding.pairs import EmbeddedPairs, embed_pairs
-from textcap.embedding.store import store_folder
 from textcap.errors import InputError
 from textcap.gap.adapter import LinearAdapter
 from textcap.gap.bridge import Bridge
 from textcap.gap.calibrate import calibrate_noise
 from textcap.models.backbone import Backbone
+from textcap.store import store_folder
 from textcap.training.data import MAX_CAPTION_TOKENS, MIN_CAPTION_TOKENS, Examples, make_examples
 from textcap.training.events import Embedded, Report
 from textcap.training.sources import AUDIO, TEXT, MixedEmbeddings, Source

@@ -1,4 +1,4 @@
-"""Keep vectors on disk, so that every sound and every caption is embedded once.
+"""Keep vectors and the hashes of files on disk, so that everything is embedded and hashed once.
 
 A store is one SQLite database for each encoder. Each batch is one transaction, so a run that is killed loses at most
 one batch, and several processes can use a store at once. Every row has a checksum, and a damaged row counts as missing.
@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
 
 import numpy as np
+import platformdirs
 from filelock import FileLock
 from numpy.typing import NDArray
 
 from textcap.data.text import counted
 from textcap.errors import InputError
 from textcap.files import file_identity, is_settled, sha256_of_file
-from textcap.weights.cache import own_cache_folder
 
 FORMAT_VERSION = 1
 BATCH_ROWS = 1024  # vectors that are computed, and made durable, at once
@@ -241,6 +241,18 @@ class Store:
             return result
 
 
+def own_cache_folder() -> Path:
+    """Return the folder for results that textcap can compute again; it is never Hugging Face's cache."""
+    named = path_in("TEXTCAP_CACHE")
+    return named if named is not None else platformdirs.user_cache_path("textcap", appauthor=False)
+
+
+def path_in(variable: str) -> Path | None:
+    """Return the path that an environment variable holds, if it is set."""
+    value = os.environ.get(variable)
+    return Path(os.path.expandvars(value)).expanduser() if value else None
+
+
 def store_folder() -> Path:
     """Return the folder that holds the stores."""
     return own_cache_folder() / "embeddings"
@@ -296,7 +308,7 @@ def _hash(path: Path) -> bytes | None:
 
 @cache  # several stores are in one folder
 def _warn_unwritable(folder: Path, reason: str) -> None:
-    _logger.warning("embeddings cannot be kept in %s: %s", folder, reason)
+    _logger.warning("nothing can be kept in %s: %s", folder, reason)
 
 
 def _reason(error: Exception) -> str:
