@@ -31,11 +31,8 @@ class Embedded:
 class Stepped:
     """Progress in training: one or more steps are done."""
 
-    epoch: int  # from 1
     step: int  # steps done since the start of the first epoch
-    total_steps: int
     loss: float  # nats per token since the last report
-    learning_rate: float
     captions_per_s: float
 
 

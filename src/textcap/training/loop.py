@@ -132,11 +132,11 @@ class MapperTraining:
                 loss_sum = self._step(batch, epoch, self.progress.step + meter.n_unread)
                 meter.add(loss_sum, len(batch), int(self.examples.tokens.lengths[batch].sum()))
                 if meter.n_unread >= self._steps_per_reading:
-                    self._read_meter(meter, epoch)
+                    self._read_meter(meter)
                     # Not after the last step: `_end_epoch` turns the sums into the epoch's record and saves it.
                     if index + 1 < steps_per_epoch and time.monotonic() - self._last_saved > SAVE_EVERY_S:
                         self._save()
-            self._read_meter(meter, epoch)
+            self._read_meter(meter)
             self._end_epoch(epoch, meter.captions_per_s)
 
     def _step(self, indices: Indices, epoch: int, step: int) -> Tensor:
@@ -169,7 +169,7 @@ class MapperTraining:
         """Return the learning rate at a step counted from 0."""
         return self.config.learning_rate * rate_factor(step, self.warmup_steps, self.total_steps)
 
-    def _read_meter(self, meter: "_Meter", epoch: int) -> None:
+    def _read_meter(self, meter: "_Meter") -> None:
         """Add the meter's sums to the progress of the run, and report it."""
         if not meter.n_unread:
             return
@@ -183,16 +183,7 @@ class MapperTraining:
             epoch_loss_sum=self.progress.epoch_loss_sum + loss_sum,
             epoch_tokens=self.progress.epoch_tokens + n_tokens,
         )
-        self.report(
-            Stepped(
-                epoch=epoch + 1,
-                step=step,
-                total_steps=self.total_steps,
-                loss=loss_sum / n_tokens,
-                learning_rate=self.rate_at(step - 1),
-                captions_per_s=meter.captions_per_s,
-            )
-        )
+        self.report(Stepped(step=step, loss=loss_sum / n_tokens, captions_per_s=meter.captions_per_s))
 
     def _end_epoch(self, epoch: int, captions_per_s: float) -> None:
         progress = self.progress
