@@ -317,4 +317,4 @@ def test_warning_of_the_store_of_captions_is_shown_once(
     monkeypatch.setenv("TEXTCAP_CACHE", str(tmp_path / "file"))
     code, _, stderr = run(command, pairs_file, *(["--force"] if command == "fit-adapter" else []))
     assert code == 0
-    assert stderr.count("embeddings cannot be kept in") == 1
+    assert stderr.count("nothing can be kept in") == 1
