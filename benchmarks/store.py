@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from textcap.embedding.store import BATCH_ROWS, Store
+from textcap.store import BATCH_ROWS, Store
 
 ORDERS = ("as written", "random")
 

@@ -22,14 +22,27 @@ from typing import Any
 
 import numpy as np
 
-from textcap.embedding import store
-from textcap.files import LEFTOVERS, FolderKind, atomic_folder, atomic_write_bytes, atomic_write_with, discard
+from textcap import store
+from textcap.files import FolderKind, atomic_folder, atomic_write_bytes, atomic_write_with, discard
 from textcap.weights import Hub, fetch
 
 KILLED = 137
 OURS = FolderKind("ours", "mark.json", r"mark\.json|content")
 DISK_CALLS = ("replace", "rename", "unlink", "remove", "rmdir", "mkdir", "chmod", "symlink", "link", "fsync", "open")
 SECOND_IS_PLACE = ("save", "replace", "rename", "symlink", "link")
+# Everything that a kill at any moment may leave, besides complete files and folders under their own names: a regular
+# expression of its name, and what it is, who deletes it or puts it back, and when; docs/security.md has the same table.
+LEFTOVERS = {
+    r"\.textcap-[0-9a-f]{12}\.tmp": "what was being written or deleted: deleted by the next write beside it after a"
+    " day, and in a work folder by the next run",
+    r"\.textcap-[0-9a-f]{12}\.old": "the older version of a folder while a new one takes its place: put back by the"
+    " next command that writes that folder, or deleted by it if the new one is in place",
+    r".+\.partial": "the work folder of an unfinished training run: continued by the same command, and deleted when the"
+    " run is done; discarded by --force if the settings differ",
+    r".+\.textcap-partial": "the first bytes of a download: continued by the next textcap fetch",
+    r".+\.sqlite-journal": "a batch of the store that was not complete: undone by the next use of the store",
+    r".+\.lock": "a lock that nobody holds: used again, and deleted by textcap cache together with a store",
+}
 
 
 class Shim:

@@ -139,7 +139,7 @@ def test_log_messages_are_plain_lines_on_stderr(results: list[CaptionResult], mo
         raise InputError("stop")
 
     monkeypatch.setattr(Captioner, "load", load)
-    assert run("caption", "a")[2].splitlines() == ["textcap: a warning", "textcap: stop"]
+    assert run("caption", "a")[2].splitlines() == ["warning: a warning", "textcap: stop"]
     assert run("caption", "a", "-v")[2].splitlines()[0] == "textcap: detail [bold]\\x1b"
     assert run("caption", "a", "-q")[2].splitlines() == ["textcap: stop"]
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from textcap.cli.app import app
-from textcap.embedding.store import Store
+from textcap.store import Store
 
 
 def run(*arguments: object) -> tuple[int, list[list[str]]]:
@@ -40,13 +40,13 @@ def test_every_store_and_folder_is_listed_with_its_size(cache: Path) -> None:
     (cache / "hub" / "blobs").mkdir(parents=True)
     (cache / "hub" / "blobs" / "weights").write_bytes(bytes(3000))
     (cache / "hub" / "link").symlink_to(cache / "hub" / "blobs" / "weights")
-    (cache / "hashes.json").write_text("{}", encoding="utf-8")
+    (cache / "hashes.sqlite").write_text("{}", encoding="utf-8")
     code, lines = run("--check")
     assert code == 0
     for path, line in zip(paths, lines, strict=False):
         assert line == [f"embeddings/{path.name}", "2 vectors", "81.9 kB", "used 0 days ago"]
     # The link's own bytes count, not those of the file that it names.
-    assert lines[2:] == [["hashes.json", "1 file", "2 bytes"], ["hub", "2 files", "3.1 kB"]]
+    assert lines[2:] == [["hashes.sqlite", "1 file", "2 bytes"], ["hub", "2 files", "3.1 kB"]]
 
 
 def test_damage_is_named_and_nothing_is_changed() -> None:

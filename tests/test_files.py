@@ -18,12 +18,10 @@ from textcap.files import (
     atomic_write_with,
     check_folder_place,
     file_identity,
-    is_settled,
     parse_json,
     read_json,
     seal,
     sha256_of_file,
-    sha256_remembered,
     sweep,
     unseal,
 )
@@ -370,23 +368,6 @@ def test_file_identity_changes_with_a_replacement_of_the_same_size_and_time(tmp_
     assert path.stat().st_mtime_ns == before.st_mtime_ns
     assert file_identity(path.stat()) != file_identity(before)
     assert file_identity(path.stat()) == file_identity(path.stat())
-
-
-def test_hash_is_remembered_only_for_files_that_have_settled(tmp_path, monkeypatch):
-    path, memory = tmp_path / "weights", tmp_path / "hashes.json"
-    path.write_bytes(b"one")
-    assert not is_settled(path.stat())
-    assert sha256_remembered(path, memory) == hashlib.sha256(b"one").hexdigest()
-    assert not memory.exists()
-    monkeypatch.setattr("textcap.files.SETTLED_S", -1.0)
-    assert is_settled(path.stat())
-    assert sha256_remembered(path, memory) == hashlib.sha256(b"one").hexdigest()
-    stored = json.loads(memory.read_text())
-    stored[str(path)][-1] = "remembered"
-    memory.write_text(json.dumps(stored))
-    assert sha256_remembered(path, memory) == "remembered"
-    os.utime(path, ns=(0, path.stat().st_mtime_ns))  # changes ctime alone
-    assert sha256_remembered(path, memory) == hashlib.sha256(b"one").hexdigest()
 
 
 # JSON from outside

@@ -1,7 +1,6 @@
 """Hostile configurations and headers: little memory, little time, and only errors of textcap."""
 
 import copy
-import hashlib
 import json
 import math
 import os
@@ -23,7 +22,7 @@ from test_adapter import FACTS
 from test_model_folder import CONFIG, SIZES
 from textcap.config import AudioConfig, AudioTowerConfig, ClapConfig, TextTowerConfig, from_dict
 from textcap.errors import TextcapError
-from textcap.files import parse_json, seal, sha256_remembered
+from textcap.files import parse_json, seal
 from textcap.gap.adapter import LinearAdapter, load_adapter, save_adapter
 from textcap.model_folder import load_model, save_model
 from textcap.models.backbone import Backbone
@@ -145,17 +144,6 @@ hostile = settings(max_examples=150, suppress_health_check=[HealthCheck.function
 def test_parse_json(text: bytes, changes: list[Any]) -> None:
     never_more_than_an_error(lambda: parse_json(expanded(text), "here"))
     never_more_than_an_error(lambda: parse_json(dumped(changed({"a": [1, {"b": 2}]}, changes)), "here"))
-
-
-@hostile
-@given(text=TEXTS, changes=CHANGES)
-def test_memory_of_hashes(tmp_path: Path, text: bytes, changes: list[Any]) -> None:
-    path, memory = tmp_path / "weights", tmp_path / "hashes.json"
-    path.write_bytes(b"content")
-    for content in (expanded(text), dumped(changed({str(path): [1, 2, 3, 4, 5, "ab"]}, changes))):
-        memory.write_bytes(content)
-        with limits():
-            assert sha256_remembered(path, memory) == hashlib.sha256(b"content").hexdigest()
 
 
 @pytest.fixture(scope="module")

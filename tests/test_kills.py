@@ -20,10 +20,10 @@ import torch
 
 import kills
 from fake_hub import FakeHub
-from kills import content_of, in_fork, kill_everywhere, without_leftovers
+from kills import LEFTOVERS, content_of, in_fork, kill_everywhere, without_leftovers
 from test_model_folder import CONFIG, METRICS, SIZES
 from textcap.errors import InputError
-from textcap.files import LEFTOVERS, MODEL_FOLDER, check_folder_place
+from textcap.files import MODEL_FOLDER, check_folder_place
 from textcap.model_folder import load_model, save_model
 from textcap.models.mapper import Mapper
 from textcap.training.state import TrainingProgress, WorkFolder, load_state

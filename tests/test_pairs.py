@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from textcap.data.captions import MAX_CHARACTERS
-from textcap.data.pairs import PairSet, describe_skipped, read_pairs
+from textcap.data.pairs import PairSet, log_skipped, read_pairs
 from textcap.errors import InputError
 
 
@@ -34,10 +34,10 @@ def captions_by_name(pairs: PairSet, folder: Path) -> dict[str, tuple[str, ...]]
 
 
 @pytest.mark.parametrize("column", ["file_name", "file", "audio", "audio_path", "path"])
-def test_table_with_one_caption_per_row(folder: Path, column: str) -> None:
+def test_table_with_one_caption_per_row(folder: Path, column: str, caplog: pytest.LogCaptureFixture) -> None:
     pairs = read(folder, f"{column},caption\na.wav,A dog barks\n蝉.ogg,Insects\n")
     assert captions_by_name(pairs, folder) == {"a.wav": ("A dog barks",), "蝉.ogg": ("Insects",)}
-    assert pairs.file.n_captions == 2 and not pairs.skipped and not pairs.warnings
+    assert pairs.file.n_captions == 2 and not pairs.skipped and not caplog.messages
 
 
 def test_table_of_clotho(folder: Path) -> None:
@@ -76,34 +76,34 @@ def test_separators_byte_order_mark_and_crlf_are_recognised(folder: Path, delimi
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_line_of_a_row_is_right_for_every_line_end(folder: Path, end: str) -> None:
+def test_line_of_a_row_is_right_for_every_line_end(folder: Path, end: str, caplog: pytest.LogCaptureFixture) -> None:
     pairs = read(folder, end.join(["file,caption", "a.wav,x", "", 'a.wav,"two', 'lines"', "b.flac, "]))
     assert captions_by_name(pairs, folder) == {"a.wav": ("x", "two  lines" if end == "\r\n" else "two lines")}
-    assert pairs.warnings == (f"{folder / 'pairs.csv'}, line 6: b.flac has no caption",)
+    assert caplog.messages == [f"{folder / 'pairs.csv'}, line 6: b.flac has no caption"]
 
 
-def test_ten_skipped_sounds_are_listed_and_the_others_counted(folder: Path) -> None:
+def test_ten_skipped_sounds_are_listed_and_the_others_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = "".join(f"gone{i:02}.wav,x\n" for i in range(11))
-    lines = describe_skipped(read(folder, f"file,caption\n{rows}"))
+    log_skipped(read(folder, f"file,caption\n{rows}"))
+    lines = caplog.messages
     path = folder / "pairs.csv"
     assert lines[:10] == [f"{path}: skipped: {folder / f'gone{i:02}.wav'} does not exist" for i in range(10)]
     assert lines[10:] == [f"{path}: skipped: 1 more sound"]
-    assert describe_skipped(read(folder, f"file,caption\n{rows}gone11.wav,x\n"))[10:] == [
-        f"{path}: skipped: 2 more sounds"
-    ]
+    log_skipped(read(folder, f"file,caption\n{rows}gone11.wav,x\n"))
+    assert caplog.messages[21:] == [f"{path}: skipped: 2 more sounds"]
 
 
-def test_captions_are_cleaned_like_those_of_caption_files(folder: Path) -> None:
+def test_captions_are_cleaned_like_those_of_caption_files(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     pairs = read(folder, f'file,caption\na.wav," Two\nlines\x07 "\nb.flac,"{"x" * 2000}"\n')
     assert pairs.pairs[0].captions == ("Two lines",)
     assert len(pairs.pairs[1].captions[0]) == MAX_CHARACTERS
-    assert pairs.warnings == (f"{folder / 'pairs.csv'}, line 4: cut from 2,000 to 1,000 characters",)
+    assert caplog.messages == [f"{folder / 'pairs.csv'}, line 4: cut from 2,000 to 1,000 characters"]
 
 
-def test_rows_without_captions_are_warned_about(folder: Path) -> None:
+def test_rows_without_captions_are_warned_about(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     pairs = read(folder, "file,caption_1,caption_2\na.wav, ,\nb.flac,,x\n")
     assert captions_by_name(pairs, folder) == {"b.flac": ("x",)}
-    assert pairs.warnings == (f"{folder / 'pairs.csv'}, line 2: a.wav has no caption",)
+    assert caplog.messages == [f"{folder / 'pairs.csv'}, line 2: a.wav has no caption"]
 
 
 def test_sounds_are_looked_up_next_to_the_file_or_in_audio_folder(folder: Path, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ FRONTS = {"textcap", "textcap.__main__"}
 LAYERS = (
     ("errors", "device", "files", "config"),
     ("data", "audio"),
+    ("store",),
     ("weights",),
     ("models",),
     ("embedding",),
@@ -226,7 +227,7 @@ def test_commands_page_is_generated_from_the_program() -> None:
 
 def test_every_environment_variable_is_in_the_reference() -> None:
     page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-    pattern = re.compile(r"(?:environ(?:\.get\(|\[)|_path_in\(|_count_in\()\s*\"([A-Z][A-Z_]+)\"")
+    pattern = re.compile(r"(?:environ(?:\.get\(|\[)|\bpath_in\(|_count_in\()\s*\"([A-Z][A-Z_]+)\"")
     used = {name for path in FILES for name in pattern.findall(path.read_text(encoding="utf-8"))}
     assert used >= {"TEXTCAP_CACHE", "HF_ENDPOINT", "JAVA_HOME"}
     # Names in tuples, which the pattern does not see.

@@ -33,7 +33,7 @@ from textcap.models import clap
 from textcap.models.backbone import Backbone
 from textcap.training import loop, processes, state, train
 from textcap.training.data import NOISE_STREAM, Examples, epoch_batches, make_examples
-from textcap.training.events import Embedded, EpochDone, Event, Started, Stepped, Warned
+from textcap.training.events import Embedded, EpochDone, Event, Started, Stepped
 from textcap.training.held_out import HeldOutResult
 from textcap.training.loop import MapperTraining, new_mapper
 from textcap.training.state import STATE_FILE, TrainingProgress, WorkFolder, has_saved, load_state
@@ -194,17 +194,24 @@ def test_noise_is_new_at_every_step_and_has_the_given_variance(backbone: Backbon
 
 @pytest.mark.parametrize(("epochs", "warned"), [(5, [2, 3, 4, 5]), (1, [1])])
 def test_collapse_is_warned_of_after_every_epoch_but_the_first_of_several(
-    backbone: Backbone, examples: Examples, monkeypatch: pytest.MonkeyPatch, epochs: int, warned: list[int]
+    backbone: Backbone,
+    examples: Examples,
+    monkeypatch: pytest.MonkeyPatch,
+    epochs: int,
+    warned: list[int],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     same = HeldOutResult(1.0, ("a dog",) * 20, examples.held_out_captions)
     monkeypatch.setattr(loop, "evaluate_held_out", lambda *arguments: same)
-    events: list[Event] = []
-    make_run(backbone, examples, replace(QUICK, epochs=epochs, batch_size=100), report=events.append).run()
-    warned_before = [
-        next(later.epoch for later in events[index:] if isinstance(later, EpochDone))
-        for index, event in enumerate(events)
-        if isinstance(event, Warned) and "nearly the same captions for everything: 5% of its" in event.message
-    ]
+    warned_before: list[int] = []
+
+    def note_epoch(event: Event) -> None:
+        if isinstance(event, EpochDone):
+            if any("nearly the same captions for everything: 5% of its" in message for message in caplog.messages):
+                warned_before.append(event.epoch)
+            caplog.clear()
+
+    make_run(backbone, examples, replace(QUICK, epochs=epochs, batch_size=100), report=note_epoch).run()
     assert warned_before == warned
 
 
@@ -679,26 +686,28 @@ def test_interrupted_run_continues_to_the_same_result(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["stopped", "whole"]
 
 
-def test_resume_with_another_number_of_threads_warns(backbone_folder: Path, tmp_path: Path) -> None:
+def test_resume_with_another_number_of_threads_warns(
+    backbone_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     n_threads = torch.get_num_threads()
     stopped_run(backbone_folder, tmp_path / "model")
-    events: list[Event] = []
     torch.set_num_threads(n_threads + 1)
     try:
-        train_tiny(backbone_folder, tmp_path / "model", report=events.append)
+        train_tiny(backbone_folder, tmp_path / "model")
     finally:
         torch.set_num_threads(n_threads)
-    (warning,) = (event.message for event in events if isinstance(event, Warned) and "continues" in event.message)
+    (warning,) = (message for message in caplog.messages if "continues" in message)
     change = f"the run continues with {n_threads + 1} instead of {n_threads} threads"
     assert warning == f"{change}: rounding may change its mapper by up to about 1e-6"
     assert load_model(tmp_path / "model").config.n_threads == n_threads + 1
 
 
-def test_resume_with_another_number_of_processes_warns(backbone_folder: Path, tmp_path: Path) -> None:
+def test_resume_with_another_number_of_processes_warns(
+    backbone_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     stopped_run(backbone_folder, tmp_path / "model")
-    events: list[Event] = []
-    train_tiny(backbone_folder, tmp_path / "model", n_processes=2, report=events.append)
-    (warning,) = (event.message for event in events if isinstance(event, Warned) and "processes" in event.message)
+    train_tiny(backbone_folder, tmp_path / "model", n_processes=2)
+    (warning,) = (message for message in caplog.messages if "processes" in message)
     assert warning.startswith("the run continues with 2 instead of 1 processes: rounding may change its mapper")
 
 
@@ -725,6 +734,7 @@ def test_run_killed_while_it_deletes_its_work_folder_is_done(
     monkeypatch: pytest.MonkeyPatch,
     n_deleted: int,
     n_processes: int,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The same command says so and cleans up, whatever was deleted; another one says that the model exists."""
     shutil.copytree(uncleaned, tmp_path, dirs_exist_ok=True)
@@ -747,8 +757,7 @@ def test_run_killed_while_it_deletes_its_work_folder_is_done(
     assert [file.name for file in (tmp_path / "other").iterdir()] == ["model"]
     events: list[Event] = []
     train_tiny(backbone_folder, model, n_processes=n_processes, report=events.append)
-    warnings = [event.message for event in events if isinstance(event, Warned)]
-    assert warnings == [f"{model} is complete; the run was killed before it deleted {path}"]
+    assert caplog.messages == [f"{model} is complete; the run was killed before it deleted {path}"]
     assert not any(isinstance(event, Started | Stepped) for event in events)
     assert {file: file.stat().st_mtime_ns for file in model.iterdir()} == written and not path.exists()
 

@@ -25,7 +25,7 @@ from textcap.captioner import Captioner
 from textcap.cli.app import app
 from textcap.config import AdapterFacts, BridgeConfig, TrainingConfig
 from textcap.data.captions import CaptionFile, CaptionSet, load_captions, split_weight
-from textcap.data.pairs import PairSet, read_pairs
+from textcap.data.pairs import PairSet, SkippedPair, read_pairs
 from textcap.embedding.pairs import embed_pairs
 from textcap.errors import CheckpointError, InputError
 from textcap.gap.adapter import LinearAdapter, load_adapter, save_adapter
@@ -35,7 +35,7 @@ from textcap.model_folder import load_model
 from textcap.models.backbone import Backbone
 from textcap.training import train
 from textcap.training.data import make_examples, split_held_out
-from textcap.training.events import Event, Started, Warned
+from textcap.training.events import Event, Started
 from textcap.training.sources import AUDIO, TEXT, MixedEmbeddings, Source, count_source, draw_epoch, group_captions
 
 RATE_HZ, N_CLIPS = 8000, 40
@@ -450,11 +450,12 @@ def test_table_given_as_text_gives_a_warning(backbone_folder: Path, pairs_file: 
     assert "is read as text, one caption per line" in said
 
 
-def test_warnings_about_pairs_are_reported(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
-    events: list[Event] = []
-    odd = replace(pairs, warnings=("something odd",))
-    run_training(backbone_folder, tmp_path / "m", None, pairs=odd, report=events.append)
-    assert Warned("something odd") in events
+def test_skipped_sounds_are_logged(
+    backbone_folder: Path, pairs: PairSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = replace(pairs, skipped=(SkippedPair("a.wav", "a.wav is odd"),))
+    run_training(backbone_folder, tmp_path / "m", None, pairs=odd)
+    assert f"{pairs.file.name}: skipped: a.wav is odd" in caplog.messages
 
 
 def test_two_text_files_of_weight_one_equal_one_file(backbone_folder: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import io
-import json
 import os
 import shutil
 import signal
@@ -300,7 +299,7 @@ def test_content_hash_is_remembered_between_starts(fake, monkeypatch):
     monkeypatch.setattr("textcap.files.SETTLED_S", -1.0)  # as if the files were older
     monkeypatch.setattr("textcap.files.SETTLED_S", -1.0)  # as if the files were older
     first = ensure("clapcap", hub=hub_at(fake))
-    monkeypatch.setattr("textcap.files.sha256_of_file", lambda path: pytest.fail(f"hashed {path} again"))
+    monkeypatch.setattr("textcap.store.sha256_of_file", lambda path: pytest.fail(f"hashed {path} again"))
     assert find("clapcap") == first
 
 
@@ -312,13 +311,13 @@ def test_content_hash_changes_with_the_file(fake):
     assert second.content_hash != first.content_hash
 
 
-@pytest.mark.parametrize("memory", ["", "[]", '{"x": 1}', "{"])
+@pytest.mark.parametrize("memory", [b"", b"[]", b"no database at all" * 300])
 def test_content_hash_survives_a_broken_memory(fake, memory, monkeypatch):
     monkeypatch.setattr("textcap.files.SETTLED_S", -1.0)  # as if the files were older
     first = ensure("clapcap", hub=hub_at(fake))
-    remembered = own_cache_folder() / "hashes.json"
-    assert json.loads(remembered.read_text())
-    remembered.write_text(memory)
+    remembered = own_cache_folder() / "hashes.sqlite"
+    assert remembered.stat().st_size
+    remembered.write_bytes(memory)
     assert find("clapcap") == first
 
 
@@ -526,7 +525,7 @@ def test_weights_in_a_read_only_cache_are_used(fake, monkeypatch):
     monkeypatch.setattr("textcap.files.SETTLED_S", -1.0)  # as if the files were older
     monkeypatch.setattr("textcap.files.SETTLED_S", -1.0)  # as if the files were older
     first = ensure("clapcap", hub=hub_at(fake))
-    (own_cache_folder() / "hashes.json").unlink()
+    (own_cache_folder() / "hashes.sqlite").unlink()
 
     for name in ("replace", "mkdir", "symlink", "link", "unlink"):
         monkeypatch.setattr(os, name, refuse_to_write)

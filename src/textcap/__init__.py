@@ -13,14 +13,18 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from textcap.captioner import Captioner, CaptionResult
-    from textcap.config import BridgeConfig, DecodingConfig, MapperConfig, TrainingConfig
-    from textcap.data.captions import load_captions
-    from textcap.data.pairs import read_pairs
-    from textcap.errors import TextcapError
-    from textcap.models.backbone import Backbone
-    from textcap.scoring import score_files
-    from textcap.training import train
+    from textcap.captioner import Captioner as Captioner
+    from textcap.captioner import CaptionResult as CaptionResult
+    from textcap.config import BridgeConfig as BridgeConfig
+    from textcap.config import DecodingConfig as DecodingConfig
+    from textcap.config import MapperConfig as MapperConfig
+    from textcap.config import TrainingConfig as TrainingConfig
+    from textcap.data.captions import load_captions as load_captions
+    from textcap.data.pairs import read_pairs as read_pairs
+    from textcap.errors import TextcapError as TextcapError
+    from textcap.models.backbone import Backbone as Backbone
+    from textcap.scoring import score_files as score_files
+    from textcap.training import train as train
 
 _MODULES = {
     "Backbone": "models.backbone",
@@ -37,20 +41,7 @@ _MODULES = {
     "train": "training",
 }
 
-__all__ = [
-    "Backbone",
-    "BridgeConfig",
-    "CaptionResult",
-    "Captioner",
-    "DecodingConfig",
-    "MapperConfig",
-    "TextcapError",
-    "TrainingConfig",
-    "load_captions",
-    "read_pairs",
-    "score_files",
-    "train",
-]
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> object:

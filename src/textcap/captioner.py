@@ -4,7 +4,6 @@ A sound passes through windows, audio embedding, bridge, mapper and beam search.
 """
 
 import itertools
-import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,8 +28,6 @@ from textcap.weights import WEIGHT_SETS, DownloadProgress
 
 DEFAULT_MODEL = Path("textcap-model")
 _LOAD_MEMORY_HINT = "close other programs that use the device, or use --device cpu"
-
-_logger = logging.getLogger("textcap")
 
 
 @dataclass(frozen=True)
@@ -205,9 +202,6 @@ class Captioner:
 
     def _caption_group(self, paths: Sequence[Path], decoding: DecodingConfig, batch_size: int) -> list[CaptionResult]:
         recordings = self._recordings.embed(paths, batch_size=batch_size)
-        warnings = self._recordings.store.warnings
-        while warnings:
-            _logger.warning(warnings.pop(0))
         embeddings = [r.embedding for r in recordings if isinstance(r, Recording)]
         found = self.caption_embeddings(torch.from_numpy(np.stack(embeddings)), decoding) if embeddings else []
         captions = iter(found)

@@ -34,20 +34,7 @@ OVERWRITE_HINT = "choose another name, or use --force to overwrite it"
 
 _logger = logging.getLogger("textcap")
 
-# Everything that a kill at any moment may leave, besides complete files and folders under their own names: a regular
-# expression of its name, and what it is, who deletes it or puts it back, and when.
 _TEMPORARY = re.compile(r"\.textcap-[0-9a-f]{12}\.tmp")
-LEFTOVERS = {
-    _TEMPORARY.pattern: "what was being written or deleted: deleted by the next write beside it after a"
-    " day, and in a work folder by the next run",
-    r"\.textcap-[0-9a-f]{12}\.old": "the older version of a folder while a new one takes its place: put back by the"
-    " next command that writes that folder, or deleted by it if the new one is in place",
-    r".+\.partial": "the work folder of an unfinished training run: continued by the same command, and deleted when the"
-    " run is done; discarded by --force if the settings differ",
-    r".+\.textcap-partial": "the first bytes of a download: continued by the next textcap fetch",
-    r".+\.sqlite-journal": "a batch of the store that was not complete: undone by the next use of the store",
-    r".+\.lock": "a lock that nobody holds: used again, and deleted by textcap cache together with a store",
-}
 _SWEEP_AFTER_S = 86_400.0  # far longer than anything is being written
 
 
@@ -146,7 +133,7 @@ def atomic_write_with(path: Path, write: Callable[[Path], object]) -> None:
 def workspace(folder: Path) -> Iterator[Path]:
     """Yield a new folder with a temporary name in a folder, which need not exist, and delete it at the end.
 
-    What killed processes have left in the folder is deleted, too: see `LEFTOVERS`.
+    What killed processes have left in the folder is deleted, too.
 
     Raises:
         OSError: The folder cannot be written.
@@ -181,8 +168,8 @@ def sweep(folder: Path, *, after_s: float = _SWEEP_AFTER_S) -> None:
     Args:
         after_s: The age from which they cannot belong to a running process.
     """
-    with suppress(OSError):
-        for entry in os.scandir(folder):
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
             if _TEMPORARY.fullmatch(entry.name) and time.time() - entry.stat(follow_symlinks=False).st_mtime >= after_s:
                 remove_quietly(Path(entry.path))
 
@@ -313,7 +300,7 @@ def sha256_of_file(path: Path) -> str:
             while block := file.read(_BLOCK_BYTES):
                 digest.update(block)
         except OSError as error:
-            raise _cannot_read(path, error) from error
+            raise unreadable(path, error) from error
     return digest.hexdigest()
 
 
@@ -330,37 +317,6 @@ def is_settled(status: os.stat_result) -> bool:
     return time.time() - status.st_ctime > SETTLED_S
 
 
-def sha256_remembered(path: Path, memory: Path) -> str:
-    """Return the SHA-256 of a large file, and hash it again only if its identity has changed.
-
-    Args:
-        path: The file to hash; links are followed.
-        memory: JSON file that stores earlier hashes; if it cannot be read or written, the file is hashed every time.
-
-    Returns:
-        The SHA-256 in 64 lower-case hexadecimal digits.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
-    path = path.resolve()
-    try:
-        before = path.stat()
-        identity, settled = list(file_identity(before)), is_settled(before)
-        entry = _read_memory(memory).get(str(path))
-        if isinstance(entry, list) and entry[:-1] == identity and isinstance(entry[-1], str):
-            return entry[-1]
-        digest = sha256_of_file(path)
-        unchanged = list(file_identity(path.stat())) == identity
-    except OSError as error:
-        raise _cannot_read(path, error) from error
-    if settled and unchanged:
-        kept = {name: entry for name, entry in _read_memory(memory).items() if os.path.exists(name)}
-        with suppress(InputError):  # a read-only cache
-            atomic_write_text(memory, json.dumps({**kept, str(path): [*identity, digest]}, indent=1))
-    return digest
-
-
 def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading in binary mode, but nothing that could be waited for without end.
 
@@ -370,10 +326,8 @@ def open_regular(path: Path) -> BinaryIO:
     try:
         # Opening a pipe that has no writer waits for one, unless it is told not to.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise FileError(path, "does not exist") from error
     except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
-        raise _cannot_read(path, error) from error
+        raise unreadable(path, error) from error
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
@@ -382,13 +336,22 @@ def open_regular(path: Path) -> BinaryIO:
     return open(descriptor, "rb")
 
 
+def unreadable(path: str | Path, error: OSError | ValueError) -> FileError:
+    """Return the error to raise for a file that cannot be opened or read."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return FileError(path, "does not exist")
+    if isinstance(error, IsADirectoryError) or (isinstance(error, PermissionError) and os.path.isdir(path)):
+        return FileError(path, "is a folder", hint="name the files in it, for example with a * pattern")
+    return FileError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+
+
 def read_regular(path: Path, max_bytes: int = -1) -> bytes:
     """Return the bytes of a file, or the first `max_bytes` of them; the errors are those of `open_regular`."""
     with open_regular(path) as file:
         try:
             return file.read(max_bytes)
         except OSError as error:
-            raise _cannot_read(path, error) from error
+            raise unreadable(path, error) from error
 
 
 def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
@@ -483,15 +446,6 @@ def _parse_float(text: str) -> float:
     return value
 
 
-def _read_memory(memory: Path) -> dict[str, Any]:
-    """Return the entries of a memory file: the identity of each file, followed by its hash."""
-    try:
-        values = read_json(memory)
-    except FileError:
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
 _NO_KIND = FolderKind("", "", "(?!)")
 
 
@@ -557,10 +511,8 @@ def rename_durably(source: Path, path: Path) -> None:
         OSError: It cannot be renamed.
     """
     os.replace(source, path)
-    try:
+    with suppress(OSError):  # some file systems cannot flush folders
         _sync(path.parent)
-    except OSError:  # some file systems cannot flush folders
-        return
 
 
 def remove_quietly(path: Path) -> None:
@@ -568,14 +520,8 @@ def remove_quietly(path: Path) -> None:
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
-        try:
+        with suppress(OSError):  # where writing fails, deleting may fail too; the caller reports the first error
             path.unlink(missing_ok=True)
-        except OSError:  # where writing fails, deleting may fail too; the caller reports the first error
-            return
-
-
-def _cannot_read(path: Path, error: Exception) -> FileError:
-    return FileError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
 def _cannot_write(path: Path, error: OSError) -> InputError:

@@ -15,8 +15,9 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from textcap.data.text import open_input, unreadable
+from textcap.data.text import open_input
 from textcap.errors import FileError
+from textcap.files import unreadable
 
 Samples = npt.NDArray[np.float32]
 

@@ -39,7 +39,7 @@ def cache(
     textcap can compute again; weights are never deleted.
     """
     set_verbosity(quiet, False)
-    from textcap.embedding.store import delete_store, inspect_store, store_folder
+    from textcap.store import delete_store, inspect_store, store_folder
     from textcap.weights import own_cache_folder
 
     root, stores = own_cache_folder(), store_folder()

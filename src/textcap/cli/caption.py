@@ -10,7 +10,7 @@ import typer
 
 from textcap.cli import options
 from textcap.cli.console import note, print_result, print_skipped, progress_bar, set_verbosity
-from textcap.cli.loading import load_captioner
+from textcap.cli.progress import download_progress
 from textcap.config import CAPTION_BATCH_SIZE, DecodingConfig
 from textcap.data.text import counted, escape_json, printable
 
@@ -68,7 +68,10 @@ def caption(
     set_verbosity(quiet, verbose)
     with options.settings_from_flags("beam_size", "max_tokens"):
         decoding = DecodingConfig(beam_size=beam_size, max_tokens=max_tokens)
-    captioner = load_captioner(model, device=device, offline=offline)
+    from textcap.captioner import Captioner
+
+    with download_progress() as progress:
+        captioner = Captioner.load(model, device=device, offline=offline or None, progress=progress)
     note(f"backbone {captioner.backbone.name} on {captioner.device}, float32; captioning {counted(len(audio), 'file')}")
     if as_csv:
         print("file_name,caption_predicted", flush=True)

@@ -13,11 +13,14 @@ err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 class LogHandler(logging.Handler):
-    """Prints the library's log records on stderr."""
+    """Prints the library's warnings and, if they are logged, its details on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
-        note(record.getMessage(), named=True)
+        if record.levelno >= logging.WARNING:
+            warn(record.getMessage())
+        else:
+            note(record.getMessage(), named=True)
 
 
 def progress_display(*columns: ProgressColumn) -> Progress:

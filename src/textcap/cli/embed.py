@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from textcap.cli import options
-from textcap.cli.console import print_skipped, set_verbosity, warn
+from textcap.cli.console import print_skipped, set_verbosity
 from textcap.cli.loading import load_backbone
 from textcap.cli.progress import embedding_progress
 from textcap.config import CAPTION_BATCH_SIZE
@@ -52,8 +52,6 @@ def embed(
     loaded = load_backbone(backbone, offline=offline)
     with embedding_progress() as progress:
         found = embed_inputs(inputs or [], text or [], loaded, chosen, batch_size=batch_size, progress=progress)
-    for warning in found.warnings:
-        warn(warning)
     for error in found.errors:
         print_skipped(error)
     if not found.names:

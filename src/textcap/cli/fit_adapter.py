@@ -80,8 +80,6 @@ def fit_adapter(
     loaded = load_backbone(backbone, offline=offline)
     with embedding_progress() as progress:
         embedded = embed_pairs(read, loaded, chosen, min_pairs=MIN_PAIRS, progress=progress)
-    for line in embedded.notices:
-        warn(line)
     with options.settings_from_flags("strength", "epochs", "learning_rate"):
         adapter = fit_adapter_on_pairs(
             embedded,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from textcap.cli import options
-from textcap.cli.console import note, print_result, set_verbosity, warn
+from textcap.cli.console import note, print_result, set_verbosity
 from textcap.cli.loading import load_backbone
 from textcap.cli.progress import embedding_progress
 from textcap.config import MAX_SEED
@@ -64,8 +64,6 @@ def gap(
     loaded = load_backbone(backbone, offline=offline)
     with embedding_progress() as progress:
         found = measure_pair_gap(read, loaded, chosen, n=n, draws=draws, seed=seed, progress=progress)
-    for line in found.pairs.notices:
-        warn(line)
     if plot is not None:
         plot_gap(plot, found.pairs.audio, found.text, n_lines=min(n, 30), seed=seed)
     if as_json:

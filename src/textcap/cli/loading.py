@@ -1,11 +1,10 @@
-"""Load backbones and captioners for a command, with the progress of any download."""
+"""Load backbones for a command, with the progress of any download."""
 
 from typing import TYPE_CHECKING
 
 from textcap.cli.progress import download_progress
 
 if TYPE_CHECKING:
-    from textcap.captioner import Captioner
     from textcap.models.backbone import Backbone
 
 
@@ -15,11 +14,3 @@ def load_backbone(name: str, *, offline: bool) -> "Backbone":
 
     with download_progress() as progress:
         return Backbone.load(name, offline=offline or None, progress=progress)
-
-
-def load_captioner(model: str | None, *, device: str, offline: bool) -> "Captioner":
-    """Return a captioner, downloading what is missing unless `offline` is set."""
-    from textcap.captioner import Captioner
-
-    with download_progress() as progress:
-        return Captioner.load(model, device=device, offline=offline or None, progress=progress)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import TaskID
 
-from textcap.cli.console import note, progress_bar, warn
+from textcap.cli.console import note, progress_bar
 from textcap.cli.progress import download_progress, show_embedded
 from textcap.data.text import counted
 
@@ -46,11 +46,9 @@ class TrainingView:
 
     def __call__(self, event: "Event") -> None:
         """Show an event."""
-        from textcap.training.events import Embedded, EpochDone, Started, Stepped, Warned
+        from textcap.training.events import Embedded, EpochDone, Started, Stepped
 
         match event:
-            case Warned(message):
-                warn(message)
             case Embedded(n_done, n_total, what):
                 self._start_bar()
                 show_embedded(self._bar, self._embedding, n_done, n_total, what)

@@ -1,9 +1,10 @@
 """Read caption files, or standard input, with one caption per line.
 
-A problem that leaves the caption usable becomes a warning; any other is an InputError with file and line.
+A problem that leaves the caption usable is logged as a warning; any other is an InputError with file and line.
 """
 
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ _TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 # Characters that end or garble a line in some programs (C0, DEL, C1 and Unicode's two separators), and surrogates,
 # which UTF-8 cannot encode: JSON may have them, and so may arguments of the command line.
 _CONTROLS = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0xD800, 0xE000))}
+
+_logger = logging.getLogger("textcap")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,6 @@ class CaptionSet:
 
     captions: list[str]  # duplicates are kept; no caption is empty
     files: tuple[CaptionFile, ...]
-    warnings: tuple[str, ...] = ()
 
     @property
     def content_hash(self) -> str:
@@ -69,22 +71,18 @@ def load_captions(paths: Sequence[str | Path]) -> CaptionSet:
         raise InputError("standard input was given twice")
     captions: list[str] = []
     files: list[CaptionFile] = []
-    warnings: list[str] = []
     for path, weight in weighted:
         reader, before = TextReader(path), len(captions)
         name = reader.name
         if name.lower().endswith(_TABLE_SUFFIXES):
-            warnings.append(f"{name} is read as text, one caption per line; use --pairs for a pairs file")
+            _logger.warning("%s is read as text, one caption per line; use --pairs for a pairs file", name)
         for number, line in reader.lines():
-            caption, warning = clean_caption(line)
-            if warning is not None:
-                warnings.append(f"{name}, line {number}: {warning}")
-            if caption:
+            if caption := clean_caption(line, f"{name}, line {number}"):
                 captions.append(caption)
         if len(captions) == before:
             raise InputError(f"{name} has no captions", hint="write one caption per line")
         files.append(CaptionFile(name, reader.sha256, len(captions) - before, weight))
-    return CaptionSet(captions, tuple(files), tuple(warnings))
+    return CaptionSet(captions, tuple(files))
 
 
 def split_weight(path: str | Path) -> tuple[str, float]:
@@ -109,14 +107,16 @@ def split_weight(path: str | Path) -> tuple[str, float]:
     return name, weight
 
 
-def clean_caption(text: str) -> tuple[str, str | None]:
-    """Return a caption ready for training, and a warning if it was cut to `MAX_CHARACTERS`.
+def clean_caption(text: str, place: str) -> str:
+    """Return a caption ready for training, cut to `MAX_CHARACTERS` with a warning in the log.
 
     Byte order marks at its start are removed; control characters, line ends and surrogates become spaces.
+
+    Args:
+        place: Where the text comes from, for the warning.
     """
     # Concatenated files have a byte order mark in the middle.
     caption = text.lstrip(_BOM).translate(_CONTROLS).strip()
-    if len(caption) <= MAX_CHARACTERS:
-        return caption, None
-    warning = f"cut from {len(caption):,} to {MAX_CHARACTERS:,} characters"
-    return caption[:MAX_CHARACTERS].rstrip(), warning
+    if len(caption) > MAX_CHARACTERS:
+        _logger.warning("%s: cut from %s to %s characters", place, f"{len(caption):,}", f"{MAX_CHARACTERS:,}")
+    return caption[:MAX_CHARACTERS].rstrip()

@@ -4,6 +4,7 @@ Sound files are looked up but not opened. Missing ones are skipped and listed; a
 names its line.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from textcap.errors import FileError, InputError
 _CAPTIONS = ("captions", "caption")
 _SKIPPED_SHOWN = 10
 _EXPECTED = "file_name (or file, audio, path), or youtube_id and start_time; and caption, or caption_1, caption_2, ..."
+
+_logger = logging.getLogger("textcap")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,6 @@ class PairSet:
     file: CaptionFile
     pairs: tuple[AudioPair, ...]
     skipped: tuple[SkippedPair, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,10 @@ def read_pairs(path: str | Path, *, audio_folder: str | Path | None = None) -> P
     by_stem = cache(partial(_by_stem, folder))  # lists the folder when the first name without a suffix is looked up
     captions: dict[Path, list[str]] = {}
     skipped: dict[str, SkippedPair] = {}
-    warnings: list[str] = []
     n_rows = 0
     for row in _rows(source):
         n_rows += 1
-        cleaned = _clean_captions(source.name, row, warnings)
+        cleaned = _clean_captions(source.name, row)
         path = folder / row.name
         audio = by_stem().get(row.name) if row.any_suffix else path if os.path.isfile(path) else None
         if audio is None:
@@ -95,16 +96,15 @@ def read_pairs(path: str | Path, *, audio_folder: str | Path | None = None) -> P
         raise InputError(f"{source.name} has no pairs", hint=f"use columns {_EXPECTED}")
     pairs = tuple(AudioPair(audio, tuple(texts)) for audio, texts in captions.items())
     file = CaptionFile(source.name, source.sha256, sum(len(pair.captions) for pair in pairs))
-    return PairSet(file, pairs, tuple(skipped.values()), tuple(warnings))
+    return PairSet(file, pairs, tuple(skipped.values()))
 
 
-def describe_skipped(pairs: PairSet) -> list[str]:
-    """Return one line for each of the first skipped sounds, with the reason, and one with the number of the others."""
-    name = pairs.file.name
-    lines = [f"{name}: skipped: {skipped.reason}" for skipped in pairs.skipped[:_SKIPPED_SHOWN]]
-    if len(pairs.skipped) > _SKIPPED_SHOWN:
-        lines.append(f"{name}: skipped: {counted(len(pairs.skipped) - _SKIPPED_SHOWN, 'more sound')}")
-    return lines
+def log_skipped(pairs: PairSet) -> None:
+    """Log a warning for each of the first skipped sounds, with the reason, and one with the number of the others."""
+    for skipped in pairs.skipped[:_SKIPPED_SHOWN]:
+        _logger.warning("%s: skipped: %s", pairs.file.name, skipped.reason)
+    if (n_more := len(pairs.skipped) - _SKIPPED_SHOWN) > 0:
+        _logger.warning("%s: skipped: %s", pairs.file.name, counted(n_more, "more sound"))
 
 
 def without(pairs: PairSet, unreadable: dict[Path, str]) -> PairSet:
@@ -155,16 +155,11 @@ def _is_caption(name: str) -> bool:
     return name in _CAPTIONS or tables.NUMBERED_CAPTION.fullmatch(name) is not None
 
 
-def _clean_captions(name: str, row: _Row, warnings: list[str]) -> list[str]:
-    captions = []
-    for caption in row.captions:
-        cleaned, warning = clean_caption(caption)
-        if warning is not None:
-            warnings.append(f"{name}, {row.place}: {warning}")
-        if cleaned:
-            captions.append(cleaned)
+def _clean_captions(name: str, row: _Row) -> list[str]:
+    place = f"{name}, {row.place}"
+    captions = [cleaned for caption in row.captions if (cleaned := clean_caption(caption, place))]
     if not captions:
-        warnings.append(f"{name}, {row.place}: {row.name} has no caption")
+        _logger.warning("%s: %s has no caption", place, row.name)
     return captions
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from textcap.errors import FileError, InputError
+from textcap.files import unreadable
 
 STDIN = "-"
 # Unlike str.splitlines, this does not split at U+2028 and similar characters, which occur in captions.
@@ -175,15 +176,6 @@ def open_input(path: str | Path) -> BinaryIO:
         raise unreadable(path, error) from error
     except ValueError as error:  # the name contains a NUL or a lone surrogate
         raise InputError(f"{str(path)!r} is not a valid file name") from error
-
-
-def unreadable(path: str | Path, error: OSError) -> FileError:
-    """Return the error to raise for a file that cannot be opened or read."""
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return FileError(path, "does not exist")
-    if isinstance(error, IsADirectoryError) or (isinstance(error, PermissionError) and os.path.isdir(path)):
-        return FileError(path, "is a folder", hint="name the files in it, for example with a * pattern")
-    return FileError(path, f"cannot be read: {error.strerror or error}")
 
 
 def _open_pipe(path: str | Path) -> BinaryIO:

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -10,17 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from textcap.device import memory_errors
-from textcap.embedding.store import Store
 from textcap.errors import CheckpointError
 from textcap.models.backbone import Backbone
-
-
-@dataclass(frozen=True)
-class TextEmbeddings:
-    """The embeddings of captions, in the same order."""
-
-    vectors: NDArray[np.float32]  # [N, E], unit length, read-only; a memory map unless there are none
-    warnings: tuple[str, ...] = ()
+from textcap.store import Store
 
 
 def embed_captions(
@@ -29,11 +20,14 @@ def embed_captions(
     device: torch.device,
     *,
     progress: Callable[[int], None] = lambda n_done: None,
-) -> TextEmbeddings:
+) -> NDArray[np.float32]:
     """Return the text embeddings of captions, and compute only those that are not in the store.
 
     Args:
         progress: Called with the number of captions done, if any has to be embedded.
+
+    Returns:
+        `[N, E]`, in the order of the captions, unit length, read-only; a memory map unless there are none.
 
     Raises:
         CheckpointError: The encoder's weights are damaged.
@@ -53,4 +47,4 @@ def embed_captions(
 
     keys = [hashlib.sha256(caption.encode()).digest() for caption in captions]
     with memory_errors(f"on {device} while embedding captions", hint="close other programs, or use --device cpu"):
-        return TextEmbeddings(store.vectors(keys, encode, progress=progress), tuple(store.warnings))
+        return store.vectors(keys, encode, progress=progress)

@@ -34,7 +34,6 @@ class ExportedEmbeddings:
     names: tuple[str, ...]  # for each row: the path of the sound as it was given, or the caption itself
     kinds: tuple[str, ...]  # for each row: AUDIO or TEXT
     errors: tuple[InputError, ...] = ()  # one for each input that could not be read
-    warnings: tuple[str, ...] = ()
 
 
 def embed_inputs(
@@ -59,25 +58,21 @@ def embed_inputs(
         InputError: A caption is empty, or captions were given and the backbone has no text encoder.
     """
     errors: list[InputError] = []
-    warnings: list[str] = []
     items: list[tuple[str, str]] = []  # kind and name
     for path in paths:
         if str(path).lower().endswith(TEXT_SUFFIX):
             try:
-                loaded = load_captions([path])
+                items += [(TEXT, caption) for caption in load_captions([path]).captions]
             except InputError as error:
                 errors.append(error)
-                continue
-            warnings += loaded.warnings
-            items += [(TEXT, caption) for caption in loaded.captions]
         else:
             items.append((AUDIO, str(path)))
-    items += [(TEXT, _cleaned(caption, warnings)) for caption in captions]
+    items += [(TEXT, _cleaned(caption)) for caption in captions]
     embedder = RecordingEmbedder(backbone, device)
     texts = embed_captions([name for kind, name in items if kind == TEXT], backbone, device)
     sounds = [Path(name) for kind, name in items if kind == AUDIO]
     recordings = iter(embedder.embed(sounds, batch_size=batch_size, progress=progress))
-    captions_left = iter(texts.vectors)
+    captions_left = iter(texts)
     results = [next(recordings) if kind == AUDIO else next(captions_left) for kind, _ in items]
     errors += [result for result in results if isinstance(result, InputError)]
     kept = [item for item, result in zip(items, results, strict=True) if not isinstance(result, InputError)]
@@ -87,7 +82,6 @@ def embed_inputs(
         names=tuple(name for _, name in kept),
         kinds=tuple(kind for kind, _ in kept),
         errors=tuple(errors),
-        warnings=(*warnings, *dict.fromkeys((*texts.warnings, *embedder.store.warnings))),
     )
 
 
@@ -110,10 +104,8 @@ def save_embeddings(path: Path, embeddings: ExportedEmbeddings, backbone: Backbo
     write_tensors(path, {"embeddings": torch.from_numpy(embeddings.vectors.copy())}, metadata)
 
 
-def _cleaned(caption: str, warnings: list[str]) -> str:
-    cleaned, warning = clean_caption(caption)
+def _cleaned(caption: str) -> str:
+    cleaned = clean_caption(caption, f"caption {caption[:20]!r}...")
     if not cleaned:
         raise InputError("a caption to embed is empty", hint="give every --text a caption")
-    if warning is not None:
-        warnings.append(f"caption {cleaned[:20]!r}...: {warning}")
     return cleaned

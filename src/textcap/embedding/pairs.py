@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from textcap.data.pairs import AudioPair, PairSet, describe_skipped, without
+from textcap.data.pairs import AudioPair, PairSet, log_skipped, without
 from textcap.data.text import counted
 from textcap.embedding.recordings import Recording, RecordingEmbedder
 from textcap.errors import InputError
@@ -26,17 +26,11 @@ class EmbeddedPairs:
 
     source: PairSet  # the pairs with a readable sound file, and what was skipped
     audio: NDArray[np.float32]  # [N, E], unit length; row i belongs to pairs[i]
-    warnings: tuple[str, ...] = ()
 
     @property
     def pairs(self) -> tuple[AudioPair, ...]:
         """The N pairs whose sound was embedded, in file order."""
         return self.source.pairs
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """Lines to show to the user: warnings, and the sounds that were skipped."""
-        return (*self.source.warnings, *self.warnings, *describe_skipped(self.source))
 
     @property
     def captions(self) -> list[str]:
@@ -57,7 +51,7 @@ def embed_pairs(
     min_pairs: int = 1,
     progress: Callable[[int, int], None] = lambda n_done, n_total: None,
 ) -> EmbeddedPairs:
-    """Embed the sounds of pairs.
+    """Embed the sounds of pairs; those that are skipped are logged.
 
     Args:
         min_pairs: Least number of pairs with a readable sound file.
@@ -68,13 +62,12 @@ def embed_pairs(
         DeviceError: The device has too little memory.
     """
     _require(pairs, min_pairs)
-    embedder = RecordingEmbedder(backbone, device)
-    results = embedder.embed([pair.audio for pair in pairs.pairs], progress=progress)
+    results = RecordingEmbedder(backbone, device).embed([pair.audio for pair in pairs.pairs], progress=progress)
     failed = zip(pairs.pairs, results, strict=True)
     readable = without(pairs, {pair.audio: str(result) for pair, result in failed if isinstance(result, InputError)})
     _require(readable, min_pairs)
-    vectors = [result.embedding for result in results if isinstance(result, Recording)]
-    return EmbeddedPairs(readable, np.stack(vectors), tuple(embedder.store.warnings))
+    log_skipped(readable)
+    return EmbeddedPairs(readable, np.stack([result.embedding for result in results if isinstance(result, Recording)]))
 
 
 def one_caption_per_pair(pairs: EmbeddedPairs, text: NDArray[np.float32], seed: int) -> NDArray[np.float32]:

@@ -17,10 +17,10 @@ from torch import Tensor
 from textcap.audio.windows import read_windows
 from textcap.config import CAPTION_BATCH_SIZE
 from textcap.device import memory_errors
-from textcap.embedding.store import Row, Store
 from textcap.errors import FileError, InputError
 from textcap.models.backbone import Backbone
 from textcap.models.clap import AudioEncoder
+from textcap.store import Row, Store
 
 READING_VERSION = 1  # to be raised when decoding, windows or pooling give another result for the same bytes
 

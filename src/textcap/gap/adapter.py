@@ -62,8 +62,6 @@ def save_adapter(path: Path, adapter: LinearAdapter) -> None:
     Raises:
         InputError: The adapter contains NaN or infinite values, or the file cannot be written.
     """
-    if not (adapter.matrix.isfinite().all() and adapter.bias.isfinite().all()):
-        raise InputError("the adapter contains NaN or infinite values", hint="use a --strength above 0")
     metadata = {"kind": _KIND, "format_version": FORMAT_VERSION, "textcap": version("textcap")}
     tensors = {"matrix": adapter.matrix, "bias": adapter.bias}
     write_tensors(path, tensors, {**metadata, "facts": json.dumps(asdict(adapter.facts))})

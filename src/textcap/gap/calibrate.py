@@ -59,8 +59,7 @@ def measure_pair_gap(
         pairs = replace(pairs, pairs=tuple(pairs.pairs[i] for i in chosen))
     embedded = embed_pairs(pairs, backbone, device, min_pairs=n, progress=progress)
     texts = embed_captions(embedded.captions, backbone, device)
-    embedded = replace(embedded, warnings=tuple(dict.fromkeys((*embedded.warnings, *texts.warnings))))
-    text = one_caption_per_pair(embedded, texts.vectors, seed)
+    text = one_caption_per_pair(embedded, texts, seed)
     if adapter is not None:
         text = adapter.apply(torch.from_numpy(text)).numpy()
     return PairGap(measure_gap(embedded.audio, text, n=n, draws=draws, seed=seed), embedded, text)
@@ -74,7 +73,7 @@ def calibrate_noise(
     *,
     adapter: LinearAdapter | None = None,
     progress: Callable[[int, int], None] = lambda n_done, n_total: None,
-) -> tuple[BridgeConfig, tuple[str, ...]]:
+) -> BridgeConfig:
     """Set the noise on text by the paper's rule, on the 30 pairs that `measure_pair_gap` draws by default.
 
     Args:
@@ -83,15 +82,13 @@ def calibrate_noise(
         progress: Called with the number of sounds embedded and the total.
 
     Returns:
-        The bridge with the noise and what it was measured on, and lines to show to the user.
+        The bridge with the noise and what it was measured on.
 
     Raises:
         InputError: Fewer pairs than that have a readable sound file.
         DeviceError: The device has too little memory.
     """
-    gap = measure_pair_gap(pairs, backbone, device, adapter=adapter, progress=progress)
-    file, report = pairs.file, gap.report
+    report = measure_pair_gap(pairs, backbone, device, adapter=adapter, progress=progress).report
     rule = f"{RULE} after the adapter" if adapter is not None else RULE
-    calibration = NoiseCalibration(file.name, file.sha256, report.n, report.seed, rule)
-    calibrated = replace(bridge, noise_variance=report.sample.noise_variance, calibration=calibration)
-    return calibrated, gap.pairs.notices
+    calibration = NoiseCalibration(pairs.file.name, pairs.file.sha256, report.n, report.seed, rule)
+    return replace(bridge, noise_variance=report.sample.noise_variance, calibration=calibration)

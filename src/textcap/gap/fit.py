@@ -3,8 +3,7 @@
 Reading and writing adapter files is left to `gap.adapter`. Shapes: N clips, M captions, E embedding width.
 """
 
-import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -31,8 +30,6 @@ _MAX_HELD_OUT = 1000  # clips
 _BATCH_SIZE = 128  # of "sgd", in captions
 _HELD_OUT_STREAM, _SGD_STREAM = 0, 1  # random streams of the seed
 
-_logger = logging.getLogger("textcap")
-
 
 @dataclass(frozen=True)
 class FittedAdapter:
@@ -56,6 +53,7 @@ class FittedAdapter:
             n_pairs: The number of clips.
             seed: The seed that it was fitted with.
         """
+        both = {"before": asdict(self.before), "after": asdict(self.after)}
         facts = AdapterFacts(
             backbone_name=backbone.config.name,
             backbone_hash=backbone.content_hash,
@@ -67,12 +65,7 @@ class FittedAdapter:
             pairs_name=file.name,
             pairs_sha256=file.sha256,
             seed=seed,
-            cosine_before=self.before.cosine,
-            cosine_after=self.after.cosine,
-            recall_at_1_before=self.before.recall_at_1,
-            recall_at_1_after=self.after.recall_at_1,
-            recall_at_10_before=self.before.recall_at_10,
-            recall_at_10_after=self.after.recall_at_10,
+            **{f"{figure}_{when}": value for when, figures in both.items() for figure, value in figures.items()},
         )
         return LinearAdapter(torch.from_numpy(self.matrix), torch.from_numpy(self.bias), facts)
 
@@ -159,16 +152,12 @@ def fit_adapter_on_pairs(
 ) -> LinearAdapter:
     """Embed the captions of pairs and fit h on all of them; the settings are those of `fit_adapter`.
 
-    A warning of the store of text embeddings is logged.
-
     Raises:
         InputError: There are too few pairs, or a setting is out of range.
         DeviceError: The device has too little memory.
     """
     texts = embed_captions(pairs.captions, backbone, device)
-    for warning in set(texts.warnings).difference(pairs.warnings):  # those of the sounds are the caller's to show
-        _logger.warning("%s", warning)
-    fitted = fit_adapter(pairs.audio, texts.vectors, pairs.owners, seed=seed, **settings)
+    fitted = fit_adapter(pairs.audio, texts, pairs.owners, seed=seed, **settings)
     return fitted.adapter(backbone, pairs.source.file, len(pairs.pairs), seed)
 
 

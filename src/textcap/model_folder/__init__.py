@@ -136,8 +136,6 @@ def save_model(
         InputError: The mapper contains NaN or infinite values, the folder exists and `force` is not set or it is not a
             model folder with nothing else in it, or it cannot be written.
     """
-    if broken := [name for name, tensor in mapper.state_dict().items() if not tensor.isfinite().all()]:
-        raise InputError(f"the mapper's {broken[0]} contains NaN or infinite values", hint="lower --learning-rate")
     with atomic_folder(folder, kind=MODEL_FOLDER, force=force, within=within) as new:
         write_tensors(new / MAPPER_FILE, mapper.state_dict(), {})
         if adapter is not None:
@@ -196,11 +194,9 @@ def _read_mapper(path: Path, config: MapperConfig, sha256: str) -> Mapper:
         raise CheckpointError(f"{path} is not the mapper that {CONFIG_FILE} records", hint=_DAMAGED_HINT)
     with torch.device("meta"):
         mapper = Mapper(config)
-    for name, parameter in mapper.state_dict().items():
-        if name not in tensors or tensors[name].shape != parameter.shape:
-            message = f"{path} has no tensor {name} of shape {list(parameter.shape)}"
-            raise CheckpointError(message, hint=_DAMAGED_HINT)
-    if extra := sorted(tensors.keys() - mapper.state_dict().keys()):
-        raise CheckpointError(f"{path} has a tensor {extra[0]}, which a mapper does not have", hint=_DAMAGED_HINT)
-    mapper.load_state_dict(tensors, assign=True)
+    try:
+        mapper.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())
+        raise CheckpointError(f"{path} does not fit {CONFIG_FILE}: {problem}", hint=_DAMAGED_HINT) from error
     return mapper.eval().requires_grad_(False)

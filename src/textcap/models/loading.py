@@ -89,7 +89,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """
     plain = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
     if broken := [name for name, tensor in plain.items() if not tensor.isfinite().all()]:
-        raise InputError(f"{broken[0]} contains NaN or infinite values, so {path} is not written")
+        raise InputError(f"{broken[0]} contains NaN or infinite values, so {path.name} is not written")
     sealed = seal({**metadata, "tensors": sha256_of_tensors(plain)})
 
     def save(new: Path) -> None:
@@ -128,10 +128,9 @@ def read_tensors(path: Path, *, hint: str, n_values: int | None = None) -> tuple
             raise FileError(path, "is damaged: the SHA-256 of its tensors is not the one it records")
     except FileError as error:
         raise CheckpointError(error.message, hint=hint) from error
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} cannot be read: {error}", hint=hint) from error
+    except (OSError, SafetensorError) as error:
+        problem = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path} cannot be read: {problem}", hint=hint) from error
     return tensors, metadata
 
 

@@ -1,9 +1,11 @@
 """Train a captioner on captions alone, on pairs of sound and text, or on both, and write its model folder.
 
 Joins the other modules: text embeddings, examples, the training loop, the model folder. Prints nothing; progress is
-reported as events. A run that was stopped or killed continues when `train` is called again with the same arguments.
+reported as events, and warnings are logged. A run that was stopped or killed continues when `train` is called again
+with the same arguments.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +30,7 @@ from textcap.files import MODEL_FOLDER, check_folder_place
 from textcap.gap.adapter import LinearAdapter, load_adapter
 from textcap.model_folder import ModelConfig, package_versions, save_model
 from textcap.models.backbone import EMBEDDED, Backbone, check_trainable
-from textcap.training.events import Event, Report, Started, Warned
+from textcap.training.events import Event, Report, Started
 from textcap.training.loop import MapperTraining
 from textcap.training.prepare import (
     MEMORY_HINT,
@@ -44,6 +46,8 @@ from textcap.training.state import WorkFolder, load_state
 from textcap.weights import WEIGHT_SETS, DownloadProgress
 
 _Pairs = PairSet | str | Path
+
+_logger = logging.getLogger("textcap")
 
 
 def train(
@@ -116,8 +120,6 @@ def train(
     may_exist = force or WorkFolder.done_run(Path(output)) is not None
     check_folder_place(Path(output), kind=MODEL_FOLDER, force=may_exist, inputs=inputs)
     texts = captions if isinstance(captions, CaptionSet) else load_captions(_several(captions)) if names else None
-    for warning in texts.warnings if texts else ():
-        report(Warned(warning))
     if texts is None and not sounds:
         raise InputError("there is nothing to train on", hint="give a caption file or a pairs file")
     if texts is None and not (noise_pairs is None and adapter is None):
@@ -194,7 +196,7 @@ def run_task(task: Task, backbone: Backbone, device: torch.device, report: Repor
             # The main process has now kept or discarded the state of an earlier run.
             if broadcast_object_list([work is not None and work.is_done])[0]:
                 if work is not None:
-                    report(Warned(f"{task.output} is complete; the run was killed before it deleted {work.path}"))
+                    _logger.warning("%s is complete; the run was killed before it deleted %s", task.output, work.path)
                     work.remove()
                 return None
             examples = make_task_examples(task, embedded, backbone, device, report)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from textcap.device import seeded_generator
-from textcap.errors import InputError
 from textcap.gap.bridge import Bridge
 from textcap.models.tokenizer import Tokenizer
 from textcap.training.sources import (
@@ -70,12 +69,7 @@ def tokenize_captions(captions: Sequence[str], tokenizer: Tokenizer, max_tokens:
     """Return the token ids of each caption followed by the end token, cut to `max_tokens` in all.
 
     If a caption spells out the end token, it is removed there: it may only stand at the end.
-
-    Raises:
-        InputError: `max_tokens` leaves no room for a single word.
     """
-    if max_tokens < MIN_CAPTION_TOKENS:
-        raise InputError("the prefix leaves no room for a caption", hint="use a shorter prefix")
     flat = array("i")
     offsets = [0]
     for start in range(0, len(captions), _TOKENIZER_BATCH_SIZE):

@@ -8,13 +8,6 @@ from textcap.training.sources import SourceCount
 
 
 @dataclass(frozen=True)
-class Warned:
-    """A warning; the run continues."""
-
-    message: str
-
-
-@dataclass(frozen=True)
 class Started:
     """The run is prepared; its first step follows."""
 
@@ -38,11 +31,8 @@ class Embedded:
 class Stepped:
     """Progress in training: one or more steps are done."""
 
-    epoch: int  # from 1
     step: int  # steps done since the start of the first epoch
-    total_steps: int
     loss: float  # nats per token since the last report
-    learning_rate: float
     captions_per_s: float
 
 
@@ -69,5 +59,5 @@ class EpochDone:
     samples: tuple[Sample, ...]
 
 
-Event = Warned | Started | Embedded | Stepped | EpochDone
+Event = Started | Embedded | Stepped | EpochDone
 Report = Callable[[Event], None]

@@ -61,13 +61,9 @@ def evaluate_held_out(
 ) -> HeldOutResult:
     """Measure the loss on all held-out captions, and generate captions from some of their embeddings.
 
-    The noise is the same in every call with the same seed, so that epochs can be compared.
-
-    Raises:
-        ValueError: There are no held-out captions.
+    The noise is the same in every call with the same seed, so that epochs can be compared. There must be held-out
+    captions.
     """
-    if not len(examples.held_out):
-        raise ValueError("there are no held-out captions")
     device = mapper.constants.device
     generator = seeded_generator(seed, HELD_OUT_STREAM)
     order = torch.randperm(len(examples.held_out), generator=generator).numpy()

@@ -6,6 +6,7 @@ loss is divided by the number of tokens in the whole batch.
 """
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -22,15 +23,8 @@ from textcap.gap.bridge import Bridge
 from textcap.models.language_model import LanguageModel
 from textcap.models.mapper import Mapper
 from textcap.models.tokenizer import Tokenizer
-from textcap.training.data import (
-    MAPPER_STREAM,
-    NOISE_STREAM,
-    Examples,
-    n_steps,
-    rate_factor,
-    scaled_warmup,
-)
-from textcap.training.events import EpochDone, Report, Stepped, Warned
+from textcap.training.data import MAPPER_STREAM, NOISE_STREAM, Examples, n_steps, rate_factor, scaled_warmup
+from textcap.training.events import EpochDone, Report, Stepped
 from textcap.training.held_out import evaluate_held_out
 from textcap.training.sources import Indices
 from textcap.training.state import TrainingProgress, WorkFolder
@@ -39,6 +33,8 @@ SAVE_EVERY_S = 300.0
 
 _STEPS_PER_REPORT = 10  # on any device but the CPU: reading the loss waits for the device
 _ADAM_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+_logger = logging.getLogger("textcap")
 
 
 class MapperTraining:
@@ -52,7 +48,7 @@ class MapperTraining:
         mapper_config: The sizes of the mapper to train.
         config: Epochs, batch size, learning rate and seed.
         accelerator: The device, the precision and the processes.
-        report: Called with steps, epochs and warnings; to be given to the main process only.
+        report: Called with steps and epochs; to be given to the main process only.
         work: The folder that the main process saves the state in; None to save nothing.
     """
 
@@ -88,7 +84,7 @@ class MapperTraining:
         return mapper
 
     def resume(self, progress: TrainingProgress, tensors: Mapping[str, Tensor]) -> None:
-        """Continue from a saved state, as if the run had never stopped; warn if rounding will differ.
+        """Continue from a saved state, as if the run had never stopped; log a warning if rounding will differ.
 
         Args:
             progress: How far the run had come.
@@ -99,7 +95,7 @@ class MapperTraining:
             count, before = (getattr(one, f"n_{what}") for one in (now, progress))
             if count != before:
                 change = f"the run continues with {count} instead of {before} {what}"
-                self.report(Warned(f"{change}: rounding may change its mapper by up to about 1e-6"))
+                _logger.warning("%s: rounding may change its mapper by up to about 1e-6", change)
         self.progress = dataclasses.replace(progress, n_threads=now.n_threads, n_processes=now.n_processes)
         plain = self.plain_mapper
         plain.load_state_dict({name: tensors[f"mapper.{name}"] for name, _ in plain.named_parameters()})
@@ -136,11 +132,11 @@ class MapperTraining:
                 loss_sum = self._step(batch, epoch, self.progress.step + meter.n_unread)
                 meter.add(loss_sum, len(batch), int(self.examples.tokens.lengths[batch].sum()))
                 if meter.n_unread >= self._steps_per_reading:
-                    self._read_meter(meter, epoch)
+                    self._read_meter(meter)
                     # Not after the last step: `_end_epoch` turns the sums into the epoch's record and saves it.
                     if index + 1 < steps_per_epoch and time.monotonic() - self._last_saved > SAVE_EVERY_S:
                         self._save()
-            self._read_meter(meter, epoch)
+            self._read_meter(meter)
             self._end_epoch(epoch, meter.captions_per_s)
 
     def _step(self, indices: Indices, epoch: int, step: int) -> Tensor:
@@ -173,7 +169,7 @@ class MapperTraining:
         """Return the learning rate at a step counted from 0."""
         return self.config.learning_rate * rate_factor(step, self.warmup_steps, self.total_steps)
 
-    def _read_meter(self, meter: "_Meter", epoch: int) -> None:
+    def _read_meter(self, meter: "_Meter") -> None:
         """Add the meter's sums to the progress of the run, and report it."""
         if not meter.n_unread:
             return
@@ -187,16 +183,7 @@ class MapperTraining:
             epoch_loss_sum=self.progress.epoch_loss_sum + loss_sum,
             epoch_tokens=self.progress.epoch_tokens + n_tokens,
         )
-        self.report(
-            Stepped(
-                epoch=epoch + 1,
-                step=step,
-                total_steps=self.total_steps,
-                loss=loss_sum / n_tokens,
-                learning_rate=self.rate_at(step - 1),
-                captions_per_s=meter.captions_per_s,
-            )
-        )
+        self.report(Stepped(step=step, loss=loss_sum / n_tokens, captions_per_s=meter.captions_per_s))
 
     def _end_epoch(self, epoch: int, captions_per_s: float) -> None:
         progress = self.progress
@@ -225,7 +212,7 @@ class MapperTraining:
             # After the first of several epochs, every run still generates the same caption for everything.
             if held_out.collapsed and (epoch > 0 or config.epochs == 1):
                 distinct = f"{held_out.distinct_share:.0%} of its captions are distinct"
-                self.report(Warned(f"the model generates nearly the same captions for everything: {distinct}"))
+                _logger.warning("the model generates nearly the same captions for everything: %s", distinct)
         return EpochDone(
             epoch=epoch + 1,
             epochs=config.epochs,

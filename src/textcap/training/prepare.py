@@ -19,14 +19,14 @@ from textcap.data.captions import CaptionSet
 from textcap.data.pairs import PairSet
 from textcap.embedding.captions import embed_captions
 from textcap.embedding.pairs import EmbeddedPairs, embed_pairs
-from textcap.embedding.store import store_folder
 from textcap.errors import InputError
 from textcap.gap.adapter import LinearAdapter
 from textcap.gap.bridge import Bridge
 from textcap.gap.calibrate import calibrate_noise
 from textcap.models.backbone import Backbone
+from textcap.store import store_folder
 from textcap.training.data import MAX_CAPTION_TOKENS, MIN_CAPTION_TOKENS, Examples, make_examples
-from textcap.training.events import Embedded, Report, Warned
+from textcap.training.events import Embedded, Report
 from textcap.training.sources import AUDIO, TEXT, MixedEmbeddings, Source
 
 MEMORY_HINT = "stop other programs that use its memory, or choose another --device"
@@ -50,15 +50,9 @@ class Task:
     command: str  # the command line, recorded in the model folder
 
 
-def embed_all_pairs(task: Task, backbone: Backbone, device: torch.device, report: Report) -> tuple[EmbeddedPairs, ...]:
-    """Embed the sounds of every set of pairs; sounds that cannot be used are skipped and reported."""
-    embedded = []
-    for pairs in task.pairs:
-        one = embed_pairs(pairs, backbone, device, progress=_sounds(report))
-        embedded.append(one)
-        for warning in one.notices:
-            report(Warned(warning))
-    return tuple(embedded)
+def embed_all_pairs(task: Task, backbone: Backbone, device: torch.device, report: Report) -> list[EmbeddedPairs]:
+    """Embed the sounds of every set of pairs; sounds that cannot be used are skipped and logged."""
+    return [embed_pairs(pairs, backbone, device, progress=_sounds(report)) for pairs in task.pairs]
 
 
 def make_bridge(task: Task, backbone: Backbone, device: torch.device, report: Report) -> Bridge:
@@ -70,9 +64,7 @@ def make_bridge(task: Task, backbone: Backbone, device: torch.device, report: Re
     config = task.bridge
     if task.noise_from is not None:
         sounds, adapter = _sounds(report), task.adapter
-        config, notices = calibrate_noise(config, task.noise_from, backbone, device, adapter=adapter, progress=sounds)
-        for warning in notices:
-            report(Warned(warning))
+        config = calibrate_noise(config, task.noise_from, backbone, device, adapter=adapter, progress=sounds)
     return Bridge(config, task.adapter)
 
 
@@ -95,10 +87,7 @@ def make_task_examples(
         captions += task.captions.captions
         _logger.info("text embeddings are kept in %s", store_folder())
         total = len(captions)
-        found = embed_captions(captions, backbone, device, progress=lambda done: report(Embedded(done, total)))
-        for warning in found.warnings:
-            report(Warned(warning))
-        text = found.vectors
+        text = embed_captions(captions, backbone, device, progress=lambda done: report(Embedded(done, total)))
     for one in embedded:
         sources.append(Source(one.source.file.name, AUDIO, len(captions), len(captions) + len(one.captions)))
         captions += one.captions

@@ -1,13 +1,14 @@
 """Run one task in several processes on this machine, and stop all of them when one fails.
 
-Every process runs `textcap.training.worker`, to which this one pickles the task. Workers pickle events and errors to
-their standard output. They end when their standard input closes, so that none outlives this process.
+Every process runs `textcap.training.worker`, to which this one pickles the task. Workers pickle events, log records and
+errors to their standard output. They end when their standard input closes, so that none outlives this process.
 
 torch.multiprocessing and accelerate's launchers are not used: those that spawn run a user's script again unless it is
 guarded by its `__name__`, those that fork fail after a GPU was used, and all let workers print on our standard output.
 """
 
 import contextlib
+import logging
 import os
 import pickle
 import queue
@@ -22,7 +23,7 @@ from textcap.training.events import Event, Report
 
 _STOP_S = 10.0  # how long a terminated worker may take to end before it is killed
 
-_Message = Event | Exception | None  # None: the process has closed its output
+_Message = Event | Exception | logging.LogRecord | None  # None: the process has closed its output
 
 
 def torchrun_place() -> tuple[int, int]:
@@ -75,7 +76,10 @@ def launch(work: Any, n_processes: int, report: Report) -> None:
             rank, message = messages.get()
             if isinstance(message, Exception):
                 raise message
-            if message is not None:
+            if isinstance(message, logging.LogRecord):
+                if rank == 0:  # the others say the same
+                    logging.getLogger(message.name).handle(message)
+            elif message is not None:
                 report(message)
             elif code := workers[rank].wait():
                 raise TextcapError(f"training process {rank} of {n_processes} ended with exit code {code}")

@@ -1,7 +1,7 @@
 """Save the state of an unfinished training run in a work folder, beside the model folder that it will write.
 
 The state is one file of tensors, written under another name and then renamed. A run that is killed at any moment leaves
-the last complete state, and at its end a model folder with or without the work folder: see `textcap.files.LEFTOVERS`.
+the last complete state, and at its end a model folder with or without the work folder: see docs/security.md.
 """
 
 import json

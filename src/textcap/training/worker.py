@@ -1,13 +1,17 @@
 """One of several training processes on this machine, started by `textcap.training.processes`.
 
-Reads its work from standard input, sends events and errors to standard output, and leaves the training to `run_task`.
+Reads its work from standard input, sends events, log records and errors to standard output, and leaves the training to
+`run_task`.
 """
 
+import logging
 import os
 import pickle
+import queue
 import sys
 import threading
 import traceback
+from logging.handlers import QueueHandler
 
 from textcap.errors import TextcapError
 from textcap.models.backbone import Backbone
@@ -21,9 +25,15 @@ def main() -> None:
     messages = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
 
-    def send(message: Event | TextcapError) -> None:
+    def send(message: Event | TextcapError | logging.LogRecord) -> None:
         pickle.dump(message, messages)
         messages.flush()
+
+    class LogSender(QueueHandler):
+        def enqueue(self, record: logging.LogRecord) -> None:
+            send(record)
+
+    logging.getLogger("textcap").addHandler(LogSender(queue.SimpleQueue()))
 
     # The process ends while the run or the traceback, and with it the process group, still exists: freed now, the group
     # would wait for a thread of gloo that may wait for the interpreter's lock, which this thread would hold.

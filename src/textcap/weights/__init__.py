@@ -126,9 +126,7 @@ def ensure(
         raise DownloadError(message, hint=hint)
     fetch([name], progress=progress, hub=hub)
     found = find(name)
-    if found is None:
-        message = f"the weights {name} disappeared from {cache_folder()} after the download"
-        raise DownloadError(message, hint=f"run textcap fetch {name}")
+    assert found is not None
     return found
 
 

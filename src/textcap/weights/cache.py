@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import platformdirs
-
 from textcap.errors import DownloadError, FileError
-from textcap.files import is_disk_full, sha256_remembered
+from textcap.files import is_disk_full, sha256_of_file
+from textcap.store import Store, path_in
+from textcap.store import own_cache_folder as own_cache_folder
 
 
 def cache_folder() -> Path:
@@ -27,19 +27,14 @@ def cache_folder() -> Path:
     return own_cache_folder() / "hub"
 
 
-def own_cache_folder() -> Path:
-    """Return the folder for results that textcap can compute again; it is never Hugging Face's cache."""
-    named = _path_in("TEXTCAP_CACHE")
-    return named if named is not None else platformdirs.user_cache_path("textcap", appauthor=False)
-
-
 def known_sha256(path: Path) -> str:
     """Return the SHA-256 of a large file; one that has not changed since it was last hashed is not read.
 
     Raises:
         FileError: The file cannot be read.
     """
-    return sha256_remembered(path, own_cache_folder() / "hashes.json")
+    (key,) = Store(own_cache_folder() / "hashes.sqlite", 0).file_keys([path])
+    return key.hex() if key else sha256_of_file(path)  # which says why there is none
 
 
 def search_folders() -> list[Path]:
@@ -88,13 +83,8 @@ def writing_to(folder: Path, variable: str = "TEXTCAP_CACHE") -> Iterator[None]:
 
 
 def _hugging_face_folder() -> Path:
-    folder = _path_in("HF_HUB_CACHE") or _path_in("HUGGINGFACE_HUB_CACHE")
+    folder = path_in("HF_HUB_CACHE") or path_in("HUGGINGFACE_HUB_CACHE")
     if folder is not None:
         return folder
-    user_cache = _path_in("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return (_path_in("HF_HOME") or user_cache / "huggingface") / "hub"
-
-
-def _path_in(variable: str) -> Path | None:
-    value = os.environ.get(variable)
-    return Path(os.path.expandvars(value)).expanduser() if value else None
+    user_cache = path_in("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return (path_in("HF_HOME") or user_cache / "huggingface") / "hub"

@@ -1,4 +1,4 @@
-"""Keep vectors on disk, so that every sound and every caption is embedded once.
+"""Keep vectors and the hashes of files on disk, so that everything is embedded and hashed once.
 
 A store is one SQLite database for each encoder. Each batch is one transaction, so a run that is killed loses at most
 one batch, and several processes can use a store at once. Every row has a checksum, and a damaged row counts as missing.
@@ -6,6 +6,7 @@ Reading and embedding sounds and captions is left to `embedding.recordings` and 
 """
 
 import hashlib
+import logging
 import os
 import re
 import sqlite3
@@ -13,17 +14,18 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
 
 import numpy as np
+import platformdirs
 from filelock import FileLock
 from numpy.typing import NDArray
 
 from textcap.data.text import counted
 from textcap.errors import InputError
 from textcap.files import file_identity, is_settled, sha256_of_file
-from textcap.weights.cache import own_cache_folder
 
 FORMAT_VERSION = 1
 BATCH_ROWS = 1024  # vectors that are computed, and made durable, at once
@@ -41,6 +43,8 @@ Encode = Callable[[list[int]], Vectors]
 Progress = Callable[[int], None]
 T = TypeVar("T")
 
+_logger = logging.getLogger("textcap")
+
 
 class Row(NamedTuple):
     """What a store holds for a key."""
@@ -53,7 +57,7 @@ class Store:
     """The vectors of one kind of item by one encoder, by the SHA-256 of the item.
 
     A database that is damaged is deleted and filled anew, and one that cannot be written is replaced by a temporary
-    one that ends with the process; `warnings` says so, once.
+    one that ends with the process; a warning in the log says so, once.
 
     Args:
         path: The database; it is created when vectors are first written.
@@ -62,7 +66,6 @@ class Store:
 
     def __init__(self, path: Path, width: int) -> None:
         self.path, self.width = path, width
-        self.warnings: list[str] = []
         self._readable = self._writable = True
         self._temporary: sqlite3.Connection | None = None
         with suppress(OSError, ValueError):
@@ -212,12 +215,12 @@ class Store:
             except sqlite3.OperationalError:  # locked, read-only or disk full: the database itself is not damaged
                 raise
             except sqlite3.DatabaseError:
-                self.warnings.append(f"{self.path} was damaged, so it was deleted and is filled anew")
+                _logger.warning("%s was damaged, so it was deleted and is filled anew", self.path)
                 delete_store(self.path)
                 return self._transact(work, writes) if writes else None
         except (OSError, sqlite3.Error) as error:
             if self._writable:
-                self.warnings.append(f"embeddings cannot be kept in {self.path.parent}: {_reason(error)}")
+                _warn_unwritable(self.path.parent, _reason(error))
             self._writable, self._readable = False, self._readable and writes
             return None
 
@@ -236,6 +239,18 @@ class Store:
             result = work(connection)
             connection.execute("COMMIT")
             return result
+
+
+def own_cache_folder() -> Path:
+    """Return the folder for results that textcap can compute again; it is never Hugging Face's cache."""
+    named = path_in("TEXTCAP_CACHE")
+    return named if named is not None else platformdirs.user_cache_path("textcap", appauthor=False)
+
+
+def path_in(variable: str) -> Path | None:
+    """Return the path that an environment variable holds, if it is set."""
+    value = os.environ.get(variable)
+    return Path(os.path.expandvars(value)).expanduser() if value else None
 
 
 def store_folder() -> Path:
@@ -289,6 +304,11 @@ def _hash(path: Path) -> bytes | None:
         return bytes.fromhex(sha256_of_file(path)) if os.path.isfile(path) else None
     except InputError:
         return None
+
+
+@cache  # several stores are in one folder
+def _warn_unwritable(folder: Path, reason: str) -> None:
+    _logger.warning("nothing can be kept in %s: %s", folder, reason)
 
 
 def _reason(error: Exception) -> str:
