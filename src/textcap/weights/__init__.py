@@ -174,28 +174,34 @@ def fetch(
             fetched[file] = FetchedFile(file, *known, downloaded=False)
     missing = [file for file in wanted if file not in fetched]
     remotes: dict[WeightFile, RemoteFile] = {}
-    contents: dict[WeightFile, tuple[Path, bool]] = {}
     if missing:
         check_online("use weights that are on disk")
-        hub = hub or Hub.from_environment()
         commits = dict(revisions)  # all files of a repository come from one commit, even if a branch moves meanwhile
+        hub = hub or Hub.from_environment()
         for file in missing:
             asked = damaged.get(file) or commits.get(file.repo, "main")
             release = RemoteFile(file.name, file.url, file.sha256, None, file.sha256[:40])
             remotes[file] = release if file.url else look_up(hub, file.repo, file.name, asked, show)
             if file not in damaged:
                 commits[file.repo] = remotes[file].commit
-        contents = _download_all(hub, remotes, show)
+    contents = _contents_on_disk(remotes)
     with writing_to(cache_folder()):
-        # Recorded first: files that a killed run has not put in place are looked up again, and their commit with them.
-        for file in wanted:
-            if file.repo in revisions or (file in remotes and file not in damaged):
-                commit = (remotes.get(file) or fetched[file]).commit
-                RepoCache(cache_folder(), file.repo).remember(commit, revisions.get(file.repo, "main"))
-        for file, (content, downloaded) in contents.items():
-            commit = remotes[file].commit
-            path = RepoCache(cache_folder(), file.repo).place(commit, file.name, content)
-            fetched[file] = FetchedFile(file, path, commit, downloaded)
+        # One repository after the other, so that a failure leaves those before it complete.
+        for repo in dict.fromkeys(file.repo for file in wanted):
+            cache, own = RepoCache(cache_folder(), repo), [file for file in wanted if file.repo == repo]
+            downloaded = {
+                file: contents[file] is None and _download_blob(hub, remotes[file], cache, show)
+                for file in own
+                if hub is not None and file in remotes
+            }
+            # Recorded before files are put in place: a killed run looks up the rest again, and their commit with them.
+            for file in own:
+                if repo in revisions or (file in remotes and file not in damaged):
+                    cache.remember((remotes.get(file) or fetched[file]).commit, revisions.get(repo, "main"))
+            for file, is_new in downloaded.items():
+                remote = remotes[file]
+                path = cache.place(remote.commit, file.name, contents[file] or cache.blob(remote.hash))
+                fetched[file] = FetchedFile(file, path, remote.commit, is_new)
     return [fetched[file] for file in wanted]
 
 
@@ -216,12 +222,12 @@ def verify_cache(names: Sequence[str]) -> list[VerifiedFile]:
     return result
 
 
-def _download_all(
-    hub: Hub, remotes: Mapping[WeightFile, RemoteFile], progress: DownloadProgress
-) -> dict[WeightFile, tuple[Path, bool]]:
-    """Return the content of each file, and whether it had to be downloaded."""
-    root = cache_folder()
-    # Most commits to a repository change only its description, so the weights need not be downloaded again.
+def _contents_on_disk(remotes: Mapping[WeightFile, RemoteFile]) -> dict[WeightFile, Path | None]:
+    """Return a file with the content of each, or None; most commits to a repository change only its description.
+
+    Raises:
+        DownloadError: There is too little space for the others.
+    """
     contents = {
         file: next(
             (path for path, _ in copies(file) if kept_hash(path) == remote.hash and content_state(path) == "right"),
@@ -229,15 +235,9 @@ def _download_all(
         )
         for file, remote in remotes.items()
     }
-    with writing_to(root):
-        absent = [remote.size_bytes or file.size_bytes for file, remote in remotes.items() if contents[file] is None]
-        check_space(root, sum(absent), "the weights")
-        result = {}
-        for file, remote in remotes.items():
-            cache, content = RepoCache(root, file.repo), contents[file]
-            downloaded = content is None and _download_blob(hub, remote, cache, progress)
-            result[file] = (content or cache.blob(remote.hash), downloaded)
-        return result
+    absent = [remote.size_bytes or file.size_bytes for file, remote in remotes.items() if contents[file] is None]
+    check_space(cache_folder(), sum(absent), "the weights")
+    return contents
 
 
 def _download_blob(hub: Hub, remote: RemoteFile, cache: RepoCache, progress: DownloadProgress) -> bool:
