@@ -40,7 +40,6 @@ def print_report(report: Report, form: str | None) -> None:
 
 def print_notes(report: Report) -> None:
     """Print notes on stderr that matter for interpreting the scores."""
-
     matched, scoring = report.matched, report.scoring
     for line in (*matched.notes, *matched.problems):
         note(line)
@@ -78,7 +77,6 @@ def print_notes(report: Report) -> None:
 
 def print_verdicts(report: Report) -> None:
     """Print on stderr which system is better than which, and what the scores depend on."""
-
     n_clips, n_references = report.scoring.n_clips, report.matched.n_references
     clips = counted(n_clips, "clip") if n_clips == n_references else f"{n_clips:,} of {n_references:,} clips"
     compared = [one for one in report.comparisons if one.metric == report.ranked_by]
@@ -101,7 +99,6 @@ def print_verdicts(report: Report) -> None:
 
 
 def _tables(report: Report) -> Iterator[Rows]:
-
     yield [["metric", *_columns(report)], *([TITLES[name], *cells] for name, cells in _score_rows(report))]
     if report.comparisons:
         header = ["metric", "system", "against", "difference [95 % interval]", "p", "p, corrected", "verdict"]

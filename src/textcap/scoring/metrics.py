@@ -84,7 +84,7 @@ def score_systems(
     if not n_clips or not all(references) or any(len(system) != n_clips for system in systems):
         raise ValueError("there must be at least one clip, each with a reference and one caption from each system")
     if leave_one_out and (alone := sum(len(several) == 1 for several in references)):
-        message = f"{counted(alone, 'clip')} of {n_clips:,} have only one reference, so references cannot be scored"
+        message = f"to score references, each clip needs at least two, unlike {alone:,} of the {n_clips:,} clips"
         raise InputError(message, hint="leave out --human")
     with Runs() as runs:
         names = with_parts(names)
