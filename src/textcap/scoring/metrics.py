@@ -136,6 +136,9 @@ class _Run:
     ) -> None:
         """Compute the metrics of tokenised captions, and put each into `found` as soon as it is done."""
         device, folder = self.settings.device, self.settings.fense_folder
+        # Asked once: a program that runs takes memory, which the other must not take for a lack of it.
+        heap_mb, both = default_heap()
+        heap_mb = self.settings.java_heap_mb or heap_mb
         jobs: dict[tuple[str, ...], _Compute] = {
             BLEU: lambda: [_bleu(system, references) for system in systems],
             ("rouge_l",): lambda: _of_clips("rouge_l", rouge_l(systems, references)),
@@ -143,10 +146,10 @@ class _Run:
             VOCAB: lambda: [_vocabulary(system, references) for system in systems],
             ("sbert_sim",): lambda: _of_clips("sbert_sim", sentence_similarities(systems, references, device, folder)),
             ("fer",): lambda: _of_clips("fer", fluency_errors(systems, device, folder)),
-            ("meteor",): lambda: self._meteor(systems, references),
-            ("spice",): lambda: self._spice(systems, references),
+            ("meteor",): lambda: self._meteor(systems, references, heap_mb),
+            ("spice",): lambda: self._spice(systems, references, heap_mb),
         }
-        pool = ThreadPoolExecutor(2 if default_heap()[1] else 1, thread_name_prefix="textcap-score")
+        pool = ThreadPoolExecutor(2 if both else 1, thread_name_prefix="textcap-score")
         try:
             jobs |= {job: pool.submit(jobs[job]).result for job in (("meteor",), ("spice",)) if job[0] in names}
             for job, compute in jobs.items():
@@ -155,7 +158,8 @@ class _Run:
                     continue
                 try:
                     computed = compute()
-                    self.result.models |= model_versions(wanted, folder)
+                    if found is self.result.systems:  # the rounds with one reference fewer use the same models
+                        self.result.models |= model_versions(wanted, folder)
                 except TextcapError as error:
                     undefined = isinstance(error, UndefinedError)
                     computed = [_failed(wanted, str(error), undefined=undefined) for _ in systems]
@@ -183,22 +187,21 @@ class _Run:
             self._score_tokens([human, *systems], others, names, rounds[-1])
         return [_mean_of_rounds(several) for several in zip(*rounds, strict=True)]
 
-    def _meteor(self, systems: list[Captions], references: list[Captions]) -> list[Scores]:
+    def _meteor(self, systems: list[Captions], references: list[Captions], heap_mb: int) -> list[Scores]:
         captions, paired = _one_after_another(systems, references)
         class_path = self._find_jars("meteor").class_path
-        heap_mb = self.settings.java_heap_mb or default_heap()[0]
         assert self.result.java is not None
         counts = meteor_counts(captions, paired, self.result.java, class_path, heap_mb=heap_mb, runs=self.runs)
         return [{"meteor": score_of_counts("meteor", part)} for part in np.split(counts, len(systems))]
 
-    def _spice(self, systems: list[Captions], references: list[Captions]) -> list[Scores]:
+    def _spice(self, systems: list[Captions], references: list[Captions], heap_mb: int) -> list[Scores]:
         assert self.result.java is not None
         result = spice(
             *_one_after_another(systems, references),
             self.result.java,
             self._find_jars("spice"),
             cache_folder=self.settings.cache_folder,
-            heap_mb=self.settings.java_heap_mb or default_heap()[0],
+            heap_mb=heap_mb,
             timeout_s=self.settings.spice_timeout_s,
             runs=self.runs,
             progress=self.progress,
