@@ -9,27 +9,24 @@ alarm. All metrics see the same data sets.
 
 Prints the false alarms of the exchange test, and beside them those of the rule that it replaced, which called a
 difference more than noise if 0 was outside the 95 % interval of a paired bootstrap with 1,000 resamples, each with its
-standard error. ROUGE-L and CIDEr-D are computed by aac-metrics, CIDEr-D with the word weights of all references. The
-exchange test has fewer draws here than in `textcap score`: it is less powerful, but gives no more false alarms.
+standard error. CIDEr-D has the word weights of all references. The exchange test has fewer draws here than in `textcap
+score`: it is less powerful, but gives no more false alarms.
 """
 
 import argparse
-import importlib
 import json
 import re
 import time
-import warnings
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from textcap.scoring import significance
-from textcap.scoring.counts import Numbers, bleu_counts, bleu_of_counts
-from textcap.scoring.significance import LEVEL, MIN_CLIPS, ScoreOfSums, compare, mean_of_sums
-from textcap.verify import import_msclap
+from textcap.scoring.counts import Numbers, bleu_counts
+from textcap.scoring.results import score_of_sums
+from textcap.scoring.significance import LEVEL, MIN_CLIPS, compare
+from textcap.scoring.words import cider_d, rouge_l
 
 TITLES = {"rouge_l": "ROUGE-L (mean)", "cider_d": "CIDEr-D", "bleu_4": "BLEU-4"}
 N_CLIPS = (2, 5, 20, 30, 50, 200, 1000)
@@ -63,30 +60,7 @@ def score_captions(clips: dict[str, list[str]]) -> dict[str, list[Numbers]]:
     references = [captions[:-2] for captions in tokenised]
     both = [[captions[side] for captions in tokenised] for side in (-2, -1)]
     counts = [bleu_counts(predictions, references) for predictions in both]
-    functional = load_aac_metrics()
-    scores = {"bleu_4": counts}
-    for metric in ("rouge_l", "cider_d"):
-        compute = getattr(functional, metric)
-        scores[metric] = [compute(one, references, return_all_scores=True)[1][metric].double().numpy() for one in both]
-    return scores
-
-
-def load_aac_metrics() -> Any:
-    """Return aac-metrics' module of metrics."""
-    import_msclap()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return importlib.import_module("aac_metrics.functional")
-
-
-def score_of_sums(metric: str) -> ScoreOfSums:
-    """Return how a metric is computed from sums over clips."""
-    return partial(bleu_of_sums, n=int(metric[-1])) if metric.startswith("bleu") else mean_of_sums
-
-
-def bleu_of_sums(sums: Numbers, n_clips: int, n: int) -> Numbers:
-    """Return BLEU-n of sums over clips `[R, 10]`."""
-    return bleu_of_counts(sums, n)
+    return {"bleu_4": counts, "rouge_l": rouge_l(both, references), "cider_d": cider_d(both, references)}
 
 
 def false_alarms(scores: Sequence[Numbers], metric: str, n_clips: int, n_sets: int, n_draws: int) -> tuple[int, int]:
