@@ -25,7 +25,7 @@ FETCH = "textcap fetch metrics"
 PROGRAM_NAMES: dict[JavaProgram, str] = {"ptb": "the PTB tokenizer", "meteor": "METEOR", "spice": "SPICE"}
 _ENGINE = "textcap-java.jar"
 # Hash of the jar that tools/build_engine.py builds; update it together with the jar.
-_ENGINE_SHA256 = "9b3d472aef45a50b0d6729a6136bb9be14f3740d3e957c5b4a7d4dfb9689fc2a"
+_ENGINE_SHA256 = "a69c08b7e415c4f3f1c15def4b52bdd1b26a4f7948b5ac232ccc793c1877b184"
 _GIVEN = "textcap-given.json"
 
 

@@ -20,13 +20,8 @@ _PUNCTUATION = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;
 # Default time limits, far above what the programs need, so that a Java that hangs does not block the other metrics.
 PATIENCE_S, PATIENCE_PER_CAPTION_S = 300.0, 0.05
 _TOKENIZER = ("edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase")
-_METEOR = ("Meteor", "-", "-", "-stdio", "-l", "en", "-norm")
-_METEOR_OPTIONS = (
-    # METEOR reads and writes decimal numbers in the format of the locale.
-    *("-Duser.language=en", "-Duser.country=US"),
-    # It spends most of its time on reading its paraphrase table; this garbage collector saves a sixth of it.
-    *("-XX:+IgnoreUnrecognizedVMOptions", "-XX:+UseParallelGC"),
-)
+_METEOR, _PARAPHRASES = ("-", "-", "-stdio", "-l", "en", "-norm"), Path("data", "paraphrase-en.gz")
+_METEOR_OPTIONS = ("-Duser.language=en", "-Duser.country=US")  # it writes decimal numbers in the format of the locale
 
 
 @dataclass(frozen=True)
@@ -113,7 +108,8 @@ def meteor_counts(
     ]
     timeout_s = timeout_s or PATIENCE_S + PATIENCE_PER_CAPTION_S * sum(map(len, references))
     options, stdin = [*_METEOR_OPTIONS, f"-Xmx{heap_mb}M"], "".join(f"{line}\n" for line in requests).encode()
-    printed = run_java(java, class_path, _METEOR, options=options, stdin=stdin, timeout_s=timeout_s, runs=runs)
+    words = ("textcap.Meteor", str(class_path[0].parent / _PARAPHRASES), *_METEOR)
+    printed = run_java(java, class_path, words, options=options, stdin=stdin, timeout_s=timeout_s, runs=runs)
     rows = _lines(printed, "METEOR")
     try:
         counts = np.array([[float(number) for number in row.split()] for row in rows])
