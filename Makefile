@@ -11,8 +11,9 @@ JAVAS := .javas
 JAVA_VERSIONS := 11.0.13.1 21.0.8.2 25.0.2.1
 DEMO_DIR ?= demo
 export OMP_NUM_THREADS ?= 2
-# Two processes with one thread each: faster than one with two, and the tests of a file share their fixtures.
-PYTEST := -m pytest -n 2 --dist loadfile
+# Two processes with one thread each: faster than one with two, and the tests of a file share their fixtures. Files go
+# to the processes in the order of tests/conftest.py.
+PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 TEST_THREADS ?= 1
 test test-all test-modern test-scoring test-slow: export OMP_NUM_THREADS = $(TEST_THREADS)
 
@@ -22,7 +23,7 @@ help:
 	@echo "setup             make the environment in $(VENV), with all extras in the versions of constraints.txt"
 	@echo "demo              train on text and caption sounds with the embedded models, in $(DEMO_DIR)/"
 	@echo "test              run the tests (under five minutes)"
-	@echo "test-all          run them with full-size models and the commands of README and docs as well"
+	@echo "test-all          run the longer ones as well: full-size models, the commands of README and docs"
 	@echo "test-slow         run the long tests: kills, fuzzing, SPICE on other Java runtimes"
 	@echo "test-modern       run the tests on a plain install with the newest versions of everything"
 	@echo "test-scoring      run the tests of scoring on Python 3.10 and 3.13, if they are installed, without torch"

@@ -436,6 +436,7 @@ def test_stopped_command_leaves_no_process_and_no_file(
 
 
 @pytest.mark.java
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["conette_audiocaps_test", "timkonr_clapcap_audiocaps_inference"])
 def test_published_scores_are_reproduced(files: Path, test_data: Path, name: str) -> None:
     oracle = json.loads((test_data / "oracle" / f"{name}.json").read_text(encoding="utf-8"))

@@ -337,6 +337,7 @@ def test_unusual_captions_get_a_score_each(scored: SimpleNamespace) -> None:
 
 
 @pytest.mark.java
+@pytest.mark.long
 def test_spice_runs_without_its_native_library(scored: SimpleNamespace, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in scored.kept.iterdir()}
     shutil.copytree(scored.kept, tmp_path / "kept")

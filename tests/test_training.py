@@ -666,7 +666,9 @@ def test_workers_of_a_script_without_a_guard_end_with_it(
     assert has_saved(tmp_path / "model")
 
 
-@pytest.mark.parametrize(("error", "n_processes"), [(KeyboardInterrupt, 1), (SystemExit, 2)])
+@pytest.mark.parametrize(
+    ("error", "n_processes"), [(KeyboardInterrupt, 1), pytest.param(SystemExit, 2, marks=pytest.mark.long)]
+)
 def test_interrupted_run_continues_to_the_same_result(
     backbone_folder: Path, tmp_path: Path, error: type[BaseException], n_processes: int
 ) -> None:

@@ -246,6 +246,7 @@ t.run_training(Path(sys.argv[2]), Path(sys.argv[3]), t.texts(0.5), pairs=sys.arg
 """
 
 
+@pytest.mark.long
 def test_killed_run_on_text_and_pairs_continues_to_the_same_result(
     backbone_folder: Path, pairs_file: Path, pairs: PairSet, tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ def check_types(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=600)
 
 
+@pytest.mark.long
 def test_a_users_script_is_checked_against_the_installed_package(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     done = check_types(SCRIPT, tmp_path)

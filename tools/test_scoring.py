@@ -69,7 +69,8 @@ def main() -> None:
         own = make_environment(Path(folder, version), python)
         print(f"Python {version}", flush=True)
         tests = [str(ROOT / "tests" / name) for name in TESTS]
-        command = [own, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider", *tests]
+        options = "-q -n 2 --dist loadfile --no-loadscope-reorder -p no:cacheprovider".split()
+        command = [own, "-m", "pytest", *options, *tests]
         failed |= subprocess.run(command, cwd=ROOT, env={**os.environ, "COLUMNS": "120"}).returncode != 0
     sys.exit(failed)
 
