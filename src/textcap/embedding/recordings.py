@@ -29,10 +29,24 @@ _MEMORY_HINT = "lower --batch-size, or use --device cpu"
 
 @dataclass(frozen=True)
 class Recording:
-    """The CLAP embedding of a sound file, and its duration."""
+    """The CLAP embedding of a sound, and what reading it has found."""
 
     embedding: NDArray[np.float32]  # [E], unit length
     duration_s: float
+    is_silent: bool = False  # whether every window is silent
+    notes: tuple[str, ...] = ()  # what the user must know, each worded to follow the name, such as "ends early"
+
+
+@dataclass(frozen=True)
+class WindowEmbeddings:
+    """The CLAP embeddings of the windows of one sound, in their order."""
+
+    vectors: NDArray[np.float32]  # [W, E], unit length
+    starts_s: NDArray[np.float64]  # [W], in the container's own time
+    ends_s: NDArray[np.float64]  # [W]
+    is_silent: NDArray[np.bool_]  # [W]
+    duration_s: float
+    notes: tuple[str, ...] = ()
 
 
 class RecordingEmbedder:
