@@ -47,7 +47,7 @@ class SlowModel:
 
 
 def slow_beam_search(
-    slow: SlowModel, n_beams: int, max_tokens: int, end_id: int
+    slow: SlowModel, n_beams: int, max_tokens: int, end_id: int, min_tokens: int = 0
 ) -> list[tuple[tuple[int, ...], float]]:
     """Search by the rule of the released captioner: rank by mean log probability; ended beams stay and compete."""
     beams: list[tuple[list[int], float]] = [([], 0.0)]
@@ -55,7 +55,11 @@ def slow_beam_search(
         options = [beam for beam in beams if end_id in beam[0]]
         open_beams = [beam for beam in beams if end_id not in beam[0]]
         for (tokens, total), gains in zip(open_beams, slow.next([tokens for tokens, _ in open_beams]), strict=True):
-            options += [([*tokens, token], total + gain) for token, gain in enumerate(gains)]
+            options += [
+                ([*tokens, token], total + gain)
+                for token, gain in enumerate(gains)
+                if token != end_id or len(tokens) >= min_tokens
+            ]
         options.sort(key=lambda option: option[1] / len(option[0]), reverse=True)
         beams = options[:n_beams]
         if all(tokens[-1] == end_id for tokens, _ in beams):
@@ -85,14 +89,16 @@ def _with_end(hypothesis: Hypothesis, end_id: int) -> tuple[int, ...]:
     max_tokens=st.integers(1, 9),
     end_id=st.integers(0, 10),
     temperature=st.sampled_from([0.5, 1.0, 3.0]),
+    min_tokens=st.integers(0, 8),
 )
-def test_search_equals_the_slow_search(seed, n_beams, max_tokens, end_id, temperature):
+def test_search_equals_the_slow_search(seed, n_beams, max_tokens, end_id, temperature, min_tokens):
+    min_tokens = min(min_tokens, max_tokens - 1)
     model, reference = _double_pair(seed=seed)
     prefixes = _prefixes(2, seed)
-    config = DecodingConfig(n_beams, max_tokens, temperature, n_best=n_beams)
+    config = DecodingConfig(n_beams, max_tokens, temperature, n_beams, min_tokens)
     results = beam_search(model, prefixes, config, end_id=end_id)
     for prefix, found in zip(prefixes, results, strict=True):
-        expected = slow_beam_search(SlowModel(reference, prefix, temperature), n_beams, max_tokens, end_id)
+        expected = slow_beam_search(SlowModel(reference, prefix, temperature), n_beams, max_tokens, end_id, min_tokens)
         expected.sort(key=lambda beam: beam[1], reverse=True)
         assert [_with_end(hypothesis, end_id) for hypothesis in found] == [tokens for tokens, _ in expected]
         np.testing.assert_allclose([h.score for h in found], [score for _, score in expected], rtol=0, atol=1e-9)

@@ -1,60 +1,108 @@
-"""Caption sound files: load a `Captioner` once, then caption many files, with one result per file in the given order.
+"""Caption sounds: load a `Captioner` once, then caption many, with one result per sound in the given order.
 
 A sound passes through windows, audio embedding, bridge, mapper and beam search. Printing the results is left to `cli`.
 """
 
 import itertools
+import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from textcap.audio.sources import Sound, SoundSource, name_of
 from textcap.config import CAPTION_BATCH_SIZE, BridgeConfig, DecodingConfig, require
 from textcap.data.text import counted
 from textcap.device import memory_errors, resolve_device
+from textcap.embedding.captions import embed_captions
 from textcap.embedding.recordings import Recording, RecordingEmbedder
-from textcap.errors import CheckpointError, InputError
+from textcap.errors import CheckpointError, DeviceError, InputError
 from textcap.gap.bridge import Bridge
 from textcap.model_folder import StoredModel, load_model
 from textcap.models.backbone import CLAPCAP, EMBEDDED, Backbone, kind_of
 from textcap.models.beam_search import Hypothesis, beam_search
 from textcap.models.mapper import Mapper
+from textcap.models.similarity import rank, with_text_encoder
+from textcap.timeline import Piece, find_pieces, join_equal
 from textcap.weights import WEIGHT_SETS, DownloadProgress
 
 DEFAULT_MODEL = Path("textcap-model")
 _LOAD_MEMORY_HINT = "close other programs that use the device, or use --device cpu"
 
+_logger = logging.getLogger("textcap")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One possible caption of a sound.
+
+    Attributes:
+        caption: The caption.
+        score: Mean log probability per token in nats, at most 0.
+        similarity: Cosine of CLAP's embeddings of the sound and of the caption, not calibrated; None if it was not
+            requested.
+    """
+
+    caption: str
+    score: float
+    similarity: float | None = None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How many captions a sound gets, and what decides their order.
+
+    Attributes:
+        weight: Weight of the similarity against the score, from 0 to 1; see `models.similarity.rank`. None: the score
+            alone decides.
+        with_similarity: Whether candidates get their similarity even if it does not decide.
+    """
+
+    weight: float | None = None
+    with_similarity: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.weight is None or 0 <= self.weight <= 1, "weight", self.weight, "between 0 and 1")
+
 
 @dataclass(frozen=True)
 class CaptionResult:
-    """The result for one file: a caption, or an error.
+    """The result for one sound: captions, a time line, silence or an error.
 
     Attributes:
-        path: The file as it was given.
-        caption: The caption; empty if there is an error.
-        score: Mean log probability per token in nats, at most 0; NaN if there is an error.
-        duration_s: Length of the recording in seconds; NaN if there is an error.
-        error: Why the file could not be captioned; None if it was.
+        path: The source as it was given; of an open file its name.
+        candidates: The best captions, best first; empty for silence, a time line or an error.
+        pieces: The time line, in order of time; None if it was not requested, or if there is an error.
+        duration_s: Length of the sound in seconds; None if there is an error.
+        is_silent: Whether all of the sound is silent.
+        notes: What the user must know of the sound, each worded to follow the path, such as "ends early".
+        error: Why the sound could not be captioned; None if it was.
     """
 
-    path: Path
-    caption: str = ""
-    score: float = float("nan")
-    duration_s: float = float("nan")
+    path: str
+    candidates: tuple[Candidate, ...] = ()
+    pieces: tuple[Piece, ...] | None = None
+    duration_s: float | None = None
+    is_silent: bool = False
+    notes: tuple[str, ...] = ()
     error: InputError | None = None
 
+    @property
+    def caption(self) -> str:
+        """The best caption; empty if there is none."""
+        return self.candidates[0].caption if self.candidates else ""
 
-@dataclass(frozen=True)
-class CaptionedEmbedding:
-    """A caption and its score."""
-
-    caption: str
-    score: float  # mean log probability per token in nats, at most 0
+    @property
+    def score(self) -> float | None:
+        """Mean log probability per token of the best caption in nats, at most 0; None if there is none."""
+        return self.candidates[0].score if self.candidates else None
 
 
 class Captioner:
@@ -142,75 +190,188 @@ class Captioner:
 
     def caption(
         self,
-        paths: str | Path | Iterable[str | Path],
+        sources: SoundSource | Iterable[SoundSource],
         *,
         decoding: DecodingConfig | None = None,
+        ranking: Ranking | None = None,
+        caption_silence: bool = False,
         batch_size: int = CAPTION_BATCH_SIZE,
     ) -> Iterator[CaptionResult]:
-        """Caption sound files of any length, lazily.
+        """Caption sounds of any length, lazily.
 
-        The embeddings of the sounds are kept in the cache folder, so a file that is captioned again is not embedded
-        again.
+        The embeddings of files are kept in the cache folder, so a file that is captioned again is not embedded again.
 
         Args:
-            paths: Sound files in any format that libsndfile can read, or one of them.
+            sources: Paths of sound files, open files and `Sound`s, or one of them.
             decoding: Settings of the beam search.
-            batch_size: Number of files to caption and number of windows to embed at once; captions do not depend on it.
+            ranking: What decides the order of the captions of a sound, if not their score alone.
+            caption_silence: Whether a silent sound gets a caption like any other.
+            batch_size: Number of sounds to caption and number of windows to embed at once; captions do not depend on
+                it. It is halved, with a warning, each time that a CUDA device runs out of memory.
 
         Yields:
-            One result per file in the given order, as soon as its batch is done. A file that cannot be read
-            gives a result with an error and does not stop the others.
+            One result per source in the given order, as soon as its batch is done. A sound that cannot be read gives a
+            result with an error and does not stop the others.
 
         Raises:
-            DeviceError: The device has too little memory for the batch.
-            CheckpointError: The weights of the mapper or of the language model are damaged.
+            DeviceError: The device has too little memory for a single sound.
+            CheckpointError: The weights of the mapper or of the language model are damaged, or no text encoder fits.
+            DownloadError: Similarities need a text encoder that is not on disk.
             InputError: `batch_size` or a setting of the beam search is out of range.
         """
-        require(batch_size >= 1, "batch_size", batch_size, "at least 1")
-        decoding = decoding or DecodingConfig()
-        remaining = iter([paths] if isinstance(paths, str | os.PathLike) else paths)
-        while group := [Path(path) for path in itertools.islice(remaining, batch_size)]:
-            message = f"on {self.device} while captioning {counted(batch_size, 'file')} at once"
-            with memory_errors(message, hint="lower --batch-size, or use --device cpu"):
-                results = self._caption_group(group, decoding, batch_size)
-            yield from results
+        how = decoding or DecodingConfig(), ranking or Ranking()
+
+        def caption_group(group: Sequence[SoundSource], size: int) -> list[CaptionResult]:
+            recordings = self._recordings.embed(group, batch_size=size)
+            heard = [r for r in recordings if isinstance(r, Recording) and (caption_silence or not r.is_silent)]
+            found = iter(self.candidates(_stack([r.embedding for r in heard]), *how) if heard else [])
+            said = {id(recording): next(found) for recording in heard}
+            return [
+                CaptionResult(name_of(source), error=r)
+                if isinstance(r, InputError)
+                else CaptionResult(
+                    name_of(source), said.get(id(r), ()), None, r.duration_s, r.is_silent and id(r) not in said, r.notes
+                )
+                for source, r in zip(group, recordings, strict=True)
+            ]
+
+        return self._in_groups(sources, batch_size, caption_group)
+
+    def timeline(
+        self,
+        sources: SoundSource | Iterable[SoundSource],
+        *,
+        hop_s: float | None = None,
+        decoding: DecodingConfig | None = None,
+        ranking: Ranking | None = None,
+        caption_silence: bool = False,
+        batch_size: int = CAPTION_BATCH_SIZE,
+    ) -> Iterator[CaptionResult]:
+        """Say what is heard when: cut each sound where it changes, and caption each piece once.
+
+        Args:
+            sources: As in `caption`.
+            hop_s: Seconds between the starts of neighbouring windows; by default half a window.
+            caption_silence: Whether silent pieces get a caption; otherwise they have no line.
+            decoding, ranking, batch_size: As in `caption`.
+
+        Yields:
+            One result with `pieces` per source, in the given order.
+
+        Raises:
+            The same as `caption`.
+        """
+        how = decoding or DecodingConfig(), ranking or Ranking()
+
+        def caption_group(group: Sequence[SoundSource], size: int) -> list[CaptionResult]:
+            (source,) = group
+            try:
+                windows = self._recordings.windows(source, hop_s=hop_s, batch_size=size)
+            except InputError as error:
+                return [CaptionResult(name_of(source), error=error)]
+            heard = [span for span in find_pieces(windows) if caption_silence or not span.is_silent]
+            pieces = []
+            for start in range(0, len(heard), size):
+                spans = heard[start : start + size]
+                for span, (best, *_) in zip(spans, self.candidates(_stack([s.embedding for s in spans]), *how)):
+                    pieces.append(Piece(span.start_s, span.end_s, best.caption, best.score))
+            joined, is_silent = tuple(join_equal(pieces)), bool(windows.is_silent.all()) and not pieces
+            return [CaptionResult(name_of(source), (), joined, windows.duration_s, is_silent, windows.notes)]
+
+        return self._in_groups(sources, batch_size, caption_group, group_size=1)
+
+    def embed(
+        self, sources: SoundSource | Iterable[SoundSource], *, batch_size: int = CAPTION_BATCH_SIZE
+    ) -> list[Recording | InputError]:
+        """Return CLAP's embedding of each sound, before any bridge, or the error why it cannot be read.
+
+        Raises:
+            DeviceError: The device has too little memory.
+        """
+        return self._recordings.embed(_several(sources), batch_size=batch_size)
 
     @torch.inference_mode()
-    def caption_embeddings(
-        self, embeddings: Tensor, decoding: DecodingConfig | None = None
-    ) -> list[CaptionedEmbedding]:
-        """Return one caption for each audio embedding.
+    def candidates(
+        self, embeddings: Tensor, decoding: DecodingConfig | None = None, ranking: Ranking | None = None
+    ) -> list[tuple[Candidate, ...]]:
+        """Return the best captions of each audio embedding, best first, without duplicates.
 
         Args:
             embeddings: Audio embeddings, `[B, E]`, of any length, on any device.
-            decoding: Settings of the beam search.
+            decoding: Settings of the beam search; `n_best` is how many captions there are at most.
+            ranking: What decides their order, if not their score alone.
 
         Raises:
-            CheckpointError: The weights of the mapper or of the language model are damaged.
+            CheckpointError: The weights of the mapper or of the language model are damaged, or no text encoder fits.
+            DownloadError: Similarities need a text encoder that is not on disk.
             InputError: A setting of the beam search is out of range, or an embedding is NaN or infinite.
         """
-        decoding = decoding or DecodingConfig()
+        decoding, ranking = decoding or DecodingConfig(), ranking or Ranking()
         if not embeddings.isfinite().all():
             raise InputError("the embeddings to caption contain NaN or infinite values")
         prefixes = self._mapper(self._bridge.audio_side(embeddings.to(self.device)))
         if not prefixes.isfinite().all():
             raise self._damaged("mapper")
-        found = beam_search(self._language_model, prefixes, decoding, end_id=self._end_id)
-        if not all(math.isfinite(beams[0].score) for beams in found):
+        # Two beams may differ in their tokens and not in their text, so all of them are looked at.
+        wide = replace(decoding, n_best=decoding.beam_size if decoding.n_best > 1 else 1)
+        beams = beam_search(self._language_model, prefixes, wide, end_id=self._end_id)
+        if not all(math.isfinite(best.score) for best, *_ in beams):
             raise self._damaged("language model")
-        return [CaptionedEmbedding(self._text(beams[0]), beams[0].score) for beams in found]
+        found = []
+        for several in beams:
+            distinct = {self._text(beam): beam.score for beam in reversed(several)}  # the best of equal texts
+            best = sorted(distinct.items(), key=lambda item: -item[1])[: decoding.n_best]
+            found.append([Candidate(text, score) for text, score in best])
+        if ranking.with_similarity or ranking.weight is not None:
+            found = self._ranked(embeddings, found, ranking)
+        return [tuple(several) for several in found]
 
-    def _caption_group(self, paths: Sequence[Path], decoding: DecodingConfig, batch_size: int) -> list[CaptionResult]:
-        recordings = self._recordings.embed(paths, batch_size=batch_size)
-        embeddings = [r.embedding for r in recordings if isinstance(r, Recording)]
-        found = self.caption_embeddings(torch.from_numpy(np.stack(embeddings)), decoding) if embeddings else []
-        captions = iter(found)
-        return [
-            CaptionResult(path, error=recording)
-            if isinstance(recording, InputError)
-            else CaptionResult(path, **vars(next(captions)), duration_s=recording.duration_s)
-            for path, recording in zip(paths, recordings, strict=True)
-        ]
+    def _ranked(self, embeddings: Tensor, found: list[list[Candidate]], ranking: Ranking) -> list[list[Candidate]]:
+        """Add the similarities, and put candidates in their order."""
+        captions = list({one.caption: None for several in found for one in several})
+        vectors = embed_captions(captions, self._with_text, self.device)
+        rows = dict(zip(captions, vectors, strict=True))
+        units = torch.nn.functional.normalize(embeddings.float().cpu(), dim=-1).numpy()
+        ranked = []
+        for unit, several in zip(units, found, strict=True):
+            several = [replace(one, similarity=float(rows[one.caption] @ unit)) for one in several]
+            if ranking.weight is not None:
+                similarities = [one.similarity or 0.0 for one in several]
+                order = rank([one.score for one in several], similarities, ranking.weight)
+                several = [several[index] for index in order]
+            ranked.append(several)
+        return ranked
+
+    @cached_property
+    def _with_text(self) -> Backbone:
+        return with_text_encoder(self.backbone)
+
+    def _in_groups(
+        self,
+        sources: SoundSource | Iterable[SoundSource],
+        batch_size: int,
+        caption_group: Callable[[Sequence[SoundSource], int], list[CaptionResult]],
+        group_size: int | None = None,
+    ) -> Iterator[CaptionResult]:
+        """Yield the results of a function for groups of sources, smaller ones where CUDA's memory does not suffice."""
+        require(batch_size >= 1, "batch_size", batch_size, "at least 1")
+        remaining, size = iter(_several(sources)), batch_size
+        while group := list(itertools.islice(remaining, group_size or batch_size)):
+            done: list[CaptionResult] = []
+            while len(done) < len(group):
+                hint = "lower --batch-size, or use --device cpu"
+                try:
+                    with memory_errors(f"on {self.device} while captioning {counted(size, 'sound')} at once", hint=hint):
+                        done += caption_group(group[len(done) :][:size], size)
+                    continue
+                except DeviceError as error:
+                    if size == 1 or not isinstance(error.__cause__, torch.OutOfMemoryError):
+                        raise
+                # Out here, where the error no longer holds on to what was being computed.
+                torch.cuda.empty_cache()
+                size //= 2
+                _logger.warning("%s is out of memory: captioning %s at once from here on", self.device, size)
+            yield from done
 
     def _damaged(self, part: str) -> CheckpointError:
         message = f"the {part} of {self.name} gives values that are NaN or infinite"
@@ -221,6 +382,15 @@ class Captioner:
         if self._capitalise:
             text = text.capitalize()  # before stripping: like msclap, leaves a word after a leading space in lower case
         return " ".join(text.split())
+
+
+def _several(sources: SoundSource | Iterable[SoundSource]) -> Iterable[SoundSource]:
+    # An open file can be iterated over, too.
+    return [sources] if isinstance(sources, str | os.PathLike | Sound) or hasattr(sources, "read") else sources
+
+
+def _stack(embeddings: list[NDArray[np.float32]]) -> Tensor:
+    return torch.from_numpy(np.stack(embeddings))
 
 
 def _load_backbone_of(stored: StoredModel, offline: bool | None, progress: DownloadProgress | None) -> Backbone:

@@ -361,8 +361,10 @@ class DecodingConfig(Checked):
     max_tokens: int = field(default=67, metadata=counts())  # per caption, including the end token
     temperature: float = 1.0  # divides the logits
     n_best: int = 1  # captions per clip
+    min_tokens: int = field(default=0, metadata=counts(least=0))  # per caption, without the end token
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.temperature < float("inf"), "temperature", self.temperature, "above 0")
         require(1 <= self.n_best <= self.beam_size, "n_best", self.n_best, "between 1 and beam_size")
+        require(self.min_tokens < self.max_tokens, "min_tokens", self.min_tokens, "below max_tokens")

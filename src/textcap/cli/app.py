@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from textcap.cli.cache import cache
 from textcap.cli.caption import caption
-from textcap.cli.console import LogHandler, print_error
+from textcap.cli.console import LogHandler, keep_stdout_for_results, print_error
 from textcap.cli.demo import demo
 from textcap.cli.embed import embed
 from textcap.cli.fetch import fetch
@@ -92,6 +92,7 @@ for command in (fetch, train, gap, fit_adapter, caption, score, embed, demo, ver
 
 def main() -> None:
     """Run the command line."""
+    keep_stdout_for_results()
     # File names need not be UTF-8: stdout reproduces their bytes, stderr only shows them.
     for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
         if hasattr(stream, "reconfigure"):

@@ -1,27 +1,37 @@
-"""`textcap caption`: sound files in, one caption per line out."""
+"""`textcap caption`: sounds in, one caption per line out, or time lines and subtitles."""
 
-import csv
-import io
-import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from textcap.audio.inputs import find_inputs
 from textcap.cli import options
-from textcap.cli.console import note, print_result, print_skipped, progress_bar, set_verbosity
+from textcap.cli.console import note, print_skipped, progress_bar, set_verbosity, warn
 from textcap.cli.progress import download_progress
 from textcap.config import CAPTION_BATCH_SIZE, DecodingConfig
-from textcap.data.text import counted, escape_json, printable
+from textcap.data.text import counted
+from textcap.outputs.forms import FORMS, JSONL, MERGED_FORMS, SIDECAR, TIMELINE_FORMS, Output, form_of
+from textcap.outputs.journal import is_finished
+from textcap.outputs.rows import Row
 
-if TYPE_CHECKING:
-    from textcap.captioner import CaptionResult
+EXAMPLES = "textcap caption *.wav -m textcap-model\n\ntextcap caption film.mp4 -o film.srt"
+WHEN_STOPPED = "with -o, the same command with --resume continues"
 
-EXAMPLES = "textcap caption *.wav -m textcap-model\n\ntextcap caption recordings/*.flac --json > captions.jsonl"
+_WIDE_BEAM = 8  # the default with several captions per sound
+_SHAPE, _SELECTION = "Form of the output", "Choice of captions"
 
 
 def caption(
-    audio: Annotated[list[Path], typer.Argument(help="Sound files of any length.", show_default=False)],
+    audio: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Sound or film files of any length, folders, patterns, addresses such as https://..., or - for one "
+            "sound on standard input.",
+            show_default=False,
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -31,79 +41,188 @@ def caption(
             show_default="textcap-model if that folder exists, else clapcap",
         ),
     ] = None,
-    beam_size: Annotated[
-        int, typer.Option(min=1, help="Number of partial captions that beam search keeps at each step.")
-    ] = DecodingConfig.beam_size,
-    max_tokens: Annotated[
-        int,
-        typer.Option(min=1, help="Maximum length of a caption in tokens; a token is about three quarters of a word."),
-    ] = DecodingConfig.max_tokens,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Number of files to caption at once; captions do not depend on it.")
-    ] = CAPTION_BATCH_SIZE,
-    as_json: Annotated[
+    recursive: Annotated[bool, typer.Option("--recursive", help="Take the sounds in subfolders, too.")] = False,
+    files_from: Annotated[
+        str | None, typer.Option(help="A file that names an input on each line; - is standard input.", metavar="LIST")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The file or folder to write.", show_default="standard output"),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="text, jsonl, csv, srt, vtt, audacity (a label track) or sidecar (dog.txt beside dog.wav).",
+            show_default="by the ending of the output",
+            rich_help_panel=_SHAPE,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.", rich_help_panel=_SHAPE)] = False,
+    timeline: Annotated[
+        bool, typer.Option("--timeline", help="Say what is heard when.", rich_help_panel=_SHAPE)
+    ] = False,
+    hop_s: Annotated[
+        float | None,
+        typer.Option(
+            "--hop",
+            min=0.01,
+            help="Seconds between the starts of the windows of a time line.",
+            show_default="half a window",
+            rich_help_panel=_SHAPE,
+        ),
+    ] = None,
+    brackets: Annotated[
+        bool, typer.Option("--brackets", help="Write \\[a dog is barking] in subtitles.", rich_help_panel=_SHAPE)
+    ] = False,
+    merge: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Add the captions to this SRT or VTT file.", rich_help_panel=_SHAPE
+        ),
+    ] = None,
+    over_speech: Annotated[
+        bool, typer.Option("--over-speech", help="With --merge, also where speech is.", rich_help_panel=_SHAPE)
+    ] = False,
+    caption_silence: Annotated[
+        bool, typer.Option("--caption-silence", help="Caption silence like any other sound.", rich_help_panel=_SHAPE)
+    ] = False,
+    num_captions: Annotated[
+        int, typer.Option(min=1, help="Captions per sound, best first.", rich_help_panel=_SELECTION)
+    ] = 1,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Order them by CLAP's similarity, too.", rich_help_panel=_SELECTION)
+    ] = False,
+    rerank_weight: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Weight of the similarity against the score.", rich_help_panel=_SELECTION),
+    ] = 0.5,
+    similarity: Annotated[
         bool,
         typer.Option(
-            "--json",
-            help="Print JSON Lines with path, caption, score (mean log probability per token) and duration in seconds.",
+            "--similarity", help="Add the similarity of sound and caption to JSON.", rich_help_panel=_SELECTION
         ),
     ] = False,
-    as_csv: Annotated[
-        bool, typer.Option("--csv", help="Print CSV with the columns file_name and caption_predicted.")
+    beam_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of partial captions that beam search keeps at each step.",
+            show_default=f"{DecodingConfig.beam_size}; {_WIDE_BEAM} with --num-captions or --rerank",
+            rich_help_panel=_SELECTION,
+        ),
+    ] = None,
+    min_length: Annotated[
+        int, typer.Option(min=0, help="Minimum length of a caption in tokens.", rich_help_panel=_SELECTION)
+    ] = DecodingConfig.min_tokens,
+    max_length: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Maximum length of a caption in tokens; a token is about three quarters of a word.",
+            rich_help_panel=_SELECTION,
+        ),
+    ] = DecodingConfig.max_tokens,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an unfinished run, and try again what failed.")
     ] = False,
+    force: options.ForceOption = False,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Number of sounds to caption at once; captions do not depend on it.")
+    ] = CAPTION_BATCH_SIZE,
     device: options.DeviceOption = "auto",
     offline: options.OfflineOption = False,
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
 ) -> None:
-    """Caption sound files with a trained model, or with clapcap, the captioner released with msclap.
+    """Caption sounds with a trained model, or with clapcap, the captioner released with msclap.
 
-    Prints one line for each file in the order given: its path, a tab, its caption. A file that cannot be read is
-    named on stderr and skipped (exit code 3, or 1 if none could be read). Control characters are printed as escapes;
-    use --json to get exact names. textcap score reads all three output formats.
+    Prints one line for each sound in the order given: its path, a tab, its caption. A sound that cannot be read is
+    named on stderr and skipped (exit code 3, or 1 if none could be read). A silent sound has an empty caption. Control
+    characters are printed as escapes; use --json to get exact names. With -o, everything is written when the last
+    sound is done, and --resume continues a run that was stopped.
     """
-    if as_json and as_csv:
-        raise typer.BadParameter("give --json or --csv, not both")
-    show = _print_json if as_json else _print_csv if as_csv else _print_text
     set_verbosity(quiet, verbose)
-    with options.settings_from_flags("beam_size", "max_tokens"):
-        decoding = DecodingConfig(beam_size=beam_size, max_tokens=max_tokens)
-    from textcap.captioner import Captioner
+    form = _form_of(form, as_json, output, merge)
+    timeline = timeline or form in TIMELINE_FORMS
+    several = num_captions > 1 or rerank
+    size = beam_size or (max(_WIDE_BEAM, num_captions) if several else DecodingConfig.beam_size)
+    n_best = num_captions if num_captions > 1 else size if rerank else 1
+    with options.settings_from_flags("beam_size", min_tokens="--min-length", n_best="--num-captions"):
+        decoding = DecodingConfig(beam_size=size, max_tokens=max_length, min_tokens=min_length, n_best=n_best)
+    _refuse_misuse(form, timeline, output, merge, resume, num_captions > 1 or similarity)
+    found = find_inputs(audio or [], recursive=recursive, files_from=files_from)
+    if not found.inputs:
+        raise typer.BadParameter("give a sound file, a folder, or --files-from")
+    for remark in found.notes:
+        note(remark)
+    where = Output(form, output, found.inputs, num_captions, timeline, brackets, merge, over_speech)
+    if resume and output is not None and is_finished(output):
+        return note(f"{output} is complete: there is nothing to resume")
+    where.check(force=force or resume)
+    if all(one.error is not None for one in found.inputs):  # told without loading torch
+        return _show(({"path": one.name, "error": str(one.error)} for one in found.inputs), where)
+    from textcap.captioner import Captioner, Ranking
+    from textcap.outputs.run import CaptionSettings, caption_to
 
     with download_progress() as progress:
         captioner = Captioner.load(model, device=device, offline=offline or None, progress=progress)
-    note(f"backbone {captioner.backbone.name} on {captioner.device}, float32; captioning {counted(len(audio), 'file')}")
-    if as_csv:
-        print("file_name,caption_predicted", flush=True)
-    n_failed = 0
-    with progress_bar() as bar:
-        task = bar.add_task("captioning", total=len(audio), status="")
-        for result in captioner.caption(audio, decoding=decoding, batch_size=batch_size):
-            if result.error is not None:
-                n_failed += 1
-                print_skipped(result.error)
-            else:
-                show(result)
-            bar.advance(task)
-    if n_failed:
-        raise typer.Exit(1 if n_failed == len(audio) else 3)
+    note(f"model {captioner.name}, backbone {captioner.backbone.name} on {captioner.device}, float32")
+    ranking = Ranking(rerank_weight if rerank else None, similarity)
+    settings = CaptionSettings(decoding, ranking, num_captions, timeline, hop_s, caption_silence, batch_size)
+    _show(caption_to(where, captioner, settings, resume=resume, force=force), where)
 
 
-def _print_text(result: "CaptionResult") -> None:
-    print_result(str(result.path), result.caption)
+def _form_of(form: str | None, as_json: bool, output: Path | None, merge: Path | None) -> str:
+    """Return the form of the output from the options that may name one."""
+    if form is not None and form not in FORMS:
+        raise typer.BadParameter(f"is {form!r}, but must be one of {', '.join(FORMS)}", param_hint="--format")
+    if as_json and form not in (None, JSONL):
+        raise typer.BadParameter(f"give --json or --format {form}, not both")
+    chosen = JSONL if as_json else form or form_of(output)
+    if merge is not None and chosen != form_of(merge):
+        raise typer.BadParameter(f"{merge} is merged into a file of the same form, not {chosen}", param_hint="--merge")
+    return chosen
 
 
-def _print_csv(result: "CaptionResult") -> None:
-    row = io.StringIO()
-    csv.writer(row, lineterminator="").writerow([printable(str(result.path)), printable(result.caption)])
-    print(row.getvalue(), flush=True)
-
-
-def _print_json(result: "CaptionResult") -> None:
-    fields = {
-        "path": str(result.path),
-        "caption": result.caption,
-        "score": result.score,
-        "duration_s": result.duration_s,
+def _refuse_misuse(
+    form: str, timeline: bool, output: Path | None, merge: Path | None, resume: bool, is_about_one_caption: bool
+) -> None:
+    problems = {
+        "--resume needs -o": resume and output is None,
+        "--merge takes srt or vtt, and needs -o": merge is not None and (output is None or form not in MERGED_FORMS),
+        "a time line has one caption for each piece: leave out --num-captions and --similarity": timeline
+        and is_about_one_caption,
+        "sidecar files hold one caption: leave out --timeline": timeline and form == SIDECAR,
     }
-    print(escape_json(json.dumps(fields, ensure_ascii=False, allow_nan=False)), flush=True)
+    for problem, holds in problems.items():
+        if holds:
+            raise typer.BadParameter(problem)
+
+
+def _show(rows: Iterator[Row], where: Output) -> None:
+    """Print rows as they come, or their progress if they are written to files; exit with 3 or 1 if some failed."""
+    n_failed = n_silent = 0
+    n_inputs = len(where.inputs)
+    if where.is_stdout:
+        print(where.header, end="", flush=True)
+    with progress_bar() as bar:
+        task = bar.add_task("captioning", total=n_inputs, status="")
+        for row in rows:
+            if "error" in row:
+                n_failed += 1
+                print_skipped(row["error"])
+            n_silent += row.get("silent", False)
+            for remark in row.get("notes", []):
+                warn(f"{row['path']} {remark}")
+            if where.is_stdout:
+                print(where.text(row), end="", flush=True)
+            bar.advance(task)
+    if n_silent:
+        note(f"{counted(n_silent, 'sound')} of {n_inputs:,} silent, with an empty caption (--caption-silence captions them)")
+    if n_failed:
+        note(f"{n_failed:,} of {counted(n_inputs, 'input')} could not be captioned")
+    if n_failed < n_inputs and not where.is_stdout and where.path is not None:
+        print(where.path, flush=True)
+    if n_failed:
+        raise typer.Exit(1 if n_failed == n_inputs else 3)

@@ -1,6 +1,7 @@
 """The two consoles of the command line: results go to stdout, everything else to stderr."""
 
 import logging
+import os
 import sys
 
 from rich.console import Console
@@ -10,6 +11,16 @@ from textcap.data.text import printable
 
 out = Console(highlight=False, emoji=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+
+
+def keep_stdout_for_results() -> None:
+    """Point descriptor 1 at stderr, because libraries in C print to it, and keep a copy for `sys.stdout`."""
+    try:
+        private = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # one of them is closed
+        return
+    sys.stdout = open(private, "w", encoding="utf-8")
 
 
 class LogHandler(logging.Handler):

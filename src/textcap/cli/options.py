@@ -44,16 +44,17 @@ AudioDirOption = Annotated[
 
 
 @contextmanager
-def settings_from_flags(*fields: str) -> Iterator[None]:
+def settings_from_flags(*fields: str, **flags: str) -> Iterator[None]:
     """Turn a setting that is out of range within the block into misuse (exit code 2) that names its flag.
 
     Args:
-        fields: The settings that have a flag of the same name; other errors pass.
+        fields: The settings that have a flag of the same name; errors of settings without a flag pass.
+        flags: By setting, a flag of another name.
     """
     try:
         yield
     except SettingError as error:
-        if error.field not in fields:
+        flag = flags.get(error.field, f"--{error.field.replace('_', '-')}")
+        if error.field not in (*fields, *flags):
             raise
-        flag = f"--{error.field.replace('_', '-')}"
         raise typer.BadParameter(f"is {error.value!r}, but must be {error.rule}", param_hint=flag) from error

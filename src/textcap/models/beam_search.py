@@ -65,7 +65,7 @@ def beam_search(
     _check_sizes(language_model, prefixes, config)
     results: list[list[Hypothesis]] = [[] for _ in range(len(prefixes))]
     state, logits = language_model.start(prefixes)
-    beams = _first_beams(_log_probabilities(logits, config), config, end_id)
+    beams = _first_beams(_log_probabilities(logits, config, 0, end_id), config, end_id)
     while True:
         done = beams.ended.all(dim=1) | (beams.tokens.shape[-1] == config.max_tokens)
         for place in done.nonzero()[:, 0].tolist():
@@ -76,7 +76,8 @@ def beam_search(
         # Only beams that have not ended are rows of the language model.
         last_tokens = beams.tokens[:, :, -1][~beams.ended]
         state, logits = language_model.advance(state, beams.rows[~beams.ended], last_tokens)
-        beams = _next_beams(beams, _log_probabilities(logits, config), end_id)
+        n_tokens = beams.tokens.shape[-1]
+        beams = _next_beams(beams, _log_probabilities(logits, config, n_tokens, end_id), end_id)
 
 
 def _first_beams(log_probabilities: Tensor, config: DecodingConfig, end_id: int) -> _Beams:
@@ -142,13 +143,17 @@ def _hypotheses(beams: _Beams, place: int, n_best: int) -> list[Hypothesis]:
     return found
 
 
-def _log_probabilities(logits: Tensor, config: DecodingConfig) -> Tensor:
-    return torch.log_softmax(logits / config.temperature, dim=-1)
+def _log_probabilities(logits: Tensor, config: DecodingConfig, n_tokens: int, end_id: int) -> Tensor:
+    """Return the log probabilities of the token after the first `n_tokens`; too early, a caption cannot end."""
+    log_probabilities = torch.log_softmax(logits / config.temperature, dim=-1)
+    if n_tokens < config.min_tokens:
+        log_probabilities[..., end_id] = -torch.inf
+    return log_probabilities
 
 
 def _check_sizes(language_model: LanguageModel, prefixes: Tensor, config: DecodingConfig) -> None:
     sizes = language_model.config
-    if config.beam_size > sizes.vocab_size:
+    if config.beam_size > sizes.vocab_size - (config.min_tokens > 0):
         limit = f"{sizes.vocab_size}, the size of the language model's vocabulary"
         raise InputError(f"beam_size is {config.beam_size}, but must be at most {limit}")
     room = sizes.n_positions - prefixes.shape[1] + 1  # the last token is never an input

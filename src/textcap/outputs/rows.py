@@ -1,0 +1,50 @@
+"""Results as lines: text, CSV and JSON Lines.
+
+A row is a result as plain values, as JSON Lines show it and as a journal keeps it; every form is made from rows.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from textcap.data.text import escape_json, printable
+
+Row = dict[str, Any]
+
+
+def json_line(row: Row) -> str:
+    """Return a row as a line of JSON; an error has its place in it."""
+    return escape_json(json.dumps(row, ensure_ascii=False, allow_nan=False)) + "\n"
+
+
+def text_lines(row: Row) -> str:
+    """Return the path, a tab and the captions of a row, or a line for each piece; nothing for an error."""
+    return "".join("\t".join(printable(cell) for cell in cells) + "\n" for cells in _cells(row))
+
+
+def csv_header(is_timeline: bool, n_captions: int) -> str:
+    """Return the names of the columns that `csv_lines` fills; scoring tools read the first two."""
+    if is_timeline:
+        return "file_name,start_s,end_s,caption_predicted\n"
+    return ",".join(["file_name", "caption_predicted", *(f"caption_{n}" for n in range(2, n_captions + 1))]) + "\n"
+
+
+def csv_lines(row: Row, n_captions: int) -> str:
+    """Return a row as a line of CSV, or a line for each piece; nothing for an error."""
+    lines = io.StringIO()
+    for cells in _cells(row):
+        missing = [] if "pieces" in row else [""] * (1 + n_captions - len(cells))
+        csv.writer(lines, lineterminator="\n").writerow([*(printable(cell) for cell in cells), *missing])
+    return lines.getvalue()
+
+
+def _cells(row: Row) -> list[Sequence[str]]:
+    if "error" in row:
+        return []
+    if "pieces" in row:
+        return [
+            (row["path"], f"{one['start_s']:.3f}", f"{one['end_s']:.3f}", one["caption"]) for one in row["pieces"]
+        ]
+    return [(row["path"], *(one["caption"] for one in row.get("candidates", [row])))]

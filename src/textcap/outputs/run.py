@@ -1,0 +1,152 @@
+"""Caption many inputs in fixed slices, so that a run that was stopped continues with the same arithmetic."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from textcap.audio.inputs import Input, open_source
+from textcap.audio.sources import SoundSource
+from textcap.captioner import Captioner, CaptionResult, Ranking
+from textcap.config import CAPTION_BATCH_SIZE, DecodingConfig
+from textcap.errors import InputError
+from textcap.outputs.forms import Output
+from textcap.outputs.journal import Journal
+from textcap.outputs.rows import Row
+
+
+@dataclass(frozen=True)
+class CaptionSettings:
+    """How to caption: the arguments of `Captioner.caption`, or of `Captioner.timeline`."""
+
+    decoding: DecodingConfig = DecodingConfig()
+    ranking: Ranking = Ranking()
+    n_captions: int = 1  # that rows show
+    is_timeline: bool = False
+    hop_s: float | None = None  # of a time line
+    caption_silence: bool = False
+    batch_size: int = CAPTION_BATCH_SIZE  # also the size of the slices
+
+    def caption(
+        self, captioner: Captioner, sources: Sequence[SoundSource], reading: Callable[[int], None]
+    ) -> Iterator[CaptionResult]:
+        """Yield the result of each source; `reading` is called with the index of each before it is read."""
+        how: dict[str, Any] = {
+            "decoding": self.decoding,
+            "ranking": self.ranking,
+            "caption_silence": self.caption_silence,
+            "batch_size": self.batch_size,
+            "reading": reading,
+        }
+        return captioner.timeline(sources, hop_s=self.hop_s, **how) if self.is_timeline else captioner.caption(sources, **how)
+
+    def identity(self, captioner: Captioner) -> dict[str, Any]:
+        """Return everything that decides a sound's captions, for a journal."""
+        settings = asdict(self)
+        decoding, ranking = settings.pop("decoding"), settings.pop("ranking")
+        return {"model": captioner.content_hash, **decoding, **ranking, **settings}
+
+
+def row_of(result: CaptionResult, n_captions: int = 1) -> Row:
+    """Return a result as values for JSON; docs/formats.md describes the fields.
+
+    Candidates are listed if several are wanted, similarities if they were computed.
+
+    Args:
+        n_captions: Captions that are wanted.
+    """
+    row: Row = {"path": result.path}
+    if result.error is not None:
+        return row | {"error": f"{result.error}"}
+    if result.pieces is None:
+        row |= {"caption": result.caption, "score": result.score}
+        several = [_without_none(vars(one)) for one in result.candidates[:n_captions]]
+        if several and "similarity" in several[0]:
+            row["similarity"] = several[0]["similarity"]
+        if len(several) > 1:
+            row["candidates"] = several
+    row |= {"duration_s": result.duration_s, "silent": result.is_silent}
+    if result.pieces is not None:
+        row["pieces"] = [vars(piece) for piece in result.pieces]
+    return row | ({"notes": list(result.notes)} if result.notes else {})
+
+
+def _without_none(values: dict[str, Any]) -> Row:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def caption_to(
+    where: Output, captioner: Captioner, settings: CaptionSettings, *, resume: bool = False, force: bool = False
+) -> Iterator[Row]:
+    """Caption the inputs of an output, yield their rows in order, and write it when the last one is done.
+
+    With a file or folder as the output, results are kept in a journal beside it, which is deleted when all inputs have
+    been captioned.
+
+    Args:
+        resume: Continue an unfinished run: a slice whose inputs are all in the journal is skipped, any other is done
+            anew as a whole.
+        force: Start again if there is an unfinished run.
+
+    Raises:
+        InputError: There is an unfinished run, or it cannot be continued; see `Journal`.
+        TextcapError: What `Captioner.caption` raises.
+    """
+    if where.path is None:
+        for one, row in zip(where.inputs, _rows(captioner, where.inputs, settings, None), strict=True):
+            if not where.is_stdout:
+                where.write_own(one, row)
+            yield row
+        return
+    failed = False
+    with Journal(where.path, settings.identity(captioner), resume=resume, force=force) as journal:
+        for row in _rows(captioner, where.inputs, settings, journal):
+            failed |= "error" in row
+            yield row
+        where.write(journal.rows([one.name for one in where.inputs]))
+        if not failed:
+            journal.delete()
+
+
+def _rows(
+    captioner: Captioner, inputs: Sequence[Input], settings: CaptionSettings, journal: Journal | None
+) -> Iterator[Row]:
+    for start in range(0, len(inputs), settings.batch_size):
+        part = inputs[start : start + settings.batch_size]
+        identities = captioner.identities([one.name for one in part])
+        if journal is not None:
+            if all(journal.has(one.name, identity) for one, identity in zip(part, identities, strict=True)):
+                yield from journal.rows([one.name for one in part])
+                continue
+        rows = _caption_slice(captioner, part, settings, journal)
+        if journal is not None:
+            journal.add(rows, identities)
+        yield from rows
+
+
+def _caption_slice(
+    captioner: Captioner, part: Sequence[Input], settings: CaptionSettings, journal: Journal | None
+) -> list[Row]:
+    rows: dict[int, Row] = {}
+    opened: list[int] = []
+    sources: list[SoundSource] = []
+    with ExitStack() as stack:
+        for index, one in enumerate(part):
+            if journal is not None and (crashed := journal.crashed(one.name)):
+                rows[index] = crashed
+                continue
+            try:
+                sources.append(stack.enter_context(open_source(one)))
+                opened.append(index)
+            except InputError as error:
+                rows[index] = row_of(CaptionResult(one.name, error=error))
+
+        def reading(index: int) -> None:
+            if journal is not None:
+                journal.reading(part[opened[index]].name)
+
+        for index, result in zip(opened, settings.caption(captioner, sources, reading), strict=True):
+            rows[index] = row_of(result, settings.n_captions) | {"path": part[index].name}
+    if journal is not None:
+        journal.reading(None)
+    return [rows[index] for index in range(len(part))]
