@@ -60,9 +60,9 @@ def as_clapcap() -> Backbone:
 
 
 def test_text_encoder_of_the_same_audio_encoder_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    other = Backbone.load("tiny")
+    backbone, other = as_clapcap(), Backbone.load("tiny")
     monkeypatch.setattr(similarity.Backbone, "load", lambda name, offline: other)
-    assert with_text_encoder(as_clapcap()) is other
+    assert with_text_encoder(backbone) is other
 
 
 def test_other_audio_encoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
