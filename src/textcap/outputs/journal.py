@@ -8,13 +8,14 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
 from textcap.errors import FileError, InputError
-from textcap.files import OVERWRITE_HINT, unreadable
+from textcap.files import OVERWRITE_HINT, remove_quietly
 from textcap.outputs.rows import Row
 
 SUFFIX = ".textcap-journal"
@@ -28,57 +29,58 @@ def is_finished(output: Path) -> bool:
     return output.exists() and not _journal_of(output).exists()
 
 
-class Journal:
-    """The journal of one output; as a context manager it is closed at the end, and a clean end is recorded.
+@contextmanager
+def open_journal(output: Path, settings: Mapping[str, Any], *, resume: bool, force: bool) -> Iterator["Journal"]:
+    """Yield the journal of an output; that the block ends, even by an error, is recorded: it is not a crash.
 
-    Attributes:
-        path: The journal, beside the output.
-        is_new: Whether there was nothing to continue.
+    Args:
+        output: The file or folder that the run writes.
+        settings: Everything besides the inputs that decides what the results are.
+        resume: Continue an unfinished run if there is one.
+        force: Delete the journal of an unfinished run.
+
+    Raises:
+        InputError: Another process writes it, an unfinished run is to be neither continued nor deleted, it was started
+            with other settings, or the journal cannot be read or written.
     """
-
-    def __init__(self, output: Path, settings: Mapping[str, Any], *, resume: bool, force: bool) -> None:
-        """Open the journal of an output, and read what it holds.
-
-        Args:
-            output: The file or folder that the run writes.
-            settings: Everything besides the inputs that decides what the results are.
-            resume: Continue an unfinished run if there is one.
-            force: Delete the journal of an unfinished run.
-
-        Raises:
-            InputError: Another process writes it, an unfinished run is to be neither continued nor deleted, it was
-                started with other settings, or the journal cannot be read or written.
-        """
-        self.path = _journal_of(output)
-        self._offsets: dict[str, tuple[int, str | None]] = {}  # by path: of the line, and the identity of the input
-        self._crashes: list[str | None] = []  # by session: what was being read when it ended, if it was killed
-        self._lock = FileLock(f"{self.path}.lock")
+    path = _journal_of(output)
+    with ExitStack() as stack:
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(blocking=False)
+            lock = Path(f"{path}.lock")
+            stack.enter_context(FileLock(lock).acquire(blocking=False))
+            stack.callback(remove_quietly, lock)
             if force and not resume:
-                self.path.unlink(missing_ok=True)
-            self._file = open(self.path, "a+b")
-            self.is_new = not self._file.tell()
-            if not self.is_new:
-                self._read_all(settings, resume)
+                path.unlink(missing_ok=True)
+            file = stack.enter_context(open(path, "a+b"))
         except Timeout as error:
             raise InputError(f"another process is writing {output}", hint="wait for its end") from error
         except OSError as error:
-            raise FileError(self.path, f"cannot be written: {error.strerror or error}") from error
-        if self.is_new:
+            raise FileError(path, f"cannot be written: {error.strerror or error}") from error
+        journal = Journal(path, file)
+        journal.begin(settings, resume)
+        try:
+            yield journal
+        finally:
+            if not file.closed:
+                journal.reading(None)
+
+
+class Journal:
+    """What a run has done; opened by `open_journal`."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self._file = path, file
+        self._offsets: dict[str, tuple[int, str | None]] = {}  # by path: of the line, and the identity of the input
+        self._crashes: list[str | None] = []  # by session: what was being read when it was killed
+
+    def begin(self, settings: Mapping[str, Any], resume: bool) -> None:
+        """Read what the journal holds, or write the settings into a new one, and begin a session."""
+        if self._file.seek(0, os.SEEK_END):
+            self._read_all(settings, resume)
+        else:
             self._append({"settings": {"version": FORMAT_VERSION, **settings}})
         self._append({"session": len(self._crashes)})
-
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self._file.closed:
-            self.reading(None)  # also after an error and Ctrl-C, which are no crash
-            self._file.close()
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
 
     def has(self, path: str, identity: str | None) -> bool:
         """Return whether an input has a result, and is as it was then."""

@@ -11,7 +11,7 @@ from textcap.captioner import Captioner, CaptionResult, Ranking
 from textcap.config import CAPTION_BATCH_SIZE, DecodingConfig
 from textcap.errors import InputError
 from textcap.outputs.forms import Output
-from textcap.outputs.journal import Journal
+from textcap.outputs.journal import Journal, open_journal
 from textcap.outputs.rows import Row
 
 
@@ -89,7 +89,7 @@ def caption_to(
         force: Start again if there is an unfinished run.
 
     Raises:
-        InputError: There is an unfinished run, or it cannot be continued; see `Journal`.
+        InputError: There is an unfinished run, or it cannot be continued; see `open_journal`.
         TextcapError: What `Captioner.caption` raises.
     """
     if where.path is None:
@@ -99,7 +99,7 @@ def caption_to(
             yield row
         return
     failed = False
-    with Journal(where.path, settings.identity(captioner), resume=resume, force=force) as journal:
+    with open_journal(where.path, settings.identity(captioner), resume=resume, force=force) as journal:
         for row in _rows(captioner, where.inputs, settings, journal):
             failed |= "error" in row
             yield row
