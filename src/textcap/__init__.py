@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from textcap.captioner import Captioner as Captioner
-    from textcap.captioner import CaptionResult as CaptionResult
     from textcap.config import BridgeConfig as BridgeConfig
     from textcap.config import DecodingConfig as DecodingConfig
     from textcap.config import MapperConfig as MapperConfig
@@ -23,13 +22,14 @@ if TYPE_CHECKING:
     from textcap.data.pairs import read_pairs as read_pairs
     from textcap.errors import TextcapError as TextcapError
     from textcap.models.backbone import Backbone as Backbone
+    from textcap.results import CaptionResult as CaptionResult
     from textcap.scoring import score_files as score_files
     from textcap.training import train as train
 
 _MODULES = {
     "Backbone": "models.backbone",
     "BridgeConfig": "config",
-    "CaptionResult": "captioner",
+    "CaptionResult": "results",
     "Captioner": "captioner",
     "DecodingConfig": "config",
     "MapperConfig": "config",

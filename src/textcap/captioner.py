@@ -3,6 +3,7 @@
 A sound passes through windows, audio embedding, bridge, mapper and beam search. Printing the results is left to `cli`.
 """
 
+import hashlib
 import itertools
 import logging
 import math
@@ -30,29 +31,14 @@ from textcap.models.backbone import CLAPCAP, EMBEDDED, Backbone, kind_of
 from textcap.models.beam_search import Hypothesis, beam_search
 from textcap.models.mapper import Mapper
 from textcap.models.similarity import rank, with_text_encoder
-from textcap.timeline import Piece, find_pieces, join_equal
+from textcap.results import Candidate, CaptionResult, Piece
+from textcap.timeline import find_pieces, join_equal
 from textcap.weights import WEIGHT_SETS, DownloadProgress
 
 DEFAULT_MODEL = Path("textcap-model")
 _LOAD_MEMORY_HINT = "close other programs that use the device, or use --device cpu"
 
 _logger = logging.getLogger("textcap")
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One possible caption of a sound.
-
-    Attributes:
-        caption: The caption.
-        score: Mean log probability per token in nats, at most 0.
-        similarity: Cosine of CLAP's embeddings of the sound and of the caption, not calibrated; None if it was not
-            requested.
-    """
-
-    caption: str
-    score: float
-    similarity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,39 +56,6 @@ class Ranking:
 
     def __post_init__(self) -> None:
         require(self.weight is None or 0 <= self.weight <= 1, "weight", self.weight, "between 0 and 1")
-
-
-@dataclass(frozen=True)
-class CaptionResult:
-    """The result for one sound: captions, a time line, silence or an error.
-
-    Attributes:
-        path: The source as it was given; of an open file its name.
-        candidates: The best captions, best first; empty for silence, a time line or an error.
-        pieces: The time line, in order of time; None if it was not requested, or if there is an error.
-        duration_s: Length of the sound in seconds; None if there is an error.
-        is_silent: Whether all of the sound is silent.
-        notes: What the user must know of the sound, each worded to follow the path, such as "ends early".
-        error: Why the sound could not be captioned; None if it was.
-    """
-
-    path: str
-    candidates: tuple[Candidate, ...] = ()
-    pieces: tuple[Piece, ...] | None = None
-    duration_s: float | None = None
-    is_silent: bool = False
-    notes: tuple[str, ...] = ()
-    error: InputError | None = None
-
-    @property
-    def caption(self) -> str:
-        """The best caption; empty if there is none."""
-        return self.candidates[0].caption if self.candidates else ""
-
-    @property
-    def score(self) -> float | None:
-        """Mean log probability per token of the best caption in nats, at most 0; None if there is none."""
-        return self.candidates[0].score if self.candidates else None
 
 
 class Captioner:
@@ -196,6 +149,7 @@ class Captioner:
         ranking: Ranking | None = None,
         caption_silence: bool = False,
         batch_size: int = CAPTION_BATCH_SIZE,
+        reading: Callable[[int], None] = lambda index: None,
     ) -> Iterator[CaptionResult]:
         """Caption sounds of any length, lazily.
 
@@ -208,6 +162,7 @@ class Captioner:
             caption_silence: Whether a silent sound gets a caption like any other.
             batch_size: Number of sounds to caption and number of windows to embed at once; captions do not depend on
                 it. It is halved, with a warning, each time that a CUDA device runs out of memory.
+            reading: Called with the index of each source before it is read.
 
         Yields:
             One result per source in the given order, as soon as its batch is done. A sound that cannot be read gives a
@@ -221,8 +176,8 @@ class Captioner:
         """
         how = decoding or DecodingConfig(), ranking or Ranking()
 
-        def caption_group(group: Sequence[SoundSource], size: int) -> list[CaptionResult]:
-            recordings = self._recordings.embed(group, batch_size=size)
+        def caption_group(group: Sequence[SoundSource], size: int, first: int) -> list[CaptionResult]:
+            recordings = self._recordings.embed(group, batch_size=size, reading=lambda index: reading(first + index))
             heard = [r for r in recordings if isinstance(r, Recording) and (caption_silence or not r.is_silent)]
             found = iter(self.candidates(_stack([r.embedding for r in heard]), *how) if heard else [])
             said = {id(recording): next(found) for recording in heard}
@@ -246,6 +201,7 @@ class Captioner:
         ranking: Ranking | None = None,
         caption_silence: bool = False,
         batch_size: int = CAPTION_BATCH_SIZE,
+        reading: Callable[[int], None] = lambda index: None,
     ) -> Iterator[CaptionResult]:
         """Say what is heard when: cut each sound where it changes, and caption each piece once.
 
@@ -253,7 +209,7 @@ class Captioner:
             sources: As in `caption`.
             hop_s: Seconds between the starts of neighbouring windows; by default half a window.
             caption_silence: Whether silent pieces get a caption; otherwise they have no line.
-            decoding, ranking, batch_size: As in `caption`.
+            decoding, ranking, batch_size, reading: As in `caption`.
 
         Yields:
             One result with `pieces` per source, in the given order.
@@ -263,8 +219,9 @@ class Captioner:
         """
         how = decoding or DecodingConfig(), ranking or Ranking()
 
-        def caption_group(group: Sequence[SoundSource], size: int) -> list[CaptionResult]:
+        def caption_group(group: Sequence[SoundSource], size: int, first: int) -> list[CaptionResult]:
             (source,) = group
+            reading(first)
             try:
                 windows = self._recordings.windows(source, hop_s=hop_s, batch_size=size)
             except InputError as error:
@@ -273,12 +230,29 @@ class Captioner:
             pieces = []
             for start in range(0, len(heard), size):
                 spans = heard[start : start + size]
-                for span, (best, *_) in zip(spans, self.candidates(_stack([s.embedding for s in spans]), *how)):
+                found = self.candidates(_stack([span.embedding for span in spans]), *how)
+                for span, (best, *_) in zip(spans, found, strict=True):
                     pieces.append(Piece(span.start_s, span.end_s, best.caption, best.score))
             joined, is_silent = tuple(join_equal(pieces)), bool(windows.is_silent.all()) and not pieces
             return [CaptionResult(name_of(source), (), joined, windows.duration_s, is_silent, windows.notes)]
 
         return self._in_groups(sources, batch_size, caption_group, group_size=1)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of everything in the model that decides a caption, in hexadecimal."""
+        digest = hashlib.sha256(f"{self.backbone.content_hash} {self._end_id} {self._bridge.config}".encode())
+        for name, tensor in sorted(self._mapper.state_dict().items()):
+            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def identities(self, paths: Sequence[str]) -> list[str | None]:
+        """Return the SHA-256 of files in hexadecimal; None for what is not a file, or cannot be read.
+
+        A file that is known to the store and has not changed is not read.
+        """
+        keys = self._recordings.store.file_keys([Path(path) for path in paths])
+        return [key.hex() if key else None for key in keys]
 
     def embed(
         self, sources: SoundSource | Iterable[SoundSource], *, batch_size: int = CAPTION_BATCH_SIZE
@@ -350,19 +324,25 @@ class Captioner:
         self,
         sources: SoundSource | Iterable[SoundSource],
         batch_size: int,
-        caption_group: Callable[[Sequence[SoundSource], int], list[CaptionResult]],
+        caption_group: Callable[[Sequence[SoundSource], int, int], list[CaptionResult]],
         group_size: int | None = None,
     ) -> Iterator[CaptionResult]:
-        """Yield the results of a function for groups of sources, smaller ones where CUDA's memory does not suffice."""
+        """Yield the results of a function for groups of sources, smaller ones where CUDA's memory does not suffice.
+
+        Args:
+            caption_group: Called with a group, a batch size, and the index of the group's first source.
+            group_size: Most sources in a group, if that is not the batch size.
+        """
         require(batch_size >= 1, "batch_size", batch_size, "at least 1")
-        remaining, size = iter(_several(sources)), batch_size
+        remaining, size, n_before = iter(_several(sources)), batch_size, 0
+        hint = "lower --batch-size, or use --device cpu"
         while group := list(itertools.islice(remaining, group_size or batch_size)):
             done: list[CaptionResult] = []
             while len(done) < len(group):
-                hint = "lower --batch-size, or use --device cpu"
+                message = f"on {self.device} while captioning {counted(size, 'sound')} at once"
                 try:
-                    with memory_errors(f"on {self.device} while captioning {counted(size, 'sound')} at once", hint=hint):
-                        done += caption_group(group[len(done) :][:size], size)
+                    with memory_errors(message, hint=hint):
+                        done += caption_group(group[len(done) :][:size], size, n_before + len(done))
                     continue
                 except DeviceError as error:
                     if size == 1 or not isinstance(error.__cause__, torch.OutOfMemoryError):
@@ -372,6 +352,7 @@ class Captioner:
                 size //= 2
                 _logger.warning("%s is out of memory: captioning %s at once from here on", self.device, size)
             yield from done
+            n_before += len(done)
 
     def _damaged(self, part: str) -> CheckpointError:
         message = f"the {part} of {self.name} gives values that are NaN or infinite"

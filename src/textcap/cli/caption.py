@@ -58,7 +58,9 @@ def caption(
             rich_help_panel=_SHAPE,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.", rich_help_panel=_SHAPE)] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The same as --format jsonl.", rich_help_panel=_SHAPE)
+    ] = False,
     timeline: Annotated[
         bool, typer.Option("--timeline", help="Say what is heard when.", rich_help_panel=_SHAPE)
     ] = False,
@@ -219,7 +221,9 @@ def _show(rows: Iterator[Row], where: Output) -> None:
                 print(where.text(row), end="", flush=True)
             bar.advance(task)
     if n_silent:
-        note(f"{counted(n_silent, 'sound')} of {n_inputs:,} silent, with an empty caption (--caption-silence captions them)")
+        note(
+            f"{counted(n_silent, 'sound')} of {n_inputs:,} silent, with an empty caption (--caption-silence captions them)"
+        )
     if n_failed:
         note(f"{n_failed:,} of {counted(n_inputs, 'input')} could not be captioned")
     if n_failed < n_inputs and not where.is_stdout and where.path is not None:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from textcap.audio.inputs import Input
+from textcap.outputs.merge import merge_subtitles
+from textcap.outputs.subtitles import audacity, srt, vtt
+
 from textcap.data.text import counted, read_text
 from textcap.errors import InputError
 from textcap.files import atomic_write_text, atomic_write_with, check_file_place, check_writable
-from textcap.outputs.merge import merge_subtitles
 from textcap.outputs.rows import Row, csv_header, csv_lines, json_line, text_lines
-from textcap.outputs.subtitles import audacity, srt, vtt
-from textcap.timeline import Piece
+from textcap.results import Piece
 
 TEXT, JSONL, CSV, SIDECAR = "text", "jsonl", "csv", "sidecar"
 _TRACKS = {"srt": srt, "vtt": vtt, "audacity": audacity}
@@ -99,7 +100,9 @@ class Output:
         for one in self.inputs:
             path = self._path_of(one)
             if (other := owners.setdefault(os.path.normcase(path), one.name)) != one.name:
-                raise InputError(f"{other} and {one.name} would both be written to {path}", hint="caption them separately")
+                raise InputError(
+                    f"{other} and {one.name} would both be written to {path}", hint="caption them separately"
+                )
             check_file_place(path, force=force, inputs=[one.name])
         for folder in {os.path.dirname(path) for path in owners}:
             check_writable(Path(folder, "captions"))
@@ -123,9 +126,7 @@ class Output:
         pieces = [Piece(**piece) for piece in row["pieces"]]
         if self.merge is not None:
             existing = read_text(self.merge).text
-            return merge_subtitles(
-                existing, self.form, pieces, brackets=self.brackets, over_speech=self.over_speech
-            )
+            return merge_subtitles(existing, self.form, pieces, brackets=self.brackets, over_speech=self.over_speech)
         return _TRACKS[self.form](pieces, brackets=self.brackets)
 
     @property

@@ -10,8 +10,33 @@ from collections.abc import Sequence
 from typing import Any
 
 from textcap.data.text import escape_json, printable
+from textcap.results import CaptionResult
 
 Row = dict[str, Any]
+
+
+def row_of(result: CaptionResult, n_captions: int = 1) -> Row:
+    """Return a result as values for JSON; docs/formats.md describes the fields.
+
+    Candidates are listed if several are wanted, similarities if they were computed.
+
+    Args:
+        n_captions: Captions that are wanted.
+    """
+    row: Row = {"path": result.path}
+    if result.error is not None:
+        return row | {"error": f"{result.error}"}
+    if result.pieces is None:
+        row |= {"caption": result.caption, "score": result.score}
+        several = [_without_none(vars(one)) for one in result.candidates[:n_captions]]
+        if several and "similarity" in several[0]:
+            row["similarity"] = several[0]["similarity"]
+        if len(several) > 1:
+            row["candidates"] = several
+    row |= {"duration_s": result.duration_s, "silent": result.is_silent}
+    if result.pieces is not None:
+        row["pieces"] = [vars(piece) for piece in result.pieces]
+    return row | ({"notes": list(result.notes)} if result.notes else {})
 
 
 def json_line(row: Row) -> str:
@@ -44,7 +69,9 @@ def _cells(row: Row) -> list[Sequence[str]]:
     if "error" in row:
         return []
     if "pieces" in row:
-        return [
-            (row["path"], f"{one['start_s']:.3f}", f"{one['end_s']:.3f}", one["caption"]) for one in row["pieces"]
-        ]
+        return [(row["path"], f"{one['start_s']:.3f}", f"{one['end_s']:.3f}", one["caption"]) for one in row["pieces"]]
     return [(row["path"], *(one["caption"] for one in row.get("candidates", [row])))]
+
+
+def _without_none(values: dict[str, Any]) -> Row:
+    return {name: value for name, value in values.items() if value is not None}

@@ -6,13 +6,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from textcap.audio.inputs import Input, open_source
+
 from textcap.audio.sources import SoundSource
-from textcap.captioner import Captioner, CaptionResult, Ranking
+from textcap.captioner import Captioner, Ranking
 from textcap.config import CAPTION_BATCH_SIZE, DecodingConfig
 from textcap.errors import InputError
 from textcap.outputs.forms import Output
 from textcap.outputs.journal import Journal, open_journal
-from textcap.outputs.rows import Row
+from textcap.outputs.rows import Row, row_of
+from textcap.results import CaptionResult
 
 
 @dataclass(frozen=True)
@@ -38,41 +40,17 @@ class CaptionSettings:
             "batch_size": self.batch_size,
             "reading": reading,
         }
-        return captioner.timeline(sources, hop_s=self.hop_s, **how) if self.is_timeline else captioner.caption(sources, **how)
+        return (
+            captioner.timeline(sources, hop_s=self.hop_s, **how)
+            if self.is_timeline
+            else captioner.caption(sources, **how)
+        )
 
     def identity(self, captioner: Captioner) -> dict[str, Any]:
         """Return everything that decides a sound's captions, for a journal."""
         settings = asdict(self)
         decoding, ranking = settings.pop("decoding"), settings.pop("ranking")
         return {"model": captioner.content_hash, **decoding, **ranking, **settings}
-
-
-def row_of(result: CaptionResult, n_captions: int = 1) -> Row:
-    """Return a result as values for JSON; docs/formats.md describes the fields.
-
-    Candidates are listed if several are wanted, similarities if they were computed.
-
-    Args:
-        n_captions: Captions that are wanted.
-    """
-    row: Row = {"path": result.path}
-    if result.error is not None:
-        return row | {"error": f"{result.error}"}
-    if result.pieces is None:
-        row |= {"caption": result.caption, "score": result.score}
-        several = [_without_none(vars(one)) for one in result.candidates[:n_captions]]
-        if several and "similarity" in several[0]:
-            row["similarity"] = several[0]["similarity"]
-        if len(several) > 1:
-            row["candidates"] = several
-    row |= {"duration_s": result.duration_s, "silent": result.is_silent}
-    if result.pieces is not None:
-        row["pieces"] = [vars(piece) for piece in result.pieces]
-    return row | ({"notes": list(result.notes)} if result.notes else {})
-
-
-def _without_none(values: dict[str, Any]) -> Row:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def caption_to(
