@@ -5,15 +5,14 @@ import io
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from textcap.cli.app import app
 from textcap.errors import InputError
+from textcap.outputs.rows import csv_header, csv_lines, json_line, row_of, text_lines
+from textcap.results import Candidate, CaptionResult
 from textcap.scoring.readers import FORMS, ClipCaptions, read_predictions, read_references
 
 TWO = {" dog.wav": ["a dog barks", "a dog"], "rain.wav": ["rain falls", "it rains"]}
@@ -159,22 +158,16 @@ def test_table_with_predictions_and_references_is_read_as_either(tmp_path: Path)
     assert references(tmp_path, content).captions == {"a.wav": ["truth"]}
 
 
-@pytest.mark.parametrize(("flag", "form"), [("--json", "jsonl"), ("--csv", "dcase"), ("-q", "text")])
+@pytest.mark.parametrize("form", ["jsonl", "csv", "text"])
 @pytest.mark.parametrize("names", [["clips/a b.wav"], ["[1] a.wav", "{é}\u2028.wav", " c,d;e.wav"]])
-def test_output_of_textcap_caption_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], flag: str, form: str
-) -> None:
-    captioner = pytest.importorskip("textcap.captioner")  # needs torch
-    results = [captioner.CaptionResult(Path(name), f"a dog, “barks” {i}", -0.5, 3.25) for i, name in enumerate(names)]
-    fake = SimpleNamespace(
-        backbone=SimpleNamespace(name="fake"), device="cpu", caption=lambda *_args, **_settings: iter(results)
-    )
-    monkeypatch.setattr(captioner.Captioner, "load", lambda *_args, **_settings: fake)
-    done = CliRunner().invoke(app, ["caption", *names, flag], catch_exceptions=False)
-    assert done.exit_code == 0
-    read = predictions(tmp_path, done.stdout_bytes)
-    assert read.form == form
-    wanted = names if flag == "--json" else [name.replace("\u2028", "\\u2028") for name in names]
+def test_output_of_textcap_caption_is_read(tmp_path: Path, names: list[str], form: str) -> None:
+    results = [CaptionResult(name, (Candidate(f"a dog, “barks” {i}", -0.5),)) for i, name in enumerate(names)]
+    rows = [row_of(result) for result in [CaptionResult("gone.wav", error=InputError("gone")), *results]]
+    write = {"jsonl": json_line, "csv": lambda row: csv_lines(row, 1), "text": text_lines}[form]
+    header = csv_header(False, 1) if form == "csv" else ""
+    read = predictions(tmp_path, header + "".join(map(write, rows)))
+    assert read.form == {"csv": "dcase"}.get(form, form)
+    wanted = names if form == "jsonl" else [name.replace("\u2028", "\\u2028") for name in names]
     assert read.captions == {name: [result.caption] for name, result in zip(wanted, results, strict=True)}
 
 

@@ -221,9 +221,8 @@ def _show(rows: Iterator[Row], where: Output) -> None:
                 print(where.text(row), end="", flush=True)
             bar.advance(task)
     if n_silent:
-        note(
-            f"{counted(n_silent, 'sound')} of {n_inputs:,} silent, with an empty caption (--caption-silence captions them)"
-        )
+        silent = f"{n_silent:,} of {counted(n_inputs, 'sound')} silent, with an empty caption"
+        note(f"{silent} (--caption-silence captions silence, too)")
     if n_failed:
         note(f"{n_failed:,} of {counted(n_inputs, 'input')} could not be captioned")
     if n_failed < n_inputs and not where.is_stdout and where.path is not None:

@@ -208,7 +208,11 @@ def _entries(source: TextFile, form: str, role: str) -> Iterator[_Entry]:
         members = enumerate(document.members, start=1)
         records = ((f"item {number}", {"id": name, "captions": value}) for number, (name, value) in members)
     else:
-        records = _text_records(source) if form == TEXT else tables.json_records(source)
+        lines = _text_records(source) if form == TEXT else tables.json_records(source)
+        # A sound that `textcap caption --json` could not read has an error in place of a caption.
+        records = (
+            one for one in lines if not (isinstance(one[1], dict) and "error" in one[1] and "caption" not in one[1])
+        )
     return (_record_entry(source, place, record, form, role) for place, record in records)
 
 
