@@ -109,14 +109,18 @@ class TextReader:
             InputError: The same errors as `read_text`.
         """
         n_lines = 0
-        for raw in self._pieces():
+        for raw in self.pieces():
             self._digest.update(raw)
             chunk = self._decode(raw, n_lines)
             yield chunk.removeprefix(_BOM) if not n_lines else chunk
             n_lines += _count_line_ends(raw)
 
-    def _pieces(self) -> Iterator[bytes]:
-        r"""Yield the bytes in pieces of whole lines, which end with `\n` except perhaps the last one."""
+    def pieces(self) -> Iterator[bytes]:
+        r"""Yield the bytes in pieces of whole lines, which end with `\n` except perhaps the last one.
+
+        Raises:
+            InputError: The file cannot be read, is too large, or is standard input and closed.
+        """
         n_bytes, pending = 0, b""
         if self.path == STDIN and (sys.stdin is None or sys.stdin.closed):
             raise InputError("standard input is closed", hint="name a file, or pipe text into the command")
