@@ -203,3 +203,15 @@ def test_error_about_the_copy_names_the_address() -> None:
             raise FileError(str(source), "is not sound")
     with pytest.raises(FileError, match="^other is bad"), open_source(found("memory://a.wav")):
         raise FileError("other", "is bad")
+
+
+@pytest.mark.parametrize(
+    ("address", "package"), [("s3://bucket/a.wav", "s3fs"), ("zip://a.wav::https://localhost/b", "aiohttp")]
+)
+def test_missing_package_is_an_error_that_names_it(address: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # importing it fails
+    assert package in error(address)
+
+
+def test_unknown_kind_of_address_is_an_error() -> None:
+    assert "cannot be downloaded: Protocol not known: foo" in error("foo://a.wav")

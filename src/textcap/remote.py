@@ -8,15 +8,15 @@ import re
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from textcap.audio.inputs import Input, kinds_of, mask
+from textcap.audio.inputs import Input, mask
 from textcap.audio.sources import SoundSource
+from textcap.data.text import STDIN
 from textcap.errors import DownloadError, FileError, InputError
-from textcap.weights.download import RemoteFile, receive
+from textcap.weights.download import DownloadProgress, RemoteFile, receive
 from textcap.weights.hub import Hub, is_offline, one_line
 
 MAX_BYTES = 4 << 30  # of a remote sound
@@ -27,7 +27,6 @@ _COPY_HINT = "copy the sound to this machine, and name the file"
 # requests, but a connection that is slow must not look like one that is lost.
 _READAHEAD_BYTES = 1 << 17
 _BLOCK_BYTES = 1 << 14
-_POLL_S = 0.2
 
 
 @contextmanager
@@ -50,11 +49,12 @@ def open_source(
         InputError: Standard input is closed.
     """
     if not source.address:
-        if source.is_stdin and (sys.stdin is None or sys.stdin.closed):
+        is_stdin = source.name == STDIN
+        if is_stdin and (sys.stdin is None or sys.stdin.closed):
             raise InputError("standard input is closed", hint="name a file, or pipe a sound into the command")
-        yield sys.stdin.buffer if source.is_stdin else source.name
+        yield sys.stdin.buffer if is_stdin else source.name
         return
-    is_local = _LOCAL_KINDS.issuperset(kinds_of(source.address))
+    is_local = _LOCAL_KINDS.issuperset(_kinds_of(source.address))
     if not is_local and (is_offline() if offline is None else offline):
         raise FileError(source.name, "is remote, and nothing is downloaded offline", hint=_COPY_HINT)
     with tempfile.TemporaryDirectory(prefix="textcap-", ignore_cleanup_errors=True) as folder:
@@ -78,11 +78,11 @@ def _copy(source: Input, path: str, max_bytes: int, hub: Hub) -> None:
 
     try:
         with open(path, "w+b") as file:
-            if kinds_of(source.address)[0] in ("http", "https"):
+            if _kinds_of(source.address)[0] in ("http", "https"):
                 name = re.split("[?#]", source.address)[0].rpartition("/")[2] or "it"
                 receive(hub, RemoteFile(name, source.address, ""), file, check)
             else:
-                _copy_by_fsspec(source.address, file, hub, lambda n_done: check("", n_done, 0, ""))
+                _copy_by_fsspec(source.address, file, hub, check)
     except DownloadError as error:
         raise FileError(
             source.name, f"cannot be downloaded: {mask(error.message)}", hint="check the address"
@@ -91,12 +91,11 @@ def _copy(source: Input, path: str, max_bytes: int, hub: Hub) -> None:
         raise FileError(source.name, f"cannot be copied to {path}: {error.strerror or error}") from error
 
 
-def _copy_by_fsspec(address: str, file: BinaryIO, hub: Hub, check: Callable[[int], None]) -> None:
+def _copy_by_fsspec(address: str, file: BinaryIO, hub: Hub, progress: DownloadProgress) -> None:
     """Copy a file in a thread, for fsspec's file systems have timeouts of their own or none."""
     from fsspec.core import url_to_fs
 
     problems: list[Exception] = []
-    is_over = threading.Event()
     n_done = 0
 
     def copy() -> None:
@@ -104,26 +103,29 @@ def _copy_by_fsspec(address: str, file: BinaryIO, hub: Hub, check: Callable[[int
         try:
             system, inner = url_to_fs(address)
             with system.open(inner, "rb", block_size=_READAHEAD_BYTES) as remote:
-                while not is_over.is_set() and (block := remote.read(_BLOCK_BYTES)):
-                    file.write(block)
-                    n_done += len(block)
+                while block := remote.read(_BLOCK_BYTES):
+                    n_done += file.write(block)  # fails when the caller has given up, and closed the file
+                    progress("", n_done, 0, "")
         except Exception as error:  # each file system has its own
             problems.append(error)
 
     thread = threading.Thread(target=copy, daemon=True)
     thread.start()
-    since, mark = time.monotonic(), 0
-    try:
-        while thread.is_alive():
-            thread.join(_POLL_S)
-            check(n_done)
-            passed_s = time.monotonic() - since
-            if passed_s > hub.slow_after_s + (0 if mark else hub.timeout_s):
-                if n_done - mark < passed_s * hub.slow_bytes_per_s:
-                    raise DownloadError(f"less than {hub.slow_bytes_per_s:,.0f} bytes/s arrive")
-                since, mark = time.monotonic(), n_done
-    finally:
-        is_over.set()
+    thread.join(hub.timeout_s)
+    while thread.is_alive():
+        mark = n_done
+        thread.join(hub.slow_after_s)
+        if thread.is_alive() and n_done - mark < hub.slow_after_s * hub.slow_bytes_per_s:
+            raise DownloadError(f"less than {hub.slow_bytes_per_s:,.0f} bytes/s arrive")
     for error in problems:
+        if isinstance(error, FileError):
+            raise error
         reason = "it does not exist" if isinstance(error, FileNotFoundError | KeyError) else one_line(error)
         raise DownloadError(reason) from error
+
+
+def _kinds_of(address: str) -> list[str]:
+    """Return the kinds of an address, such as `["zip", "https"]` of "zip://a.wav::https://host/b.zip"."""
+    parts = address.split("::")
+    # A part without "://" is the path of a file, or the name of a cache in front of another part.
+    return [part.partition("://")[0].lower() if "://" in part or part.isalnum() else "file" for part in parts]

@@ -16,16 +16,12 @@ from textcap.errors import FileError, InputError
 from textcap.files import unreadable
 
 # What a file in a folder must end with to be taken; a file that is named itself may be called anything.
-SOUND_ENDINGS = frozenset(
-    "3ga 8svx aac ac3 aif aifc aiff amr ape au avr awb caf dts eac3 flac gsm htk iff ircam m4a m4b mka mp+ mp1 mp2 mp3 "
-    "mpc mpga nist oga ogg opus paf pvf qcp ra rf64 sd2 sds sf shn snd sph spx svx tak thd tta voc w64 wav wave wma wv "
-    "xi".split()
-)
-FILM_ENDINGS = frozenset(
-    "3g2 3gp asf avi divx f4v flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv rm rmvb ts vob webm wmv".split()
+ENDINGS = frozenset(
+    "3g2 3ga 3gp 8svx aac ac3 aif aifc aiff amr ape asf au avi avr awb caf divx dts eac3 f4v flac flv gsm htk iff "
+    "ircam m2ts m4a m4b m4v mka mkv mov mp+ mp1 mp2 mp3 mp4 mpc mpeg mpg mpga mts mxf nist oga ogg ogv opus paf pvf "
+    "qcp ra rf64 rm rmvb sd2 sds sf shn snd sph spx svx tak thd ts tta vob voc w64 wav wave webm wma wmv wv xi".split()
 )
 
-_ENDINGS = SOUND_ENDINGS | FILM_ENDINGS
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _BOM = b"\xef\xbb\xbf"
 _USER = re.compile(r"(?<=://)(?<!zip://)[^/?#\s]*@")
@@ -39,18 +35,13 @@ class Input:
     """One sound to read.
 
     Attributes:
-        name: Its name in results and messages, as it was given, but without the passwords and keys of an address. For
-            a file in a folder, the folder as it was given and the path below it.
+        name: Its name in results and messages, as it was given, but without the passwords and keys of an address; "-"
+            for standard input. For a file in a folder, the folder as it was given and the path below it.
         address: The address of a remote sound as it was given; empty for a file and for standard input.
     """
 
     name: str
     address: str = field(default="", repr=False)
-
-    @property
-    def is_stdin(self) -> bool:
-        """Whether it is standard input."""
-        return self.name == STDIN
 
 
 @dataclass(frozen=True)
@@ -131,7 +122,7 @@ def _find(name: str, recursive: bool, notes: list[str]) -> Iterator[_Found]:
         if os.path.lexists(name) or isinstance(error, PermissionError):
             yield name, unreadable(name, error)
         elif _ADDRESS.match(name):
-            yield name, _check_address(name) or Input(mask(name), name)
+            yield name, Input(mask(name), name)
         elif glob.escape(name) != name:
             yield from _match(name, recursive, notes)
         else:
@@ -181,7 +172,7 @@ def _search(folder: str, recursive: bool, notes: list[str]) -> Iterator[_Found]:
             if entry.is_dir(follow_symlinks=False):
                 n_folders += 1
                 pending += [(entry.path, True)] * recursive
-            elif os.path.splitext(entry.name)[1][1:].lower() in _ENDINGS or (recursive and _is_folder(entry)):
+            elif os.path.splitext(entry.name)[1][1:].lower() in ENDINGS or (recursive and os.path.isdir(entry)):
                 n_links += entry.is_symlink()
                 pending += [(entry.path, False)] * entry.is_file(follow_symlinks=False)
     if not n_found:
@@ -190,35 +181,3 @@ def _search(folder: str, recursive: bool, notes: list[str]) -> Iterator[_Found]:
         yield folder, FileError(folder, f"contains no sound files{links}", hint=hint)
     elif n_links:
         notes.append(f"{counted(n_links, 'link')} in {folder} left out; a link is followed if it is named itself")
-
-
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    """Return whether an entry is a link to a folder; one that leads nowhere is not."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _check_address(address: str) -> FileError | None:
-    """Return an error if an address cannot be opened, because of its kind or of a package that is missing."""
-    for kind in kinds_of(address):
-        if kind in ("http", "https") and "::" not in address:
-            continue  # textcap reads these itself
-        from fsspec.registry import get_filesystem_class
-
-        try:
-            get_filesystem_class(kind)
-        except ValueError:
-            return FileError(mask(address), f"is an address of an unknown kind, {kind}")
-        except ImportError as error:
-            hint = "install it with pip, or copy the sound to this machine"
-            return FileError(mask(address), f"needs a package that is not installed: {error}", hint=hint)
-    return None
-
-
-def kinds_of(address: str) -> list[str]:
-    """Return the kinds of an address, such as `["zip", "https"]` of "zip://a.wav::https://host/b.zip"."""
-    parts = address.split("::")
-    # A part without "://" is the path of a file, or the name of a cache in front of another part.
-    return [part.partition("://")[0].lower() if "://" in part or part.isalnum() else "file" for part in parts]

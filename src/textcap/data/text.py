@@ -11,7 +11,7 @@ import re
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,16 +88,19 @@ class TextReader:
         """SHA-256 of the bytes read so far, in hexadecimal."""
         return self._digest.hexdigest()
 
-    def lines(self) -> Iterator[tuple[int, str]]:
+    def lines(self, chunks: Iterable[str] | None = None) -> Iterator[tuple[int, str]]:
         r"""Yield each line with its number, counted from 1.
 
         A line ends with `\n`, `\r\n` or, as on old Macs, `\r`.
+
+        Args:
+            chunks: What `chunks` has yielded and will yield, if it was called before.
 
         Raises:
             InputError: The same errors as `read_text`.
         """
         number = 0
-        for chunk in self.chunks():
+        for chunk in self.chunks() if chunks is None else chunks:
             for line in LINE_ENDS.split(re.sub(r"(\r\n|\n|\r)\Z", "", chunk)):
                 number += 1
                 yield number, line
