@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textcap.data.captions import load_captions
+from textcap.data.captions import load_captions, warn_of_few
 from textcap.errors import InputError
 
 
@@ -130,3 +130,106 @@ def test_every_line_becomes_one_caption(tmp_path_factory: pytest.TempPathFactory
     path = write(tmp_path_factory.mktemp("any") / "a.txt", "\n".join(["first", *lines]).encode())
     expected = [line.lstrip("\ufeff").strip() for line in lines]
     assert load_captions([path]).captions == ["first", *(line for line in expected if line)]
+
+
+CLOTHO = (
+    b'file_name,caption_1,caption_2\r\nrain.wav,Rain falls,"Rain, on a roof"\r\ndog.wav,A dog barks,\r\n',
+    ["Rain falls", "Rain, on a roof", "A dog barks"],
+)
+AUDIOCAPS = (
+    b"audiocap_id,youtube_id,start_time,caption\n1,x,30,A man speaks\n2,y,40,A bell\n",
+    ["A man speaks", "A bell"],
+)
+TSV = (b"file\tcaption\na.wav\tWind, and rain\n", ["Wind, and rain"])
+JSON_LINES = (
+    b'{"file": "a.wav", "captions": ["A dog", "A bark"]}\n\n{"audio": "b.wav", "caption": "Rain"}\n'
+    b'{"caption_1": "Wind"}',
+    ["A dog", "A bark", "Rain", "Wind"],
+)
+TABLES = {"clotho": CLOTHO, "audiocaps": AUDIOCAPS, "tsv": TSV, "jsonl": JSON_LINES}
+
+
+@pytest.mark.parametrize("form", TABLES)
+@pytest.mark.parametrize("name", ["captions.txt", "captions", "captions.csv", "captions.jsonl"])
+def test_table_gives_all_captions_whatever_its_name(tmp_path: Path, form: str, name: str) -> None:
+    content, captions = TABLES[form]
+    for mark in (b"", b"\xef\xbb\xbf", b"\n"):
+        loaded = load_captions([write(tmp_path / name, mark + content)])
+        assert loaded.captions == captions
+        assert loaded.files[0].sha256 == hashlib.sha256(mark + content).hexdigest()
+        assert loaded.files[0].n_captions == len(captions)
+
+
+def test_table_on_standard_input_and_with_a_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(CLOTHO[0])))
+    assert load_captions(["-"]).captions == CLOTHO[1]
+    path = write(tmp_path / "a.csv", CLOTHO[0])
+    loaded = load_captions([f"{path}:0.5"])
+    assert (loaded.captions, loaded.files[0].weight) == (CLOTHO[1], 0.5)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a dog barks, then a caption\nrain, wind\n",
+        b"caption\nrain\n",
+        b"caption,caption_1\nrain,x\n",
+        b"[a dog barks]\nrain\n",
+        b'{"text": "a dog"}\n',
+        b"{a dog} barks\n",
+        b"file and caption\n",
+    ],
+)
+def test_text_that_is_no_known_table_is_read_by_lines(tmp_path: Path, content: bytes) -> None:
+    assert load_captions([write(tmp_path / "a.txt", content)]).captions == content.decode().splitlines()
+
+
+@pytest.mark.parametrize("form", TABLES)
+def test_plain_text_takes_every_line(tmp_path: Path, form: str) -> None:
+    content = TABLES[form][0]
+    loaded = load_captions([write(tmp_path / "a.csv", content)], plain_text=True)
+    assert loaded.captions == [line.replace("\t", " ") for line in content.decode().splitlines() if line]
+
+
+def test_table_by_name_needs_captions_only(tmp_path: Path) -> None:
+    assert load_captions([write(tmp_path / "a.csv", b"id;caption\n1;rain\n2;wind, rain\n")]).captions == [
+        "rain",
+        "wind, rain",
+    ]
+    assert load_captions([write(tmp_path / "a.json", b'[{"caption": "rain"},\n{"captions": ["wind"]}]')]).captions == [
+        "rain",
+        "wind",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.csv",
+            b"file,text\na.wav,rain\n",
+            r"a\.csv, line 1: expected a column caption, .* found 'file', 'text' .*--plain-text",
+        ),
+        ("a.TSV", b"a dog barks\n", r"a\.TSV, line 1: expected a column caption, .*found 'a dog barks'"),
+        ("a.jsonl", b'{"file": "a.wav", "text": "rain"}\n', r"a\.jsonl, line 1: expected .*found 'file', 'text'"),
+        ("a.json", b'{"data": [{"caption": "rain"}]}', r"a\.json, line 1: expected .*found 'data'"),
+        ("a.json", b'[{"caption": "rain"}, 5]', r"a\.json, item 2: expected an object with captions"),
+        ("a.txt", b'{"caption": "rain"}\nrain\n', r"a\.txt, line 2: not valid JSON"),
+        ("a.txt", b"file,caption\na.wav,rain,wind\n", r"a\.txt, line 2: expected 2 cells, found 3 .*quotes"),
+        ("a.csv", b"file,caption\na.wav,\n", r"a\.csv has no captions"),
+    ],
+)
+def test_table_that_cannot_be_used_is_an_error(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_captions([write(tmp_path / name, content)])
+
+
+def test_few_or_equal_captions_are_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_few([f"caption {i}" for i in range(500)] + ["caption 1"])
+    assert not caplog.messages
+    warn_of_few(["a"] * 600)
+    warn_of_few([str(i % 499) for i in range(1000)])
+    assert [message.split(":")[0] for message in caplog.messages] == [
+        "all captions are alike",
+        "only 499 distinct captions",
+    ]

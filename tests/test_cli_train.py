@@ -233,7 +233,7 @@ def test_model_folder_that_contains_the_captions_is_not_overwritten(captions: Pa
 
 def test_output_is_checked_before_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("model").write_text("a file")
-    monkeypatch.setattr("textcap.training.load_captions", lambda paths: pytest.fail("standard input was read"))
+    monkeypatch.setattr("textcap.training.load_captions", lambda paths, **_: pytest.fail("standard input was read"))
     result = run("-", "-o", "model")
     assert result.exit_code == 1 and "model is a file" in result.stderr
 

@@ -151,7 +151,7 @@ def test_hidden_files_of_macos_are_not_clips(folder: Path) -> None:
         ('{"caption": "x"}\n', "line 1: expected the name of a sound file in file_name, .*youtube_id"),
         ('{"file": 3, "caption": "x"}\n', "expected the name of a sound file in file, found 3"),
         ('{"file": "a.wav", "caption": "x"}\n{\n', "line 2: not valid JSON"),
-        ('[{"file": "a.wav", "caption": "x"}, 1]', "item 2: expected an object with a sound file"),
+        ('[{"file": "a.wav", "caption": "x"}, 1]', "item 2: expected an object with captions"),
         ("[", "line 1: not valid JSON"),
         ("[]", r"has no pairs \(use columns file_name"),
     ],

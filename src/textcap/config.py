@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from textcap.errors import InputError, SettingError
 
 CAPTION_BATCH_SIZE = 8  # default number of clips captioned at once
+MIN_JUDGED = 50  # held-out sounds from which on an adapter is called helpful or not
 
 MAX_SEED = 2**63 - 1
 TOO_MANY = 2**31  # more than torch can count
@@ -310,9 +311,16 @@ class AdapterFacts:
     recall_at_10_after: float
 
     @property
-    def helps(self) -> bool:
-        """Whether sounds are closer to their captions with the adapter than without it."""
-        return self.cosine_after > self.cosine_before
+    def helps(self) -> bool | None:
+        """Whether held-out sounds are nearer to their captions with the adapter, by every figure; None if too few are.
+
+        The cosine, which is what was fitted, rises on almost any pairs; retrieval may fall at the same time.
+        """
+        if self.n_held_out < MIN_JUDGED:
+            return None
+        recalls_hold = self.recall_at_1_after >= self.recall_at_1_before
+        recalls_hold &= self.recall_at_10_after >= self.recall_at_10_before
+        return recalls_hold and self.cosine_after > self.cosine_before
 
 
 @dataclass(frozen=True)

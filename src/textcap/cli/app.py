@@ -17,6 +17,7 @@ from textcap.cli.embed import embed
 from textcap.cli.fetch import fetch
 from textcap.cli.fit_adapter import fit_adapter
 from textcap.cli.gap import gap
+from textcap.cli.info import info
 from textcap.cli.score import score
 from textcap.cli.signals import signals_as_exits
 from textcap.cli.train import train
@@ -85,7 +86,7 @@ def _help_of(command: Callable[..., None]) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-for command in (fetch, train, gap, fit_adapter, caption, score, embed, demo, verify, cache):
+for command in (fetch, train, gap, fit_adapter, caption, score, embed, demo, verify, cache, info):
     # Every command's help ends with two commands that can be pasted.
     app.command(help=_help_of(command), epilog=sys.modules[command.__module__].EXAMPLES)(command)
 

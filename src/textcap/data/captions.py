@@ -1,20 +1,23 @@
-"""Read caption files, or standard input, with one caption per line.
+"""Read caption files, or standard input: text with one caption per line, or tables of captions.
 
 A problem that leaves the caption usable is logged as a warning; any other is an InputError with file and line.
 """
 
 import hashlib
+import itertools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from textcap.data.text import STDIN, TextReader
+from textcap.data import tables
+from textcap.data.text import LINE_ENDS, STDIN, TextFile, TextReader, counted
 from textcap.errors import InputError
 
 MAX_CHARACTERS = 1000
 MAX_WEIGHT = 1000.0
+FEW_CAPTIONS = 500  # with fewer distinct ones, a model learns to repeat them
 
 _BOM = "\ufeff"
 _TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
@@ -51,18 +54,23 @@ class CaptionSet:
         return digest.hexdigest()
 
 
-def load_captions(paths: Sequence[str | Path]) -> CaptionSet:
-    """Read caption files, one caption per line.
+def load_captions(paths: Sequence[str | Path], *, plain_text: bool = False) -> CaptionSet:
+    """Read caption files: one caption per line, or tables, of which all captions of each row are taken.
+
+    A file is a table if its first line is the header of a pairs file, as `data.pairs.read_pairs` reads it, or a JSON
+    object with captions; its sounds are not needed. A file whose name ends in .csv, .tsv, .json or .jsonl must be one,
+    but of its columns only those of captions matter. All others are plain text.
 
     Files may have a byte order mark, blank lines and the line ends of any system. Control characters within a line
     become spaces.
 
     Args:
         paths: UTF-8 files; "-" is standard input. A name may end in ":" and a weight, see `split_weight`.
+        plain_text: Take each line of every file as a caption.
 
     Raises:
-        InputError: A file is missing, contains a NUL or a byte that is not UTF-8, or has no captions; or a weight is
-            out of range.
+        InputError: A file is missing, contains a NUL or a byte that is not UTF-8, is not the table that its name says,
+            or has no captions; or a weight is out of range.
     """
     if not paths:
         raise InputError("no caption file was given")
@@ -74,15 +82,51 @@ def load_captions(paths: Sequence[str | Path]) -> CaptionSet:
     for path, weight in weighted:
         reader, before = TextReader(path), len(captions)
         name = reader.name
-        if name.lower().endswith(_TABLE_SUFFIXES):
-            _logger.warning("%s is read as text, one caption per line; use --pairs for a pairs file", name)
-        for number, line in reader.lines():
-            if caption := clean_caption(line, f"{name}, line {number}"):
+        for place, text in _captions_in(reader, plain_text):
+            if caption := clean_caption(text, f"{name}, {place}"):
                 captions.append(caption)
         if len(captions) == before:
             raise InputError(f"{name} has no captions", hint="write one caption per line")
         files.append(CaptionFile(name, reader.sha256, len(captions) - before, weight))
     return CaptionSet(captions, tuple(files))
+
+
+def warn_of_few(captions: Iterable[str]) -> None:
+    """Log a warning if there are too few different captions to learn from."""
+    n_distinct = len(set(captions))
+    if n_distinct == 1:
+        _logger.warning("all captions are alike: a model that is trained on them can say nothing else")
+    elif n_distinct < FEW_CAPTIONS:
+        few = counted(n_distinct, "distinct caption")
+        _logger.warning("only %s: a model needs thousands, and with fewer than %d repeats them", few, FEW_CAPTIONS)
+
+
+def _captions_in(reader: TextReader, plain_text: bool) -> Iterator[tuple[str, str]]:
+    """Yield the place and the text of each caption of a file, as it is written; a text may be blank."""
+    chunks = reader.chunks()
+    first = next(chunks, "")
+    if plain_text or not (reader.name.lower().endswith(_TABLE_SUFFIXES) or _is_table(first)):
+        for number, line in reader.lines(itertools.chain([first], chunks)):
+            yield f"line {number}", line
+        return
+    text = first + "".join(chunks)
+    source = TextFile(reader.name, text, reader.sha256)
+    is_json = text.lstrip().startswith(("[", "{"))
+    records = tables.json_records(source) if is_json else tables.find_table(source, tables.has_captions)
+    if records is None:
+        problem = f"expected a column {tables.CAPTION_COLUMNS}, found {tables.shown_header(text)}"
+        raise source.error(1, problem, hint="rename one, or use --plain-text to take each line as a caption")
+    _logger.info("%s is read as a table of captions", reader.name)
+    for place, record in records:
+        yield from ((place, caption) for caption in tables.captions_of(source, place, record))
+
+
+def _is_table(text: str) -> bool:
+    """Return whether the first line of a text is a known header, or a JSON object with captions."""
+    line = LINE_ENDS.split(text.lstrip(), maxsplit=1)[0]
+    record = tables.json_or_none(line) if line.startswith("{") else None
+    is_json = isinstance(record, dict) and tables.has_captions(record)
+    return is_json or tables.find_delimiter(line, tables.is_pairs_header) is not None
 
 
 def split_weight(path: str | Path) -> tuple[str, float]:

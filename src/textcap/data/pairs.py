@@ -17,7 +17,6 @@ from textcap.data.captions import CaptionFile, clean_caption
 from textcap.data.text import STDIN, TextFile, counted, read_text
 from textcap.errors import FileError, InputError
 
-_CAPTIONS = ("captions", "caption")
 _SKIPPED_SHOWN = 10
 _EXPECTED = "file_name (or file, audio, path), or youtube_id and start_time; and caption, or caption_1, caption_2, ..."
 
@@ -121,22 +120,15 @@ def without(pairs: PairSet, unreadable: dict[Path, str]) -> PairSet:
 
 def _rows(source: TextFile) -> Iterator[_Row]:
     is_json = source.text.lstrip().startswith(("[", "{"))
-    records = tables.json_records(source) if is_json else tables.find_table(source, _is_header)
+    records = tables.json_records(source) if is_json else tables.find_table(source, tables.is_pairs_header)
     if records is None:
-        found = ", ".join(repr(cell[:40]) for cell in tables.read_header(source.text)[:8]) or "nothing"
-        raise source.error(1, f"expected columns {_EXPECTED}, found {found}")
+        raise source.error(1, f"expected columns {_EXPECTED}, found {tables.shown_header(source.text)}")
     for place, record in records:
         yield _row(source, place, record)
 
 
 def _row(source: TextFile, place: str, record: Any) -> _Row:
-    if not isinstance(record, dict):
-        raise source.error(place, "expected an object with a sound file and its captions")
-    captions: list[Any] = []
-    for value in (value for name, value in record.items() if _is_caption(name)):
-        captions += value if isinstance(value, list) else [value]
-    if not captions or not all(isinstance(caption, str) for caption in captions):
-        raise source.error(place, 'expected "caption", a string, or "captions", a list of strings')
+    captions = tables.captions_of(source, place, record)
     column = tables.sound_column(record)
     name = tables.audiocaps_clip(record) if column is None else record[column]
     if not isinstance(name, str) or not name:
@@ -144,15 +136,6 @@ def _row(source: TextFile, place: str, record: Any) -> _Row:
         where = columns if column is None else f"{column}, found {name!r}"
         raise source.error(place, f"expected the name of a sound file in {where}")
     return _Row(place, name, captions, any_suffix=column is None)
-
-
-def _is_header(names: list[str]) -> bool:
-    has_sound = tables.sound_column(names) is not None or {*tables.CLIP_COLUMNS} <= {*names}
-    return has_sound and any(map(_is_caption, names))
-
-
-def _is_caption(name: str) -> bool:
-    return name in _CAPTIONS or tables.NUMBERED_CAPTION.fullmatch(name) is not None
 
 
 def _clean_captions(name: str, row: _Row) -> list[str]:

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from textcap.data.text import LINE_ENDS, TextFile
@@ -17,6 +17,7 @@ from textcap.errors import InputError
 SOUND_COLUMNS = ("file_name", "file", "audio", "audio_path", "path")  # the first of them names a sound
 CLIP_COLUMNS = YOUTUBE_ID, START_TIME = ("youtube_id", "start_time")  # they identify a clip of AudioCaps together
 NUMBERED_CAPTION = re.compile(r"caption_\d+")  # such as caption_1 to caption_5 of Clotho
+CAPTION_COLUMNS = "caption, captions, or caption_1, caption_2, ..."
 
 Records = Iterator[tuple[str, Any]]
 """Rows of a table, or values of JSON, each with its place in the file."""
@@ -37,11 +38,13 @@ def find_table(file: TextFile, fits: Callable[[list[str]], bool]) -> Records | N
         InputError: While rows are read: two columns have the same name, a row has too few or too many cells, or its
             quotes do not match.
     """
-    for delimiter in _DELIMITERS:
-        header = read_header(file.text, delimiter)
-        if fits(header):
-            return _rows(file, delimiter, header)
-    return None
+    delimiter = find_delimiter(file.text, fits)
+    return None if delimiter is None else _rows(file, delimiter, read_header(file.text, delimiter))
+
+
+def find_delimiter(text: str, fits: Callable[[list[str]], bool]) -> str | None:
+    """Return the first separator with which the header of a table fits, or None if none does."""
+    return next((delimiter for delimiter in _DELIMITERS if fits(read_header(text, delimiter))), None)
 
 
 def _rows(file: TextFile, delimiter: str, header: list[str]) -> Records:
@@ -75,6 +78,44 @@ def read_header(text: str, delimiter: str = ",") -> list[str]:
     except csv.Error:
         return []
     return [cell.strip() for cell in first]
+
+
+def shown_header(text: str) -> str:
+    """Return the column names of a table, or the first words of other text, for an error message."""
+    return ", ".join(repr(cell[:40]) for cell in read_header(text)[:8]) or "nothing"
+
+
+def is_caption_column(name: str) -> bool:
+    """Return whether a column, or a member of a JSON object, holds captions."""
+    return name in ("captions", "caption") or NUMBERED_CAPTION.fullmatch(name) is not None
+
+
+def has_captions(names: Iterable[str]) -> bool:
+    """Return whether one of the column names, or keys of a JSON object, is that of captions."""
+    return any(map(is_caption_column, names))
+
+
+def is_pairs_header(names: list[str]) -> bool:
+    """Return whether column names are those of sounds with captions, as of Clotho and AudioCaps."""
+    has_sound = sound_column(names) is not None or {*CLIP_COLUMNS} <= {*names}
+    return has_sound and has_captions(names)
+
+
+def captions_of(source: TextFile, place: str, record: Any) -> list[str]:
+    """Return the captions of a record as they are written.
+
+    Raises:
+        InputError: It is not an object with captions.
+    """
+    if not isinstance(record, dict):
+        raise source.error(place, "expected an object with captions")
+    captions: list[Any] = []
+    for value in (value for name, value in record.items() if is_caption_column(name)):
+        captions += value if isinstance(value, list) else [value]
+    if not captions or not all(isinstance(caption, str) for caption in captions):
+        found = ", ".join(repr(name[:40]) for name in [*record][:8]) or "nothing"
+        raise source.error(place, f'expected "caption", a string, or "captions", a list of strings, found {found}')
+    return captions
 
 
 def sound_column(names: Container[str]) -> str | None:

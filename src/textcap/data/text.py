@@ -11,7 +11,7 @@ import re
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,16 +88,19 @@ class TextReader:
         """SHA-256 of the bytes read so far, in hexadecimal."""
         return self._digest.hexdigest()
 
-    def lines(self) -> Iterator[tuple[int, str]]:
+    def lines(self, chunks: Iterable[str] | None = None) -> Iterator[tuple[int, str]]:
         r"""Yield each line with its number, counted from 1.
 
         A line ends with `\n`, `\r\n` or, as on old Macs, `\r`.
+
+        Args:
+            chunks: What `chunks` has yielded and will yield, if it was called before.
 
         Raises:
             InputError: The same errors as `read_text`.
         """
         number = 0
-        for chunk in self.chunks():
+        for chunk in self.chunks() if chunks is None else chunks:
             for line in LINE_ENDS.split(re.sub(r"(\r\n|\n|\r)\Z", "", chunk)):
                 number += 1
                 yield number, line
@@ -109,14 +112,18 @@ class TextReader:
             InputError: The same errors as `read_text`.
         """
         n_lines = 0
-        for raw in self._pieces():
+        for raw in self.pieces():
             self._digest.update(raw)
             chunk = self._decode(raw, n_lines)
             yield chunk.removeprefix(_BOM) if not n_lines else chunk
             n_lines += _count_line_ends(raw)
 
-    def _pieces(self) -> Iterator[bytes]:
-        r"""Yield the bytes in pieces of whole lines, which end with `\n` except perhaps the last one."""
+    def pieces(self) -> Iterator[bytes]:
+        r"""Yield the bytes in pieces of whole lines, which end with `\n` except perhaps the last one.
+
+        Raises:
+            InputError: The file cannot be read, is too large, or is standard input and closed.
+        """
         n_bytes, pending = 0, b""
         if self.path == STDIN and (sys.stdin is None or sys.stdin.closed):
             raise InputError("standard input is closed", hint="name a file, or pipe text into the command")

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from textcap.data.text import read_text
 from textcap.demo.grammar import word_scene
 from textcap.demo.render import render_scene
 from textcap.demo.scenes import Scene, sample_scene
@@ -98,7 +99,7 @@ def write_demo_folder(folder: Path, *, n_captions: int, seed: int = 0, force: bo
     """
     held_out, pairs = held_out_clips(N_SEEN, N_UNSEEN, seed), training_pairs(N_PAIRS, seed)
     with atomic_folder(folder, kind=DEMO_FOLDER, force=force) as new:
-        _write(new / DEMO_FOLDER.mark_file, json.dumps({"kind": DEMO_FOLDER.mark, "seed": seed}) + "\n")
+        _write(new / DEMO_FOLDER.mark_file, _mark(n_captions, seed))
         _write(new / "captions.txt", "\n".join(training_captions(n_captions, seed)) + "\n")
         names = write_sounds(held_out, new / "sounds")
         references = {name: clip.captions for name, clip in zip(names, held_out, strict=True)}
@@ -110,6 +111,23 @@ def write_demo_folder(folder: Path, *, n_captions: int, seed: int = 0, force: bo
         writer.writerows((f"pairs/{name}", clip.captions[0]) for name, clip in zip(names, pairs, strict=True))
         _write(new / "pairs.csv", rows.getvalue())
     return held_out
+
+
+def is_demo_folder(folder: Path, *, n_captions: int, seed: int = 0) -> bool:
+    """Return whether a folder was written with these settings, and has nothing in it but what the demo writes.
+
+    Raises:
+        OSError: The folder cannot be read.
+    """
+    try:
+        is_same = read_text(folder / DEMO_FOLDER.mark_file).text == _mark(n_captions, seed)
+    except InputError:
+        return False
+    return is_same and DEMO_FOLDER.in_the_way(folder) is None
+
+
+def _mark(n_captions: int, seed: int) -> str:
+    return json.dumps({"kind": DEMO_FOLDER.mark, "n_captions": n_captions, "seed": seed}) + "\n"
 
 
 def _write(path: Path, text: str) -> None:

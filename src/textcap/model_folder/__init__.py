@@ -44,7 +44,7 @@ ADAPTER_FILE = "adapter.safetensors"
 CARD_FILE = "README.md"
 METRICS_FILE = "metrics.jsonl"
 
-_PACKAGES = ("textcap", "torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy")
+PACKAGES = ("textcap", "torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy")
 _NOT_A_MODEL_HINT = "choose a folder that textcap train wrote"
 _DAMAGED_HINT = "copy the whole folder again, or train again"
 
@@ -100,13 +100,13 @@ class StoredModel:
             raise CheckpointError(message, hint=_DAMAGED_HINT)
 
 
-def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a training run depends on, by name."""
+def package_versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Return the versions of Python and of packages, by default those that a training run depends on, by name."""
     versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
+    for name in names:
         try:
             versions[name] = version(name)
-        except PackageNotFoundError:  # textcap itself, if it runs from a source tree without being installed
+        except PackageNotFoundError:  # also textcap itself, if it runs from a source tree without being installed
             versions[name] = "unknown"
     return versions
 

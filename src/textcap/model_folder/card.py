@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from textcap.data.text import counted, printable
+from textcap.models.backbone import kind_of
 
 # Characters that have a meaning in Markdown, or in HTML inside it.
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~&<>$:@-])")
@@ -31,12 +32,14 @@ def model_card(name: str, config: Mapping[str, Any], metrics: Sequence[Mapping[s
     files = "\n".join(lines)
     kinds = (["text alone"] if not pairs else ["text"] if texts else []) + ["pairs of sound and text"] * bool(pairs)
     no_audio = " No audio was used." if not pairs else ""
+    remark = kind_of(config["backbone_name"]).remark
+    remark = f"\n{_text(remark[:1].upper() + remark[1:])}.\n" if remark else ""
     packages = _text(", ".join(f"{package} {number}" for package, number in config["packages"].items()))
     return f"""# {_text(name)}
 
 An audio captioner that was trained on {" and ".join(kinds)} with textcap. This folder holds the mapper, the only part
 that was trained. The encoders and the language model belong to the backbone, which is not in this folder.
-
+{remark}
 ```python
 from textcap import Captioner
 

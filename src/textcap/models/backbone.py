@@ -6,7 +6,7 @@ the same weights.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -49,6 +49,7 @@ class BackboneKind:
     mapper: Part | None = None  # the mapper of a released captioner, which needs no training
     end_token_id: int | None = None  # ends captions of the released captioner; None: the tokenizer's end token
     is_msclap: bool = True  # whether the tensors have msclap's names rather than ours
+    remark: str = ""  # what who trains or captions with it must know, a sentence
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -57,6 +58,12 @@ class BackboneKind:
         return tuple(part for part in parts if part is not None)
 
 
+_FOLDER_KIND = BackboneKind(
+    audio_encoder=Part("audio_encoder"),
+    text_encoder=Part("text_encoder"),
+    language_model=Part("language_model"),
+    is_msclap=False,
+)
 _KINDS = {
     "msclap-2023": BackboneKind(
         audio_encoder=Part("clap", "audio_encoder."),
@@ -69,13 +76,12 @@ _KINDS = {
         mapper=Part("clapcap", "clap_project."),
         end_token_id=220,  # a space: clapcap was trained on captions that end in " <|endoftext|>"
     ),
+    EMBEDDED: replace(
+        _FOLDER_KIND,
+        remark="the tiny backbone knows only the synthetic sounds of textcap demo; its captions of recordings mean "
+        "nothing",
+    ),
 }
-_FOLDER_KIND = BackboneKind(
-    audio_encoder=Part("audio_encoder"),
-    text_encoder=Part("text_encoder"),
-    language_model=Part("language_model"),
-    is_msclap=False,
-)
 
 
 def kind_of(name: str) -> BackboneKind:
@@ -106,7 +112,8 @@ def read_backbone_config(name: str) -> BackboneConfig:
     try:
         open_regular(path).close()
     except FileError as error:
-        hint = f"use {', '.join([*WEIGHT_SETS, EMBEDDED])}, or a folder with config.json"
+        trainable = [known for known, kind in _KINDS.items() if kind.text_encoder is not None]
+        hint = f"use {', '.join(trainable)}, or a folder with config.json"
         raise InputError(f"backbone {name!r} {error.problem}", hint=hint) from error
     try:
         return from_dict(BackboneConfig, read_json(path))

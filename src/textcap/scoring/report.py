@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from textcap.data.text import STDIN
-from textcap.errors import InputError
+from textcap.errors import FileError, InputError
 from textcap.files import atomic_write_bytes
 from textcap.scoring.comparison import Comparison, compare_systems
 from textcap.scoring.matching import Matched, match
@@ -61,6 +61,7 @@ class Report:
         comparisons: Differences between systems: for each metric, one for each pair.
         published: Rows of the paper's tables, if they were requested.
         wanted: What was requested besides the scores.
+        unread: Why files of predictions are left out that do not exist or cannot be read.
     """
 
     names: list[str]
@@ -70,6 +71,7 @@ class Report:
     comparisons: list[Comparison] = field(default_factory=list)
     published: list[PublishedRow] = field(default_factory=list)
     wanted: ReportSettings = ReportSettings()
+    unread: tuple[FileError, ...] = ()
 
     @property
     def metrics(self) -> list[str]:
@@ -120,7 +122,8 @@ def score_files(
 ) -> Report:
     """Score files of predictions, and compare them.
 
-    A metric that cannot be computed is in the report with the reason; the others are unaffected.
+    A metric that cannot be computed is in the report with the reason, and so is a file of predictions that cannot be
+    read; the others are unaffected.
 
     Args:
         references: A file in any format of `readers.FORMS`; "-" is standard input.
@@ -141,20 +144,30 @@ def score_files(
     names = parse_metrics(metrics)
     rows = published_rows(wanted.test_set) if wanted.test_set is not None else []
     files = [str(path) for path in predictions]
-    baseline = None
+    baseline_name = None
     if wanted.baseline is not None:
-        same = [i for i, path in enumerate(files) if os.path.realpath(path) == os.path.realpath(wanted.baseline)]
+        same = [path for path in files if os.path.realpath(path) == os.path.realpath(wanted.baseline)]
         files += [] if same else [str(wanted.baseline)]
-        baseline = same[0] if same else len(files) - 1
+        baseline_name = files[-1] if not same else same[0]
     _check_paths(str(references), files)
     reference_captions = read_references(Path(references), references_form)
-    predicted_captions = [read_predictions(Path(path), predictions_form) for path in files]
+    predicted_captions, unread = [], []
+    for path in list(files):
+        try:
+            predicted_captions.append(read_predictions(Path(path), predictions_form))
+        except FileError as error:
+            if path == baseline_name or len(files) == 1:
+                raise
+            files.remove(path)
+            unread.append(error)
     matched = match(reference_captions, predicted_captions, allow_missing=allow_missing, allow_empty=allow_empty)
 
     def report_on(scoring: Scoring) -> Report:
         systems = [_with_intervals(one, wanted.seed) if wanted.intervals else one for one in scoring.systems]
+        baseline = None if baseline_name is None else files.index(baseline_name)
         ranked_by, comparisons = compare_systems(systems, baseline=baseline, seed=wanted.seed)
-        return Report(files, matched, replace(scoring, systems=systems), ranked_by, comparisons, rows, wanted)
+        scoring = replace(scoring, systems=systems)
+        return Report(files, matched, scoring, ranked_by, comparisons, rows, wanted, tuple(unread))
 
     return report_on(
         score_systems(
@@ -233,6 +246,7 @@ def report_to_dict(report: Report) -> dict[str, Any]:
         "n_clips": scoring.n_clips,
         "n_reference_clips": matched.n_references,
         "does_not_fit": matched.problems,
+        "not_read": [str(error) for error in report.unread],
         "n_cleaned": {"predictions": scoring.n_cleaned_predictions, "references": scoring.n_cleaned_references},
         "systems": [
             {

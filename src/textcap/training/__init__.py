@@ -54,6 +54,7 @@ def train(
     captions: CaptionSet | str | Path | Sequence[str | Path] | None,
     output: str | Path,
     *,
+    plain_text: bool = False,
     backbone: Backbone | str | Path = "msclap-2023",
     pairs: _Pairs | Sequence[_Pairs] = (),
     bridge: BridgeConfig | None = None,
@@ -79,6 +80,7 @@ def train(
         captions: Caption files, as `load_captions` reads them, to learn from their text embeddings with noise (the
             paper's method); None to train on pairs only.
         output: The model folder to write.
+        plain_text: Take each line of the caption files as a caption, also of those that look like tables.
         backbone: The frozen CLAP and language model.
         pairs: Pairs files, as `read_pairs` reads them. Each caption is learned from the embedding of its sound (the
             paper's audio-text training).
@@ -119,7 +121,9 @@ def train(
     inputs = [name for name in [*names, *(p.file.name for p in (*sounds, noise_pairs) if p)] if name != STDIN]
     may_exist = force or WorkFolder.done_run(Path(output)) is not None
     check_folder_place(Path(output), kind=MODEL_FOLDER, force=may_exist, inputs=inputs)
-    texts = captions if isinstance(captions, CaptionSet) else load_captions(_several(captions)) if names else None
+    texts = captions if isinstance(captions, CaptionSet) else None
+    if texts is None and names:
+        texts = load_captions(_several(captions), plain_text=plain_text)
     if texts is None and not sounds:
         raise InputError("there is nothing to train on", hint="give a caption file or a pairs file")
     if texts is None and not (noise_pairs is None and adapter is None):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from textcap.config import BridgeConfig, MapperConfig, TrainingConfig
-from textcap.data.captions import CaptionSet
+from textcap.data.captions import CaptionSet, warn_of_few
 from textcap.data.pairs import PairSet
 from textcap.embedding.captions import embed_captions
 from textcap.embedding.pairs import EmbeddedPairs, embed_pairs
@@ -93,6 +93,7 @@ def make_task_examples(
         captions += one.captions
         owners = np.concatenate([owners, one.owners + len(audio)])
         audio = np.concatenate([audio, one.audio])
+    warn_of_few(captions)
     return make_examples(
         captions,
         MixedEmbeddings(text, audio, owners),

@@ -102,7 +102,7 @@ def download_file(hub: Hub, remote: RemoteFile, partial: Path, progress: Downloa
             with open_partial(partial) as file:
                 # After a crash a partial file may contain blocks that were never written: then start once more.
                 continued = file.tell() > 0
-                _receive(hub, remote, file, progress)
+                receive(hub, remote, file, progress)
                 os.fsync(file.fileno())
         except DownloadError:
             if partial.stat().st_size == 0:
@@ -150,8 +150,19 @@ def locked(path: Path, name: str, progress: DownloadProgress = silent) -> Iterat
         lock.release()
 
 
-def _receive(hub: Hub, remote: RemoteFile, file: BinaryIO, progress: DownloadProgress) -> None:
-    """Append the missing bytes of a file to its partial file, in as many requests as that takes."""
+def receive(hub: Hub, remote: RemoteFile, file: BinaryIO, progress: DownloadProgress = silent) -> None:
+    """Append the missing bytes of a file to its partial file, in as many requests as that takes; they are not checked.
+
+    Args:
+        hub: The hub whose token, timeouts and retries apply.
+        remote: The file to download.
+        file: The partial file, open for reading and writing.
+        progress: Called after each block that is written, and before each wait.
+
+    Raises:
+        DownloadError: The download failed.
+        OSError: The partial file cannot be written.
+    """
 
     def size() -> int:
         return file.seek(0, os.SEEK_END)

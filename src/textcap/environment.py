@@ -1,0 +1,86 @@
+"""Describe what textcap runs on: versions, devices, formats, caches and Java, as plain values for bug reports."""
+
+import json
+import os
+import platform
+import re
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import soundfile
+import torch
+
+from textcap.device import resolve_device
+from textcap.errors import DeviceError, TextcapError
+from textcap.model_folder import PACKAGES, package_versions
+from textcap.scoring.jars import metrics_folder
+from textcap.scoring.java import find_java
+from textcap.store import own_cache_folder, store_folder
+from textcap.weights.cache import search_folders
+from textcap.weights.catalogue import GPT2, MSCLAP
+
+_REPOS = ["models--" + repo.replace("/", "--") for repo in (MSCLAP, GPT2, "gpt2")]
+
+
+def inspect_environment() -> dict[str, dict[str, Any]]:
+    """Return versions, devices, formats, caches and Java, as values for JSON.
+
+    Paths are shown with "~" for the user's home folder, and with "USER" for the user's name elsewhere. Nothing else of
+    the environment is in it.
+    """
+    packages = package_versions((*PACKAGES, "soundfile", "soxr", "av", "fsspec"))
+    decoders, ffmpeg = {"libsndfile": str(soundfile.__libsndfile_version__)}, "not installed"
+    if find_spec("av") is not None:
+        decoders |= {name: ".".join(map(str, one)) for name, one in import_module("av").library_versions.items()}
+        ffmpeg = "all others, such as m4a, wma, amr, mkv and mp4"
+    devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    devices += ["mps"] * torch.backends.mps.is_available()
+    folders = [own_cache_folder(), store_folder(), metrics_folder()]
+    folders += [folder / repo for folder in search_folders() for repo in _REPOS]
+    values = {
+        "versions": {**packages, **decoders, "system": platform.platform()},
+        "devices": {name: _device(name) for name in devices},
+        "formats": {"libsndfile": " ".join(soundfile.available_formats()).lower(), "FFmpeg": ffmpeg},
+        "caches": {str(one): {"size_bytes": _size(one)} for one in dict.fromkeys(folders) if one.is_dir()},
+        "java": _java(),
+    }
+    home = json.dumps(os.path.expanduser("~"))[1:-1]
+    user = re.escape(re.split(r"[/\\]+", home)[-1]) or "(?!)"
+    text = re.sub(rf'(?<=[/\\]){user}(?=[/\\"])', "USER", json.dumps(values).replace(home, "~"))
+    private: dict[str, dict[str, Any]] = json.loads(text)
+    return private
+
+
+def _device(name: str) -> dict[str, Any]:
+    """Return what a device is and what models are trained in on it, or why it does not work."""
+    try:
+        device = resolve_device(name)
+    except DeviceError as error:
+        return {"problem": str(error)}
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        # As in training, which uses bfloat16 only where the device computes in it.
+        with torch.cuda.device(device):
+            training = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+        return {"name": properties.name, "memory_bytes": properties.total_memory, "training": training}
+    facts: dict[str, Any] = {"training": "float32"}
+    if device.type == "cpu":
+        facts["n_threads"] = torch.get_num_threads()
+        if hasattr(os, "sysconf"):
+            facts["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return facts
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes of the files in a folder; a link counts as itself."""
+    return sum(file.lstat().st_size for file in folder.rglob("*") if file.is_symlink() or file.is_file())
+
+
+def _java() -> dict[str, Any]:
+    try:
+        java = find_java()
+        return {"path": java.path, "where": java.where, "version": java.version}
+    except TextcapError as error:
+        return {"problem": str(error)}
