@@ -5,11 +5,12 @@ Nothing is random: the same file always gives the same windows.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from textcap.audio.decoding import Samples, read_mono
+from textcap.audio.decoding import SILENCE, SoundReader, mix
+from textcap.audio.ffmpeg import Note, Samples
+from textcap.audio.sources import SoundSource, name_of
 from textcap.config import AudioConfig
 from textcap.errors import FileError
 
@@ -20,49 +21,63 @@ class Window:
 
     Attributes:
         samples: `[S]`, float32, at the model's sample rate; S is always the full window length.
-        start_s: Start of the window in the recording, in seconds.
+        start_s: Start of the window in seconds, in the container's own time.
         end_s: End of the window in seconds; if the recording is shorter than a window, the end of the recording.
+        is_silent: Whether its peak, without the DC offset, is below `SILENCE`.
     """
 
     samples: Samples
     start_s: float
     end_s: float
+    is_silent: bool = False
 
 
-def read_windows(path: Path, config: AudioConfig) -> Iterator[Window]:
-    """Yield windows that cover every sample of a sound file.
+def read_windows(source: SoundSource, config: AudioConfig, *, note: Note = lambda text: None) -> Iterator[Window]:
+    """Yield windows that cover every sample of a sound, with the channels averaged.
 
     A recording shorter than a window is repeated to fill it, as in msclap. A longer one gives a window every `hop_s`
-    seconds, and a last one that ends with the recording.
-
-    Raises:
-        InputError: The file cannot be decoded (see `read_mono`), or has no samples.
-    """
-    empty = True
-    for window in cut_windows(read_mono(path, config.sample_rate_hz), config):
-        empty = False
-        yield window
-    if empty:  # no samples at all, or so few that none remains after resampling
-        raise FileError(path, "has no samples")
-
-
-def cut_windows(blocks: Iterator[Samples], config: AudioConfig) -> Iterator[Window]:
-    """Yield the windows of a signal by the rule of `read_windows`.
+    seconds, and a last one that ends with the recording. Where the channels of a window cancel, its loudest channel
+    stands for all.
 
     Args:
-        blocks: The mono signal at the model's sample rate, as consecutive blocks `[S]`.
+        note: Called with what the user must know about the sound, worded to follow its name.
+
+    Raises:
+        InputError: The sound cannot be used (see `SoundReader`).
+    """
+    reader = SoundReader(source, config.sample_rate_hz, note)
+    n_windows = n_cancelled = 0
+    for cut in cut_windows(reader, config):
+        samples, is_cancelled = mix(cut.samples)
+        n_windows, n_cancelled = n_windows + 1, n_cancelled + is_cancelled
+        once = samples[: round((cut.end_s - cut.start_s) * config.sample_rate_hz)]  # not repeated
+        is_silent = bool(np.abs(once - once.mean()).max() < SILENCE)
+        yield Window(samples, reader.start_s + cut.start_s, reader.start_s + cut.end_s, is_silent)
+    if not n_windows:  # so few samples that none remains after resampling
+        raise FileError(name_of(source), "has no samples")
+    if n_cancelled:
+        note("has channels whose mean is almost silent, so the loudest one is used")
+
+
+def cut_windows(blocks: Iterator[Samples] | SoundReader, config: AudioConfig) -> Iterator[Window]:
+    """Yield the windows of a signal by the rule of `read_windows`, from time 0 on and with all channels.
+
+    Args:
+        blocks: The signal at the model's sample rate, as consecutive blocks `[S]` or `[S, C]`.
     """
     size, hop, rate = config.window_samples, config.hop_samples, config.sample_rate_hz
-    held: Samples = np.zeros(0, np.float32)
+    held: Samples | None = None
     base = start = 0  # in samples: the start of `held`, and of the next window
     for block in blocks:
-        held = np.concatenate((held, block))
+        held = block if held is None else np.concatenate((held, block))
         while base + len(held) > start + size:  # samples follow, so this window is not the last
             held, base = held[start - base :], start
             yield Window(held[:size], start / rate, (start + size) / rate)
             start += hop
+    if held is None or not len(held):
+        return
     total = base + len(held)
     if total >= size:
         yield Window(held[-size:], (total - size) / rate, total / rate)
-    elif total:
-        yield Window(np.resize(held, size), 0.0, total / rate)
+    else:
+        yield Window(np.resize(held, (size, *held.shape[1:])), 0.0, total / rate)

@@ -1,7 +1,7 @@
 """Embed sounds and captions and write the embeddings to a file, for use outside textcap.
 
 Everything goes through the same store as in training. An input that cannot be read is reported as an error; the
-others are still embedded.
+others are still embedded. Silent sounds are left out.
 """
 
 import json
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from textcap.config import CAPTION_BATCH_SIZE
 from textcap.data.captions import clean_caption, load_captions
 from textcap.embedding.captions import embed_captions
-from textcap.embedding.recordings import Recording, RecordingEmbedder
+from textcap.embedding.recordings import Recording, RecordingEmbedder, log_findings
 from textcap.errors import InputError
 from textcap.models.backbone import Backbone
 from textcap.models.loading import write_tensors
@@ -34,6 +34,7 @@ class ExportedEmbeddings:
     names: tuple[str, ...]  # for each row: the path of the sound as it was given, or the caption itself
     kinds: tuple[str, ...]  # for each row: AUDIO or TEXT
     errors: tuple[InputError, ...] = ()  # one for each input that could not be read
+    silent: tuple[str, ...] = ()  # the paths of the sounds that are left out because they are silent
 
 
 def embed_inputs(
@@ -70,18 +71,28 @@ def embed_inputs(
     items += [(TEXT, _cleaned(caption)) for caption in captions]
     embedder = RecordingEmbedder(backbone, device)
     texts = embed_captions([name for kind, name in items if kind == TEXT], backbone, device)
-    sounds = [Path(name) for kind, name in items if kind == AUDIO]
-    recordings = iter(embedder.embed(sounds, batch_size=batch_size, progress=progress))
-    captions_left = iter(texts)
-    results = [next(recordings) if kind == AUDIO else next(captions_left) for kind, _ in items]
-    errors += [result for result in results if isinstance(result, InputError)]
-    kept = [item for item, result in zip(items, results, strict=True) if not isinstance(result, InputError)]
-    vectors = [r.embedding if isinstance(r, Recording) else r for r in results if not isinstance(r, InputError)]
+    sounds = [name for kind, name in items if kind == AUDIO]
+    recordings = embedder.embed(sounds, batch_size=batch_size, progress=progress)
+    log_findings(sounds, recordings)
+    recordings_left, captions_left = iter(recordings), iter(texts)
+    vectors: list[NDArray[np.float32]] = []
+    kept: list[tuple[str, str]] = []
+    silent: list[str] = []
+    for kind, name in items:
+        result = next(recordings_left) if kind == AUDIO else next(captions_left)
+        if isinstance(result, InputError):
+            errors.append(result)
+        elif isinstance(result, Recording) and result.is_silent:
+            silent.append(name)
+        else:
+            vectors.append(result.embedding if isinstance(result, Recording) else result)
+            kept.append((kind, name))
     return ExportedEmbeddings(
         vectors=np.stack(vectors) if vectors else np.empty((0, backbone.config.clap.embedding_width), np.float32),
         names=tuple(name for _, name in kept),
         kinds=tuple(kind for kind, _ in kept),
         errors=tuple(errors),
+        silent=tuple(silent),
     )
 
 

@@ -1,6 +1,6 @@
 """Embed the sounds of audio-text pairs, through the store.
 
-Reading the pairs file is left to `data.pairs`. Pairs whose sound file cannot be read are skipped and reported.
+Reading the pairs file is left to `data.pairs`. Pairs whose sound cannot be read or is silent are skipped and reported.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from textcap.data.pairs import AudioPair, PairSet, log_skipped, without
 from textcap.data.text import counted
-from textcap.embedding.recordings import Recording, RecordingEmbedder
+from textcap.embedding.recordings import Recording, RecordingEmbedder, log_findings
 from textcap.errors import InputError
 from textcap.models.backbone import Backbone
 
@@ -62,12 +62,16 @@ def embed_pairs(
         DeviceError: The device has too little memory.
     """
     _require(pairs, min_pairs)
-    results = RecordingEmbedder(backbone, device).embed([pair.audio for pair in pairs.pairs], progress=progress)
-    failed = zip(pairs.pairs, results, strict=True)
-    readable = without(pairs, {pair.audio: str(result) for pair, result in failed if isinstance(result, InputError)})
-    _require(readable, min_pairs)
-    log_skipped(readable)
-    return EmbeddedPairs(readable, np.stack([result.embedding for result in results if isinstance(result, Recording)]))
+    sounds = [pair.audio for pair in pairs.pairs]
+    results = dict(zip(sounds, RecordingEmbedder(backbone, device).embed(sounds, progress=progress), strict=True))
+    log_findings(sounds, list(results.values()))
+    unusable = {sound: str(result) for sound, result in results.items() if isinstance(result, InputError)}
+    unusable |= {s: f"{s} is silent" for s, r in results.items() if isinstance(r, Recording) and r.is_silent}
+    usable = without(pairs, unusable)
+    _require(usable, min_pairs)
+    log_skipped(usable)
+    kept = [results[pair.audio] for pair in usable.pairs]
+    return EmbeddedPairs(usable, np.stack([result.embedding for result in kept if isinstance(result, Recording)]))
 
 
 def one_caption_per_pair(pairs: EmbeddedPairs, text: NDArray[np.float32], seed: int) -> NDArray[np.float32]:

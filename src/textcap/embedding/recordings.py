@@ -1,30 +1,47 @@
-"""Embed sound files of any length: one unit-length vector for each, the mean over its windows.
+"""Embed sounds of any length: one unit-length vector for each, the mean over its windows, or one for each window.
 
-Windows of several files go through the encoder in one batch. Every embedding is kept in a store.
+A thread reads ahead of the encoder, and windows of several sounds go through it in one batch. The embeddings of files
+are kept in a store.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import logging
+import os
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Event, Thread
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from textcap.audio.windows import read_windows
-from textcap.config import CAPTION_BATCH_SIZE
+from textcap.audio.decoding import spooled
+from textcap.audio.sources import SoundSource, name_of
+from textcap.audio.windows import Window, read_windows
+from textcap.config import CAPTION_BATCH_SIZE, AudioConfig
+from textcap.data.text import counted
 from textcap.device import memory_errors
 from textcap.errors import FileError, InputError
 from textcap.models.backbone import Backbone
 from textcap.models.clap import AudioEncoder
 from textcap.store import Row, Store
 
-READING_VERSION = 1  # to be raised when decoding, windows or pooling give another result for the same bytes
+# To be raised when decoding, windows, the rules for silence and channels, or pooling change a result.
+READING_VERSION = 2
 
 _MEMORY_HINT = "lower --batch-size, or use --device cpu"
+
+_Outcome = tuple[str, ...] | InputError  # of reading a sound: the notes, or why it cannot be used
+_Take = Callable[[int, Window, Tensor], None]
+T = TypeVar("T")
+
+_logger = logging.getLogger("textcap")
 
 
 @dataclass(frozen=True)
@@ -50,10 +67,10 @@ class WindowEmbeddings:
 
 
 class RecordingEmbedder:
-    """Embeds sound files with the audio encoder of one backbone.
+    """Embeds sounds with the audio encoder of one backbone.
 
     Attributes:
-        store: Keeps the embeddings, by the SHA-256 of the files' bytes.
+        store: Keeps the embeddings of files, by the SHA-256 of their bytes.
     """
 
     def __init__(self, backbone: Backbone, device: torch.device) -> None:
@@ -69,78 +86,223 @@ class RecordingEmbedder:
 
     def embed(
         self,
-        paths: Sequence[Path],
+        sources: Sequence[SoundSource],
         *,
         batch_size: int = CAPTION_BATCH_SIZE,
         progress: Callable[[int, int], None] = lambda n_done, n_total: None,
     ) -> list[Recording | InputError]:
-        """Return the recording of each file, or the error why it cannot be read.
+        """Return the recording of each sound, or the error why it cannot be read.
 
         A file is identified by its bytes: copies are embedded once, and a file that has changed is embedded again.
+        What has no path is always embedded.
 
         Args:
-            batch_size: Number of windows to embed at once, over several files, and number of files that are kept
+            batch_size: Number of windows to embed at once, over several sounds, and number of sounds that are kept
                 together; it affects embeddings only by rounding.
-            progress: Called with the number of files done and the total.
+            progress: Called with the number of sounds done and the total.
 
         Raises:
             DeviceError: The device has too little memory.
         """
-        keys = self.store.file_keys(paths)
-        # A file without a key, such as a pipe, stands for itself; reading it tells what is wrong with it.
+        keys = self._keys(sources)
+        # A sound without a key, such as a pipe, stands for itself; reading it tells what is wrong with it.
         items: list[bytes | int] = [index if key is None else key for index, key in enumerate(keys)]
         rows = self.store.read([key or b"" for key in keys])
         found: dict[bytes | int, Recording | InputError] = {
-            item: Recording(np.frombuffer(row.value, "<f4"), **json.loads(row.facts))
-            for item, row in zip(items, rows, strict=True)
-            if row is not None
+            item: _recording_of(row) for item, row in zip(items, rows, strict=True) if row is not None
         }
         missing = list({item: index for index, item in enumerate(items) if item not in found}.values())
-        progress(len(paths) - len(missing), len(paths))
+        progress(len(sources) - len(missing), len(sources))
         for start in range(0, len(missing), batch_size):
             batch = missing[start : start + batch_size]
-            files = [paths[index] for index in batch]
+            chosen = [sources[index] for index in batch]
             with memory_errors(f"on {self._device} while embedding sounds", hint=_MEMORY_HINT):
-                results = self._embed(files, batch_size)
+                results = self._embed(chosen, batch_size)
             new: dict[bytes, Row] = {}
-            for index, key, result in zip(batch, self.store.file_keys(files), results, strict=True):
+            for index, key, result in zip(batch, self._keys(chosen), results, strict=True):
                 # A file that was changed while it was read has another key now.
                 if key is not None and key == keys[index] and isinstance(result, Recording):
-                    facts = json.dumps({"duration_s": result.duration_s})
-                    new[key] = Row(result.embedding.astype("<f4").tobytes(), facts.encode())
+                    new[key] = _row_of(result)
             self.store.write(new)
             found.update(zip((items[index] for index in batch), results, strict=True))
-            progress(len(paths) - len(missing) + start + len(batch), len(paths))
+            progress(len(sources) - len(missing) + start + len(batch), len(sources))
         results = [found[item] for item in items]
-        return [r.at(path) if isinstance(r, FileError) else r for r, path in zip(results, paths, strict=True)]
+        return [r.at(name_of(s)) if isinstance(r, FileError) else r for r, s in zip(results, sources, strict=True)]
+
+    def windows(
+        self, source: SoundSource, *, hop_s: float | None = None, batch_size: int = CAPTION_BATCH_SIZE
+    ) -> WindowEmbeddings:
+        """Return the embeddings of the windows of a sound; they are not kept.
+
+        Args:
+            hop_s: Distance between the starts of two windows in seconds; by default half a window.
+            batch_size: Number of windows to embed at once; it affects embeddings only by rounding.
+
+        Raises:
+            InputError: The sound cannot be read, or `hop_s` is out of range.
+            DeviceError: The device has too little memory.
+        """
+        audio = self._backbone.config.clap.audio
+        audio = replace(audio, hop_s=audio.window_s / 2 if hop_s is None else hop_s)
+        spans: list[tuple[float, float, bool]] = []
+        vectors: list[NDArray[np.float32]] = []
+
+        def take(_: int, window: Window, vector: Tensor) -> None:
+            spans.append((window.start_s, window.end_s, window.is_silent))
+            vectors.append(vector.numpy())
+
+        with memory_errors(f"on {self._device} while embedding {name_of(source)}", hint=_MEMORY_HINT):
+            (outcome,) = self._encode([source], audio, batch_size, take)
+        if isinstance(outcome, InputError):
+            raise outcome.at(name_of(source)) if isinstance(outcome, FileError) else outcome
+        units = np.stack(vectors)
+        if not np.isfinite(units).all():
+            raise _not_finite(source)
+        starts_s, ends_s, is_silent = map(np.array, zip(*spans, strict=True))
+        return WindowEmbeddings(units, starts_s, ends_s, is_silent, float(ends_s[-1] - starts_s[0]), outcome)
+
+    def _keys(self, sources: Sequence[SoundSource]) -> list[bytes | None]:
+        """Return the keys of sounds in the store; None for one that is not a file."""
+        paths = {i: Path(source) for i, source in enumerate(sources) if isinstance(source, str | os.PathLike)}
+        keys = dict(zip(paths, self.store.file_keys(list(paths.values())), strict=True))
+        return [keys.get(i) for i in range(len(sources))]
+
+    def _embed(self, sources: Sequence[SoundSource], batch_size: int) -> list[Recording | InputError]:
+        clap = self._backbone.config.clap
+        sums = torch.zeros(len(sources), clap.embedding_width)
+        windows: dict[int, tuple[Window, Window]] = {}  # the first and the last, without samples
+        is_silent = [True] * len(sources)
+
+        def take(i: int, window: Window, vector: Tensor) -> None:
+            sums[i] += vector
+            window = replace(window, samples=window.samples[:0])
+            windows[i] = windows.get(i, (window,))[0], window
+            is_silent[i] &= window.is_silent
+
+        outcomes = self._encode(sources, clap.audio, batch_size, take)
+        units = torch.nn.functional.normalize(sums, dim=-1).numpy()  # the sum and the mean have the same direction
+        results: list[Recording | InputError] = []
+        for i, outcome in enumerate(outcomes):
+            if isinstance(outcome, InputError):
+                results.append(outcome)
+            elif not np.isfinite(units[i]).all():
+                results.append(_not_finite(sources[i]))
+            else:
+                first, last = windows[i]
+                results.append(Recording(units[i], last.end_s - first.start_s, is_silent[i], outcome))
+        return results
 
     @torch.inference_mode()
-    def _embed(self, paths: Sequence[Path], batch_size: int) -> list[Recording | InputError]:
-        clap = self._backbone.config.clap
-        sums = torch.zeros(len(paths), clap.embedding_width)
-        ends_s: dict[int, float] = {}
-        errors: dict[int, InputError] = {}
-        pending: list[tuple[int, Tensor]] = []
+    def _encode(
+        self, sources: Sequence[SoundSource], audio: AudioConfig, batch_size: int, take: _Take
+    ) -> list[_Outcome]:
+        """Embed the windows of sounds, and call `take` for each with the index of its sound and its vector `[E]`."""
+        outcomes: dict[int, _Outcome] = {}
+        pending: list[tuple[int, Window]] = []
 
         def flush() -> None:
             if pending:
-                windows = torch.stack([samples for _, samples in pending]).to(self._device)  # [W, S]
-                owners = torch.tensor([i for i, _ in pending])
-                sums.index_add_(0, owners, self.encoder(windows).float().cpu())
+                samples = torch.from_numpy(np.stack([window.samples for _, window in pending]))  # [W, S]
+                vectors = self.encoder(samples.to(self._device)).float().cpu()
+                for (i, window), vector in zip(pending, vectors, strict=True):
+                    take(i, window, vector)
                 pending.clear()
 
-        for i, path in enumerate(paths):
-            try:
-                for window in read_windows(path, clap.audio):
-                    pending.append((i, torch.from_numpy(window.samples)))
-                    ends_s[i] = window.end_s
-                    if len(pending) == batch_size:
-                        flush()
-            except InputError as error:
-                errors[i] = error
-        flush()
-        units = torch.nn.functional.normalize(sums, dim=-1).numpy()  # the sum and the mean have the same direction
-        for i in np.flatnonzero(~np.isfinite(units).all(axis=1)).tolist():
-            hint = "the weights of the backbone may be damaged"
-            errors.setdefault(i, FileError(paths[i], "has an embedding that is NaN or infinite", hint=hint))
-        return [errors[i] if i in errors else Recording(units[i], ends_s[i]) for i in range(len(paths))]
+        with ExitStack() as copies:
+            # Pipes are copied first: reading them may block, and a thread that is blocked cannot be stopped.
+            held = [_or_error(source, copies) for source in sources]
+            for i, item in copies.enter_context(_read_ahead(_read_all(held, audio), batch_size)):
+                if isinstance(item, Window):
+                    pending.append((i, item))
+                else:
+                    outcomes[i] = item
+                if len(pending) == batch_size:
+                    flush()
+            flush()
+        return [outcomes[i] for i in range(len(sources))]
+
+
+def log_findings(sources: Sequence[SoundSource], recordings: Sequence[Recording | InputError]) -> None:
+    """Log a warning for each note on a sound, and one with the number of silent sounds, which are left out."""
+    for source, recording in zip(sources, recordings, strict=True):
+        for note in recording.notes if isinstance(recording, Recording) else ():
+            _logger.warning("%s %s", name_of(source), note)
+    if n_silent := sum(isinstance(recording, Recording) and recording.is_silent for recording in recordings):
+        _logger.warning("left out %s", counted(n_silent, "silent sound"))
+
+
+@contextmanager
+def _read_ahead(items: Generator[T, None, None], n: int) -> Generator[Generator[T, None, None], None, None]:
+    """Run a generator in a thread of its own, at most n items ahead.
+
+    When the block is left, for whatever reason, the thread has ended and the generator is closed. What the generator
+    raises is raised by the generator that the block gets.
+    """
+    queue: Queue[tuple[T] | BaseException | None] = Queue(n)
+    stopped = Event()
+
+    def work() -> None:
+        end: BaseException | None = None
+        try:
+            for item in items:
+                queue.put((item,))
+                if stopped.is_set():
+                    break
+        except BaseException as error:
+            end = error
+        items.close()
+        queue.put(end)
+
+    def results() -> Generator[T, None, None]:
+        while (found := queue.get()) is not None:
+            if isinstance(found, BaseException):
+                raise found
+            yield found[0]
+
+    thread = Thread(target=work, name="textcap-reader", daemon=True)
+    thread.start()
+    try:
+        yield results()
+    finally:
+        stopped.set()
+        while thread.is_alive():
+            with suppress(Empty):  # the thread may wait for a place
+                queue.get(timeout=0.01)
+
+
+def _read_all(
+    sources: Sequence[SoundSource | InputError], audio: AudioConfig
+) -> Generator[tuple[int, Window | _Outcome], None, None]:
+    """Yield the windows of sounds with the index of the sound, and after the last one of each its outcome."""
+    for i, source in enumerate(sources):
+        notes: list[str] = []
+        try:
+            if isinstance(source, InputError):
+                raise source
+            for window in read_windows(source, audio, note=notes.append):
+                yield i, window
+            yield i, tuple(notes)
+        except InputError as error:
+            yield i, error
+
+
+def _or_error(source: SoundSource, copies: ExitStack) -> SoundSource | InputError:
+    try:
+        return spooled(source, copies)
+    except InputError as error:
+        return error
+
+
+def _recording_of(row: Row) -> Recording:
+    facts = json.loads(row.facts)
+    return Recording(np.frombuffer(row.value, "<f4"), **{**facts, "notes": tuple(facts["notes"])})
+
+
+def _row_of(recording: Recording) -> Row:
+    facts = {"duration_s": recording.duration_s, "is_silent": recording.is_silent, "notes": recording.notes}
+    return Row(recording.embedding.astype("<f4").tobytes(), json.dumps(facts).encode())
+
+
+def _not_finite(source: SoundSource) -> FileError:
+    hint = "the weights of the backbone may be damaged"
+    return FileError(name_of(source), "has an embedding that is NaN or infinite", hint=hint)

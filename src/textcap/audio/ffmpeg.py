@@ -1,0 +1,236 @@
+"""Decode sound with FFmpeg, through PyAV: compressed sound of every kind, and films.
+
+FFmpeg is given open files without a name and may open nothing else, so neither a name nor a playlist makes it read
+another file or the network.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.error import FFmpegError
+
+from textcap.data.text import counted
+
+Samples = npt.NDArray[np.float32]
+Note = Callable[[str], None]  # called with what the user must know, worded to follow the name of the sound
+
+_LEAST_BLOCK_S = 1.0
+_MOST_BLOCK_SAMPLES = 1 << 18  # over all channels
+
+# Time stamps may be rounded or drift by less than this; a larger gap is one in the sound.
+_LEAST_GAP_S = 0.05
+_MOST_GAPS_S = 3600.0  # more in total are time stamps that cannot be trusted
+_LEAST_MISSING_S = 0.25  # headers count the padding of a codec, up to about 0.2 s, as sound
+
+# Containers whose headers give the length of a stream; in others FFmpeg infers it from what is there.
+_LENGTH_IN_HEADER = {"aiff", "ape", "au", "avi", "caf", "flac", "mov", "tta", "w64", "wav", "wv"}
+# The first frame of an MP3 that says how many follow: a header, zeros, and a name with the flag that there is a count.
+_MP3_LENGTH = re.compile(
+    rb"\xff[\xe0-\xff][\s\S]{2,4}\0{9,32}((Xing|Info)\0\0\0[\x01\x03\x05\x07\x09\x0b\x0d\x0f]|VBRI)"
+)
+_MP3_HEAD_BYTES = 4096  # more than a frame of MP3 has
+_OGG_PAGE_BYTES = 65307  # the most that a page has
+
+# Versions before 19 refuse tags that are not UTF-8 unless told otherwise.
+_TAGS: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+
+
+class UndecodableError(Exception):
+    """A file holds nothing that the decoder can read; the message says why."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive samples of a sound.
+
+    Attributes:
+        samples: `[S, C]`, float32, nominally in the range -1 to 1.
+        rate_hz: Sample rate.
+        start_s: When they start, in the container's own time.
+    """
+
+    samples: Samples
+    rate_hz: int
+    start_s: float = 0.0
+
+
+def decode(file: BinaryIO, note: Note) -> Iterator[Block]:
+    """Yield the first audio stream of a file; pictures and films are passed over.
+
+    Time is that of the container, in which the earliest stream starts at 0. What FFmpeg trims, such as the delay of an
+    encoder, is trimmed. A gap in the time stamps becomes silence, so that later sounds keep their time. A packet that
+    does not decode is passed over.
+
+    Args:
+        file: A file that can be read at any place.
+        note: Called at the end with what is missing.
+
+    Raises:
+        UndecodableError: FFmpeg does not recognise the file, or it has no sound that FFmpeg can decode.
+    """
+    try:
+        options = {"protocol_whitelist": "none"}
+        container = av.open(file, container_options=options, io_open=_refuse, **_TAGS)
+    except FFmpegError as error:
+        refused = isinstance(error, PermissionError)  # the file itself is open, so this is about another one
+        reason = "it is a list of other files" if refused else _reason(error)
+        raise UndecodableError(reason) from error
+    with container:
+        if not container.streams.audio:
+            raise UndecodableError("it has no sound")
+        if container.streams.audio[0].codec_context is None:  # decoding crashes without one
+            raise UndecodableError("its codec is not known")
+        yield from _Stream(container, file).blocks(note)
+
+
+class _Stream:
+    """The first audio stream of a container, and what its packets have shown."""
+
+    def __init__(self, container: Any, file: BinaryIO) -> None:
+        self._container, self._file = container, file
+        self._stream = container.streams.audio[0]
+        self._first_byte = 0  # of the first packet
+        self._n_failed = 0
+        self._last_failed = False  # the last packet, or what follows it
+        self._length_s = self._gaps_s = 0.0
+
+    def blocks(self, note: Note) -> Iterator[Block]:
+        """Yield blocks of about a second; a block has one sample rate and one number of channels."""
+        held: list[Samples] = []
+        start_s, rate_hz = 0.0, 0
+        for samples, frame_s, frame_hz in self._parts():
+            if held and (frame_hz != rate_hz or samples.shape[1] != held[0].shape[1] or _is_full(held, rate_hz)):
+                yield Block(np.concatenate(held), rate_hz, start_s)
+                held = []
+            if not held:
+                start_s = frame_s
+            held.append(samples)
+            rate_hz = frame_hz
+        if not held:
+            failed = f"none of its {counted(self._n_failed, 'packet')} can be decoded"
+            raise UndecodableError(failed if self._n_failed else "it has no samples")
+        yield Block(np.concatenate(held), rate_hz, start_s)
+        for text in self._notes():
+            note(text)
+
+    def _parts(self) -> Iterator[tuple[Samples, float, int]]:
+        """Yield the samples `[S, C]` of each frame and the silence of each gap, with start and sample rate."""
+        origin_s = (self._container.start_time or 0) / 1e6
+        end_s: float | None = None
+        for frame in self._frames():
+            samples, rate_hz = _samples(frame), int(frame.sample_rate)
+            if not len(samples) or rate_hz <= 0:
+                continue
+            start_s = frame.time - origin_s if frame.time is not None else end_s or 0.0
+            if end_s is None:
+                end_s = max(0.0, start_s)
+            gap_s = start_s - end_s
+            if gap_s > _LEAST_GAP_S and self._gaps_s + gap_s <= _MOST_GAPS_S:
+                self._gaps_s += gap_s
+                for n in _split(round(gap_s * rate_hz), rate_hz):
+                    yield np.zeros((n, samples.shape[1]), np.float32), end_s, rate_hz
+                    end_s += n / rate_hz
+                    self._length_s += n / rate_hz
+            elif gap_s > _LEAST_GAP_S:
+                origin_s += gap_s
+            yield samples, end_s, rate_hz
+            end_s += len(samples) / rate_hz
+            self._length_s += len(samples) / rate_hz
+
+    def _frames(self) -> Iterator[Any]:
+        """Yield the frames of the packets that can be decoded, and count the others."""
+        first = True
+        try:
+            for packet in self._container.demux(self._stream):
+                if first:
+                    self._first_byte, first = packet.pos or 0, False
+                try:
+                    frames = packet.decode()
+                except FFmpegError:
+                    self._n_failed += 1
+                    self._last_failed = True
+                    continue
+                if packet.size:  # not the end mark, after which a decoder gives what it still has
+                    self._last_failed = packet.is_corrupt
+                yield from frames
+        except FFmpegError:
+            self._last_failed = True
+
+    def _notes(self) -> Iterator[str]:
+        missing_s = (self._length_in_header_s() or 0.0) - self._length_s
+        if missing_s > _LEAST_MISSING_S:
+            yield ends_early(missing_s, missing_s + self._length_s)
+        elif self._last_failed or self._is_torn():
+            yield "ends early"
+        if n_failed := self._n_failed - self._last_failed:
+            yield f"has {counted(n_failed, 'packet')} that cannot be decoded and are left out"
+        if self._gaps_s:
+            yield f"has gaps in its time stamps, which are taken as silence: {self._gaps_s:.2f} s"
+
+    def _length_in_header_s(self) -> float | None:
+        names = set(self._container.format.name.split(","))
+        if "matroska" in names and len(self._container.streams) == 1:  # its length is that of the longest stream
+            return self._container.duration / 1e6 if self._container.duration else None
+        stream = self._stream
+        if "mp3" in names and not _MP3_LENGTH.search(self._bytes_before(self._first_byte, _MP3_HEAD_BYTES)):
+            return None
+        return (
+            float(stream.duration * stream.time_base)
+            if stream.duration and names & {*_LENGTH_IN_HEADER, "mp3"}
+            else None
+        )
+
+    def _is_torn(self) -> bool:
+        """Return whether the last page of an Ogg file is incomplete; FFmpeg drops such a page silently."""
+        if self._container.format.name != "ogg":
+            return False
+        tail = self._bytes_before(self._file.seek(0, 2), 2 * _OGG_PAGE_BYTES)
+        page = tail[tail.rfind(b"OggS") :]
+        n_segments = page[26] if len(page) > 26 else 0
+        return b"OggS" in tail and len(page) < 27 + n_segments + sum(page[27 : 27 + n_segments])
+
+    def _bytes_before(self, place: int, n: int) -> bytes:
+        self._file.seek(max(0, place - n))
+        return self._file.read(min(place, n))
+
+
+def ends_early(missing_s: float, whole_s: float) -> str:
+    """Return the note on a sound whose header says that there should be more."""
+    return f"ends early: {missing_s:.2f} s of {whole_s:.2f} s are missing"
+
+
+def _samples(frame: Any) -> Samples:
+    """Return the samples of a frame, `[S, C]`."""
+    values: npt.NDArray[Any] = frame.to_ndarray()
+    values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
+    with np.errstate(over="ignore"):  # a double too large becomes infinite, which is an error of its own
+        samples = values.astype(np.float32)
+    if values.dtype.kind != "f":
+        samples /= np.float32(2.0 ** (8 * values.dtype.itemsize - 1))
+        samples -= np.float32(values.dtype.kind == "u")  # unsigned samples have their zero in the middle
+    return samples
+
+
+def _is_full(held: list[Samples], rate_hz: int) -> bool:
+    n_frames = sum(map(len, held))
+    return n_frames >= _LEAST_BLOCK_S * rate_hz or n_frames * held[0].shape[1] >= _MOST_BLOCK_SAMPLES
+
+
+def _split(n: int, most: int) -> Iterator[int]:
+    """Yield the lengths of the parts of n, of at most `most` each."""
+    for start in range(0, n, most):
+        yield min(most, n - start)
+
+
+def _refuse(url: str, flags: int, options: object) -> Any:
+    raise PermissionError(f"{url} is not opened")
+
+
+def _reason(error: FFmpegError) -> str:
+    reason = error.strerror or str(error)
+    return "its format is not known" if reason.startswith("Invalid data found") else reason
