@@ -38,10 +38,12 @@ class Input:
         name: Its name in results and messages, as it was given, but without the passwords and keys of an address; "-"
             for standard input. For a file in a folder, the folder as it was given and the path below it.
         address: The address of a remote sound as it was given; empty for a file and for standard input.
+        below: For a file in a folder, its path below the folder that was named; else empty.
     """
 
     name: str
     address: str = field(default="", repr=False)
+    below: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,10 +136,10 @@ def _find(name: str, recursive: bool, notes: list[str]) -> Iterator[_Found]:
         yield _file(name, status)
 
 
-def _file(name: str, status: os.stat_result) -> _Found:
+def _file(name: str, status: os.stat_result, below: str = "") -> _Found:
     if not os.access(name, os.R_OK):
         return name, FileError(name, "cannot be read: Permission denied")
-    return status.st_dev << 64 | status.st_ino, Input(name)
+    return status.st_dev << 64 | status.st_ino, Input(name, below=below)
 
 
 def _match(pattern: str, recursive: bool, notes: list[str]) -> Iterator[_Found]:
@@ -160,7 +162,7 @@ def _search(folder: str, recursive: bool, notes: list[str]) -> Iterator[_Found]:
         try:
             if not is_folder:
                 n_found += 1
-                yield _file(path, os.stat(path, follow_symlinks=False))
+                yield _file(path, os.stat(path, follow_symlinks=False), path[len(folder) :].lstrip(os.sep))
                 continue
             with os.scandir(path) as scanned:
                 entries = sorted((one for one in scanned if not one.name.startswith(".")), key=lambda one: one.name)

@@ -1,6 +1,6 @@
 """`textcap caption`: sounds in, one caption per line out, or time lines and subtitles."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from textcap.config import CAPTION_BATCH_SIZE, DecodingConfig
 from textcap.data.text import counted
 from textcap.outputs.forms import FORMS, JSONL, MERGED_FORMS, SIDECAR, TIMELINE_FORMS, Output, form_of
 from textcap.outputs.journal import is_finished
-from textcap.outputs.rows import Row
+from textcap.outputs.rows import Row, error_row
 
 EXAMPLES = "textcap caption *.wav -m textcap-model\n\ntextcap caption film.mp4 -o film.srt"
 WHEN_STOPPED = "with -o, the same command with --resume continues"
@@ -154,22 +154,24 @@ def caption(
         decoding = DecodingConfig(beam_size=size, max_tokens=max_length, min_tokens=min_length, n_best=n_best)
     _refuse_misuse(form, timeline, output, merge, resume, num_captions > 1 or similarity)
     found = find_inputs(audio or [], recursive=recursive, files_from=files_from)
-    if not found.inputs:
+    if not found.entries:
         raise typer.BadParameter("give a sound file, a folder, or --files-from")
     for remark in found.notes:
         note(remark)
-    where = Output(form, output, found.inputs, num_captions, timeline, brackets, merge, over_speech)
+    where = Output(form, output, found.entries, num_captions, timeline, brackets, merge, over_speech)
     if resume and output is not None and is_finished(output):
         return note(f"{output} is complete: there is nothing to resume")
     where.check(force=force or resume)
-    if all(one.error is not None for one in found.inputs):  # told without loading torch
-        return _show(({"path": one.name, "error": str(one.error)} for one in found.inputs), where)
+    if not found.inputs:  # told without loading torch
+        return _show(map(error_row, found.errors), where)
     from textcap.captioner import Captioner, Ranking
     from textcap.outputs.run import CaptionSettings, caption_to
 
     with download_progress() as progress:
         captioner = Captioner.load(model, device=device, offline=offline or None, progress=progress)
     note(f"model {captioner.name}, backbone {captioner.backbone.name} on {captioner.device}, float32")
+    if captioner.backbone.kind.remark:
+        note(captioner.backbone.kind.remark)
     ranking = Ranking(rerank_weight if rerank else None, similarity)
     settings = CaptionSettings(decoding, ranking, num_captions, timeline, hop_s, caption_silence, batch_size)
     _show(caption_to(where, captioner, settings, resume=resume, force=force), where)
@@ -202,7 +204,7 @@ def _refuse_misuse(
             raise typer.BadParameter(problem)
 
 
-def _show(rows: Iterator[Row], where: Output) -> None:
+def _show(rows: Iterable[Row], where: Output) -> None:
     """Print rows as they come, or their progress if they are written to files; exit with 3 or 1 if some failed."""
     n_failed = n_silent = 0
     n_inputs = len(where.inputs)

@@ -90,6 +90,7 @@ class RecordingEmbedder:
         *,
         batch_size: int = CAPTION_BATCH_SIZE,
         progress: Callable[[int, int], None] = lambda n_done, n_total: None,
+        reading: Callable[[int], None] = lambda index: None,
     ) -> list[Recording | InputError]:
         """Return the recording of each sound, or the error why it cannot be read.
 
@@ -100,6 +101,7 @@ class RecordingEmbedder:
             batch_size: Number of windows to embed at once, over several sounds, and number of sounds that are kept
                 together; it affects embeddings only by rounding.
             progress: Called with the number of sounds done and the total.
+            reading: Called with the index of each sound before it is read, from another thread.
 
         Raises:
             DeviceError: The device has too little memory.
@@ -117,7 +119,7 @@ class RecordingEmbedder:
             batch = missing[start : start + batch_size]
             chosen = [sources[index] for index in batch]
             with memory_errors(f"on {self._device} while embedding sounds", hint=_MEMORY_HINT):
-                results = self._embed(chosen, batch_size)
+                results = self._embed(chosen, batch_size, lambda place, batch=batch: reading(batch[place]))
             new: dict[bytes, Row] = {}
             for index, key, result in zip(batch, self._keys(chosen), results, strict=True):
                 # A file that was changed while it was read has another key now.
@@ -167,7 +169,9 @@ class RecordingEmbedder:
         keys = dict(zip(paths, self.store.file_keys(list(paths.values())), strict=True))
         return [keys.get(i) for i in range(len(sources))]
 
-    def _embed(self, sources: Sequence[SoundSource], batch_size: int) -> list[Recording | InputError]:
+    def _embed(
+        self, sources: Sequence[SoundSource], batch_size: int, reading: Callable[[int], None]
+    ) -> list[Recording | InputError]:
         clap = self._backbone.config.clap
         sums = torch.zeros(len(sources), clap.embedding_width)
         windows: dict[int, tuple[Window, Window]] = {}  # the first and the last, without samples
@@ -179,7 +183,7 @@ class RecordingEmbedder:
             windows[i] = windows.get(i, (window,))[0], window
             is_silent[i] &= window.is_silent
 
-        outcomes = self._encode(sources, clap.audio, batch_size, take)
+        outcomes = self._encode(sources, clap.audio, batch_size, take, reading)
         units = torch.nn.functional.normalize(sums, dim=-1).numpy()  # the sum and the mean have the same direction
         results: list[Recording | InputError] = []
         for i, outcome in enumerate(outcomes):
@@ -194,7 +198,12 @@ class RecordingEmbedder:
 
     @torch.inference_mode()
     def _encode(
-        self, sources: Sequence[SoundSource], audio: AudioConfig, batch_size: int, take: _Take
+        self,
+        sources: Sequence[SoundSource],
+        audio: AudioConfig,
+        batch_size: int,
+        take: _Take,
+        reading: Callable[[int], None] = lambda index: None,
     ) -> list[_Outcome]:
         """Embed the windows of sounds, and call `take` for each with the index of its sound and its vector `[E]`."""
         outcomes: dict[int, _Outcome] = {}
@@ -211,7 +220,7 @@ class RecordingEmbedder:
         with ExitStack() as copies:
             # Pipes are copied first: reading them may block, and a thread that is blocked cannot be stopped.
             held = [_or_error(source, copies) for source in sources]
-            for i, item in copies.enter_context(_read_ahead(_read_all(held, audio), batch_size)):
+            for i, item in copies.enter_context(_read_ahead(_read_all(held, audio, reading), batch_size)):
                 if isinstance(item, Window):
                     pending.append((i, item))
                 else:
@@ -271,7 +280,7 @@ def _read_ahead(items: Generator[T, None, None], n: int) -> Generator[Generator[
 
 
 def _read_all(
-    sources: Sequence[SoundSource | InputError], audio: AudioConfig
+    sources: Sequence[SoundSource | InputError], audio: AudioConfig, reading: Callable[[int], None]
 ) -> Generator[tuple[int, Window | _Outcome], None, None]:
     """Yield the windows of sounds with the index of the sound, and after the last one of each its outcome."""
     for i, source in enumerate(sources):
@@ -279,6 +288,7 @@ def _read_all(
         try:
             if isinstance(source, InputError):
                 raise source
+            reading(i)
             for window in read_windows(source, audio, note=notes.append):
                 yield i, window
             yield i, tuple(notes)

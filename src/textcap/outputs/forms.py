@@ -4,15 +4,16 @@ Rows come from `rows`; what a form does with errors and silence is in docs/forma
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from textcap.audio.inputs import Input
 from textcap.outputs.merge import merge_subtitles
 from textcap.outputs.subtitles import audacity, srt, vtt
 
-from textcap.data.text import counted, read_text
+from textcap.audio.inputs import ENDINGS, Input
+from textcap.data.text import STDIN, counted, read_text
 from textcap.errors import InputError
 from textcap.files import atomic_write_text, atomic_write_with, check_file_place, check_writable
 from textcap.outputs.rows import Row, csv_header, csv_lines, json_line, text_lines
@@ -49,7 +50,7 @@ class Output:
     Attributes:
         form: One of `FORMS`.
         path: A file, or a folder for forms with a file per sound; None: standard output, or beside the sounds.
-        inputs: The inputs, in order.
+        inputs: The inputs, in order, with errors in the places of what cannot be read.
         n_captions: Captions per sound.
         is_timeline: Whether rows have pieces.
         brackets: Whether captions in subtitles stand in brackets.
@@ -59,12 +60,17 @@ class Output:
 
     form: str
     path: Path | None
-    inputs: Sequence[Input]
+    inputs: Sequence[Input | InputError]
     n_captions: int = 1
     is_timeline: bool = False
     brackets: bool = False
     merge: Path | None = None
     over_speech: bool = False
+
+    @property
+    def sounds(self) -> list[Input]:
+        """The inputs that may be read."""
+        return [one for one in self.inputs if isinstance(one, Input)]
 
     @property
     def is_stdout(self) -> bool:
@@ -93,11 +99,11 @@ class Output:
             self.text({"path": "", "pieces": []})  # is it a subtitle file?
         if not self.has_many_files:
             if self.path is not None:
-                check_file_place(self.path, force=force, inputs=(one.name for one in self.inputs))
+                check_file_place(self.path, force=force, inputs=(one.name for one in self.sounds))
                 check_writable(self.path)
             return
         owners: dict[str, str] = {}
-        for one in self.inputs:
+        for one in self.sounds:
             path = self._path_of(one)
             if (other := owners.setdefault(os.path.normcase(path), one.name)) != one.name:
                 raise InputError(
@@ -146,13 +152,13 @@ class Output:
         elif self.path is not None:
             atomic_write_with(self.path, lambda new: _write_lines(new, self._all_text(rows)))
 
-    def write_own(self, one: Input, row: Row) -> None:
+    def write_own(self, one: Input | InputError, row: Row) -> None:
         """Write the file of one input, unless it failed.
 
         Raises:
             InputError: It cannot be written.
         """
-        if "error" not in row:
+        if isinstance(one, Input) and "error" not in row:
             atomic_write_text(self._path_of(one), self.text(row))
 
     def _all_text(self, rows: Iterable[Row]) -> Iterator[str]:
@@ -160,8 +166,13 @@ class Output:
         yield from map(self.text, rows)
 
     def _path_of(self, one: Input) -> Path:
-        ending = ".txt" if self.form in (SIDECAR, "audacity") else f".{self.form}"
-        return Path(one.beside if self.path is None else self.path / one.relative).with_suffix(ending)
+        """Return the path of the file of an input: its own name with another ending."""
+        if self.path is None and (one.address or one.name == STDIN):
+            raise InputError(f"{one.name} has no place for a file beside it", hint="name a folder with -o")
+        name = re.split("[?#]", one.address)[0].rpartition("/")[2] if one.address else os.path.basename(one.name)
+        place = Path(one.name) if self.path is None else self.path / (one.below or name)
+        stem = place.stem if place.suffix[1:].lower() in ENDINGS else place.name
+        return place.with_name(stem + (".txt" if self.form in (SIDECAR, "audacity") else f".{self.form}"))
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:

@@ -9,7 +9,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from textcap.audio.inputs import Input
 from textcap.data.text import escape_json, printable
+from textcap.errors import FileError, InputError
 from textcap.results import CaptionResult
 
 Row = dict[str, Any]
@@ -25,7 +27,7 @@ def row_of(result: CaptionResult, n_captions: int = 1) -> Row:
     """
     row: Row = {"path": result.path}
     if result.error is not None:
-        return row | {"error": f"{result.error}"}
+        return row | {"error": str(result.error)}
     if result.pieces is None:
         row |= {"caption": result.caption, "score": result.score}
         several = [_without_none(vars(one)) for one in result.candidates[:n_captions]]
@@ -37,6 +39,16 @@ def row_of(result: CaptionResult, n_captions: int = 1) -> Row:
     if result.pieces is not None:
         row["pieces"] = [vars(piece) for piece in result.pieces]
     return row | ({"notes": list(result.notes)} if result.notes else {})
+
+
+def error_row(error: InputError) -> Row:
+    """Return the row of an input that cannot be read."""
+    return {"path": path_of(error), "error": str(error)}
+
+
+def path_of(one: Input | InputError) -> str:
+    """Return the name of an input, or of the one that an error is about."""
+    return one.name if isinstance(one, Input) else str(one.path) if isinstance(one, FileError) else ""
 
 
 def json_line(row: Row) -> str:

@@ -5,15 +5,15 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from textcap.audio.inputs import Input, open_source
-
+from textcap.audio.inputs import Input
 from textcap.audio.sources import SoundSource
 from textcap.captioner import Captioner, Ranking
 from textcap.config import CAPTION_BATCH_SIZE, DecodingConfig
-from textcap.errors import InputError
+from textcap.errors import FileError, InputError
 from textcap.outputs.forms import Output
 from textcap.outputs.journal import Journal, open_journal
-from textcap.outputs.rows import Row, row_of
+from textcap.outputs.rows import Row, error_row, path_of, row_of
+from textcap.remote import open_source
 from textcap.results import CaptionResult
 
 
@@ -81,21 +81,21 @@ def caption_to(
         for row in _rows(captioner, where.inputs, settings, journal):
             failed |= "error" in row
             yield row
-        where.write(journal.rows([one.name for one in where.inputs]))
+        where.write(journal.rows([path_of(one) for one in where.inputs]))
         if not failed:
             journal.delete()
 
 
 def _rows(
-    captioner: Captioner, inputs: Sequence[Input], settings: CaptionSettings, journal: Journal | None
+    captioner: Captioner, inputs: Sequence[Input | InputError], settings: CaptionSettings, journal: Journal | None
 ) -> Iterator[Row]:
     for start in range(0, len(inputs), settings.batch_size):
         part = inputs[start : start + settings.batch_size]
-        identities = captioner.identities([one.name for one in part])
-        if journal is not None:
-            if all(journal.has(one.name, identity) for one, identity in zip(part, identities, strict=True)):
-                yield from journal.rows([one.name for one in part])
-                continue
+        names = [path_of(one) for one in part]
+        identities = captioner.identities(names)
+        if journal is not None and all(map(journal.has, names, identities)):
+            yield from journal.rows(names)
+            continue
         rows = _caption_slice(captioner, part, settings, journal)
         if journal is not None:
             journal.add(rows, identities)
@@ -103,28 +103,33 @@ def _rows(
 
 
 def _caption_slice(
-    captioner: Captioner, part: Sequence[Input], settings: CaptionSettings, journal: Journal | None
+    captioner: Captioner, part: Sequence[Input | InputError], settings: CaptionSettings, journal: Journal | None
 ) -> list[Row]:
     rows: dict[int, Row] = {}
-    opened: list[int] = []
-    sources: list[SoundSource] = []
+    opened: dict[int, SoundSource] = {}
     with ExitStack() as stack:
         for index, one in enumerate(part):
-            if journal is not None and (crashed := journal.crashed(one.name)):
+            if journal is not None and (crashed := journal.crashed(path_of(one))):
                 rows[index] = crashed
-                continue
-            try:
-                sources.append(stack.enter_context(open_source(one)))
-                opened.append(index)
-            except InputError as error:
-                rows[index] = row_of(CaptionResult(one.name, error=error))
+            elif isinstance(one, InputError):
+                rows[index] = error_row(one)
+            else:
+                try:
+                    opened[index] = stack.enter_context(open_source(one))
+                except InputError as error:
+                    rows[index] = error_row(error)
+        places = list(opened)
 
         def reading(index: int) -> None:
             if journal is not None:
-                journal.reading(part[opened[index]].name)
+                journal.reading(path_of(part[places[index]]))
 
-        for index, result in zip(opened, settings.caption(captioner, sources, reading), strict=True):
-            rows[index] = row_of(result, settings.n_captions) | {"path": part[index].name}
+        for index, result in zip(places, settings.caption(captioner, list(opened.values()), reading), strict=True):
+            name = path_of(part[index])  # that of a remote sound is not the one of its copy
+            if isinstance(result.error, FileError):
+                rows[index] = error_row(result.error.at(name))
+            else:
+                rows[index] = row_of(result, settings.n_captions) | {"path": name}
     if journal is not None:
         journal.reading(None)
     return [rows[index] for index in range(len(part))]
