@@ -113,7 +113,7 @@ def train_and_caption(
     )
     captioner = Captioner(backbone, run.run(), bridge, backbone.tokenizer.end_id, torch.device("cpu"))
     batches = torch.from_numpy(audio_embeddings).split(50)
-    return [result.caption for batch in batches for result in captioner.caption_embeddings(batch)]
+    return [best.caption for batch in batches for best, *_ in captioner.candidates(batch)]
 
 
 def run_part(plan: Plan, condition: str, seed: int) -> None:

@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from textcap.audio.sources import Sound
 from textcap.captioner import Captioner
 from textcap.cli.app import app
 from textcap.config import BridgeConfig, DecodingConfig, TrainingConfig
 from textcap.demo.folder import RATE_HZ, held_out_clips
 from textcap.demo.render import render_scene
+from textcap.embedding.recordings import Recording
 from textcap.errors import CheckpointError, DeviceError, DownloadError, InputError
 from textcap.model_folder import ModelConfig, load_model, package_versions, save_model
 from textcap.models.backbone import Backbone
@@ -77,7 +79,7 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def test_results_are_in_order_with_their_durations(model: Path, sounds: list[Path]) -> None:
     results = list(Captioner.load(model, device="cpu").caption(sounds, decoding=SHORT, batch_size=4))
-    assert [r.path for r in results] == sounds
+    assert [r.path for r in results] == list(map(str, sounds))
     assert all(r.error is None and r.score <= 0 for r in results)
     durations = [soundfile.info(path).duration for path in sounds]
     assert [r.duration_s for r in results] == pytest.approx(durations, abs=1e-3)
@@ -90,7 +92,7 @@ def test_captions_depend_neither_on_batch_size_nor_on_order(model: Path, sounds:
     captioner = Captioner.load(model, device="cpu")
     in_one_batch = {r.path: r for r in captioner.caption(sounds, decoding=SHORT, batch_size=8)}
     in_batches = list(captioner.caption(reversed(sounds), decoding=SHORT, batch_size=batch_size))
-    assert [r.path for r in in_batches] == sounds[::-1]
+    assert [r.path for r in in_batches] == list(map(str, sounds[::-1]))
     for result in in_batches:
         assert result.caption == in_one_batch[result.path].caption
         assert result.score == pytest.approx(in_one_batch[result.path].score, abs=1e-5)
@@ -105,7 +107,7 @@ def test_long_clip_is_captioned_from_the_mean_of_its_windows(model: Path, sounds
     with torch.inference_mode():
         embeddings = captioner.backbone.audio_encoder()(windows)
     mean = torch.nn.functional.normalize(embeddings.mean(dim=0), dim=-1)
-    [expected] = captioner.caption_embeddings(mean[None], SHORT)
+    [[expected]] = captioner.candidates(mean[None], SHORT)
     [result] = captioner.caption([sounds[4]], decoding=SHORT)
     assert len(samples) == 128001
     assert result.caption == expected.caption
@@ -128,7 +130,7 @@ def test_files_captioned_again_are_not_embedded_again(
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"RIFF")
     paths = [*sounds, broken, sounds[0]]
-    first = run_caption(*paths, "--json", "-m", model, "--max-tokens", 8)
+    first = run_caption(*paths, "--json", "-m", model, "--max-length", 8)
     assert first[0] == 3
     forward = Backbone.audio_encoder
 
@@ -138,8 +140,8 @@ def test_files_captioned_again_are_not_embedded_again(
         return encoder
 
     monkeypatch.setattr(Backbone, "audio_encoder", refuse)
-    assert run_caption(*paths, "--json", "-m", model, "--max-tokens", 8) == first
-    assert run_caption(*reversed(paths), "--json", "-m", model, "--max-tokens", 8, "--batch-size", 3)[0] == 3
+    assert run_caption(*paths, "--json", "-m", model, "--max-length", 8) == first
+    assert run_caption(*reversed(paths), "--json", "-m", model, "--max-length", 8, "--batch-size", 3)[0] == 3
 
 
 def test_one_path_is_one_file(model: Path, sounds: list[Path]) -> None:
@@ -147,6 +149,28 @@ def test_one_path_is_one_file(model: Path, sounds: list[Path]) -> None:
     [expected] = captioner.caption([sounds[1]], decoding=SHORT)
     for path in (sounds[1], str(sounds[1])):
         assert list(captioner.caption(path, decoding=SHORT)) == [expected]
+
+
+def test_open_files_and_samples_are_captioned_like_the_file(model: Path, sounds: list[Path]) -> None:
+    captioner = Captioner.load(model, device="cpu")
+    samples, rate_hz = soundfile.read(sounds[3], dtype="float32")
+    (named,) = captioner.caption(sounds[3], decoding=SHORT)
+    with open(sounds[3], "rb") as file:
+        (opened,) = captioner.caption(file, decoding=SHORT)
+    (in_memory,) = captioner.caption(Sound(samples, rate_hz), decoding=SHORT)
+    assert [one.path for one in (named, opened, in_memory)] == [str(sounds[3]), str(sounds[3]), "samples"]
+    assert named.caption == opened.caption == in_memory.caption
+    assert named.duration_s == opened.duration_s == in_memory.duration_s
+
+
+def test_embeddings_are_those_of_clap(model: Path, sounds: list[Path]) -> None:
+    captioner = Captioner.load(model, device="cpu")
+    samples = torch.from_numpy(soundfile.read(sounds[1], dtype="float32")[0])
+    with torch.inference_mode():
+        expected = captioner.backbone.audio_encoder()(samples[None])[0]
+    [recording] = captioner.embed(sounds[1])
+    assert isinstance(recording, Recording)
+    assert recording.embedding == pytest.approx(expected.numpy(), abs=1e-6)
 
 
 def test_captioner_shows_what_it_is_and_takes_a_torch_device(model: Path) -> None:
@@ -173,7 +197,7 @@ def test_weights_that_are_not_finite_give_no_caption(model: Path, sounds: list[P
 def test_embeddings_to_caption_must_be_finite(model: Path) -> None:
     captioner = Captioner.load(model, device="cpu")
     with pytest.raises(InputError, match="the embeddings to caption contain NaN or infinite values"):
-        captioner.caption_embeddings(torch.full((1, 256), torch.nan), SHORT)
+        captioner.candidates(torch.full((1, 256), torch.nan), SHORT)
 
 
 def test_audio_encoder_with_nan_weights_captions_nothing(
@@ -188,8 +212,9 @@ def test_audio_encoder_with_nan_weights_captions_nothing(
         return encoder
 
     monkeypatch.setattr(Backbone, "audio_encoder", damaged)
-    code, out, err = run_caption(*sounds[:2], "--json", "-m", model, "--max-tokens", 8)
-    assert (code, out) == (1, "")
+    code, out, err = run_caption(*sounds[:2], "--json", "-m", model, "--max-length", 8)
+    assert code == 1
+    assert ["error" in json.loads(line) for line in out.splitlines()] == [True, True]
     assert err.count("has an embedding that is NaN or infinite (the weights of the backbone may be damaged)") == 2
 
 
@@ -261,12 +286,34 @@ def test_too_little_memory_is_a_device_error(model: Path, sounds: list[Path], mo
 
     captioner = Captioner.load(model, device="cpu")
     with monkeypatch.context() as patch:
-        patch.setattr(Captioner, "caption_embeddings", refuse)
-        with pytest.raises(DeviceError, match="out of memory on cpu while captioning 4 files at once"):
+        patch.setattr(Captioner, "candidates", refuse)
+        with pytest.raises(DeviceError, match="out of memory on cpu while captioning 1 sound at once"):
             list(captioner.caption(sounds[:1], batch_size=4))
     monkeypatch.setattr(Backbone, "audio_encoder", refuse)
     with pytest.raises(DeviceError, match="out of memory while loading .* on cpu"):
         Captioner.load(model, device="cpu")
+
+
+def test_batches_are_halved_when_memory_runs_out(
+    model: Path, sounds: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    captioner = Captioner.load(model, device="cpu")
+    expected = list(captioner.caption(sounds, decoding=SHORT))
+    whole, sizes = Captioner.candidates, []
+
+    def at_most_two(self: Captioner, embeddings: torch.Tensor, *how: object) -> object:
+        sizes.append(len(embeddings))
+        if len(embeddings) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return whole(self, embeddings, *how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Captioner, "candidates", at_most_two)
+    found = list(captioner.caption(sounds, decoding=SHORT, batch_size=4))
+    assert sizes == [4, 2, 2, 2]
+    assert [(r.path, r.caption) for r in found] == [(r.path, r.caption) for r in expected]
+    assert [record.getMessage() for record in caplog.records] == [
+        "cpu is out of memory: captioning 2 at once from here on"
+    ]
 
 
 def test_missing_backbone_is_named() -> None:
@@ -304,7 +351,7 @@ def run_caption(*arguments: object) -> tuple[int, str, str]:
 
 
 def test_caption_goes_to_stdout_only(model: Path, sounds: list[Path]) -> None:
-    code, out, err = run_caption(*sounds[:2], "-m", model, "--max-tokens", 8, "--device", "cpu")
+    code, out, err = run_caption(*sounds[:2], "-m", model, "--max-length", 8, "--device", "cpu")
     expected = Captioner.load(model, device="cpu").caption(sounds[:2], decoding=SHORT)
     assert code == 0
     assert out == "".join(f"{r.path}\t{r.caption}\n" for r in expected)
@@ -312,23 +359,23 @@ def test_caption_goes_to_stdout_only(model: Path, sounds: list[Path]) -> None:
 
 
 def test_quiet_prints_nothing_on_stderr(model: Path, sounds: list[Path]) -> None:
-    code, out, err = run_caption(sounds[0], "-q", "-m", model, "--max-tokens", 8)
+    code, out, err = run_caption(sounds[0], "-q", "-m", model, "--max-length", 8)
     assert (code, err) == (0, "")
     assert out.count("\n") == 1
 
 
 def test_json_lines_have_path_caption_score_and_duration(model: Path, sounds: list[Path]) -> None:
-    code, out, _ = run_caption(*sounds[:3], "--json", "-m", model, "--max-tokens", 8)
+    code, out, _ = run_caption(*sounds[:3], "--json", "-m", model, "--max-length", 8)
     lines = [json.loads(line) for line in out.splitlines()]
     assert code == 0
-    assert [set(line) for line in lines] == [{"path", "caption", "score", "duration_s"}] * 3
+    assert [set(line) for line in lines] == [{"path", "caption", "score", "duration_s", "silent"}] * 3
     assert [line["path"] for line in lines] == [str(path) for path in sounds[:3]]
     assert lines[0]["duration_s"] == pytest.approx(0.1)
 
 
 def test_exit_code_is_3_if_some_files_fail_and_1_if_all_fail(model: Path, sounds: list[Path], tmp_path: Path) -> None:
     missing = tmp_path / "no\nsuch.wav"
-    code, out, err = run_caption(missing, sounds[0], "-m", model, "--max-tokens", 8)
+    code, out, err = run_caption(missing, sounds[0], "-m", model, "--max-length", 8)
     assert code == 3
     assert out.startswith(str(sounds[0]))
     assert "does not exist" in err
@@ -340,11 +387,11 @@ def test_exit_code_is_3_if_some_files_fail_and_1_if_all_fail(model: Path, sounds
 def test_unusual_file_names_stay_on_one_line(model: Path, sounds: list[Path], tmp_path: Path) -> None:
     odd = tmp_path / " tab\tnew\nline [bold] \u2028é.wav"
     odd.write_bytes(sounds[0].read_bytes())
-    code, out, _ = run_caption(odd, "-m", model, "--max-tokens", 8)
+    code, out, _ = run_caption(odd, "-m", model, "--max-length", 8)
     assert code == 0
     assert out.count("\n") == 1
     assert out.split("\t")[0].endswith(" tab\\x09new\\x0aline [bold] \\u2028é.wav")
-    _, out, _ = run_caption(odd, "--json", "-m", model, "--max-tokens", 8)
+    _, out, _ = run_caption(odd, "--json", "-m", model, "--max-length", 8)
     assert json.loads(out)["path"] == str(odd)
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,29 +16,36 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from textcap.captioner import Captioner, CaptionResult
+from textcap.captioner import Captioner
 from textcap.cli.app import app
 from textcap.cli.caption import caption
 from textcap.cli.console import print_error, set_verbosity
 from textcap.cli.progress import download_progress
 from textcap.errors import InputError
+from textcap.results import Candidate, CaptionResult
 
 # Runs `textcap caption` with a fake captioner, because only the command line is tested.
 FAKE_CAPTION_SCRIPT = """
-import sys, types
+import os, sys, types
 from textcap import captioner
 from textcap.cli.app import main
+from textcap.results import Candidate, CaptionResult
 
 class Captioner:
-    device, backbone = "cpu", types.SimpleNamespace(name="stand-in")
+    name, device = "stand-in", "cpu"
+    backbone = types.SimpleNamespace(name="stand-in", kind=types.SimpleNamespace(remark=""))
 
     @classmethod
     def load(cls, *arguments, **options):
+        os.write(1, b"noise of a library")
         return cls()
+
+    def identities(self, paths):
+        return [None for _ in paths]
 
     def caption(self, paths, **options):
         for path in paths:
-            yield captioner.CaptionResult(path, "a dog\\x1b[31m barks", -0.5, 1.0)
+            yield CaptionResult(path, (Candidate("a dog\\x1b[31m barks", -0.5),))
 
 captioner.Captioner = Captioner
 sys.argv[0] = "textcap"
@@ -51,7 +59,9 @@ def _reset_verbosity() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
-def test_results_stay_on_stdout_when_stderr_is_a_terminal() -> None:
+def test_results_stay_on_stdout_when_stderr_is_a_terminal(tmp_path: Path) -> None:
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / name).touch()
     terminal, stderr = os.openpty()
     shown = bytearray()
 
@@ -66,7 +76,7 @@ def test_results_stay_on_stdout_when_stderr_is_a_terminal() -> None:
     reader.start()
     command = [sys.executable, "-c", FAKE_CAPTION_SCRIPT, "caption", "a.wav", "b.wav"]
     environment = {**os.environ, "TERM": "xterm"}
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, env=environment, timeout=120, check=False)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, env=environment, cwd=tmp_path, timeout=120)
     os.close(stderr)
     reader.join(timeout=10)
     os.close(terminal)
@@ -74,22 +84,36 @@ def test_results_stay_on_stdout_when_stderr_is_a_terminal() -> None:
     assert done.stdout == b"a.wav\ta dog\\x1b[31m barks\nb.wav\ta dog\\x1b[31m barks\n"
     assert b"a dog" not in shown
     assert b"captioning" in shown  # the progress bar was shown
+    assert b"noise of a library" in shown
+
+
+class FakeCaptioner:
+    """Gives a caption to each sound, whatever it is."""
+
+    name, device = "stand-in", "cpu"
+    backbone = SimpleNamespace(name="stand-in", kind=SimpleNamespace(remark=""))
+
+    def __init__(self, caption: str) -> None:
+        self.said = caption
+
+    def identities(self, paths: Sequence[str]) -> list[None]:
+        return [None for _ in paths]
+
+    def caption(self, sources: Sequence[str], **options: object) -> list[CaptionResult]:
+        return [CaptionResult(source, (Candidate(self.said, -1.0),), None, 1.0) for source in sources]
 
 
 @pytest.fixture
-def results(monkeypatch: pytest.MonkeyPatch) -> list[CaptionResult]:
-    """Replace the captioner by a fake that returns this list, which the test fills."""
-    results: list[CaptionResult] = []
+def say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """Return a function that makes files, which then get a caption, in the current folder."""
 
-    class FakeCaptioner:
-        device = "cpu"
-        backbone = SimpleNamespace(name="stand-in")
+    def prepare(caption: str, *names: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        for name in names:
+            Path(name).touch()
+        monkeypatch.setattr(Captioner, "load", lambda *arguments, **options: FakeCaptioner(caption))
 
-        def caption(self, *arguments: object, **options: object) -> list[CaptionResult]:
-            return results
-
-    monkeypatch.setattr(Captioner, "load", lambda *arguments, **options: FakeCaptioner())
-    return results
+    return prepare
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -98,33 +122,31 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_control_characters_are_escaped(results: list[CaptionResult]) -> None:
-    results += [
-        CaptionResult(Path("a\x9b31m.wav"), "loud\x1b]0;title\x07 bell\x85", -1.0, 1.0),
-        CaptionResult(Path("b\x1b[2J.wav"), error=InputError("b\x1b[2J\n.wav does not exist")),
-    ]
-    code, out, err = run("caption", "a", "b")
+def test_control_characters_are_escaped(say: Callable[..., None]) -> None:
+    say("loud\x1b]0;title\x07 bell\x85", "a\x9b31m.wav")
+    code, out, err = run("caption", "a\x9b31m.wav", "b\x1b[2J\n.wav")
     assert code == 3
     assert out == "a\\x9b31m.wav\tloud\\x1b]0;title\\x07 bell\\x85\n"
-    assert err.splitlines()[-1] == "skipped: b\\x1b[2J\\x0a.wav does not exist"
+    assert any(line.startswith("skipped: b\\x1b[2J\\x0a.wav does not exist") for line in err.splitlines())
 
 
-def test_csv_has_a_header_and_quotes_cells(results: list[CaptionResult]) -> None:
-    results.append(CaptionResult(Path('a,"b".wav'), "a dog barks,\x1b rain", -1.0, 1.0))
-    code, out, _ = run("caption", "a", "--csv")
+def test_csv_has_a_header_and_quotes_cells(say: Callable[..., None]) -> None:
+    say("a dog barks,\x1b rain", 'a,"b".wav')
+    code, out, _ = run("caption", 'a,"b".wav', "--format", "csv")
     assert (code, out) == (0, 'file_name,caption_predicted\n"a,""b"".wav","a dog barks,\\x1b rain"\n')
-    assert run("caption", "a", "--csv", "--json")[0] == 2
+    assert run("caption", 'a,"b".wav', "--format", "csv", "--json")[0] == 2
 
 
-def test_json_is_exact_and_valid_utf8_for_any_name(results: list[CaptionResult]) -> None:
-    path = Path(os.fsdecode(b"caf\xe9 \xc3\xa9 \xc2\x9b.wav"))
-    results.append(CaptionResult(path, "a\u2028b\x1b", -1.0, 1.0))
-    code, out, _ = run("caption", "a", "--json")
+def test_json_is_exact_and_valid_utf8_for_any_name(say: Callable[..., None]) -> None:
+    name = os.fsdecode(b"caf\xe9 \xc3\xa9 \xc2\x9b.wav")
+    say("a\u2028b\x1b", name)
+    code, out, _ = run("caption", name, "--json")
     line = out.encode("utf-8").decode("utf-8")  # fails on a lone surrogate
     assert code == 0
     assert out.count("\n") == 1 and len(out.splitlines()) == 1
     assert "é" in line and "\x9b" not in line
-    assert json.loads(line) == {"path": str(path), "caption": "a\u2028b\x1b", "score": -1.0, "duration_s": 1.0}
+    wanted = {"path": name, "caption": "a\u2028b\x1b", "score": -1.0, "duration_s": 1.0, "silent": False}
+    assert json.loads(line) == wanted
 
 
 def test_error_is_printed_without_markup(capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +154,9 @@ def test_error_is_printed_without_markup(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr() == ("", "textcap: no  file [bold]:dog:.wav\n")
 
 
-def test_log_messages_are_plain_lines_on_stderr(results: list[CaptionResult], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_messages_are_plain_lines_on_stderr(say: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    say("", "a")
+
     def load(*arguments: object, **options: object) -> object:
         logging.getLogger("textcap").info("detail [bold]\x1b")
         logging.getLogger("textcap").warning("a warning")

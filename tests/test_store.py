@@ -735,6 +735,6 @@ def test_captions_of_stored_embeddings_equal_those_of_files(
     assert sum(windows) == n_windows(backbone, sounds)
     del windows[:]
     assert list(captioner.caption(sounds, batch_size=3)) == by_file  # to the last bit, with scores and durations
-    found = captioner.caption_embeddings(torch.from_numpy(embed(backbone, sounds)))
+    found = [several[0] for several in captioner.candidates(torch.from_numpy(embed(backbone, sounds)))]
     assert [result.caption for result in found] == [result.caption for result in by_file]
     assert windows == []
