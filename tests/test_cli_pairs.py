@@ -291,7 +291,7 @@ def test_adapter_is_advised_only_if_enough_figures_agree(
 @pytest.mark.parametrize("command", [["embed", "--text", "x"], ["fit-adapter", "p.csv"]])
 def test_output_is_refused_whose_name_is_of_another_format(command: list[str], tmp_path: Path) -> None:
     code, _, err = run(*command, "-o", "e.npy")
-    assert code == 2 and "--output: ends in .npy, but the file is written as .safetensors" in one_line(err)
+    assert code == 2 and "--output: ends in .npy, but must end in .safetensors" in one_line(err)
     assert not list(tmp_path.iterdir())
 
 

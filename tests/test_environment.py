@@ -75,4 +75,8 @@ def test_nothing_private_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert "annabell" not in out and "5ecret" not in out
         assert "~/hub/models--microsoft--msclap" in out and "/scratch/USER/cache" in out
     assert json.loads(run("--json")) == inspect_environment()
+    monkeypatch.setenv("HOME", str(home.parent / "anna"))
+    assert f"{tmp_path}/home/annabell/hub" in run()
+    monkeypatch.setenv("HOME", "/")
+    assert f"{tmp_path}/home/annabell/hub" in run()
     assert getpass.getuser() != "annabell"

@@ -115,9 +115,7 @@ def _show(facts: "AdapterFacts") -> None:
         note(f"  {name:<12} {before:.3f} -> {after:.3f}")
     if facts.n_held_out < MIN_JUDGED:
         warn(f"too few sounds to tell whether the adapter helps: at least {5 * MIN_JUDGED} are needed")
+    elif facts.helps is None:
+        warn("held-out sounds are nearer to their captions, but find them less often: whether it helps is uncertain")
     elif not facts.helps:
-        warn(
-            "the adapter does not help: held-out sounds are no nearer to their captions than without it"
-            if facts.helps is False
-            else "held-out sounds are nearer to their captions, but find them less often: whether it helps is uncertain"
-        )
+        warn("the adapter does not help: held-out sounds are no nearer to their captions than without it")
