@@ -215,6 +215,42 @@ def test_demo_passes_its_switches_to_the_commands_it_runs(tmp_path: Path, monkey
     assert ran[1][-1] == "-q"
 
 
+def test_demo_continues_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    programs = {
+        "train": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+        "caption": "print('001.wav\\tRain')",
+    }
+    start = subprocess.Popen
+
+    def pretend(command: list[str], **options: Any) -> subprocess.Popen[str]:
+        ran.append(command[3])
+        return start([sys.executable, "-c", programs[command[3]]], **options)
+
+    monkeypatch.setattr("textcap.cli.demo.N_CAPTIONS", 5)
+    monkeypatch.setattr("textcap.demo.folder.write_sounds", _write_one_sound)
+    monkeypatch.setattr("textcap.cli.demo.subprocess.Popen", pretend)
+    monkeypatch.setattr("textcap.demo.folder.N_SEEN", 1)
+    monkeypatch.setattr("textcap.demo.folder.N_UNSEEN", 0)
+    folder = tmp_path / "demo"
+    code, out, err = run("demo", str(folder))
+    assert (code, out) == (1, "")
+    if os.name == "posix":
+        assert err.splitlines()[-1] == (
+            "textcap: textcap train was killed by SIGKILL "
+            "(the machine may have run out of memory; run the same command to continue)"
+        )
+    written = (folder / "captions.txt").stat()
+    programs["train"] = "import os; os.mkdir('textcap-model')"
+    for expected in (["train", "train", "caption"], ["train", "train", "caption", "caption"]):
+        code, out, err = run("demo", str(folder))
+        assert code == 0 and ran == expected
+        assert "continuing the demo in" in err and "001.wav" in out
+    assert (folder / "captions.txt").stat().st_ino == written.st_ino
+    code, _, err = run("demo", str(folder), "--seed", "1")
+    assert code == 1 and "already exists" in err
+
+
 def _write_one_sound(clips: list[object], folder: Path) -> list[str]:
     folder.mkdir()
     soundfile.write(folder / "001.wav", [0.0], 16000)

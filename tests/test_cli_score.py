@@ -271,6 +271,31 @@ def test_other_metrics_survive_one_that_fails(files: Path, tmp_path: Path, monke
 
 
 @pytest.mark.java
+def test_file_that_cannot_be_read_does_not_stop_the_others(files: Path) -> None:
+    (files / "folder.json").mkdir()
+    report = run_json("refs.json", "gone.json", "a.json", "folder.json", "b.json", "--metrics", "rouge_l", code=3)
+    assert [system["predictions"] for system in report["systems"]] == ["a.json", "b.json"]
+    assert [error.split(" (")[0] for error in report["not_read"]] == [
+        "gone.json does not exist",
+        "folder.json is a folder",
+    ]
+    code, out, err = run("refs.json", "gone.json", "a.json", "b.json", "--metrics", "rouge_l", "--baseline", "b.json")
+    assert code == 3 and "skipped: gone.json does not exist" in err and "b.json" in out
+    for arguments in (["gone.json"], ["gone.json", "none.json"], ["a.json", "b.json", "--baseline", "gone.json"]):
+        code, out, err = run("refs.json", *arguments, "--metrics", "rouge_l")
+        assert (code, out) == (1, "") and "gone.json does not exist" in err
+
+
+@pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() == 0, reason="permissions are POSIX, and root may read everything"
+)
+def test_file_without_permission_is_no_misuse(files: Path) -> None:
+    os.chmod("b.json", 0)
+    code, _, err = run("refs.json", "a.json", "b.json", "--metrics", "rouge_l")
+    assert code == 3 and "skipped: b.json cannot be read: Permission denied" in err
+
+
+@pytest.mark.java
 def test_undefined_metric_of_a_single_clip_is_not_a_failure(files: Path) -> None:
     write("one.json", {NAMES[0]: REFERENCES[NAMES[0]]})
     write("said.json", {NAMES[0]: "a dog barks"})

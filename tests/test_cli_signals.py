@@ -51,7 +51,7 @@ def test_stopped_demo_leaves_no_training_behind(tmp_path: Path, number: signal.S
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == code
-    assert stderr.splitlines()[-1] == "textcap: stopped (run the same command with --force to start again)"
+    assert stderr.splitlines()[-1] == "textcap: stopped (run the same command to continue)"
     assert "Traceback" not in stderr
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive

@@ -100,6 +100,7 @@ def test_long_captions_are_cut_with_a_warning(backbone: Path, captions: Path) ->
         (["--learning-rate", "2"], "--learning-rate"),
         (["--learning-rate", "0"], "--learning-rate: is 0.0, but must be above 0 and below 1"),
         (["--seed", "-1"], "--seed"),
+        (["--mapper-layers", "200"], "--mapper-layers: is 200, but must be at least 1 and at most 128"),
         (["--seed", str(2**63)], "--seed"),
         (["--no-such-flag"], "--no-such-flag"),
     ],
@@ -112,7 +113,10 @@ def test_misuse_exits_2(flags: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--backbone", "no-such-backbone"], "backbone 'no-such-backbone' does not exist"),
+        (
+            ["--backbone", "tyni"],
+            "backbone 'tyni' does not exist (use msclap-2023, tiny, or a folder with config.json)",
+        ),
         (["--device", "warp"], "device 'warp' does not exist"),
         (["more.txt"], "more.txt does not exist"),
         (["--offline"], "msclap"),

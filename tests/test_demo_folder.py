@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from textcap.demo import folder as demo_folder
-from textcap.demo.folder import write_demo_folder
+from textcap.demo.folder import is_demo_folder, write_demo_folder
 from textcap.errors import InputError
 
 
@@ -54,3 +54,14 @@ def test_demo_folder_with_anything_else_is_not_overwritten(tmp_path: Path, canar
     with pytest.raises(InputError, match=f"contains {canary}, which textcap did not write"):
         write_demo_folder(folder, n_captions=5, force=True)
     assert (folder / canary).exists()
+
+
+def test_folder_is_that_of_the_demo_only_with_the_same_settings_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    assert not is_demo_folder(folder, n_captions=5, seed=1)
+    write_demo_folder(folder, n_captions=5, seed=1)
+    assert is_demo_folder(folder, n_captions=5, seed=1)
+    assert not is_demo_folder(folder, n_captions=5, seed=2)
+    assert not is_demo_folder(folder, n_captions=6, seed=1)
+    (folder / "mine.txt").touch()
+    assert not is_demo_folder(folder, n_captions=5, seed=1)

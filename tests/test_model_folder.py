@@ -20,7 +20,7 @@ from textcap.data.captions import CaptionFile
 from textcap.errors import CheckpointError, InputError
 from textcap.files import seal, unseal
 from textcap.model_folder import ModelConfig, load_model, model_card, package_versions, save_model
-from textcap.models.backbone import Backbone
+from textcap.models.backbone import Backbone, kind_of
 from textcap.models.loading import sha256_of_tensors
 from textcap.models.mapper import Mapper
 
@@ -143,6 +143,14 @@ def test_files_follow_the_umask(tmp_path: Path, mapper: Mapper) -> None:
     finally:
         os.umask(before)
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "model").iterdir()} == {0o640}
+
+
+def test_card_says_what_the_backbone_does_not_know(tmp_path: Path, mapper: Mapper) -> None:
+    warning = "its captions of recordings mean nothing"
+    for name, is_warned in (("tiny", True), ("msclap-2023", False)):
+        save_model(tmp_path / name, replace(CONFIG, backbone_name=name), mapper, METRICS)
+        assert (warning in (tmp_path / name / "README.md").read_text(encoding="utf-8")) == is_warned
+        assert (warning in kind_of(name).remark) == is_warned
 
 
 def test_names_that_are_not_utf_8_are_kept(tmp_path: Path, mapper: Mapper) -> None:

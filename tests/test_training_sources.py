@@ -1,6 +1,7 @@
 """Training on weighted text files, on pairs, on both, with measured noise and with an adapter."""
 
 import csv
+import hashlib
 import json
 import os
 import signal
@@ -444,11 +445,22 @@ def test_misuse_exits_2(flags: list[str], message: str) -> None:
     assert message in " ".join(error.replace("│", " ").split())
 
 
-def test_table_given_as_text_gives_a_warning(backbone_folder: Path, pairs_file: Path, tmp_path: Path) -> None:
-    flags = ("--backbone", backbone_folder, "--epochs", 1, "--device", "cpu", "-o", tmp_path / "m")
-    code, _, said = run("train", pairs_file, *flags)
-    assert code == 0
-    assert "is read as text, one caption per line" in said
+def test_table_is_trained_on_for_its_captions_unless_plain_text_is_asked_for(
+    backbone_folder: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    flags = ("--backbone", backbone_folder, "--epochs", 1, "--device", "cpu")
+    table, text = read_pairs(pairs_file), pairs_file.read_text(encoding="utf-8")
+    for name, more, expected in (
+        ("table", (), sum(len(pair.captions) for pair in table.pairs)),
+        ("lines", ("--plain-text",), len(text.splitlines())),
+    ):
+        code, _, said = run("train", pairs_file, "-o", tmp_path / name, *flags, *more)
+        assert code == 0
+        assert "warning: only " in said and "distinct captions" in said
+        config = json.loads((tmp_path / name / "config.json").read_text(encoding="utf-8"))
+        (file,) = config["caption_files"]
+        assert file["n_captions"] == expected
+        assert file["sha256"] == hashlib.sha256(pairs_file.read_bytes()).hexdigest()
 
 
 def test_skipped_sounds_are_logged(

@@ -312,15 +312,14 @@ class AdapterFacts:
 
     @property
     def helps(self) -> bool | None:
-        """Whether held-out sounds are nearer to their captions with the adapter, by every figure; None if too few are.
+        """Whether held-out sounds are nearer to their captions with the adapter; None if that cannot be told.
 
-        The cosine, which is what was fitted, rises on almost any pairs; retrieval may fall at the same time.
+        It cannot be with fewer than `MIN_JUDGED` held-out sounds, or if the cosine rises but recall falls.
         """
         if self.n_held_out < MIN_JUDGED:
             return None
-        recalls_hold = self.recall_at_1_after >= self.recall_at_1_before
-        recalls_hold &= self.recall_at_10_after >= self.recall_at_10_before
-        return recalls_hold and self.cosine_after > self.cosine_before
+        recalls = self.recall_at_1_after - self.recall_at_1_before, self.recall_at_10_after - self.recall_at_10_before
+        return self.cosine_after > self.cosine_before and (True if min(recalls) >= 0 else None)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import soundfile
 import torch
@@ -46,11 +46,11 @@ def inspect_environment() -> dict[str, dict[str, Any]]:
         "caches": {str(one): {"size_bytes": _size(one)} for one in dict.fromkeys(folders) if one.is_dir()},
         "java": _java(),
     }
-    home = json.dumps(os.path.expanduser("~"))[1:-1]
-    user = re.escape(re.split(r"[/\\]+", home)[-1]) or "(?!)"
-    text = re.sub(rf'(?<=[/\\]){user}(?=[/\\"])', "USER", json.dumps(values).replace(home, "~"))
-    private: dict[str, dict[str, Any]] = json.loads(text)
-    return private
+    home = json.dumps(os.path.expanduser("~").rstrip("/\\"))[1:-1]
+    user = re.split(r"[/\\]+", home)[-1]
+    private = rf'{re.escape(home)}(?=[/\\"])|(?<=[/\\]){re.escape(user)}(?=[/\\"])' if user else "(?!)"
+    text = re.sub(private, lambda match: "~" if match[0] == home else "USER", json.dumps(values))
+    return cast(dict[str, dict[str, Any]], json.loads(text))
 
 
 def _device(name: str) -> dict[str, Any]:

@@ -23,10 +23,9 @@ MAX_BYTES = 4 << 30  # of a remote sound
 
 _LOCAL_KINDS = {"file", "local", "memory", "zip", "tar", "data"}
 _COPY_HINT = "copy the sound to this machine, and name the file"
-# fsspec requests this much beyond what is read, and nothing arrives before all of it has: the larger, the fewer
-# requests, but a connection that is slow must not look like one that is lost.
-_READAHEAD_BYTES = 1 << 17
-_BLOCK_BYTES = 1 << 14
+# Of one read; fsspec requests as much again, and nothing arrives before all of it has. The larger, the fewer requests,
+# but a connection that is slow must not look like one that is lost.
+_BLOCK_BYTES = 1 << 16
 
 
 @contextmanager
@@ -54,8 +53,7 @@ def open_source(
             raise InputError("standard input is closed", hint="name a file, or pipe a sound into the command")
         yield sys.stdin.buffer if is_stdin else source.name
         return
-    is_local = _LOCAL_KINDS.issuperset(_kinds_of(source.address))
-    if not is_local and (is_offline() if offline is None else offline):
+    if not _LOCAL_KINDS.issuperset(_kinds_of(source.address)) and (is_offline() if offline is None else offline):
         raise FileError(source.name, "is remote, and nothing is downloaded offline", hint=_COPY_HINT)
     with tempfile.TemporaryDirectory(prefix="textcap-", ignore_cleanup_errors=True) as folder:
         ending = re.search(r"\.\w{1,8}$", re.split(r"[?#]|::", source.address)[0])
@@ -84,9 +82,8 @@ def _copy(source: Input, path: str, max_bytes: int, hub: Hub) -> None:
             else:
                 _copy_by_fsspec(source.address, file, hub, check)
     except DownloadError as error:
-        raise FileError(
-            source.name, f"cannot be downloaded: {mask(error.message)}", hint="check the address"
-        ) from error
+        problem = f"cannot be downloaded: {mask(error.message)}"
+        raise FileError(source.name, problem, hint="check the address") from error
     except OSError as error:
         raise FileError(source.name, f"cannot be copied to {path}: {error.strerror or error}") from error
 
@@ -102,7 +99,7 @@ def _copy_by_fsspec(address: str, file: BinaryIO, hub: Hub, progress: DownloadPr
         nonlocal n_done
         try:
             system, inner = url_to_fs(address)
-            with system.open(inner, "rb", block_size=_READAHEAD_BYTES) as remote:
+            with system.open(inner, "rb", block_size=_BLOCK_BYTES) as remote:
                 while block := remote.read(_BLOCK_BYTES):
                     n_done += file.write(block)  # fails when the caller has given up, and closed the file
                     progress("", n_done, 0, "")

@@ -22,12 +22,10 @@ ENDINGS = frozenset(
     "qcp ra rf64 rm rmvb sd2 sds sf shn snd sph spx svx tak thd ts tta vob voc w64 wav wave webm wma wmv wv xi".split()
 )
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _BOM = b"\xef\xbb\xbf"
 _USER = re.compile(r"(?<=://)(?<!zip://)[^/?#\s]*@")
 _SECRET = re.compile(r"([?&][^=&\s]*(?:auth|cred|key|pass|policy|secret|sig|token)[^=&\s]*=)[^&#\s]*", re.IGNORECASE)
-_Found = tuple[int | str, "Input | InputError"]
-"""A sound or an error, with what is the same for two names of one sound."""
+_Found = tuple[int | str, "Input | InputError"]  # with what is the same for two names of one sound
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +119,9 @@ def _find(name: str, recursive: bool, notes: list[str]) -> Iterator[_Found]:
     try:
         status = os.stat(name)
     except (OSError, ValueError) as error:
-        if os.path.lexists(name) or isinstance(error, PermissionError):
-            yield name, unreadable(name, error)
-        elif _ADDRESS.match(name):
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
             yield name, Input(mask(name), name)
-        elif glob.escape(name) != name:
+        elif glob.escape(name) != name and not os.path.lexists(name):
             yield from _match(name, recursive, notes)
         else:
             yield name, unreadable(name or "''", error)

@@ -20,9 +20,7 @@ EXAMPLES = (
 def embed(
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Sound files, folders and patterns of them, and .txt files of captions.", show_default=False
-        ),
+        typer.Argument(help="Sound files, folders of them, patterns, and .txt files of captions.", show_default=False),
     ] = None,
     text: Annotated[list[str] | None, typer.Option("--text", help="A caption to embed; repeatable.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The safetensors file to write.")] = Path(

@@ -64,7 +64,7 @@ def fit_adapter(
 
     It minimises the mean squared error over the pairs. A fifth of the sounds, at most 1,000, is held out to choose
     the strength (for ridge) and to measure the effect; the adapter is then fitted again on all of them. Prints the
-    path of the file. Its use is advised only if at least 50 sounds are held out and the figures agree that it helps.
+    path of the file. It is advised only if at least 50 sounds are held out and all figures agree.
     """
     options.check_safetensors(output)
     set_verbosity(quiet, verbose)
@@ -113,9 +113,9 @@ def _show(facts: "AdapterFacts") -> None:
         ("recall@10", facts.recall_at_10_before, facts.recall_at_10_after),
     ):
         note(f"  {name:<12} {before:.3f} -> {after:.3f}")
-    if facts.helps is None:
-        warn(
-            f"too few sounds to tell whether the adapter helps: at least {MIN_JUDGED} must be held out, a fifth of all"
-        )
+    if facts.n_held_out < MIN_JUDGED:
+        warn(f"too few sounds to tell whether the adapter helps: at least {5 * MIN_JUDGED} are needed")
+    elif facts.helps is None:
+        warn("held-out sounds are nearer to their captions, but find them less often: whether it helps is uncertain")
     elif not facts.helps:
-        warn("the adapter does not help: by one of these figures held-out sounds are no nearer to their captions")
+        warn("the adapter does not help: held-out sounds are no nearer to their captions than without it")

@@ -46,8 +46,7 @@ AudioDirOption = Annotated[
 def check_safetensors(output: Path) -> None:
     """Refuse an output whose name ends in that of another format than the one written."""
     if output.suffix not in ("", ".safetensors"):
-        message = f"ends in {output.suffix}, but the file is written as .safetensors"
-        raise typer.BadParameter(message, param_hint="--output")
+        raise typer.BadParameter(f"ends in {output.suffix}, but must end in .safetensors", param_hint="--output")
 
 
 @contextmanager

@@ -29,10 +29,8 @@ def score(
     references: Annotated[Path, typer.Argument(help="Reference captions by humans: JSON, JSON Lines or CSV.")],
     predictions: Annotated[
         list[Path],
-        typer.Argument(
-            help="Generated captions, one file per system, as textcap caption writes them.",
-            readable=False,  # the library reports each
-        ),
+        # The library reports each that cannot be read.
+        typer.Argument(help="Generated captions, one file per system, as textcap caption writes them.", readable=False),
     ],
     metrics: Annotated[
         str, typer.Option(help="Names such as cider_d, or groups (default, bleu, dcase, all), separated by commas.")

@@ -97,8 +97,7 @@ def warn_of_few(captions: Iterable[str]) -> None:
     if n_distinct == 1:
         _logger.warning("all captions are alike: a model that is trained on them can say nothing else")
     elif n_distinct < FEW_CAPTIONS:
-        few = counted(n_distinct, "distinct caption")
-        _logger.warning("only %s: a model needs thousands, and with fewer than %d repeats them", few, FEW_CAPTIONS)
+        _logger.warning("only %s: a model needs thousands to learn from", counted(n_distinct, "distinct caption"))
 
 
 def _captions_in(reader: TextReader, plain_text: bool) -> Iterator[tuple[str, str]]:
@@ -109,12 +108,11 @@ def _captions_in(reader: TextReader, plain_text: bool) -> Iterator[tuple[str, st
         for number, line in reader.lines(itertools.chain([first], chunks)):
             yield f"line {number}", line
         return
-    text = first + "".join(chunks)
-    source = TextFile(reader.name, text, reader.sha256)
-    is_json = text.lstrip().startswith(("[", "{"))
+    source = TextFile(reader.name, first + "".join(chunks), reader.sha256)  # in this order: all must be read first
+    is_json = source.text.lstrip().startswith(("[", "{"))
     records = tables.json_records(source) if is_json else tables.find_table(source, tables.has_captions)
     if records is None:
-        problem = f"expected a column {tables.CAPTION_COLUMNS}, found {tables.shown_header(text)}"
+        problem = f"expected a column caption, captions or caption_1, found {tables.shown_header(source.text)}"
         raise source.error(1, problem, hint="rename one, or use --plain-text to take each line as a caption")
     _logger.info("%s is read as a table of captions", reader.name)
     for place, record in records:

@@ -17,7 +17,6 @@ from textcap.errors import InputError
 SOUND_COLUMNS = ("file_name", "file", "audio", "audio_path", "path")  # the first of them names a sound
 CLIP_COLUMNS = YOUTUBE_ID, START_TIME = ("youtube_id", "start_time")  # they identify a clip of AudioCaps together
 NUMBERED_CAPTION = re.compile(r"caption_\d+")  # such as caption_1 to caption_5 of Clotho
-CAPTION_COLUMNS = "caption, captions, or caption_1, caption_2, ..."
 
 Records = Iterator[tuple[str, Any]]
 """Rows of a table, or values of JSON, each with its place in the file."""

@@ -156,10 +156,12 @@ def score_files(
         try:
             predicted_captions.append(read_predictions(Path(path), predictions_form))
         except FileError as error:
-            if path == baseline_name or len(files) == 1:
+            if path == baseline_name:
                 raise
             files.remove(path)
             unread.append(error)
+    if unread and not files:
+        raise InputError("; ".join(map(str, unread)))
     matched = match(reference_captions, predicted_captions, allow_missing=allow_missing, allow_empty=allow_empty)
 
     def report_on(scoring: Scoring) -> Report:
