@@ -35,7 +35,7 @@ _MOST_CHANNELS = 64  # that are resampled each; a window of them at 44.1 kHz tak
 _CANCELLED = 0.1  # 20 dB below the loudest channel
 
 # Containers that libsndfile is asked about first, by their first bytes, and subtypes in which no decoder can fail.
-_PLAIN_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"caff", b"riff", b"NIST")
+_PLAIN_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"caff", b"NIST")
 _PLAIN_SUBTYPES = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 # What libsndfile's log says of a file that is shorter than its header: bytes of sound, or frames.
 _BYTES_CLAIMED = re.compile(r"^ *(?:data|SSND|BODY|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -88,7 +88,7 @@ class SoundReader:
             length_s += len(samples) / rate_hz
             yield resampler.resample_chunk(samples - offset) + offset  # type: ignore[union-attr]
         if length_s < LEAST_S - 1e-9:
-            problem = f"has only {1000 * length_s:.2g} ms of sound" if length_s else "has no samples"
+            problem = f"has only {1000 * length_s:.3g} ms of sound" if length_s else "has no samples"
             raise FileError(self._name, problem, hint=f"give at least {1000 * LEAST_S:g} ms" if length_s else None)
         if resampler is not None:
             yield _flush(resampler, n_channels) + offset
@@ -195,10 +195,12 @@ def _file_blocks(file: _File, note: Note) -> Iterator[Block]:
     """
     file.seek(0)
     if file.read(4) in _PLAIN_MAGIC:
-        with suppress(soundfile.SoundFileError), _with_libsndfile(file) as sound:
-            if sound.format != "FLAC" and sound.subtype.startswith(_PLAIN_SUBTYPES):
-                yield from _plain_blocks(sound, note)
-                return
+        sound = None
+        with suppress(soundfile.SoundFileError):
+            sound = _with_libsndfile(file)
+        if sound is not None and sound.frames and sound.subtype.startswith(_PLAIN_SUBTYPES):
+            yield from _plain_blocks(sound, note)
+            return
     file.seek(0)
     blocks = decode(cast(BinaryIO, file), note)
     try:
