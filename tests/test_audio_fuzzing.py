@@ -79,6 +79,7 @@ FORMATS = {
     "w64": "-c:a pcm_s16le -f w64",
     "flac": "-c:a flac -f flac",
     "mp3": "-c:a libmp3lame -f mp3",
+    "mp3 in wav": "-c:a libmp3lame -f wav",
     "m4a": "-c:a aac -movflags +faststart -f mp4",
     "fragments": "-c:a aac -movflags frag_keyframe+empty_moov -f mp4",
     "alac": "-c:a alac -movflags +faststart -f mp4",
