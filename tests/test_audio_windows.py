@@ -101,8 +101,15 @@ def test_all_sample_formats_give_equal_samples(tmp_path: Path, subtype: str) -> 
 
 
 def test_silence_is_read(tmp_path: Path) -> None:
-    [window] = read_windows(_write(tmp_path / "a.wav", np.zeros((100, 1), np.float32)), AudioConfig())
+    [window] = read_windows(_write(tmp_path / "a.wav", np.zeros((441, 1), np.float32)), AudioConfig())
     assert not window.samples.any()
+    assert window.is_silent
+
+
+def test_sound_under_10_ms_is_an_error(tmp_path: Path) -> None:
+    assert len(list(read_windows(_write(tmp_path / "a.wav", _noise(441)), AudioConfig()))) == 1
+    with pytest.raises(InputError, match=r"a\.wav has only 9\.98 ms of sound \(give at least 10 ms\)"):
+        list(read_windows(_write(tmp_path / "a.wav", _noise(440)), AudioConfig()))
 
 
 @pytest.mark.parametrize(
@@ -140,23 +147,6 @@ def test_nan_and_infinite_samples_are_an_error(tmp_path: Path, value: float) -> 
     samples[500] = value
     with pytest.raises(InputError, match="contains NaN or infinite samples"):
         list(read_windows(_write(tmp_path / "a.wav", samples), AudioConfig()))
-
-
-def test_unusual_and_broken_files_are_read_or_are_errors_with_their_name(test_data: Path) -> None:
-    n_read = n_errors = 0
-    for path in sorted((test_data / "audio_odd").rglob("*.*")):
-        try:
-            windows = list(read_windows(path, AudioConfig()))
-        except InputError as error:
-            assert str(path) in str(error)
-            assert "\n" not in str(error)
-            n_errors += 1
-        else:
-            assert windows
-            assert all(w.samples.shape == (308700,) and np.isfinite(w.samples).all() for w in windows)
-            n_read += 1
-    assert n_read >= 70
-    assert n_errors >= 20
 
 
 @pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="file names must be Unicode here")
@@ -204,7 +194,7 @@ def test_folder_without_permission_is_an_error(tmp_path: Path) -> None:
         closed.chmod(0o700)
 
 
-@pytest.mark.parametrize("value", [3e38, -1e30, 1e5])
+@pytest.mark.parametrize("value", [3e38, -1e30, 1001])
 def test_samples_far_out_of_range_are_an_error(tmp_path: Path, value: float) -> None:
     samples = _noise(1000)
     samples[500] = value
@@ -213,7 +203,7 @@ def test_samples_far_out_of_range_are_an_error(tmp_path: Path, value: float) -> 
 
 
 def test_samples_slightly_out_of_range_are_read(tmp_path: Path) -> None:
-    assert len(list(read_windows(_write(tmp_path / "a.wav", 30 * _noise(1000)), AudioConfig()))) == 1
+    assert len(list(read_windows(_write(tmp_path / "a.wav", 1999 * _noise(1000)), AudioConfig()))) == 1
 
 
 @pytest.mark.parametrize("rate_hz", [1, 999])

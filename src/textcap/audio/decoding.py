@@ -35,8 +35,10 @@ _MOST_CHANNELS = 64  # that are resampled each; a window of them at 44.1 kHz tak
 _CANCELLED = 0.1  # 20 dB below the loudest channel
 
 # Containers that libsndfile is asked about first, by their first bytes, and subtypes in which no decoder can fail.
-_PLAIN_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"caff", b"riff", b"NIST")
+_PLAIN_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"caff", b"NIST")
 _PLAIN_SUBTYPES = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+# MPEG sound, alone or in a WAV file, about which libsndfile is never asked: libmpg123 prints to standard error.
+_MPEG = re.compile(rb"\A(ID3|\xff[\xe0-\xff])|fmt [\s\S]{4}\x55\0")
 # What libsndfile's log says of a file that is shorter than its header: bytes of sound, or frames.
 _BYTES_CLAIMED = re.compile(r"^ *(?:data|SSND|BODY|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _FRAMES_CLAIMED = re.compile(r"^ *Frames *: (\d+)", re.MULTILINE)
@@ -86,9 +88,10 @@ class SoundReader:
                 rate_hz = block.rate_hz
                 resampler = soxr.ResampleStream(rate_hz, self._rate_hz, n_channels, dtype="float32")
             length_s += len(samples) / rate_hz
-            yield resampler.resample_chunk(samples - offset) + offset  # type: ignore[union-attr]
+            resampled = resampler.resample_chunk(samples - offset if offset.any() else samples)  # type: ignore[union-attr]
+            yield resampled + offset if offset.any() else resampled
         if length_s < LEAST_S - 1e-9:
-            problem = f"has only {1000 * length_s:.2g} ms of sound" if length_s else "has no samples"
+            problem = f"has only {1000 * length_s:.3g} ms of sound" if length_s else "has no samples"
             raise FileError(self._name, problem, hint=f"give at least {1000 * LEAST_S:g} ms" if length_s else None)
         if resampler is not None:
             yield _flush(resampler, n_channels) + offset
@@ -131,12 +134,13 @@ class SoundReader:
 
 def mix(samples: Samples) -> tuple[Samples, bool]:
     """Return the mean `[S]` over the channels of `[S, C]`, or the loudest where they cancel, and whether they do."""
-    mean: Samples = samples.mean(axis=1)
-    if samples.shape[1] > 1 and len(samples):
-        levels = samples.std(axis=0)  # without the DC offset
-        loudest = int(levels.argmax())
-        if mean.std() < _CANCELLED * levels[loudest]:
-            return samples[:, loudest], True
+    if samples.shape[1] == 1 or not len(samples):
+        return samples.mean(axis=1), False
+    channels = np.ascontiguousarray(samples.T)  # [C, S], on which numpy is ten times as fast
+    mean: Samples = channels.mean(axis=0)
+    levels = channels.std(axis=1)  # without the DC offset
+    if mean.std() < _CANCELLED * levels.max():
+        return channels[levels.argmax()], True
     return mean, False
 
 
@@ -194,16 +198,22 @@ def _file_blocks(file: _File, note: Note) -> Iterator[Block]:
         UndecodableError: None can.
     """
     file.seek(0)
-    if file.read(4) in _PLAIN_MAGIC:
-        with suppress(soundfile.SoundFileError), _with_libsndfile(file) as sound:
-            if sound.format != "FLAC" and sound.subtype.startswith(_PLAIN_SUBTYPES):
-                yield from _plain_blocks(sound, note)
-                return
+    head = file.read(4096)
+    is_mpeg = _MPEG.search(head)
+    if head[:4] in _PLAIN_MAGIC and not is_mpeg:
+        sound = None
+        with suppress(soundfile.SoundFileError):
+            sound = _with_libsndfile(file)
+        if sound is not None and sound.frames and sound.subtype.startswith(_PLAIN_SUBTYPES):
+            yield from _plain_blocks(sound, note)
+            return
     file.seek(0)
     blocks = decode(cast(BinaryIO, file), note)
     try:
         first = next(blocks)
     except UndecodableError as error:
+        if is_mpeg:
+            raise
         try:  # libsndfile knows a few formats more
             with _with_libsndfile(file) as sound:
                 yield from _plain_blocks(sound, note)

@@ -4,6 +4,7 @@ FFmpeg is given open files without a name and may open nothing else, so neither 
 another file or the network.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any, BinaryIO
 import av
 import numpy as np
 import numpy.typing as npt
-from av.error import FFmpegError
+from av.error import FFmpegError, InvalidDataError
 
 from textcap.data.text import counted
 
@@ -77,9 +78,7 @@ def decode(file: BinaryIO, note: Note) -> Iterator[Block]:
         options = {"protocol_whitelist": "none"}
         container = av.open(file, container_options=options, io_open=_refuse, **_TAGS)
     except FFmpegError as error:
-        refused = isinstance(error, PermissionError)  # the file itself is open, so this is about another one
-        reason = "it is a list of other files" if refused else _reason(error)
-        raise UndecodableError(reason) from error
+        raise UndecodableError(_reason(error, file)) from error
     with container:
         if not container.streams.audio:
             raise UndecodableError("it has no sound")
@@ -95,8 +94,8 @@ class _Stream:
         self._container, self._file = container, file
         self._stream = container.streams.audio[0]
         self._first_byte = 0  # of the first packet
-        self._n_failed = 0
-        self._last_failed = False  # the last packet, or what follows it
+        self._n_failed = self._n_failed_last = 0  # packets before the last that can be decoded, and after it
+        self._ends_inside = False  # the last packet is incomplete, or what follows it cannot be read
         self._length_s = self._gaps_s = 0.0
 
     def blocks(self, note: Note) -> Iterator[Block]:
@@ -112,8 +111,7 @@ class _Stream:
             held.append(samples)
             rate_hz = frame_hz
         if not held:
-            failed = f"none of its {counted(self._n_failed, 'packet')} can be decoded"
-            raise UndecodableError(failed if self._n_failed else "it has no samples")
+            raise UndecodableError("none of its packets can be decoded" if self._n_failed_last else "it has no samples")
         yield Block(np.concatenate(held), rate_hz, start_s)
         for text in self._notes():
             note(text)
@@ -152,29 +150,32 @@ class _Stream:
                 try:
                     frames = packet.decode()
                 except FFmpegError:
-                    self._n_failed += 1
-                    self._last_failed = True
+                    self._n_failed_last += any(bytes(packet))  # zeros are padding
                     continue
                 if packet.size:  # not the end mark, after which a decoder gives what it still has
-                    self._last_failed = packet.is_corrupt
+                    self._n_failed, self._n_failed_last = self._n_failed + self._n_failed_last, 0
+                    self._ends_inside = packet.is_corrupt
                 yield from frames
         except FFmpegError:
-            self._last_failed = True
+            self._ends_inside = True
 
     def _notes(self) -> Iterator[str]:
-        missing_s = (self._length_in_header_s() or 0.0) - self._length_s
-        if missing_s > _LEAST_MISSING_S:
-            yield ends_early(missing_s, missing_s + self._length_s)
-        elif self._last_failed or self._is_torn():
-            yield "ends early"
-        if n_failed := self._n_failed - self._last_failed:
-            yield f"has {counted(n_failed, 'packet')} that cannot be decoded and are left out"
+        expected_s = self._length_in_header_s()
+        missing_s = math.inf if expected_s is None else expected_s - self._length_s
+        if expected_s is not None and missing_s > _LEAST_MISSING_S:
+            yield ends_early(missing_s, expected_s)
+        elif missing_s > _LEAST_GAP_S and (self._n_failed_last or self._ends_inside or self._is_torn()):
+            yield "ends early"  # unless all is there, and what cannot be read comes after it, such as a tag
+        if self._n_failed:
+            yield f"has {counted(self._n_failed, 'packet')} that cannot be decoded and are left out"
         if self._gaps_s:
             yield f"has gaps in its time stamps, which are taken as silence: {self._gaps_s:.2f} s"
 
     def _length_in_header_s(self) -> float | None:
         names = set(self._container.format.name.split(","))
-        if "matroska" in names and len(self._container.streams) == 1:  # its length is that of the longest stream
+        if (
+            names & {"matroska", "flv"} and len(self._container.streams) == 1
+        ):  # the length is that of the longest stream
             return self._container.duration / 1e6 if self._container.duration else None
         stream = self._stream
         if "mp3" in names and not _MP3_LENGTH.search(self._bytes_before(self._first_byte, _MP3_HEAD_BYTES)):
@@ -231,6 +232,10 @@ def _refuse(url: str, flags: int, options: object) -> Any:
     raise PermissionError(f"{url} is not opened")
 
 
-def _reason(error: FFmpegError) -> str:
-    reason = error.strerror or str(error)
-    return "its format is not known" if reason.startswith("Invalid data found") else reason
+def _reason(error: FFmpegError, file: BinaryIO) -> str:
+    if isinstance(error, PermissionError):  # the file itself is open, so this is about another one
+        return "it is a list of other files"
+    if not isinstance(error, InvalidDataError):
+        return error.strerror or str(error)
+    file.seek(4)
+    return "its index is missing, as in an unfinished film" if file.read(4) == b"ftyp" else "its format is not known"
