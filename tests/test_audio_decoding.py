@@ -2,15 +2,12 @@
 
 import csv
 import io
-import itertools
 import os
 import struct
 import subprocess
-import sys
-import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np

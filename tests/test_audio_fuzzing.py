@@ -3,22 +3,13 @@
 A process decodes many files; if one ends it, the process itself, the file is known by its number.
 """
 
-import itertools
-import json
 import subprocess
 import sys
-import textwrap
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-
-from textcap.audio.decoding import SoundReader
-from textcap.audio.sources import Sound
 
 resource = pytest.importorskip("resource", reason="needs limits of memory")
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -262,7 +263,7 @@ class Captioner:
         Raises:
             DeviceError: The device has too little memory.
         """
-        return self._recordings.embed(_several(sources), batch_size=batch_size)
+        return self._recordings.embed(list(_several(sources)), batch_size=batch_size)
 
     @torch.inference_mode()
     def candidates(
@@ -367,7 +368,8 @@ class Captioner:
 
 def _several(sources: SoundSource | Iterable[SoundSource]) -> Iterable[SoundSource]:
     # An open file can be iterated over, too.
-    return [sources] if isinstance(sources, str | os.PathLike | Sound) or hasattr(sources, "read") else sources
+    is_one = isinstance(sources, str | os.PathLike | Sound) or hasattr(sources, "read")
+    return [cast(SoundSource, sources)] if is_one else cast(Iterable[SoundSource], sources)
 
 
 def _stack(embeddings: list[NDArray[np.float32]]) -> Tensor:

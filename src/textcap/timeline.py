@@ -1,22 +1,19 @@
-"""Cut a recording into the pieces that sound alike, and caption each of them once.
+"""Cut a recording into the pieces that sound alike; captioning them is left to `captioner`.
 
 A recording comes as the embeddings of its windows. Windows overlap, so one that straddles a border between two sounds
 has an embedding somewhere between theirs; such windows neither become pieces nor take part in a caption if others can.
 """
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from textcap.captioner import Captioner
-from textcap.config import CAPTION_BATCH_SIZE, DecodingConfig, require
-from textcap.device import memory_errors
 from textcap.embedding.recordings import WindowEmbeddings
+from textcap.results import Piece
 
 # A join is unusual if it costs so many times what this share of all joins stays below. The share is small, because in a
 # recording of short pieces most joins cross a border; the factor is from the sound world (docs/experiments.md).
@@ -35,16 +32,6 @@ class Span:
     end_s: float
     embedding: NDArray[np.float32]  # [E], unit length
     is_silent: bool
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A stretch of a recording and its caption."""
-
-    start_s: float
-    end_s: float
-    caption: str
-    score: float  # mean log probability per token in nats, at most 0
 
 
 def find_pieces(windows: WindowEmbeddings) -> list[Span]:
@@ -72,33 +59,6 @@ def find_pieces(windows: WindowEmbeddings) -> list[Span]:
         for own, (start_s, end_s) in zip(stretches, pairwise(borders_s), strict=True)
         if start_s < end_s
     ]
-
-
-def caption_pieces(
-    captioner: Captioner,
-    spans: Sequence[Span],
-    decoding: DecodingConfig | None = None,
-    batch_size: int = CAPTION_BATCH_SIZE,
-) -> list[Piece]:
-    """Caption every span that is not silent, and join neighbours with the same caption.
-
-    Args:
-        batch_size: Number of spans to caption at once; captions do not depend on it.
-
-    Raises:
-        DeviceError: The device has too little memory for the batch.
-        CheckpointError: The weights of the mapper or of the language model are damaged.
-        InputError: `batch_size` or a setting of the beam search is out of range.
-    """
-    require(batch_size >= 1, "batch_size", batch_size, "at least 1")
-    heard = [span for span in spans if not span.is_silent]
-    pieces = []
-    for start in range(0, len(heard), batch_size):
-        batch = heard[start : start + batch_size]
-        with memory_errors(f"on {captioner.device} while captioning pieces", hint="lower --batch-size"):
-            found = captioner.caption_embeddings(torch.from_numpy(np.stack([s.embedding for s in batch])), decoding)
-        pieces += [Piece(s.start_s, s.end_s, c.caption, c.score) for s, c in zip(batch, found, strict=True)]
-    return join_equal(pieces)
 
 
 def join_equal(pieces: Iterable[Piece]) -> list[Piece]:

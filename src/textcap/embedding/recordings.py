@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Event, Thread
@@ -119,7 +119,7 @@ class RecordingEmbedder:
             batch = missing[start : start + batch_size]
             chosen = [sources[index] for index in batch]
             with memory_errors(f"on {self._device} while embedding sounds", hint=_MEMORY_HINT):
-                results = self._embed(chosen, batch_size, lambda place, batch=batch: reading(batch[place]))
+                results = self._embed(chosen, batch_size, [partial(reading, index) for index in batch])
             new: dict[bytes, Row] = {}
             for index, key, result in zip(batch, self._keys(chosen), results, strict=True):
                 # A file that was changed while it was read has another key now.
@@ -170,7 +170,7 @@ class RecordingEmbedder:
         return [keys.get(i) for i in range(len(sources))]
 
     def _embed(
-        self, sources: Sequence[SoundSource], batch_size: int, reading: Callable[[int], None]
+        self, sources: Sequence[SoundSource], batch_size: int, reading: Sequence[Callable[[], None]]
     ) -> list[Recording | InputError]:
         clap = self._backbone.config.clap
         sums = torch.zeros(len(sources), clap.embedding_width)
@@ -203,7 +203,7 @@ class RecordingEmbedder:
         audio: AudioConfig,
         batch_size: int,
         take: _Take,
-        reading: Callable[[int], None] = lambda index: None,
+        reading: Sequence[Callable[[], None]] = (),
     ) -> list[_Outcome]:
         """Embed the windows of sounds, and call `take` for each with the index of its sound and its vector `[E]`."""
         outcomes: dict[int, _Outcome] = {}
@@ -280,7 +280,7 @@ def _read_ahead(items: Generator[T, None, None], n: int) -> Generator[Generator[
 
 
 def _read_all(
-    sources: Sequence[SoundSource | InputError], audio: AudioConfig, reading: Callable[[int], None]
+    sources: Sequence[SoundSource | InputError], audio: AudioConfig, reading: Sequence[Callable[[], None]]
 ) -> Generator[tuple[int, Window | _Outcome], None, None]:
     """Yield the windows of sounds with the index of the sound, and after the last one of each its outcome."""
     for i, source in enumerate(sources):
@@ -288,7 +288,8 @@ def _read_all(
         try:
             if isinstance(source, InputError):
                 raise source
-            reading(i)
+            if reading:
+                reading[i]()
             for window in read_windows(source, audio, note=notes.append):
                 yield i, window
             yield i, tuple(notes)

@@ -51,7 +51,7 @@ def rank(scores: Sequence[float], similarities: Sequence[float], weight: float) 
             candidates, and count as 0 where they are all equal.
     """
     combined = weight * _standardised(similarities) + (1 - weight) * _standardised(scores)
-    return np.argsort(-combined, kind="stable").tolist()
+    return [int(index) for index in np.argsort(-combined, kind="stable")]
 
 
 def _standardised(values: Sequence[float]) -> NDArray[np.float64]:

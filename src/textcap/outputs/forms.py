@@ -8,15 +8,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from textcap.outputs.merge import merge_subtitles
-from textcap.outputs.subtitles import audacity, srt, vtt
+from typing import Literal, cast
 
 from textcap.audio.inputs import ENDINGS, Input
 from textcap.data.text import STDIN, counted, read_text
 from textcap.errors import InputError
 from textcap.files import atomic_write_text, atomic_write_with, check_file_place, check_writable
+from textcap.outputs.merge import merge_subtitles
 from textcap.outputs.rows import Row, csv_header, csv_lines, json_line, text_lines
+from textcap.outputs.subtitles import audacity, srt, vtt
 from textcap.results import Piece
 
 TEXT, JSONL, CSV, SIDECAR = "text", "jsonl", "csv", "sidecar"
@@ -131,8 +131,8 @@ class Output:
             return f"{row['caption']}\n"
         pieces = [Piece(**piece) for piece in row["pieces"]]
         if self.merge is not None:
-            existing = read_text(self.merge).text
-            return merge_subtitles(existing, self.form, pieces, brackets=self.brackets, over_speech=self.over_speech)
+            existing, form = read_text(self.merge), cast(Literal["srt", "vtt"], self.form)
+            return merge_subtitles(existing, form, pieces, brackets=self.brackets, over_speech=self.over_speech)
         return _TRACKS[self.form](pieces, brackets=self.brackets)
 
     @property

@@ -15,7 +15,7 @@ from typing import Literal
 
 from textcap.data.text import LINE_ENDS, TextFile, printable
 from textcap.outputs.subtitles import SHORTEST_MS, lay_out, srt_cue, vtt_cue
-from textcap.timeline import Piece
+from textcap.results import Piece
 
 _TIME = r"(?:([0-9]+):)?([0-9]{1,2}):([0-9]{1,2})[,.]([0-9]{1,3})"
 # As lenient as players are: a comma or a point in both forms, and hours or none.

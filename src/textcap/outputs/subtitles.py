@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from textcap.data.text import printable
-from textcap.timeline import Piece
+from textcap.results import Piece
 
 LINE_CHARACTERS = 42
 CUE_LINES = 2
