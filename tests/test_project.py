@@ -38,17 +38,17 @@ FRONTS = {"textcap", "textcap.__main__"}
 # Imports point up this list: a module may import from its own line and the lines above.
 LAYERS = (
     ("errors", "device", "files", "config"),
-    ("data", "audio"),
+    ("data", "audio", "results"),
     ("store",),
     ("weights",),
     ("remote",),
     ("models",),
     ("embedding",),
-    ("gap",),
+    ("gap", "timeline"),
     ("model_folder",),
     ("training",),
     ("captioner",),
-    ("verify", "scoring", "environment"),
+    ("verify", "scoring", "environment", "outputs"),
     ("demo",),
     ("cli",),
 )
