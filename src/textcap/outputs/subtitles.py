@@ -3,6 +3,7 @@
 Captions are text from a model. They are escaped here so that no program takes a part of them for markup or timing.
 """
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ SHORTEST_MS, LONGEST_MS = 1000, 7000
 
 # SubRip has no escapes, so what players take for a tag or an arrow is replaced by what looks much the same.
 _SRT_SAFE = str.maketrans({"<": "‹", ">": "›", "{": "(", "}": ")"})
+# Some readers take any line with two times for the start of a cue: the colon between digits becomes a ratio sign.
+_CLOCK = re.compile(r"(?<=\d):(?=\d)")
 _VTT_SAFE = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
@@ -102,7 +105,7 @@ def vtt_cue(cue: Cue) -> str:
 
 def _cue(cue: Cue, point: str, safe: dict[int, str]) -> str:
     timing = f"{_time(cue.start_ms, point)} --> {_time(cue.end_ms, point)}"
-    return "".join(f"{line}\n" for line in (timing, *(line.translate(safe) for line in cue.lines)))
+    return "".join(f"{line}\n" for line in (timing, *(_CLOCK.sub("∶", line).translate(safe) for line in cue.lines)))
 
 
 def _time(ms: int, point: str) -> str:
