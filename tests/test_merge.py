@@ -20,7 +20,7 @@ from textcap.demo.render import render_scene
 from textcap.demo.scenes import Event, Scene
 from textcap.errors import InputError
 from textcap.outputs.merge import merge_subtitles
-from textcap.timeline import Piece
+from textcap.results import Piece
 
 GOLDEN = Path(__file__).parent / "golden"
 RAIN, DOG = Piece(0, 20, "Rain is falling", -0.5), Piece(20, 40, "A dog is barking.", -0.5)

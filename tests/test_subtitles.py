@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textcap.outputs.subtitles import audacity, lay_out, srt, vtt
-from textcap.timeline import Piece
+from textcap.results import Piece
 
 GOLDEN = Path(__file__).parent / "golden"
 LONG = (

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.cluster import AgglomerativeClustering
 
-from sound_windows import windows_of_samples, windows_of_vectors
+from sound_windows import windows_of_vectors
 from textcap import train
+from textcap.audio.sources import Sound
 from textcap.captioner import Captioner
 from textcap.config import BridgeConfig, DecodingConfig, TrainingConfig
 from textcap.demo.folder import RATE_HZ, training_captions
@@ -21,11 +22,13 @@ from textcap.demo.grammar import parse_events
 from textcap.demo.render import render_scene
 from textcap.demo.scenes import Event, Scene
 from textcap.demo.sounds import KINDS
+from textcap.embedding.recordings import RecordingEmbedder
 from textcap.errors import InputError
 from textcap.gap.bridge import Bridge
 from textcap.models.backbone import Backbone
 from textcap.models.mapper import Mapper
-from textcap.timeline import Piece, Span, caption_pieces, find_pieces, join_equal
+from textcap.results import Piece
+from textcap.timeline import Span, find_pieces, join_equal
 
 WIDTH = 64
 # The seeds that the rule was set on are 5000 to 5105 and 5200 to 5239.
@@ -201,23 +204,27 @@ def random_captioner(backbone: Backbone) -> Captioner:
     return Captioner(backbone, mapper, bridge, backbone.tokenizer.end_id, torch.device("cpu"))
 
 
-def test_pieces_are_captioned_in_batches_and_silence_is_not(random_captioner: Captioner) -> None:
-    vectors = np.random.default_rng(2).standard_normal((7, 24)).astype(np.float32)
-    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    spans = [Span(i, i + 1, unit, is_silent=i == 3) for i, unit in enumerate(units)]
-    decoding = DecodingConfig(max_tokens=6)
-    heard = [span for span in spans if not span.is_silent]
-    captions = random_captioner.caption_embeddings(torch.from_numpy(np.stack([s.embedding for s in heard])), decoding)
-    each = [Piece(s.start_s, s.end_s, c.caption, c.score) for s, c in zip(heard, captions, strict=True)]
+def test_pieces_are_captioned_in_batches_and_silence_is_not(
+    random_captioner: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = np.random.default_rng(2).standard_normal((7, 24)).repeat(6, axis=0)
+    windows = windows_of_vectors(vectors, silent=np.arange(42) // 6 == 3)
+    monkeypatch.setattr(RecordingEmbedder, "windows", lambda *arguments, **settings: windows)
+    sound, decoding = Sound(np.zeros(1, np.float32), RATE_HZ), DecodingConfig(max_tokens=6)
+    heard = [span for span in find_pieces(windows) if not span.is_silent]
+    found = random_captioner.candidates(torch.from_numpy(np.stack([s.embedding for s in heard])), decoding)
+    each = [Piece(s.start_s, s.end_s, c.caption, c.score) for s, (c,) in zip(heard, found, strict=True)]
     for batch_size in (1, 4, 16):
-        pieces = caption_pieces(random_captioner, spans, decoding, batch_size)
-        assert [(p.start_s, p.end_s, p.caption) for p in pieces] == [
+        (result,) = random_captioner.timeline(sound, decoding=decoding, batch_size=batch_size)
+        assert result.pieces is not None and not result.is_silent and result.caption == ""
+        assert [(p.start_s, p.end_s, p.caption) for p in result.pieces] == [
             (p.start_s, p.end_s, p.caption) for p in join_equal(each)
         ]
-    assert len(pieces) > 2 and not any(p.start_s <= 3 < p.end_s for p in pieces)
-    assert caption_pieces(random_captioner, spans[3:4], decoding) == []
+    assert len(result.pieces) > 2 and not any(p.start_s < 39 < p.end_s for p in result.pieces)
+    (result,) = random_captioner.timeline(sound, decoding=decoding, caption_silence=True)
+    assert result.pieces is not None and any(p.start_s < 39 < p.end_s for p in result.pieces)
     with pytest.raises(InputError, match="batch_size is 0"):
-        caption_pieces(random_captioner, spans, decoding, 0)
+        list(random_captioner.timeline(sound, batch_size=0))
 
 
 @pytest.fixture(scope="module")
@@ -242,15 +249,15 @@ def draw_track(seed: int) -> tuple[list[str], NDArray[np.float32]]:
 def test_tracks_of_five_sounds_are_cut_and_captioned(
     captioner: Captioner, record_property: Callable[[str, object], None]
 ) -> None:
-    audio = captioner.backbone.config.clap.audio
-    encoder = captioner.backbone.audio_encoder()
+    hop_s = captioner.backbone.config.clap.audio.window_s / 2
     named_s, n_found, most_lines = 0.0, 0, 0
     for seed in TRACK_SEEDS:
         kinds, samples = draw_track(seed)
-        pieces = caption_pieces(captioner, find_pieces(windows_of_samples(samples, encoder, audio)), batch_size=16)
+        (result,) = captioner.timeline(Sound(samples, RATE_HZ), batch_size=16)
+        pieces = result.pieces or ()
         most_lines = max(most_lines, len(pieces))
-        inner = [piece.start_s for piece in pieces[1:]]
-        n_found += sum(min(abs(at - border) for at in inner) <= audio.hop_s for border in SOUND_S * np.arange(1, 5))
+        inner = [np.inf, *(piece.start_s for piece in pieces[1:])]
+        n_found += sum(min(abs(at - border) for at in inner) <= hop_s for border in SOUND_S * np.arange(1, 5))
         for piece in pieces:
             for i, kind in enumerate(kinds):
                 shared_s = min(piece.end_s, SOUND_S * (i + 1)) - max(piece.start_s, SOUND_S * i)
