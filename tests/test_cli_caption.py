@@ -221,8 +221,8 @@ def test_captions_are_merged_into_subtitles(model: Path, sounds: Path, tmp_path:
         (["--json", "--format", "csv"], "give --json or --format csv, not both"),
         (["-o", "x.srt", "--num-captions", "2"], "a time line has one caption for each piece"),
         (["--timeline", "--format", "sidecar"], "sidecar files hold one caption"),
-        (["--num-captions", "9", "--beam-size", "8"], "is 9, but must be between 1 and beam_size"),
-        (["--min-length", "12"], "is 12, but must be below max_tokens"),
+        (["--num-captions", "9", "--beam-size", "8"], "is 9, but must be between 1 and the beam size"),
+        (["--min-length", "12"], "is 12, but must be below the maximum number of tokens"),
     ],
 )
 def test_misuse_is_explained(model: Path, sounds: Path, options: list[str], message: str) -> None:

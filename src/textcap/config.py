@@ -373,5 +373,5 @@ class DecodingConfig(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.temperature < float("inf"), "temperature", self.temperature, "above 0")
-        require(1 <= self.n_best <= self.beam_size, "n_best", self.n_best, "between 1 and beam_size")
-        require(self.min_tokens < self.max_tokens, "min_tokens", self.min_tokens, "below max_tokens")
+        require(1 <= self.n_best <= self.beam_size, "n_best", self.n_best, "between 1 and the beam size")
+        require(self.min_tokens < self.max_tokens, "min_tokens", self.min_tokens, "below the maximum number of tokens")

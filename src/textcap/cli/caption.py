@@ -1,6 +1,7 @@
 """`textcap caption`: sounds in, one caption per line out, or time lines and subtitles."""
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,8 @@ EXAMPLES = "textcap caption *.wav -m textcap-model\n\ntextcap caption film.mp4 -
 WHEN_STOPPED = "with -o, the same command with --resume continues"
 
 _WIDE_BEAM = 8  # the default with several captions per sound
-_SHAPE, _SELECTION = "Form of the output", "Choice of captions"
+_shape = partial(typer.Option, rich_help_panel="Form of the output")
+_selection = partial(typer.Option, rich_help_panel="Choice of captions")
 
 
 def caption(
@@ -51,79 +53,54 @@ def caption(
     ] = None,
     form: Annotated[
         str | None,
-        typer.Option(
+        _shape(
             "--format",
             help="text, jsonl, csv, srt, vtt, audacity (a label track) or sidecar (dog.txt beside dog.wav).",
             show_default="by the ending of the output",
-            rich_help_panel=_SHAPE,
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="The same as --format jsonl.", rich_help_panel=_SHAPE)
-    ] = False,
-    timeline: Annotated[
-        bool, typer.Option("--timeline", help="Say what is heard when.", rich_help_panel=_SHAPE)
-    ] = False,
+    as_json: Annotated[bool, _shape("--json", help="The same as --format jsonl.")] = False,
+    timeline: Annotated[bool, _shape("--timeline", help="Say what is heard when.")] = False,
     hop_s: Annotated[
         float | None,
-        typer.Option(
+        _shape(
             "--hop",
             min=0.01,
             help="Seconds between the starts of the windows of a time line.",
             show_default="half a window",
-            rich_help_panel=_SHAPE,
         ),
     ] = None,
-    brackets: Annotated[
-        bool, typer.Option("--brackets", help="Write \\[a dog is barking] in subtitles.", rich_help_panel=_SHAPE)
-    ] = False,
+    brackets: Annotated[bool, _shape("--brackets", help="Write \\[a dog is barking] in subtitles.")] = False,
     merge: Annotated[
         Path | None,
-        typer.Option(
-            exists=True, dir_okay=False, help="Add the captions to this SRT or VTT file.", rich_help_panel=_SHAPE
-        ),
+        _shape(exists=True, dir_okay=False, help="Add the captions to this SRT or VTT file."),
     ] = None,
-    over_speech: Annotated[
-        bool, typer.Option("--over-speech", help="With --merge, also where speech is.", rich_help_panel=_SHAPE)
-    ] = False,
-    caption_silence: Annotated[
-        bool, typer.Option("--caption-silence", help="Caption silence like any other sound.", rich_help_panel=_SHAPE)
-    ] = False,
-    num_captions: Annotated[
-        int, typer.Option(min=1, help="Captions per sound, best first.", rich_help_panel=_SELECTION)
-    ] = 1,
-    rerank: Annotated[
-        bool, typer.Option("--rerank", help="Order them by CLAP's similarity, too.", rich_help_panel=_SELECTION)
-    ] = False,
+    over_speech: Annotated[bool, _shape("--over-speech", help="With --merge, also where speech is.")] = False,
+    caption_silence: Annotated[bool, _shape("--caption-silence", help="Caption silence like any other sound.")] = False,
+    num_captions: Annotated[int, _selection(min=1, help="Captions per sound, best first.")] = 1,
+    rerank: Annotated[bool, _selection("--rerank", help="Order them by CLAP's similarity, too.")] = False,
     rerank_weight: Annotated[
         float,
-        typer.Option(min=0.0, max=1.0, help="Weight of the similarity against the score.", rich_help_panel=_SELECTION),
+        _selection(min=0.0, max=1.0, help="Weight of the similarity against the score."),
     ] = 0.5,
     similarity: Annotated[
         bool,
-        typer.Option(
-            "--similarity", help="Add the similarity of sound and caption to JSON.", rich_help_panel=_SELECTION
-        ),
+        _selection("--similarity", help="Add the similarity of sound and caption to JSON."),
     ] = False,
     beam_size: Annotated[
         int | None,
-        typer.Option(
+        _selection(
             min=1,
             help="Number of partial captions that beam search keeps at each step.",
             show_default=f"{DecodingConfig.beam_size}; {_WIDE_BEAM} with --num-captions or --rerank",
-            rich_help_panel=_SELECTION,
         ),
     ] = None,
     min_length: Annotated[
-        int, typer.Option(min=0, help="Minimum length of a caption in tokens.", rich_help_panel=_SELECTION)
+        int, _selection(min=0, help="Minimum length of a caption in tokens.")
     ] = DecodingConfig.min_tokens,
     max_length: Annotated[
         int,
-        typer.Option(
-            min=1,
-            help="Maximum length of a caption in tokens; a token is about three quarters of a word.",
-            rich_help_panel=_SELECTION,
-        ),
+        _selection(min=1, help="Maximum length of a caption in tokens; a token is about three quarters of a word."),
     ] = DecodingConfig.max_tokens,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an unfinished run, and try again what failed.")
