@@ -341,7 +341,7 @@ def unreadable(path: str | Path, error: OSError | ValueError) -> FileError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return FileError(path, "does not exist")
     if isinstance(error, IsADirectoryError) or (isinstance(error, PermissionError) and os.path.isdir(path)):
-        return FileError(path, "is a folder", hint="name the files in it, for example with a * pattern")
+        return FileError(path, "is a folder", hint="name the files in it")
     return FileError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}")
 
 

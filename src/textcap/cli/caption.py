@@ -150,7 +150,9 @@ def caption(
     if captioner.backbone.kind.remark:
         note(captioner.backbone.kind.remark)
     ranking = Ranking(rerank_weight if rerank else None, similarity)
-    settings = CaptionSettings(decoding, ranking, num_captions, timeline, hop_s, caption_silence, batch_size)
+    settings = CaptionSettings(
+        decoding, ranking, num_captions, timeline, hop_s, caption_silence, batch_size, offline or None
+    )
     _show(caption_to(where, captioner, settings, resume=resume, force=force), where)
 
 

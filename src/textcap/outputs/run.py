@@ -28,6 +28,7 @@ class CaptionSettings:
     hop_s: float | None = None  # of a time line
     caption_silence: bool = False
     batch_size: int = CAPTION_BATCH_SIZE  # also the size of the slices
+    offline: bool | None = None  # whether remote sounds are refused
 
     def caption(
         self, captioner: Captioner, sources: Sequence[SoundSource], reading: Callable[[int], None]
@@ -49,7 +50,7 @@ class CaptionSettings:
     def identity(self, captioner: Captioner) -> dict[str, Any]:
         """Return everything that decides a sound's captions, for a journal."""
         settings = asdict(self)
-        decoding, ranking = settings.pop("decoding"), settings.pop("ranking")
+        decoding, ranking, _ = (settings.pop(name) for name in ("decoding", "ranking", "offline"))
         return {"model": captioner.content_hash, **decoding, **ranking, **settings}
 
 
@@ -115,7 +116,7 @@ def _caption_slice(
                 rows[index] = error_row(one)
             else:
                 try:
-                    opened[index] = stack.enter_context(open_source(one))
+                    opened[index] = stack.enter_context(open_source(one, offline=settings.offline))
                 except InputError as error:
                     rows[index] = error_row(error)
         places = list(opened)
