@@ -284,6 +284,20 @@ def test_resume_tries_failures_again_and_does_nothing_when_done(model: Path, sou
     assert again.exit_code == 0 and "is complete: there is nothing to resume" in again.stderr
 
 
+def test_resume_overwrites_nothing_that_it_did_not_write(model: Path, sounds: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    mine = tmp_path / "texts" / "b.txt"
+    mine.write_text("my own notes")
+    words = [sounds, "-o", tmp_path / "texts", "--format", "sidecar", "--resume"]
+    refused = caption(model, *words)
+    assert refused.exit_code == 1 and f"{mine} already exists" in refused.stderr
+    assert mine.read_text() == "my own notes" and [path.name for path in mine.parent.iterdir()] == ["b.txt"]
+    mine.unlink()
+    assert caption(model, *words).exit_code == 0
+    assert len(list(mine.parent.iterdir())) == 4
+    assert "is complete" in caption(model, *words).stderr
+
+
 def kill_and_resume(model: Path, folder: Path, n_kills: int, seed: int) -> None:
     """Kill a run of 300 files at random moments until it has been killed often enough, and compare with a whole run."""
     rng = np.random.default_rng(seed)

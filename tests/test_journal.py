@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from textcap.errors import InputError
-from textcap.outputs.journal import Journal, is_finished, open_journal
+from textcap.outputs.journal import Journal, journal_of, open_journal
 
 SETTINGS = {"model": "abc", "beam_size": 5, "sizes": (1, 2)}
 
@@ -61,10 +61,9 @@ def test_deleted_journal_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "out.jsonl").write_text("")
     with opened(tmp_path) as journal:
         journal.add(rows_of("a"), ["1"])
-        assert not is_finished(tmp_path / "out.jsonl")
+        assert journal_of(tmp_path / "out.jsonl").exists()
         journal.delete()
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
-    assert is_finished(tmp_path / "out.jsonl")
 
 
 def test_unfinished_run_is_neither_lost_nor_mixed_with_another(tmp_path: Path) -> None:

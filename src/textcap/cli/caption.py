@@ -14,7 +14,7 @@ from textcap.cli.progress import download_progress
 from textcap.config import CAPTION_BATCH_SIZE, DecodingConfig
 from textcap.data.text import counted
 from textcap.outputs.forms import FORMS, JSONL, MERGED_FORMS, SIDECAR, TIMELINE_FORMS, Output, form_of
-from textcap.outputs.journal import is_finished
+from textcap.outputs.journal import journal_of
 from textcap.outputs.rows import Row, error_row
 
 EXAMPLES = "textcap caption *.wav -m textcap-model\n\ntextcap caption film.mp4 -o film.srt"
@@ -136,9 +136,10 @@ def caption(
     for remark in found.notes:
         note(remark)
     where = Output(form, output, found.entries, num_captions, timeline, brackets, merge, over_speech)
-    if resume and output is not None and is_finished(output):
+    is_unfinished = output is not None and journal_of(output).exists()
+    if resume and not is_unfinished and where.is_finished:
         return note(f"{output} is complete: there is nothing to resume")
-    where.check(force=force or resume)
+    where.check(force=force or (resume and is_unfinished))
     if not found.inputs:  # told without loading torch
         return _show(map(error_row, found.errors), where)
     from textcap.captioner import Captioner, Ranking

@@ -83,6 +83,12 @@ class Output:
         is_folder = self.path is not None and (len(self.inputs) > 1 or os.path.isdir(self.path))
         return self.form == SIDECAR or (self.form in _TRACKS and is_folder)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether all files are there."""
+        own = [self._path_of(one) for one in self.sounds] if self.has_many_files else [self.path]
+        return all(path is not None and path.exists() for path in own)
+
     def check(self, *, force: bool) -> None:
         """Check that everything can be written, before any work is done.
 

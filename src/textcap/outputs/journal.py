@@ -24,9 +24,9 @@ FORMAT_VERSION = 1
 _CRASHED = "could not be read: textcap was killed twice while it read this file"
 
 
-def is_finished(output: Path) -> bool:
-    """Return whether a run has written its output and nothing failed."""
-    return output.exists() and not _journal_of(output).exists()
+def journal_of(output: Path) -> Path:
+    """Return the path of the journal of an output: there is one while a run is not finished, or inputs have failed."""
+    return output.with_name(output.name + SUFFIX)
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def open_journal(output: Path, settings: Mapping[str, Any], *, resume: bool, for
         InputError: Another process writes it, an unfinished run is to be neither continued nor deleted, it was started
             with other settings, or the journal cannot be read or written.
     """
-    path = _journal_of(output)
+    path = journal_of(output)
     with ExitStack() as stack:
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
@@ -152,10 +152,6 @@ class Journal:
         if durable:
             os.fsync(self._file.fileno())
         return offset
-
-
-def _journal_of(output: Path) -> Path:
-    return output.with_name(output.name + SUFFIX)
 
 
 def _checksum(text: str) -> str:
