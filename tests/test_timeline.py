@@ -245,7 +245,7 @@ def draw_track(seed: int) -> tuple[list[str], NDArray[np.float32]]:
     return kinds, np.concatenate([render_scene(s, 10 * seed + i, RATE_HZ, SOUND_S) for i, s in enumerate(scenes)])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_tracks_of_five_sounds_are_cut_and_captioned(
     captioner: Captioner, record_property: Callable[[str, object], None]
 ) -> None:

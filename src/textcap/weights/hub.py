@@ -216,5 +216,5 @@ def _unreachable(url: httpx2.URL, error: httpx2.TransportError) -> DownloadError
         return DownloadError(f"the certificate of {host_of(url)} is not trusted: {cause.verify_message}", hint=hint)
     if isinstance(error, httpx2.TimeoutException):
         return Unreachable(f"no answer from {host_of(url)} in time", hint="check the network and run the command again")
-    hint = "check the network, HF_ENDPOINT and HTTPS_PROXY; --backbone tiny needs no network"
+    hint = "check the network, HF_ENDPOINT and HTTPS_PROXY; the tiny backbone needs no network"
     return Unreachable(f"cannot reach {host_of(url)}: {one_line(cause)}", hint=hint)
