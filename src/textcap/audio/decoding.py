@@ -41,7 +41,7 @@ _PLAIN_SUBTYPES = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 _MPEG = re.compile(rb"\A(ID3|\xff[\xe0-\xff])|fmt [\s\S]{4}\x55\0")
 # What libsndfile's log says of a file that is shorter than its header: bytes of sound, or frames.
 _BYTES_CLAIMED = re.compile(r"^ *(?:data|SSND|BODY|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
-_FRAMES_CLAIMED = re.compile(r"^ *Frames *: (\d+)", re.MULTILINE)
+_FRAMES_CLAIMED = re.compile(r"does not match value from 'ds64' chunk of (\d+)")
 _UNKNOWN_BYTES = 0x7FFF0000  # or more: the size in headers that were written before the sound
 
 
