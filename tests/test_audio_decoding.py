@@ -115,6 +115,7 @@ FORMATS = {
     "pcm.aiff": "-c:a pcm_s24be",
     "pcm.caf": "-c:a pcm_s16be",
     "alac.caf": "-c:a alac",
+    "pcm64.wav": "-c:a pcm_s64le",
     "pcm.w64": "-c:a pcm_f64le",
     "pcm.rf64": "-c:a pcm_s16le -rf64 always -f wav",
     "alaw.wav": "-c:a pcm_alaw",
@@ -298,6 +299,7 @@ def test_pictures_are_passed_over(ffmpeg: Callable[..., bytes], tone: Path, tmp_
 WHOLE_AND_CUT = {
     "pcm.wav": "-c:a pcm_s16le",
     "pcm.aiff": "-c:a pcm_s16be",
+    "pcm.rf64": "-c:a pcm_s16le -rf64 always -f wav",
     "flac.flac": "-c:a flac",
     "xing.mp3": "-c:a libmp3lame",
     "aac.m4a": "-c:a aac -movflags +faststart",
