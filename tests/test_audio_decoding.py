@@ -1,10 +1,11 @@
-"""Every sound is read by its content, as the ffmpeg program reads it; what is missing is said, and nothing else read."""
+"""Every sound is read by its content, as the ffmpeg program reads it; no other file is read, and nothing printed."""
 
 import csv
 import io
 import os
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -60,7 +61,7 @@ def windows_of(source: SoundSource) -> tuple[list[Window], list[str]]:
 def correlation(found: np.ndarray, expected: np.ndarray, rate_hz: int = RATE_HZ) -> float:
     """Return the best correlation of two signals that are shifted by at most 50 ms, over what both contain."""
     best = -1.0
-    for shift in range(-rate_hz // 20, rate_hz // 20 + 1):
+    for shift in sorted(range(-rate_hz // 20, rate_hz // 20 + 1), key=abs):
         one, other = found[max(0, shift) :], expected[max(0, -shift) :]
         n = min(len(one), len(other))
         if n < 0.9 * max(len(found), len(expected)) - rate_hz // 20:
@@ -114,6 +115,7 @@ FORMATS = {
     "pcm.aiff": "-c:a pcm_s24be",
     "pcm.caf": "-c:a pcm_s16be",
     "alac.caf": "-c:a alac",
+    "pcm64.wav": "-c:a pcm_s64le",
     "pcm.w64": "-c:a pcm_f64le",
     "pcm.rf64": "-c:a pcm_s16le -rf64 always -f wav",
     "alaw.wav": "-c:a pcm_alaw",
@@ -125,11 +127,12 @@ def test_format_is_read_as_ffmpeg_reads_it(ffmpeg: Callable[..., bytes], tone: P
     path = tmp_path / name
     ffmpeg("-i", tone, *FORMATS[name].split(), path)
     named = path.rename(tmp_path / "sound.txt")  # the name says nothing
-    found, notes = read(named)
+    # At its own rate, because the delay of a codec, which old releases do not trim everywhere, is whole samples there.
+    found, notes = read(named, 44100)
     assert notes == []
-    assert correlation(found, ffmpeg_reads(ffmpeg, named)) > 0.999
+    assert correlation(found, ffmpeg_reads(ffmpeg, named, 44100), 44100) > 0.999
     with named.open("rb") as file:
-        np.testing.assert_array_equal(read(file)[0], found)
+        np.testing.assert_array_equal(read(file, 44100)[0], found)
         assert not file.closed
 
 
@@ -229,7 +232,8 @@ def test_a_film_has_the_time_of_its_container(ffmpeg: Callable[..., bytes], tone
         assert notes == []
         assert windows[0].start_s == pytest.approx(1.5, abs=0.05)
         assert windows[-1].end_s == pytest.approx(4.5, abs=0.05)
-        assert correlation(read(tmp_path / name)[0], ffmpeg_reads(ffmpeg, tmp_path / name)) > 0.999
+        found, expected = read(tmp_path / name, 44100)[0], ffmpeg_reads(ffmpeg, tmp_path / name, 44100)
+        assert correlation(found, expected, 44100) > 0.999
 
 
 def test_a_gap_in_the_time_stamps_is_silence(ffmpeg: Callable[..., bytes], tone: Path, tmp_path: Path) -> None:
@@ -295,6 +299,7 @@ def test_pictures_are_passed_over(ffmpeg: Callable[..., bytes], tone: Path, tmp_
 WHOLE_AND_CUT = {
     "pcm.wav": "-c:a pcm_s16le",
     "pcm.aiff": "-c:a pcm_s16be",
+    "pcm.rf64": "-c:a pcm_s16le -rf64 always -f wav",
     "flac.flac": "-c:a flac",
     "xing.mp3": "-c:a libmp3lame",
     "aac.m4a": "-c:a aac -movflags +faststart",
@@ -371,9 +376,10 @@ def test_film_without_its_index_says_so(ffmpeg: Callable[..., bytes], tone: Path
         "ffconcat version 1.0\nfile {path}\n",
         "ffconcat version 1.0\nfile tone.wav\n",
         "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio {port} RTP/AVP 0\n",
-        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT3S" '
-        'profiles="urn:mpeg:dash:profile:isoff-on-demand:2011"><Period><AdaptationSet mimeType="audio/wav">'
-        '<Representation id="1" bandwidth="1"><BaseURL>{path}</BaseURL></Representation></AdaptationSet></Period></MPD>',
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+        'mediaPresentationDuration="PT3S" profiles="urn:mpeg:dash:profile:isoff-on-demand:2011"><Period>'
+        '<AdaptationSet mimeType="audio/wav"><Representation id="1" bandwidth="1"><BaseURL>{path}</BaseURL>'
+        "</Representation></AdaptationSet></Period></MPD>",
     ],
     ids=["hls", "hls protocol", "concat", "concat beside", "sdp", "dash"],
 )
@@ -515,3 +521,41 @@ def test_any_number_of_channels_is_averaged(tmp_path: Path, n_channels: int) -> 
     [window], notes = windows_of(tmp_path / "a.wav")
     assert notes == []
     np.testing.assert_allclose(window.samples, samples.mean(axis=1), atol=1e-5)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("form", ["flac.mkv", "pcm.wav"])
+def test_memory_does_not_grow_with_length(ffmpeg: Callable[..., bytes], tmp_path: Path, form: str) -> None:
+    ffmpeg(*"-f lavfi -i anoisesrc=r=8000:a=0.1:d=21600 -ac 1 -c:a".split(), *LONG[form].split(), tmp_path / form)
+    child = subprocess.run(
+        [sys.executable, "-c", MEMORY, tmp_path / form], capture_output=True, text=True, check=True, timeout=500
+    )
+    length_s, grown_bytes = map(float, child.stdout.split())
+    assert length_s == pytest.approx(6 * 3600, abs=0.1)
+    assert grown_bytes < 100e6
+
+
+LONG = {"flac.mkv": "flac -compression_level 0", "pcm.wav": "pcm_u8"}
+MEMORY = """
+import sys
+from pathlib import Path
+from textcap.audio.sources import Sound
+from textcap.audio.windows import read_windows
+from textcap.config import AudioConfig
+import numpy as np
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+audio = AudioConfig(sample_rate_hz=16000)
+list(read_windows(Sound(np.zeros(160_000), 16000), audio))
+before = most = resident()
+for window in read_windows(sys.argv[1], audio):
+    most = max(most, resident())
+print(window.end_s, most - before)
+"""
+
+
+def test_decoding_needs_neither_torch_nor_more_than_the_base_packages() -> None:
+    code = "import sys, textcap.audio.windows; print({'torch', 'transformers', 'av'} & {*sys.modules})"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert child.stdout == "{'av'}\n"

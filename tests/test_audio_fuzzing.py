@@ -37,7 +37,8 @@ def mutated(content, rng):
         if kind < 3:
             content[place] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
         elif kind == 3:
-            content[place : place + 4] = rng.choice((b"\\0\\0\\0\\0", b"\\xff\\xff\\xff\\xff", b"\\x7f\\xff\\xff\\xff", b"\\0\\0\\0\\x80"))
+            four = (bytes(4), b"\\xff" * 4, b"\\x7f" + b"\\xff" * 3, b"\\0\\0\\0\\x80")
+            content[place : place + 4] = rng.choice(four)
         elif kind == 4:
             del content[place : place + rng.randrange(1, 9)]
         else:

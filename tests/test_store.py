@@ -1,5 +1,6 @@
 """The store of vectors: computed once, kept batch by batch, checked when read, and shared by processes."""
 
+import dataclasses
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 import tiny_random
 from textcap import store as store_module
+from textcap.audio.sources import Sound
 from textcap.audio.windows import read_windows
 from textcap.captioner import Captioner
 from textcap.config import BridgeConfig
@@ -717,6 +719,142 @@ def test_too_few_pairs_name_both_counts_and_the_reason(backbone: Backbone, pairs
     message = r"has 7 pairs with a readable sound file, but must have at least 8: .*gone\.wav does not exist"
     with pytest.raises(InputError, match=message):
         embed_pairs(read_pairs(pairs_file), backbone, CPU, min_pairs=8)
+
+
+def test_silent_sounds_are_left_out_of_pairs_with_a_count(
+    backbone: Backbone, pairs_file: Path, sounds: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    soundfile.write(sounds[3], np.zeros(RATE_HZ), RATE_HZ)
+    sounds[6].write_bytes(sounds[6].read_bytes()[:-2000])
+    embedded = embed_pairs(read_pairs(pairs_file), backbone, CPU)
+    assert [pair.audio for pair in embedded.pairs] == [*sounds[:3], *sounds[4:]]
+    assert [skipped.reason for skipped in embedded.source.skipped][1:] == [f"{sounds[3]} is silent"]
+    assert "left out 1 silent sound" in caplog.messages
+    [note] = [message for message in caplog.messages if message.startswith(str(sounds[6]))]
+    assert note.startswith(f"{sounds[6]} ends early: ")
+
+
+def test_silent_sounds_are_left_out_of_exports(
+    backbone: Backbone, sounds: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    soundfile.write(sounds[1], np.zeros(RATE_HZ), RATE_HZ)
+    for _ in range(2):  # without and with a store
+        caplog.clear()
+        found = embed_inputs(sounds[:3], [], backbone, CPU)
+        assert (found.names, found.silent) == ((str(sounds[0]), str(sounds[2])), (str(sounds[1]),))
+        assert len(found.vectors) == 2 and not found.errors
+        assert caplog.messages == ["left out 1 silent sound"]
+
+
+# What is known of a recording, and the thread that reads.
+
+
+def test_silence_and_notes_are_kept_with_the_embedding(backbone: Backbone, sounds: list[Path]) -> None:
+    soundfile.write(sounds[0], np.zeros(RATE_HZ), RATE_HZ)
+    sounds[1].write_bytes(sounds[1].read_bytes()[:-1000])
+    first, again = (results(backbone, sounds[:3]) for _ in range(2))
+    for found in (first, again):
+        assert [r.is_silent for r in found if isinstance(r, Recording)] == [True, False, False]
+        notes = [r.notes for r in found if isinstance(r, Recording)]
+        assert notes[0] == notes[2] == ()
+        assert notes[1][0].startswith("ends early: ")
+    assert all(np.isfinite(r.embedding).all() for r in first if isinstance(r, Recording))
+
+
+def test_open_files_and_samples_are_embedded_as_files_are(backbone: Backbone, sounds: list[Path]) -> None:
+    samples, rate_hz = soundfile.read(sounds[1])
+    expected = embed(backbone, sounds[:2])
+    with sounds[0].open("rb") as file:
+        sources = [file, Sound(samples, rate_hz), str(sounds[0]), Sound(samples[:10], rate_hz)]
+        found = RecordingEmbedder(backbone, CPU).embed(sources)
+    vectors = np.stack([r.embedding for r in found if isinstance(r, Recording)])
+    np.testing.assert_allclose(vectors, expected[[0, 1, 0]], atol=1e-6)
+    assert str(found[3]).startswith("samples has only ")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_windows_are_embedded_one_by_one(backbone: Backbone, tmp_path: Path, batch_size: int) -> None:
+    audio = backbone.config.clap.audio
+    n = round(2.6 * audio.window_s * RATE_HZ)
+    noise = np.random.default_rng(0).normal(size=n) * 0.1
+    noise[: round(1.2 * audio.window_s * RATE_HZ)] = 0
+    soundfile.write(tmp_path / "a.wav", noise, RATE_HZ)
+    embedder = RecordingEmbedder(backbone, CPU)
+    found = embedder.windows(tmp_path / "a.wav", batch_size=batch_size)
+    cut = list(read_windows(tmp_path / "a.wav", dataclasses.replace(audio, hop_s=audio.window_s / 2)))
+    expected = embedder.encoder(torch.stack([torch.from_numpy(window.samples) for window in cut])).detach().numpy()
+    np.testing.assert_allclose(found.vectors, expected, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1, atol=1e-6)
+    starts = audio.window_s * np.array([0, 0.5, 1, 1.5, 1.6])
+    np.testing.assert_allclose(found.starts_s, starts, atol=1e-2)
+    np.testing.assert_allclose(found.ends_s, starts + audio.window_s, atol=1e-2)
+    assert found.is_silent.tolist() == [True, False, False, False, False]
+    assert found.duration_s == pytest.approx(2.6 * audio.window_s, abs=1e-2)
+    assert len(embedder.windows(tmp_path / "a.wav", hop_s=audio.window_s).vectors) == 3
+    for source, hop_s, message in (("gone.wav", None, "gone.wav does not exist"), (tmp_path / "a.wav", 1e9, "hop_s")):
+        with pytest.raises(InputError, match=message):
+            embedder.windows(source, hop_s=hop_s)
+
+
+def reading_threads() -> int:
+    return sum(thread.name == "textcap-reader" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_reading_thread_ends_with_an_error_of_the_model(
+    backbone: Backbone, sounds: list[Path], monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def failing(self: AudioEncoder, samples: torch.Tensor) -> torch.Tensor:
+        assert reading_threads() == 1
+        raise error
+
+    monkeypatch.setattr(AudioEncoder, "forward", failing)
+    long = Sound(np.random.default_rng(0).normal(size=600 * RATE_HZ) * 0.1, RATE_HZ)
+    begun = time.monotonic()
+    for use in (lambda e: e.embed([long, *sounds], batch_size=2), lambda e: e.windows(long, batch_size=2)):
+        with pytest.raises(error):
+            use(RecordingEmbedder(backbone, CPU))
+        assert reading_threads() == 0
+    assert time.monotonic() - begun < 10
+
+
+def test_error_of_the_reading_thread_is_raised(backbone: Backbone, sounds: list[Path]) -> None:
+    with pytest.raises(ValueError, match="samples must be floating point"):
+        RecordingEmbedder(backbone, CPU).embed([*sounds, Sound(np.zeros(100, np.int16), RATE_HZ)])  # type: ignore
+    assert reading_threads() == 0
+
+
+def test_results_do_not_depend_on_which_side_is_slow(
+    backbone: Backbone, sounds: list[Path], monkeypatch: pytest.MonkeyPatch, cache: Callable[[str], None]
+) -> None:
+    forward, n_read = AudioEncoder.forward, 0
+    batches: list[list[torch.Tensor]] = []
+
+    def reading(source: object, config: object, note: object) -> Iterator[object]:
+        nonlocal n_read
+        for window in read_windows(source, config, note=note):  # type: ignore[arg-type]
+            time.sleep(read_s)
+            n_read += 1
+            yield window
+
+    def embedding(self: AudioEncoder, samples: torch.Tensor) -> torch.Tensor:
+        time.sleep(embed_s)
+        batches[-1].append(samples)
+        assert n_read <= sum(map(len, batches[-1])) + 3 + 2  # the queue, what waits for a place, and the next
+        return forward(self, samples)
+
+    monkeypatch.setattr("textcap.embedding.recordings.read_windows", reading)
+    monkeypatch.setattr(AudioEncoder, "forward", embedding)
+    vectors = []
+    for delays_s in ((0.0, 0.02), (0.01, 0.0)):
+        read_s, embed_s = delays_s
+        n_read = 0
+        batches.append([])
+        cache(f"{read_s}")
+        vectors.append(embed(backbone, sounds, batch_size=3))
+    for one, other in zip(*batches, strict=True):
+        assert torch.equal(one, other)
+    np.testing.assert_array_equal(*vectors)
 
 
 # Captions of sounds.

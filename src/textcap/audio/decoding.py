@@ -35,13 +35,12 @@ _MOST_CHANNELS = 64  # that are resampled each; a window of them at 44.1 kHz tak
 _CANCELLED = 0.1  # 20 dB below the loudest channel
 
 # Containers that libsndfile is asked about first, by their first bytes, and subtypes in which no decoder can fail.
-_PLAIN_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"caff", b"NIST")
+_PLAIN_MAGIC = (b"RIFF", b"RIFX", b"FORM", b".snd", b"caff", b"NIST")
 _PLAIN_SUBTYPES = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 # MPEG sound, alone or in a WAV file, about which libsndfile is never asked: libmpg123 prints to standard error.
 _MPEG = re.compile(rb"\A(ID3|\xff[\xe0-\xff])|fmt [\s\S]{4}\x55\0")
-# What libsndfile's log says of a file that is shorter than its header: bytes of sound, or frames.
+# What libsndfile's log says of a file that is shorter than its header: bytes of sound, claimed and there.
 _BYTES_CLAIMED = re.compile(r"^ *(?:data|SSND|BODY|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
-_FRAMES_CLAIMED = re.compile(r"^ *Frames *: (\d+)", re.MULTILINE)
 _UNKNOWN_BYTES = 0x7FFF0000  # or more: the size in headers that were written before the sound
 
 
@@ -232,22 +231,18 @@ def _with_libsndfile(file: _File) -> soundfile.SoundFile:
 def _plain_blocks(sound: soundfile.SoundFile, note: Note) -> Iterator[Block]:
     while len(samples := sound.read(_frames_at_once(sound.channels, sound.samplerate), "float32", always_2d=True)):
         yield Block(samples, sound.samplerate)
-    claimed = sound.frames
-    if found := _BYTES_CLAIMED.search(sound.extra_info):
-        n_claimed, n_there = map(int, found.groups())
-        claimed = sound.frames * n_claimed // n_there if n_there and n_claimed < _UNKNOWN_BYTES else sound.frames
-    elif found := _FRAMES_CLAIMED.search(sound.extra_info):
-        claimed = int(found[1])
-    if claimed - sound.frames >= LEAST_S * sound.samplerate:
-        note(ends_early((claimed - sound.frames) / sound.samplerate, claimed / sound.samplerate))
+    n_claimed, n_there = map(int, found.groups()) if (found := _BYTES_CLAIMED.search(sound.extra_info)) else (0, 0)
+    if n_there and n_claimed < _UNKNOWN_BYTES:
+        length_s = sound.frames / sound.samplerate
+        whole_s = length_s * n_claimed / n_there
+        if whole_s - length_s >= LEAST_S:
+            note(ends_early(whole_s - length_s, whole_s))
 
 
 def _memory_blocks(sound: Sound) -> Iterator[Block]:
     samples = sound.samples[:, None] if sound.samples.ndim == 1 else sound.samples
     if samples.ndim != 2 or not samples.shape[1] or samples.dtype.kind != "f":
-        raise ValueError(
-            f"samples must be floating point [S] or [S, C], not {sound.samples.dtype} {sound.samples.shape}"
-        )
+        raise ValueError(f"samples must be floating point [S] or [S, C], not {samples.dtype} {samples.shape}")
     n_frames = _frames_at_once(samples.shape[1], sound.rate_hz)
     for start in range(0, len(samples), n_frames):
         with np.errstate(over="ignore"):  # a value too large becomes infinite, which is an error of its own

@@ -34,6 +34,7 @@ _LENGTH_IN_HEADER = {"aiff", "ape", "au", "avi", "caf", "flac", "mov", "tta", "w
 _MP3_LENGTH = re.compile(
     rb"\xff[\xe0-\xff][\s\S]{2,4}\0{9,32}((Xing|Info)\0\0\0[\x01\x03\x05\x07\x09\x0b\x0d\x0f]|VBRI)"
 )
+_GUESSED = ("amrnb", "amrwb")  # AMR without a header, which some versions take other files for
 _MP3_HEAD_BYTES = 4096  # more than a frame of MP3 has
 _OGG_PAGE_BYTES = 65307  # the most that a page has
 
@@ -80,6 +81,8 @@ def decode(file: BinaryIO, note: Note) -> Iterator[Block]:
     except FFmpegError as error:
         raise UndecodableError(_reason(error, file)) from error
     with container:
+        if container.format.name in _GUESSED:
+            raise UndecodableError("its format is not known")
         if not container.streams.audio:
             raise UndecodableError("it has no sound")
         if container.streams.audio[0].codec_context is None:  # decoding crashes without one
@@ -128,17 +131,17 @@ class _Stream:
             if end_s is None:
                 end_s = max(0.0, start_s)
             gap_s = start_s - end_s
+            n_silent = 0
             if gap_s > _LEAST_GAP_S and self._gaps_s + gap_s <= _MOST_GAPS_S:
                 self._gaps_s += gap_s
-                for n in _split(round(gap_s * rate_hz), rate_hz):
-                    yield np.zeros((n, samples.shape[1]), np.float32), end_s, rate_hz
-                    end_s += n / rate_hz
-                    self._length_s += n / rate_hz
+                n_silent = round(gap_s * rate_hz)
             elif gap_s > _LEAST_GAP_S:
                 origin_s += gap_s
-            yield samples, end_s, rate_hz
-            end_s += len(samples) / rate_hz
-            self._length_s += len(samples) / rate_hz
+            second = np.zeros((rate_hz, samples.shape[1]), np.float32) if n_silent else samples
+            for part in (*(second[: n_silent - i] for i in range(0, n_silent, rate_hz)), samples):
+                yield part, end_s, rate_hz
+                end_s += len(part) / rate_hz
+                self._length_s += len(part) / rate_hz
 
     def _frames(self) -> Iterator[Any]:
         """Yield the frames of the packets that can be decoded, and count the others."""
@@ -173,18 +176,13 @@ class _Stream:
 
     def _length_in_header_s(self) -> float | None:
         names = set(self._container.format.name.split(","))
-        if (
-            names & {"matroska", "flv"} and len(self._container.streams) == 1
-        ):  # the length is that of the longest stream
-            return self._container.duration / 1e6 if self._container.duration else None
-        stream = self._stream
-        if "mp3" in names and not _MP3_LENGTH.search(self._bytes_before(self._first_byte, _MP3_HEAD_BYTES)):
-            return None
-        return (
-            float(stream.duration * stream.time_base)
-            if stream.duration and names & {*_LENGTH_IN_HEADER, "mp3"}
-            else None
-        )
+        stream, whole = self._stream, self._container
+        if names & {"matroska", "flv"} and len(whole.streams) == 1:  # the length is that of the longest stream
+            return whole.duration / 1e6 if whole.duration else None
+        is_known = bool(names & _LENGTH_IN_HEADER)
+        if "mp3" in names:
+            is_known = bool(_MP3_LENGTH.search(self._bytes_before(self._first_byte, _MP3_HEAD_BYTES)))
+        return float(stream.duration * stream.time_base) if is_known and stream.duration else None
 
     def _is_torn(self) -> bool:
         """Return whether the last page of an Ogg file is incomplete; FFmpeg drops such a page silently."""
@@ -207,8 +205,9 @@ def ends_early(missing_s: float, whole_s: float) -> str:
 
 def _samples(frame: Any) -> Samples:
     """Return the samples of a frame, `[S, C]`."""
-    values: npt.NDArray[Any] = frame.to_ndarray()
-    values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
+    is_s64 = frame.format.name == "s64"  # which PyAV does not know
+    values: npt.NDArray[Any] = np.frombuffer(frame.planes[0], np.int64) if is_s64 else frame.to_ndarray()
+    values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)[: frame.samples]
     with np.errstate(over="ignore"):  # a double too large becomes infinite, which is an error of its own
         samples = values.astype(np.float32)
     if values.dtype.kind != "f":
@@ -220,12 +219,6 @@ def _samples(frame: Any) -> Samples:
 def _is_full(held: list[Samples], rate_hz: int) -> bool:
     n_frames = sum(map(len, held))
     return n_frames >= _LEAST_BLOCK_S * rate_hz or n_frames * held[0].shape[1] >= _MOST_BLOCK_SAMPLES
-
-
-def _split(n: int, most: int) -> Iterator[int]:
-    """Yield the lengths of the parts of n, of at most `most` each."""
-    for start in range(0, n, most):
-        yield min(most, n - start)
 
 
 def _refuse(url: str, flags: int, options: object) -> Any:
