@@ -47,6 +47,8 @@ LAYERS = (
     ("model_folder",),
     ("training",),
     ("captioner",),
+    ("timeline",),
+    ("outputs",),
     ("verify", "scoring"),
     ("demo",),
     ("cli",),

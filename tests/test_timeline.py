@@ -2,7 +2,7 @@
 
 import time
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -239,9 +239,7 @@ def draw_track(seed: int) -> tuple[list[str], NDArray[np.float32]]:
 
 
 @pytest.mark.long
-def test_tracks_of_five_sounds_are_cut_and_captioned(
-    captioner: Captioner, record_property: Callable[[str, object], None]
-) -> None:
+def test_tracks_of_five_sounds_are_cut_and_captioned(captioner: Captioner) -> None:
     audio = captioner.backbone.config.clap.audio
     encoder = captioner.backbone.audio_encoder()
     named_s, n_found, most_lines = 0.0, 0, 0
@@ -256,9 +254,7 @@ def test_tracks_of_five_sounds_are_cut_and_captioned(
                 shared_s = min(piece.end_s, SOUND_S * (i + 1)) - max(piece.start_s, SOUND_S * i)
                 named_s += max(0.0, shared_s) * (kind in parse_events(piece.caption))
     named, found = named_s / (5 * SOUND_S * len(TRACK_SEEDS)), n_found / (4 * len(TRACK_SEEDS))
-    record_property("named", named)
-    record_property("found", found)
-    record_property("most_lines", most_lines)
+    print(f"named {named:.4f} of the time, {found:.4f} of the borders, {most_lines} lines")  # shown by pytest -s
     assert named >= 0.8
     assert found >= 0.8
     assert most_lines <= 8
