@@ -17,7 +17,7 @@ from textcap.data.text import LINE_ENDS, TextFile, printable
 from textcap.outputs.subtitles import SHORTEST_MS, lay_out, srt_cue, vtt_cue
 from textcap.results import Piece
 
-_TIME = r"(?:([0-9]+):)?([0-9]{1,2}):([0-9]{1,2})[,.]([0-9]{1,3})"
+_TIME = r"(?:([0-9]{1,6}):)?([0-9]{1,2}):([0-9]{1,2})[,.]([0-9]{1,3})"
 # As lenient as players are: a comma or a point in both forms, and hours or none.
 _TIMING = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s|$)")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+$")
@@ -94,7 +94,7 @@ def _split(file: TextFile, form: str) -> tuple[str, list[_Block]]:
     if form == "srt" and not timings and file.text.strip():
         raise file.error(1, "no line with times, such as 00:00:01,000 --> 00:00:03,500, in this line or below")
     starts = [_block_start(lines, timing, previous, form) for previous, timing in pairwise((-1, *timings))]
-    stops = [*starts[1:], len(lines)]
+    stops = [*starts, len(lines)][1:]
     blocks = [
         _Block(lines[start:stop], timing - start, times_ms)
         for start, stop, (timing, times_ms) in zip(starts, stops, timings.items(), strict=True)
