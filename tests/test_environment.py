@@ -4,10 +4,10 @@ import getpass
 import json
 import os
 import platform
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import av
 import pytest
 import soundfile
 import torch
@@ -30,16 +30,10 @@ def test_versions_and_formats_are_those_of_the_packages() -> None:
     assert (versions["python"], versions["textcap"]) == (platform.python_version(), version("textcap"))
     assert (versions["torch"], versions["numpy"]) == (version("torch"), version("numpy"))
     assert versions["libsndfile"] == soundfile.__libsndfile_version__
-    assert set(found["formats"]["libsndfile"].upper().split()) == set(soundfile.available_formats())
+    assert versions["av"] == av.__version__ and versions["libavcodec"].count(".") == 2
+    assert "wav" in found["formats"]["libsndfile"] and "m4a" in found["formats"]["FFmpeg"]
     cpu = found["devices"]["cpu"]
     assert cpu["n_threads"] == torch.get_num_threads() and cpu.get("memory_bytes", 1e12) > 1e8
-
-
-def test_missing_packages_are_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    find_spec = sys.modules["textcap.environment"].find_spec
-    monkeypatch.setattr("textcap.environment.find_spec", lambda name: None if name == "av" else find_spec(name))
-    found = inspect_environment()
-    assert found["formats"]["FFmpeg"] == "not installed" and "libavcodec" not in found["versions"]
 
 
 def test_caches_have_their_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,10 @@ import json
 import os
 import platform
 import re
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
+import av
 import soundfile
 import torch
 
@@ -22,6 +21,10 @@ from textcap.weights.cache import search_folders
 from textcap.weights.catalogue import GPT2, MSCLAP
 
 _REPOS = ["models--" + repo.replace("/", "--") for repo in (MSCLAP, GPT2, "gpt2")]
+_FORMATS = {
+    "libsndfile": "wav, aiff, au, caf and nist with plain samples, and what FFmpeg does not know",
+    "FFmpeg": "all others, such as mp3, flac, ogg, m4a, wma, amr, mkv and mp4",
+}
 
 
 def inspect_environment() -> dict[str, dict[str, Any]]:
@@ -31,10 +34,8 @@ def inspect_environment() -> dict[str, dict[str, Any]]:
     the environment is in it.
     """
     packages = package_versions((*PACKAGES, "soundfile", "soxr", "av", "fsspec"))
-    decoders, ffmpeg = {"libsndfile": str(soundfile.__libsndfile_version__)}, "not installed"
-    if find_spec("av") is not None:
-        decoders |= {name: ".".join(map(str, one)) for name, one in import_module("av").library_versions.items()}
-        ffmpeg = "all others, such as m4a, wma, amr, mkv and mp4"
+    decoders = {"libsndfile": str(soundfile.__libsndfile_version__)}
+    decoders |= {name: ".".join(map(str, parts)) for name, parts in av.library_versions.items()}
     devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     devices += ["mps"] * torch.backends.mps.is_available()
     folders = [own_cache_folder(), store_folder(), metrics_folder()]
@@ -42,7 +43,7 @@ def inspect_environment() -> dict[str, dict[str, Any]]:
     values = {
         "versions": {**packages, **decoders, "system": platform.platform()},
         "devices": {name: _device(name) for name in devices},
-        "formats": {"libsndfile": " ".join(soundfile.available_formats()).lower(), "FFmpeg": ffmpeg},
+        "formats": _FORMATS,
         "caches": {str(one): {"size_bytes": _size(one)} for one in dict.fromkeys(folders) if one.is_dir()},
         "java": _java(),
     }
