@@ -105,6 +105,15 @@ def test_sound_as_short_as_a_window_is_a_piece_but_a_border_is_not() -> None:
     assert [int(span.embedding.argmax()) for span in spans] == [0, 1, 2]
 
 
+def test_sound_that_changes_soon_after_a_border_does_not_move_the_border() -> None:
+    vectors = noisy([0] * 10 + [0, 1, 1] + [2] * 10)
+    vectors[11:13] = (vectors[11:13] + np.eye(WIDTH)[2]) / np.sqrt(2)  # much like the windows that follow
+    vectors[10] = (vectors[0] + vectors[11]) / 2 + 0.7 * np.eye(WIDTH)[5]  # straddles the border at 22 s, badly
+    spans = find_pieces(windows_of_vectors(vectors))
+    assert borders(spans)[0] == pytest.approx(22, abs=0.5)
+    assert len(spans) == 3
+
+
 def test_joins_are_those_of_ward() -> None:
     rng = np.random.default_rng(5)
     lengths = rng.integers(4, 12, 12)
