@@ -199,8 +199,9 @@ def test_time_line_of_a_film_of_two_sounds(model: Path, sounds: Path, tmp_path: 
         "c.vtt",
         "silence.vtt",
     ]
-    several = caption(model, sounds, "--format", "srt")
-    assert several.exit_code == 1 and "need several files (name a folder with -o)" in several.stderr
+    for options in (["--format", "srt"], ["-o", tmp_path / "all.srt"]):
+        several = caption(model, sounds, *options)
+        assert several.exit_code == 1 and "need several files (name a folder with -o)" in several.stderr
 
 
 def test_captions_are_merged_into_subtitles(model: Path, sounds: Path, tmp_path: Path) -> None:

@@ -98,8 +98,9 @@ class Output:
         Raises:
             InputError: A file exists, two sounds would have the same one, or a place cannot be written.
         """
-        n_inputs = len(self.inputs)
-        if n_inputs > 1 and (self.merge is not None or (self.form in _TRACKS and self.path is None)):
+        n_inputs, path = len(self.inputs), self.path
+        is_file = path is None or (path.suffix.lower() in _ENDINGS and not path.is_dir())
+        if n_inputs > 1 and (self.merge is not None or (self.form in _TRACKS and is_file)):
             raise InputError(f"{counted(n_inputs, 'sound')} need several files", hint="name a folder with -o")
         if self.merge is not None:
             self.text({"path": "", "pieces": []})  # is it a subtitle file?
