@@ -223,6 +223,11 @@ def test_captions_are_merged_into_subtitles(model: Path, sounds: Path, tmp_path:
         (["-o", "x.srt", "--num-captions", "2"], "a time line has one caption for each piece"),
         (["--timeline", "--format", "sidecar"], "sidecar files hold one caption"),
         (["--num-captions", "9", "--beam-size", "8"], "is 9, but must be between 1 and the beam size"),
+        (["--merge", __file__], "--merge takes srt or vtt, and needs -o"),
+        (["--hop", "1"], "--hop needs a time line"),
+        (["--timeline", "--hop", "100"], "is 100.0, but must be"),
+        (["--brackets"], "--brackets needs subtitles"),
+        (["--over-speech"], "--over-speech needs --merge"),
         (["--min-length", "12"], "is 12, but must be below the maximum number of tokens"),
     ],
 )
@@ -297,6 +302,63 @@ def test_resume_overwrites_nothing_that_it_did_not_write(model: Path, sounds: Pa
     assert caption(model, *words).exit_code == 0
     assert len(list(mine.parent.iterdir())) == 4
     assert "is complete" in caption(model, *words).stderr
+
+
+def test_failed_sound_leaves_existing_subtitles_alone(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_text("no sound")
+    film = tmp_path / "film.srt"
+    film.write_text("1\n00:00:05,000 --> 00:00:06,000\nHello!\n")
+    before = film.read_bytes()
+    assert caption(model, tmp_path / "bad.wav", "--merge", film, "-o", film, "--force").exit_code == 1
+    assert film.read_bytes() == before
+    assert caption(model, tmp_path / "bad.wav", "-o", tmp_path / "bad.srt").exit_code == 1
+    assert not (tmp_path / "bad.srt").exists()
+
+
+def test_output_folder_may_be_the_current_one(
+    model: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "texts").mkdir()
+    monkeypatch.chdir(tmp_path / "texts")
+    assert caption(model, sounds / "a.wav", "--format", "sidecar", "-o", ".").exit_code == 0
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["texts", "texts/a.txt"]
+
+
+def test_no_input_is_overwritten_by_a_sidecar(model: Path, sounds: Path, tmp_path: Path) -> None:
+    for name in ("dog", "dog.txt"):
+        shutil.copyfile(sounds / "a.wav", tmp_path / name)
+    done = caption(model, tmp_path / "dog", tmp_path / "dog.txt", "--format", "sidecar", "--force")
+    assert done.exit_code == 1 and f"{tmp_path}/dog.txt is an input file" in done.stderr
+
+
+def test_missing_inputs_are_no_finished_run(model: Path, tmp_path: Path) -> None:
+    words = [tmp_path / "gone.wav", tmp_path / "lost.wav"]
+    assert caption(model, *words, "-o", tmp_path / "out", "--format", "srt", "--resume").exit_code == 1
+    assert caption(model, *words, "-o", tmp_path / "out.jsonl").exit_code == 1
+    assert ["error" in row for row in rows((tmp_path / "out.jsonl").read_text())] == [True, True]
+
+
+def test_kill_while_captioning_is_blamed_on_no_sound(model: Path, sounds: Path, tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from textcap.captioner import Captioner; from textcap.cli.app import app\n"
+        "Captioner.candidates = lambda *arguments: os._exit(9)\napp()"
+    )
+    words = [str(sounds / "a.wav"), "-m", str(model), "-o", str(tmp_path / "out.txt"), "--timeline", "--resume"]
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", script, "caption", *words], capture_output=True).returncode == 9
+    assert CliRunner().invoke(app, ["caption", *words]).exit_code == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_full_or_closed_standard_output_is_one_line(model: Path, sounds: Path) -> None:
+    command = f"{sys.executable} -m textcap caption {sounds}/a.wav -q -m {model} --max-length 4"
+    full = subprocess.run(f"{command} > /dev/full", shell=True, capture_output=True, text=True)
+    assert (full.returncode, full.stderr) == (
+        1,
+        "textcap: standard output cannot be written: No space left on device\n",
+    )
+    closed = subprocess.run(f"{command} >&-", shell=True, capture_output=True, text=True)
+    assert (closed.returncode, closed.stderr) == (0, "")
 
 
 def kill_and_resume(model: Path, folder: Path, n_kills: int, seed: int) -> None:

@@ -164,11 +164,13 @@ def _check_permissions() -> None:
 
 def test_sound_named_twice_is_taken_once_with_a_note() -> None:
     write("a.wav", "in/b.wav")
-    os.link("a.wav", "in/c.wav")
-    found = find_inputs(["./a.wav", "a.wav", "in", "in/b.wav", "-", "-", "https://host/a.wav", "https://host/a.wav"])
-    assert [one.name for one in found.inputs] == ["./a.wav", "in/b.wav", "-", "https://host/a.wav"]
+    os.link("a.wav", "in/c.wav")  # a file of its own, which datasets without duplicates have
+    os.symlink("a.wav", "link.wav")
+    arguments = ["./a.wav", "a.wav", "link.wav", "in", "in/b.wav", "-", "-", "https://host/a.wav", "https://host/a.wav"]
+    found = find_inputs(arguments)
+    assert [one.name for one in found.inputs] == ["./a.wav", "in/b.wav", "in/c.wav", "-", "https://host/a.wav"]
     assert found.notes == ["5 inputs named more than once, and taken once"]
-    assert [one.address for one in found.inputs] == ["", "", "", "https://host/a.wav"]
+    assert [one.address for one in found.inputs] == ["", "", "", "", "https://host/a.wav"]
 
 
 def test_list_names_files_relative_to_the_current_folder() -> None:

@@ -24,7 +24,7 @@ from textcap.config import CAPTION_BATCH_SIZE, BridgeConfig, DecodingConfig, req
 from textcap.data.text import counted
 from textcap.device import memory_errors, resolve_device
 from textcap.embedding.captions import embed_captions
-from textcap.embedding.recordings import Recording, RecordingEmbedder
+from textcap.embedding.recordings import Reading, Recording, RecordingEmbedder
 from textcap.errors import CheckpointError, DeviceError, InputError
 from textcap.gap.bridge import Bridge
 from textcap.model_folder import StoredModel, load_model
@@ -150,7 +150,7 @@ class Captioner:
         ranking: Ranking | None = None,
         caption_silence: bool = False,
         batch_size: int = CAPTION_BATCH_SIZE,
-        reading: Callable[[int], None] = lambda index: None,
+        reading: Reading = lambda index: None,
     ) -> Iterator[CaptionResult]:
         """Caption sounds of any length, lazily.
 
@@ -163,7 +163,8 @@ class Captioner:
             caption_silence: Whether a silent sound gets a caption like any other.
             batch_size: Number of sounds to caption and number of windows to embed at once; captions do not depend on
                 it. It is halved, with a warning, each time that a CUDA device runs out of memory.
-            reading: Called with the index of each source before it is read.
+            reading: Called with the index of each source before it is read, and with None when no other is read for
+                now; perhaps from another thread.
 
         Yields:
             One result per source in the given order, as soon as its batch is done. A sound that cannot be read gives a
@@ -178,7 +179,7 @@ class Captioner:
         how = decoding or DecodingConfig(), ranking or Ranking()
 
         def caption_group(group: Sequence[SoundSource], size: int, first: int) -> list[CaptionResult]:
-            recordings = self._recordings.embed(group, batch_size=size, reading=lambda index: reading(first + index))
+            recordings = self._recordings.embed(group, batch_size=size, reading=_shifted(reading, first))
             heard = [r for r in recordings if isinstance(r, Recording) and (caption_silence or not r.is_silent)]
             found = iter(self.candidates(_stack([r.embedding for r in heard]), *how) if heard else [])
             said = {id(recording): next(found) for recording in heard}
@@ -202,7 +203,7 @@ class Captioner:
         ranking: Ranking | None = None,
         caption_silence: bool = False,
         batch_size: int = CAPTION_BATCH_SIZE,
-        reading: Callable[[int], None] = lambda index: None,
+        reading: Reading = lambda index: None,
     ) -> Iterator[CaptionResult]:
         """Say what is heard when: cut each sound where it changes, and caption each piece once.
 
@@ -219,12 +220,13 @@ class Captioner:
             The same as `caption`.
         """
         how = decoding or DecodingConfig(), ranking or Ranking()
+        self._recordings.with_hop(hop_s)  # checked now, and not for each source
 
         def caption_group(group: Sequence[SoundSource], size: int, first: int) -> list[CaptionResult]:
             (source,) = group
-            reading(first)
+            told = _shifted(reading, first)
             try:
-                windows = self._recordings.windows(source, hop_s=hop_s, batch_size=size)
+                windows = self._recordings.windows(source, hop_s=hop_s, batch_size=size, reading=told)
             except InputError as error:
                 return [CaptionResult(name_of(source), error=error)]
             heard = [span for span in find_pieces(windows) if caption_silence or not span.is_silent]
@@ -370,6 +372,10 @@ def _several(sources: SoundSource | Iterable[SoundSource]) -> Iterable[SoundSour
     # An open file can be iterated over, too.
     is_one = isinstance(sources, str | os.PathLike | Sound) or hasattr(sources, "read")
     return [cast(SoundSource, sources)] if is_one else cast(Iterable[SoundSource], sources)
+
+
+def _shifted(reading: Reading, first: int) -> Reading:
+    return lambda index: reading(None if index is None else first + index)
 
 
 def _stack(embeddings: list[NDArray[np.float32]]) -> Tensor:

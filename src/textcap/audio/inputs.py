@@ -25,7 +25,7 @@ ENDINGS = frozenset(
 _BOM = b"\xef\xbb\xbf"
 _USER = re.compile(r"(?<=://)(?<!zip://)[^/?#\s]*@")
 _SECRET = re.compile(r"([?&][^=&\s]*(?:auth|cred|key|pass|policy|secret|sig|token)[^=&\s]*=)[^&#\s]*", re.IGNORECASE)
-_Found = tuple[int | str, "Input | InputError"]  # with what is the same for two names of one sound
+_Found = tuple[str, "Input | InputError"]  # with what is the same for two names of one sound
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def find_inputs(arguments: Sequence[str], *, recursive: bool = False, files_from
         names += _read_list(files_from)
         if files_from == STDIN in names:
             raise InputError("standard input cannot be both a list of names and a sound", hint="put one into a file")
-    entries: dict[int | str, Input | InputError] = {}
+    entries: dict[str, Input | InputError] = {}
     for name in names:
         for key, entry in _find(name, recursive, notes):
             n_repeated += key in entries
@@ -129,13 +129,13 @@ def _find(name: str, recursive: bool, notes: list[str]) -> Iterator[_Found]:
     if stat.S_ISDIR(status.st_mode):
         yield from _search(name, recursive, notes)
     else:
-        yield _file(name, status)
+        yield _file(name, os.path.realpath(name))
 
 
-def _file(name: str, status: os.stat_result, below: str = "") -> _Found:
+def _file(name: str, real: str, below: str = "") -> _Found:
     if not os.access(name, os.R_OK):
         return name, FileError(name, "cannot be read: Permission denied")
-    return status.st_dev << 64 | status.st_ino, Input(name, below=below)
+    return real, Input(name, below=below)
 
 
 def _match(pattern: str, recursive: bool, notes: list[str]) -> Iterator[_Found]:
@@ -151,6 +151,7 @@ def _match(pattern: str, recursive: bool, notes: list[str]) -> Iterator[_Found]:
 
 def _search(folder: str, recursive: bool, notes: list[str]) -> Iterator[_Found]:
     """Yield the sounds in a folder, sorted by the parts of their paths as code points, the same on every system."""
+    real = os.path.realpath(folder)
     pending = [(folder, True)]  # paths, and whether each is a folder, the next one last
     n_found = n_links = n_folders = 0
     while pending:
@@ -158,7 +159,8 @@ def _search(folder: str, recursive: bool, notes: list[str]) -> Iterator[_Found]:
         try:
             if not is_folder:
                 n_found += 1
-                yield _file(path, os.stat(path, follow_symlinks=False), path[len(folder) :].lstrip(os.sep))
+                below = path[len(folder) :].lstrip(os.sep)
+                yield _file(path, os.path.join(real, below), below)  # links below are not followed
                 continue
             with os.scandir(path) as scanned:
                 entries = sorted((one for one in scanned if not one.name.startswith(".")), key=lambda one: one.name)

@@ -1,7 +1,9 @@
 """The Typer application: every command, and the one place where errors become exit codes."""
 
+import errno
 import inspect
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -40,6 +42,12 @@ class TextcapGroup(TyperGroup):
                 raise
             print_error(error)
             raise typer.Exit(error.exit_code) from error
+        except OSError as error:
+            if error.errno != errno.ENOSPC or error.filename:
+                raise
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # what is left cannot be written, either
+            print_error(f"standard output cannot be written: {error.strerror}")
+            raise typer.Exit(1) from error
         except (KeyboardInterrupt, SystemExit) as stop:
             name = (ctx.invoked_subcommand or "").replace("-", "_")
             advice = getattr(sys.modules.get(f"textcap.cli.{name}"), "WHEN_STOPPED", "")

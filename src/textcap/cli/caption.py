@@ -129,7 +129,18 @@ def caption(
     n_best = num_captions if num_captions > 1 else size if rerank else 1
     with options.settings_from_flags("beam_size", min_tokens="--min-length", n_best="--num-captions"):
         decoding = DecodingConfig(beam_size=size, max_tokens=max_length, min_tokens=min_length, n_best=n_best)
-    _refuse_misuse(form, timeline, output, merge, resume, num_captions > 1 or similarity)
+    _refuse_misuse(
+        {
+            "--resume needs -o": resume and output is None,
+            "--merge takes srt or vtt, and needs -o": merge is not None and (not output or form not in MERGED_FORMS),
+            "--over-speech needs --merge": over_speech and merge is None,
+            "--hop needs a time line": hop_s is not None and not timeline,
+            "--brackets needs subtitles": brackets and form not in TIMELINE_FORMS,
+            "sidecar files hold one caption: leave out --timeline": timeline and form == SIDECAR,
+            "a time line has one caption for each piece: leave out --num-captions and --similarity": timeline
+            and (num_captions > 1 or similarity),
+        }
+    )
     found = find_inputs(audio or [], recursive=recursive, files_from=files_from)
     if not found.entries:
         raise typer.BadParameter("give a sound file, a folder, or --files-from")
@@ -141,7 +152,10 @@ def caption(
         return note(f"{output} is complete: there is nothing to resume")
     where.check(force=force or (resume and is_unfinished))
     if not found.inputs:  # told without loading torch
-        return _show(map(error_row, found.errors), where)
+        failures = [error_row(error) for error in found.errors]
+        if form == JSONL:
+            where.write(failures)
+        return _show(failures, where)
     from textcap.captioner import Captioner, Ranking
     from textcap.outputs.run import CaptionSettings, caption_to
 
@@ -154,7 +168,8 @@ def caption(
     settings = CaptionSettings(
         decoding, ranking, num_captions, timeline, hop_s, caption_silence, batch_size, offline or None
     )
-    _show(caption_to(where, captioner, settings, resume=resume, force=force), where)
+    with options.settings_from_flags(hop_s="--hop"):
+        _show(caption_to(where, captioner, settings, resume=resume, force=force), where)
 
 
 def _form_of(form: str | None, as_json: bool, output: Path | None, merge: Path | None) -> str:
@@ -164,21 +179,12 @@ def _form_of(form: str | None, as_json: bool, output: Path | None, merge: Path |
     if as_json and form not in (None, JSONL):
         raise typer.BadParameter(f"give --json or --format {form}, not both")
     chosen = JSONL if as_json else form or form_of(output)
-    if merge is not None and chosen != form_of(merge):
+    if merge is not None and output is not None and chosen != form_of(merge):
         raise typer.BadParameter(f"{merge} is merged into a file of the same form, not {chosen}", param_hint="--merge")
     return chosen
 
 
-def _refuse_misuse(
-    form: str, timeline: bool, output: Path | None, merge: Path | None, resume: bool, is_about_one_caption: bool
-) -> None:
-    problems = {
-        "--resume needs -o": resume and output is None,
-        "--merge takes srt or vtt, and needs -o": merge is not None and (output is None or form not in MERGED_FORMS),
-        "a time line has one caption for each piece: leave out --num-captions and --similarity": timeline
-        and is_about_one_caption,
-        "sidecar files hold one caption: leave out --timeline": timeline and form == SIDECAR,
-    }
+def _refuse_misuse(problems: dict[str, bool]) -> None:
     for problem, holds in problems.items():
         if holds:
             raise typer.BadParameter(problem)

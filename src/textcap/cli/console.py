@@ -19,6 +19,7 @@ def keep_stdout_for_results() -> None:
         private = os.dup(1)
         os.dup2(2, 1)
     except OSError:  # one of them is closed
+        sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
         return
     sys.stdout = open(private, "w", encoding="utf-8")
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Event, Thread
@@ -38,6 +38,7 @@ READING_VERSION = 2
 _MEMORY_HINT = "lower --batch-size, or use --device cpu"
 
 _Outcome = tuple[str, ...] | InputError  # of reading a sound: the notes, or why it cannot be used
+Reading = Callable[[int | None], None]
 _Take = Callable[[int, Window, Tensor], None]
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ class RecordingEmbedder:
         *,
         batch_size: int = CAPTION_BATCH_SIZE,
         progress: Callable[[int, int], None] = lambda n_done, n_total: None,
-        reading: Callable[[int], None] = lambda index: None,
+        reading: Reading = lambda index: None,
     ) -> list[Recording | InputError]:
         """Return the recording of each sound, or the error why it cannot be read.
 
@@ -101,7 +102,8 @@ class RecordingEmbedder:
             batch_size: Number of windows to embed at once, over several sounds, and number of sounds that are kept
                 together; it affects embeddings only by rounding.
             progress: Called with the number of sounds done and the total.
-            reading: Called with the index of each sound before it is read, from another thread.
+            reading: Called from another thread with the index of each sound before it is read, and with None when no
+                other is read for now.
 
         Raises:
             DeviceError: The device has too little memory.
@@ -119,7 +121,7 @@ class RecordingEmbedder:
             batch = missing[start : start + batch_size]
             chosen = [sources[index] for index in batch]
             with memory_errors(f"on {self._device} while embedding sounds", hint=_MEMORY_HINT):
-                results = self._embed(chosen, batch_size, [partial(reading, index) for index in batch])
+                results = self._embed(chosen, batch_size, _renumbered(reading, batch))
             new: dict[bytes, Row] = {}
             for index, key, result in zip(batch, self._keys(chosen), results, strict=True):
                 # A file that was changed while it was read has another key now.
@@ -132,20 +134,25 @@ class RecordingEmbedder:
         return [r.at(name_of(s)) if isinstance(r, FileError) else r for r, s in zip(results, sources, strict=True)]
 
     def windows(
-        self, source: SoundSource, *, hop_s: float | None = None, batch_size: int = CAPTION_BATCH_SIZE
+        self,
+        source: SoundSource,
+        *,
+        hop_s: float | None = None,
+        batch_size: int = CAPTION_BATCH_SIZE,
+        reading: Reading = lambda index: None,
     ) -> WindowEmbeddings:
         """Return the embeddings of the windows of a sound; they are not kept.
 
         Args:
             hop_s: Distance between the starts of two windows in seconds; by default half a window.
             batch_size: Number of windows to embed at once; it affects embeddings only by rounding.
+            reading: As in `embed`.
 
         Raises:
             InputError: The sound cannot be read, or `hop_s` is out of range.
             DeviceError: The device has too little memory.
         """
-        audio = self._backbone.config.clap.audio
-        audio = replace(audio, hop_s=audio.window_s / 2 if hop_s is None else hop_s)
+        audio = self.with_hop(hop_s)
         spans: list[tuple[float, float, bool]] = []
         vectors: list[NDArray[np.float32]] = []
 
@@ -154,7 +161,7 @@ class RecordingEmbedder:
             vectors.append(vector.numpy())
 
         with memory_errors(f"on {self._device} while embedding {name_of(source)}", hint=_MEMORY_HINT):
-            (outcome,) = self._encode([source], audio, batch_size, take)
+            (outcome,) = self._encode([source], audio, batch_size, take, reading)
         if isinstance(outcome, InputError):
             raise outcome.at(name_of(source)) if isinstance(outcome, FileError) else outcome
         units = np.stack(vectors)
@@ -163,15 +170,22 @@ class RecordingEmbedder:
         starts_s, ends_s, is_silent = map(np.array, zip(*spans, strict=True))
         return WindowEmbeddings(units, starts_s, ends_s, is_silent, float(ends_s[-1] - starts_s[0]), outcome)
 
+    def with_hop(self, hop_s: float | None) -> AudioConfig:
+        """Return how sounds are cut into windows that start so many seconds apart, by default half a window.
+
+        Raises:
+            SettingError: `hop_s` is out of range.
+        """
+        audio = self._backbone.config.clap.audio
+        return replace(audio, hop_s=audio.window_s / 2 if hop_s is None else hop_s)
+
     def _keys(self, sources: Sequence[SoundSource]) -> list[bytes | None]:
         """Return the keys of sounds in the store; None for one that is not a file."""
         paths = {i: Path(source) for i, source in enumerate(sources) if isinstance(source, str | os.PathLike)}
         keys = dict(zip(paths, self.store.file_keys(list(paths.values())), strict=True))
         return [keys.get(i) for i in range(len(sources))]
 
-    def _embed(
-        self, sources: Sequence[SoundSource], batch_size: int, reading: Sequence[Callable[[], None]]
-    ) -> list[Recording | InputError]:
+    def _embed(self, sources: Sequence[SoundSource], batch_size: int, reading: Reading) -> list[Recording | InputError]:
         clap = self._backbone.config.clap
         sums = torch.zeros(len(sources), clap.embedding_width)
         windows: dict[int, tuple[Window, Window]] = {}  # the first and the last, without samples
@@ -179,7 +193,7 @@ class RecordingEmbedder:
 
         def take(i: int, window: Window, vector: Tensor) -> None:
             sums[i] += vector
-            window = replace(window, samples=window.samples[:0])
+            window = replace(window, samples=np.empty(0, np.float32))
             windows[i] = windows.get(i, (window,))[0], window
             is_silent[i] &= window.is_silent
 
@@ -203,7 +217,7 @@ class RecordingEmbedder:
         audio: AudioConfig,
         batch_size: int,
         take: _Take,
-        reading: Sequence[Callable[[], None]] = (),
+        reading: Reading,
     ) -> list[_Outcome]:
         """Embed the windows of sounds, and call `take` for each with the index of its sound and its vector `[E]`."""
         outcomes: dict[int, _Outcome] = {}
@@ -280,21 +294,25 @@ def _read_ahead(items: Generator[T, None, None], n: int) -> Generator[Generator[
 
 
 def _read_all(
-    sources: Sequence[SoundSource | InputError], audio: AudioConfig, reading: Sequence[Callable[[], None]]
+    sources: Sequence[SoundSource | InputError], audio: AudioConfig, reading: Reading
 ) -> Generator[tuple[int, Window | _Outcome], None, None]:
     """Yield the windows of sounds with the index of the sound, and after the last one of each its outcome."""
     for i, source in enumerate(sources):
         notes: list[str] = []
+        reading(i)
         try:
             if isinstance(source, InputError):
                 raise source
-            if reading:
-                reading[i]()
             for window in read_windows(source, audio, note=notes.append):
                 yield i, window
             yield i, tuple(notes)
         except InputError as error:
             yield i, error
+    reading(None)
+
+
+def _renumbered(reading: Reading, numbers: Sequence[int]) -> Reading:
+    return lambda index: reading(None if index is None else numbers[index])
 
 
 def _or_error(source: SoundSource, copies: ExitStack) -> SoundSource | InputError:

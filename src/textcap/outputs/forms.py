@@ -85,7 +85,9 @@ class Output:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all files are there."""
+        """Whether every input has its result in a file."""
+        if len(self.sounds) < len(self.inputs):
+            return False
         own = [self._path_of(one) for one in self.sounds] if self.has_many_files else [self.path]
         return all(path is not None and path.exists() for path in own)
 
@@ -110,13 +112,16 @@ class Output:
                 check_writable(self.path)
             return
         owners: dict[str, str] = {}
+        sounds = {os.path.realpath(one.name) for one in self.sounds}
         for one in self.sounds:
             path = self._path_of(one)
             if (other := owners.setdefault(os.path.normcase(path), one.name)) != one.name:
                 raise InputError(
                     f"{other} and {one.name} would both be written to {path}", hint="caption them separately"
                 )
-            check_file_place(path, force=force, inputs=[one.name])
+            check_file_place(path, force=force)
+            if os.path.realpath(path) in sounds:
+                raise InputError(f"{path} is an input file", hint="choose another name")
         for folder in {os.path.dirname(path) for path in owners}:
             check_writable(Path(folder, "captions"))
 
@@ -176,8 +181,8 @@ class Output:
         """Return the path of the file of an input: its own name with another ending."""
         if self.path is None and (one.address or one.name == STDIN):
             raise InputError(f"{one.name} has no place for a file beside it", hint="name a folder with -o")
-        name = re.split("[?#]", one.address)[0].rpartition("/")[2] if one.address else os.path.basename(one.name)
-        place = Path(one.name) if self.path is None else self.path / (one.below or name)
+        name = re.split("[?#]|::", one.address)[0].rpartition("/")[2] if one.address else os.path.basename(one.name)
+        place = Path(one.name) if self.path is None else self.path / (one.below or name or "sound")
         stem = place.stem if place.suffix[1:].lower() in ENDINGS else place.name
         return place.with_name(stem + (".txt" if self.form in (SIDECAR, "audacity") else f".{self.form}"))
 

@@ -8,9 +8,10 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -21,12 +22,10 @@ from textcap.outputs.rows import Row
 SUFFIX = ".textcap-journal"
 FORMAT_VERSION = 1
 
-_CRASHED = "could not be read: textcap was killed twice while it read this file"
-
 
 def journal_of(output: Path) -> Path:
     """Return the path of the journal of an output: there is one while a run is not finished, or inputs have failed."""
-    return output.with_name(output.name + SUFFIX)
+    return Path(os.path.abspath(output).rstrip(os.sep) + SUFFIX)
 
 
 @contextmanager
@@ -52,7 +51,7 @@ def open_journal(output: Path, settings: Mapping[str, Any], *, resume: bool, for
             stack.callback(remove_quietly, lock)
             if force and not resume:
                 path.unlink(missing_ok=True)
-            file = stack.enter_context(open(path, "a+b"))
+            file = stack.enter_context(open(path, "ab", buffering=0))
         except Timeout as error:
             raise InputError(f"another process is writing {output}", hint="wait for its end") from error
         except OSError as error:
@@ -63,63 +62,77 @@ def open_journal(output: Path, settings: Mapping[str, Any], *, resume: bool, for
             yield journal
         finally:
             if not file.closed:
-                journal.reading(None)
+                with suppress(InputError):  # the first error is the one to report
+                    journal.reading(None)
 
 
 class Journal:
-    """What a run has done; opened by `open_journal`."""
+    """What a run has done, by a key for each input; opened by `open_journal`."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: FileIO) -> None:
         self.path, self._file = path, file
-        self._offsets: dict[str, tuple[int, str | None]] = {}  # by path: of the line, and the identity of the input
+        self._places: dict[str, tuple[int, str | None]] = {}  # by key: of the line, and the identity of the input
         self._crashes: list[str | None] = []  # by session: what was being read when it was killed
 
     def begin(self, settings: Mapping[str, Any], resume: bool) -> None:
         """Read what the journal holds, or write the settings into a new one, and begin a session."""
-        if self._file.seek(0, os.SEEK_END):
-            self._read_all(settings, resume)
-        else:
+        if not self._read_all(settings, resume):
+            self._file.truncate(0)  # a kill may have torn the first line
             self._append({"settings": {"version": FORMAT_VERSION, **settings}})
-        self._append({"session": len(self._crashes)})
+        self._append({"session": len(self._crashes)}, durable=True)
 
-    def has(self, path: str, identity: str | None) -> bool:
+    def has(self, key: str, identity: str | None) -> bool:
         """Return whether an input has a result, and is as it was then."""
-        return identity is not None and self._offsets.get(path, (0, None))[1] == identity
+        return identity is not None and self._places.get(key, (0, None))[1] == identity
 
-    def crashed(self, path: str) -> Row | None:
-        """Return the result of an input that was being read when the last two sessions were killed, else None."""
-        return {"path": path, "error": f"{path} {_CRASHED}"} if self._crashes[-2:] == [path] * 2 else None
+    def crashed(self, key: str) -> bool:
+        """Return whether an input was being read when each of the last two sessions was killed."""
+        return self._crashes[-2:] == [key] * 2
 
-    def reading(self, path: str | None) -> None:
+    def reading(self, key: str | None) -> None:
         """Record that an input is about to be read; None: that none is."""
-        self._append({"reading": path}, durable=False)
+        self._append({"reading": key})
 
-    def add(self, rows: Sequence[Row], identities: Sequence[str | None]) -> None:
+    def add(self, keys: Sequence[str], rows: Sequence[Row], identities: Sequence[str | None]) -> None:
         """Record the results of several inputs durably, all in one step."""
-        for row, identity in zip(rows, identities, strict=True):
+        for key, row, identity in zip(keys, rows, identities, strict=True):
             # What failed is tried again, so it has no identity.
             known = None if "error" in row else identity
-            self._offsets[row["path"]] = self._append({"row": row, "identity": known}, durable=False), known
-        os.fsync(self._file.fileno())
+            place = self._append({"key": key, "row": row, "identity": known}, durable=key is keys[-1])
+            self._places[key] = place, known
 
-    def rows(self, paths: Sequence[str]) -> Iterator[Row]:
+    def rows(self, keys: Sequence[str]) -> Iterator[Row]:
         """Yield the results of inputs, read from the disk one after another."""
-        for path in paths:
-            self._file.seek(self._offsets[path][0])
-            yield _parsed(self._file.readline())["row"]
+        with open(self.path, "rb") as file:
+            for key in keys:
+                file.seek(self._places[key][0])
+                yield _parsed(file.readline())["row"]
 
     def delete(self) -> None:
         """Delete the journal, once its output is written."""
         self._file.close()
         self.path.unlink(missing_ok=True)
 
-    def _read_all(self, settings: Mapping[str, Any], resume: bool) -> None:
-        self._file.seek(0)
-        header = _parsed(self._file.readline()).get("settings")
+    def _read_all(self, settings: Mapping[str, Any], resume: bool) -> bool:
+        """Read the lines of earlier sessions; return whether there is one."""
+        place, line, header = 0, b"\n", None
+        with open(self.path, "rb") as file:
+            for line in file:
+                entry = _parsed(line)
+                header = header or entry.get("settings")
+                if "session" in entry:
+                    self._crashes.append(None)
+                elif "reading" in entry and self._crashes:
+                    self._crashes[-1] = entry["reading"]
+                elif "row" in entry:
+                    self._places[entry["key"]] = place, entry["identity"]
+                place += len(line)
+        if not header and not self._crashes:
+            return False
         if not resume:
             message = f"{self.path} is that of an unfinished run"
             raise InputError(message, hint="use --resume to continue it, or --force to start again")
-        if not isinstance(header, dict) or header.pop("version", None) != FORMAT_VERSION:
+        if not header or header.pop("version", None) != FORMAT_VERSION:
             raise FileError(self.path, "is not a journal of this version of textcap", hint=OVERWRITE_HINT)
         # Compared as JSON gives them: tuples are lists there.
         wanted = json.loads(json.dumps(settings))
@@ -127,31 +140,25 @@ class Journal:
             if header.get(name) != wanted.get(name):
                 message = f"{self.path} was begun with {name} {header.get(name)!r}, not {wanted.get(name)!r}"
                 raise InputError(message, hint="use the same options, or --force to start again")
-        offset, torn = self._file.tell(), False
-        for line in iter(self._file.readline, b""):
-            entry = _parsed(line)
-            if "session" in entry:
-                self._crashes.append(None)
-            elif "reading" in entry and self._crashes:
-                self._crashes[-1] = entry["reading"]
-            elif "row" in entry:
-                self._offsets[entry["row"]["path"]] = offset, entry["identity"]
-            offset += len(line)
-            torn = not line.endswith(b"\n")
-        if torn:
-            self._file.write(b"\n")  # so that the next line is whole
+        if not line.endswith(b"\n"):
+            self._write(b"\n")  # so that the next line is whole
+        return True
 
-    def _append(self, entry: Mapping[str, Any], *, durable: bool = True) -> int:
+    def _append(self, entry: Mapping[str, Any], *, durable: bool = False) -> int:
+        """Append a line, and return its place."""
         text = json.dumps(entry, allow_nan=False)  # names that are not UTF-8 are escaped
-        offset = self._file.seek(0, os.SEEK_END)
+        place = os.fstat(self._file.fileno()).st_size
+        self._write(f"{_checksum(text)} {text}\n".encode(), durable=durable)
+        return place
+
+    def _write(self, content: bytes, *, durable: bool = False) -> None:
         try:
-            self._file.write(f"{_checksum(text)} {text}\n".encode())
-            self._file.flush()
+            while content:
+                content = content[self._file.write(content) :]
+            if durable:
+                os.fsync(self._file.fileno())
         except OSError as error:
             raise FileError(self.path, f"cannot be written: {error.strerror or error}") from error
-        if durable:
-            os.fsync(self._file.fileno())
-        return offset
 
 
 def _checksum(text: str) -> str:

@@ -33,7 +33,7 @@ def row_of(result: CaptionResult, n_captions: int = 1) -> Row:
         several = [_without_none(vars(one)) for one in result.candidates[:n_captions]]
         if several and "similarity" in several[0]:
             row["similarity"] = several[0]["similarity"]
-        if len(several) > 1:
+        if n_captions > 1:
             row["candidates"] = several
     row |= {"duration_s": result.duration_s, "silent": result.is_silent}
     if result.pieces is not None:
@@ -82,7 +82,7 @@ def _cells(row: Row) -> list[Sequence[str]]:
         return []
     if "pieces" in row:
         return [(row["path"], f"{one['start_s']:.3f}", f"{one['end_s']:.3f}", one["caption"]) for one in row["pieces"]]
-    return [(row["path"], *(one["caption"] for one in row.get("candidates", [row])))]
+    return [(row["path"], *(one["caption"] for one in row.get("candidates") or [row]))]
 
 
 def _without_none(values: dict[str, Any]) -> Row:

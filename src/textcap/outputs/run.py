@@ -1,5 +1,6 @@
 """Caption many inputs in fixed slices, so that a run that was stopped continues with the same arithmetic."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from textcap.audio.sources import SoundSource
 from textcap.captioner import Captioner, Ranking
 from textcap.config import CAPTION_BATCH_SIZE, DecodingConfig
 from textcap.errors import FileError, InputError
-from textcap.outputs.forms import Output
+from textcap.outputs.forms import JSONL, Output
 from textcap.outputs.journal import Journal, open_journal
 from textcap.outputs.rows import Row, error_row, path_of, row_of
 from textcap.remote import open_source
@@ -31,9 +32,9 @@ class CaptionSettings:
     offline: bool | None = None  # whether remote sounds are refused
 
     def caption(
-        self, captioner: Captioner, sources: Sequence[SoundSource], reading: Callable[[int], None]
+        self, captioner: Captioner, sources: Sequence[SoundSource], reading: Callable[[int | None], None]
     ) -> Iterator[CaptionResult]:
-        """Yield the result of each source; `reading` is called with the index of each before it is read."""
+        """Yield the result of each source; `reading` is called as in `Captioner.caption`."""
         how: dict[str, Any] = {
             "decoding": self.decoding,
             "ranking": self.ranking,
@@ -77,13 +78,14 @@ def caption_to(
                 where.write_own(one, row)
             yield row
         return
-    failed = False
+    n_failed = 0
     with open_journal(where.path, settings.identity(captioner), resume=resume, force=force) as journal:
         for row in _rows(captioner, where.inputs, settings, journal):
-            failed |= "error" in row
+            n_failed += "error" in row
             yield row
-        where.write(journal.rows([path_of(one) for one in where.inputs]))
-        if not failed:
+        if n_failed < len(where.inputs) or where.form == JSONL:  # else there is nothing to write
+            where.write(journal.rows([_key_of(one) for one in where.inputs]))
+        if not n_failed:
             journal.delete()
 
 
@@ -92,15 +94,20 @@ def _rows(
 ) -> Iterator[Row]:
     for start in range(0, len(inputs), settings.batch_size):
         part = inputs[start : start + settings.batch_size]
-        names = [path_of(one) for one in part]
-        identities = captioner.identities(names)
-        if journal is not None and all(map(journal.has, names, identities)):
-            yield from journal.rows(names)
+        keys, identities = [_key_of(one) for one in part], captioner.identities([path_of(one) for one in part])
+        if journal is not None and all(map(journal.has, keys, identities)):
+            yield from journal.rows(keys)
             continue
         rows = _caption_slice(captioner, part, settings, journal)
         if journal is not None:
-            journal.add(rows, identities)
+            journal.add(keys, rows, identities)
         yield from rows
+
+
+def _key_of(one: Input | InputError) -> str:
+    """Return what stands for an input in a journal: its name, and for an address, whose secrets it lacks, a hash."""
+    address = one.address if isinstance(one, Input) else ""
+    return path_of(one) + (f" {hashlib.sha256(address.encode()).hexdigest()[:16]}" if address else "")
 
 
 def _caption_slice(
@@ -110,8 +117,8 @@ def _caption_slice(
     opened: dict[int, SoundSource] = {}
     with ExitStack() as stack:
         for index, one in enumerate(part):
-            if journal is not None and (crashed := journal.crashed(path_of(one))):
-                rows[index] = crashed
+            if journal is not None and journal.crashed(_key_of(one)):
+                rows[index] = error_row(FileError(path_of(one), "could not be read: textcap was killed twice doing so"))
             elif isinstance(one, InputError):
                 rows[index] = error_row(one)
             else:
@@ -121,9 +128,9 @@ def _caption_slice(
                     rows[index] = error_row(error)
         places = list(opened)
 
-        def reading(index: int) -> None:
+        def reading(index: int | None) -> None:
             if journal is not None:
-                journal.reading(path_of(part[places[index]]))
+                journal.reading(None if index is None else _key_of(part[places[index]]))
 
         for index, result in zip(places, settings.caption(captioner, list(opened.values()), reading), strict=True):
             name = path_of(part[index])  # that of a remote sound is not the one of its copy
@@ -131,6 +138,4 @@ def _caption_slice(
                 rows[index] = error_row(result.error.at(name))
             else:
                 rows[index] = row_of(result, settings.n_captions) | {"path": name}
-    if journal is not None:
-        journal.reading(None)
     return [rows[index] for index in range(len(part))]
