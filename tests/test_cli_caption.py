@@ -338,6 +338,7 @@ def test_missing_inputs_are_no_finished_run(model: Path, tmp_path: Path) -> None
     assert ["error" in row for row in rows((tmp_path / "out.jsonl").read_text())] == [True, True]
 
 
+@pytest.mark.long
 def test_kill_while_captioning_is_blamed_on_no_sound(model: Path, sounds: Path, tmp_path: Path) -> None:
     script = (
         "import os, sys; from textcap.captioner import Captioner; from textcap.cli.app import app\n"

@@ -126,6 +126,7 @@ def test_many_names_are_counted_and_a_few_listed() -> None:
     assert len(message) < 300
 
 
+@pytest.mark.long
 def test_near_misses_of_many_long_names_are_found_quickly() -> None:
     names = [f"{i} " + "ab" * 2000 for i in range(20_000)]
     start = time.perf_counter()

@@ -197,6 +197,7 @@ def test_any_unicode_is_tokenised(jars: Path, captions: list[str]) -> None:
     assert len(tokenize(captions, find_java(), find_jars("ptb").class_path).captions) == len(captions)
 
 
+@pytest.mark.long
 @pytest.mark.java
 @settings(max_examples=4, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(ANY_TEXT, st.lists(ANY_TEXT, min_size=1, max_size=3)), min_size=40, max_size=80))
@@ -370,6 +371,7 @@ def test_other_metrics_survive_a_meteor_that_fails(
     assert not list(scratch.iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.java
 def test_other_metrics_survive_a_meteor_that_hangs(jars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "PATIENCE_S", 20.0)

@@ -675,6 +675,7 @@ def test_killed_run_loses_at_most_a_batch(
     np.testing.assert_allclose(found, embed(backbone, paths), atol=1e-6)
 
 
+@pytest.mark.long
 def test_two_processes_can_use_a_store_at_once(
     backbone_folder: Path, backbone: Backbone, tmp_path: Path, windows: list[int]
 ) -> None:

@@ -639,6 +639,7 @@ train("captions.txt", "model", backbone=%r, config=config, device="cpu", n_proce
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=lambda number: number.name
 )
@@ -704,6 +705,7 @@ def test_resume_with_another_number_of_threads_warns(
     assert load_model(tmp_path / "model").config.n_threads == n_threads + 1
 
 
+@pytest.mark.long
 def test_resume_with_another_number_of_processes_warns(
     backbone_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -728,7 +730,9 @@ def uncleaned(backbone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-@pytest.mark.parametrize(("n_deleted", "n_processes"), [(0, 1), (1, 1), (2, 1), (2, 2), (3, 1), (4, 1)])
+@pytest.mark.parametrize(
+    ("n_deleted", "n_processes"), [(0, 1), (1, 1), (2, 1), pytest.param(2, 2, marks=pytest.mark.long), (3, 1), (4, 1)]
+)
 def test_run_killed_while_it_deletes_its_work_folder_is_done(
     backbone_folder: Path,
     uncleaned: Path,

@@ -264,6 +264,7 @@ def test_killed_run_on_text_and_pairs_continues_to_the_same_result(
     assert same_mapper(whole, killed)
 
 
+@pytest.mark.long
 def test_two_processes_give_the_same_mapper_from_pairs(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
     slow = replace(QUICK, learning_rate=TrainingConfig.learning_rate)
     for name, n_processes in (("one", 1), ("two", 2)):
