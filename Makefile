@@ -22,7 +22,7 @@ test test-all test-modern test-scoring test-slow: export OMP_NUM_THREADS = $(TES
 help:
 	@echo "setup             make the environment in $(VENV), with all extras in the versions of constraints.txt"
 	@echo "demo              train on text and caption sounds with the embedded models, in $(DEMO_DIR)/"
-	@echo "test              run the tests (under five minutes)"
+	@echo "test              run the tests (six to eight minutes on two cores)"
 	@echo "test-all          run the longer ones as well: full-size models, the commands of README and docs"
 	@echo "test-slow         run the long tests: kills, fuzzing, SPICE on other Java runtimes"
 	@echo "test-modern       run the tests on a plain install with the newest versions of everything"
