@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import soundfile
@@ -313,6 +314,22 @@ def test_failed_sound_leaves_existing_subtitles_alone(model: Path, tmp_path: Pat
     assert film.read_bytes() == before
     assert caption(model, tmp_path / "bad.wav", "-o", tmp_path / "bad.srt").exit_code == 1
     assert not (tmp_path / "bad.srt").exists()
+
+
+def test_addresses_that_look_alike_without_their_secrets_keep_their_captions(
+    model: Path, sounds: Path, tmp_path: Path
+) -> None:
+    addresses = []
+    for name in ("a.wav", "c.wav"):
+        addresses.append(f"memory://sound?key={name}")
+        with fsspec.open(addresses[-1], "wb") as file:
+            file.write((sounds / name).read_bytes())
+    expected = [row["caption"] for row in rows(caption(model, sounds / "a.wav", sounds / "c.wav", "--json").stdout)]
+    assert expected[0] != expected[1]
+    assert caption(model, *addresses, "-o", tmp_path / "out.jsonl").exit_code == 0
+    found = rows((tmp_path / "out.jsonl").read_text())
+    assert [row["caption"] for row in found] == expected
+    assert {row["path"] for row in found} == {"memory://sound?key=***"}
 
 
 def test_output_folder_may_be_the_current_one(
