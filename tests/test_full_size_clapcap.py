@@ -87,7 +87,7 @@ def test_captions_equal_msclap_exactly(full):
 def test_captions_of_the_captioner_are_independent_of_the_batch(full, batch_size):
     decoding = DecodingConfig(max_tokens=MAX_TOKENS)
     results = list(full.captioner.caption(full.sounds, decoding=decoding, batch_size=batch_size))
-    assert [result.path for result in results] == full.sounds
+    assert [result.path for result in results] == list(map(str, full.sounds))
     assert [result.caption for result in results] == [" ".join(caption.split()) for caption in full.captions]
     assert [result.duration_s for result in results] == pytest.approx(DURATIONS_S)
 
