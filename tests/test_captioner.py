@@ -21,8 +21,7 @@ from textcap.embedding.recordings import Recording
 from textcap.errors import CheckpointError, DeviceError, DownloadError, InputError
 from textcap.model_folder import ModelConfig, load_model, package_versions, save_model
 from textcap.models.backbone import Backbone
-from textcap.models.mapper import Mapper
-from tiny_random import write_tiny_backbone
+from tiny_random import random_mapper, write_tiny_backbone
 
 SHORT = DecodingConfig(max_tokens=8)
 
@@ -30,7 +29,6 @@ SHORT = DecodingConfig(max_tokens=8)
 def save_model_folder(folder: Path, backbone_name: str) -> Path:
     """Write a model folder with a random mapper, scaled so that different sounds get different captions."""
     backbone = Backbone.load(backbone_name)
-    torch.manual_seed(0)
     config = ModelConfig(
         backbone_name=backbone_name,
         backbone_hash=backbone.content_hash,
@@ -44,13 +42,7 @@ def save_model_folder(folder: Path, backbone_name: str) -> Path:
         packages=package_versions(),
         command="textcap train",
     )
-    mapper = Mapper(backbone.config.mapper)
-    with torch.no_grad():  # as initialised, the prefix depends on the constants far more than on the embedding
-        mapper.spread.weight *= 10
-        mapper.constants *= 0.1
-        for layer in mapper.layers:
-            layer.output.weight *= 3
-    save_model(folder, config, mapper)
+    save_model(folder, config, random_mapper(backbone.config.mapper))
     return folder
 
 

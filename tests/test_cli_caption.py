@@ -17,6 +17,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner, Result
 
+from light import run_without_torch
 from test_captioner import save_model_folder
 from textcap.cli.app import app
 
@@ -92,14 +93,8 @@ def test_inputs_that_cannot_be_read_have_their_place_in_json_only(model: Path, s
 
 
 def test_inputs_are_looked_at_before_torch_is_loaded(tmp_path: Path) -> None:
-    script = (
-        "import sys; from textcap.cli.app import app\n"
-        "try: app()\n"
-        "except SystemExit as stop: print(stop.code, 'torch' in sys.modules)"
-    )
-    command = [sys.executable, "-c", script, "caption", "missing.wav"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout.strip() == "1 False"
+    done = run_without_torch("caption", "missing.wav", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
     assert "missing.wav does not exist" in done.stderr
 
 

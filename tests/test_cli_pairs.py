@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from safetensors import safe_open
 from typer.testing import CliRunner
 
+from light import run_without_torch
 from textcap.cli.app import app
 from textcap.data.pairs import read_pairs
 from textcap.demo.folder import training_pairs, write_sounds
@@ -306,14 +306,8 @@ def test_embed_takes_folders_and_patterns_once(pairs_file: Path, tmp_path: Path)
 
 
 def test_embed_looks_at_its_inputs_before_torch_is_loaded() -> None:
-    code = (
-        "import sys; from textcap.cli.app import app\n"
-        "try: app(['embed', 'missing.wav', 'no*'])\n"
-        "except SystemExit as stop: assert stop.code == 1\n"
-        "assert 'torch' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    done = run_without_torch("embed", "missing.wav", "no*")
+    assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines() == [
         "skipped: missing.wav does not exist",
         "skipped: no* does not exist, and as a pattern it matches nothing",

@@ -23,6 +23,7 @@ from textcap.config import (
 )
 from textcap.models.clap import AudioEncoder, TextEncoder
 from textcap.models.language_model import LanguageModel
+from textcap.models.mapper import Mapper
 from textcap.models.tokenizer import END_OF_TEXT, Tokenizer
 
 SOUNDS = ("dog", "bell", "car", "bird", "door", "engine", "siren", "child", "kettle", "drum", "train", "horn")
@@ -105,3 +106,15 @@ def write_tiny_backbone(folder: Path, *, seed: int = 0, noise_variance: float = 
         save_file(tensors, folder / f"{name}.safetensors")
     (folder / "config.json").write_text(json.dumps(asdict(config)), encoding="utf-8")
     return folder
+
+
+def random_mapper(config: MapperConfig) -> Mapper:
+    """Return a mapper with random weights, scaled so that different sounds get different captions."""
+    torch.manual_seed(0)
+    mapper = Mapper(config)
+    with torch.no_grad():  # as initialised, the prefix depends on the constants far more than on the embedding
+        mapper.spread.weight *= 10
+        mapper.constants *= 0.1
+        for layer in mapper.layers:
+            layer.output.weight *= 3
+    return mapper

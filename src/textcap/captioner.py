@@ -24,7 +24,7 @@ from textcap.config import CAPTION_BATCH_SIZE, BridgeConfig, DecodingConfig, req
 from textcap.data.text import counted
 from textcap.device import memory_errors, resolve_device
 from textcap.embedding.captions import embed_captions
-from textcap.embedding.recordings import Reading, Recording, RecordingEmbedder
+from textcap.embedding.recordings import Reading, Recording, RecordingEmbedder, renumbered
 from textcap.errors import CheckpointError, DeviceError, InputError
 from textcap.gap.bridge import Bridge
 from textcap.model_folder import StoredModel, load_model
@@ -44,7 +44,7 @@ _logger = logging.getLogger("textcap")
 
 @dataclass(frozen=True)
 class Ranking:
-    """How many captions a sound gets, and what decides their order.
+    """What decides the order of the captions of a sound.
 
     Attributes:
         weight: Weight of the similarity against the score, from 0 to 1; see `models.similarity.rank`. None: the score
@@ -178,21 +178,23 @@ class Captioner:
         """
         how = decoding or DecodingConfig(), ranking or Ranking()
 
-        def caption_group(group: Sequence[SoundSource], size: int, first: int) -> list[CaptionResult]:
-            recordings = self._recordings.embed(group, batch_size=size, reading=_shifted(reading, first))
-            heard = [r for r in recordings if isinstance(r, Recording) and (caption_silence or not r.is_silent)]
-            found = iter(self.candidates(_stack([r.embedding for r in heard]), *how) if heard else [])
-            said = {id(recording): next(found) for recording in heard}
-            return [
-                CaptionResult(name_of(source), error=r)
-                if isinstance(r, InputError)
-                else CaptionResult(
-                    name_of(source), said.get(id(r), ()), None, r.duration_s, r.is_silent and id(r) not in said, r.notes
-                )
-                for source, r in zip(group, recordings, strict=True)
-            ]
+        def is_heard(recording: Recording) -> bool:
+            return caption_silence or not recording.is_silent
 
-        return self._in_groups(sources, batch_size, caption_group)
+        def caption_group(group: Sequence[SoundSource], size: int, told: Reading) -> list[CaptionResult]:
+            recordings = self._recordings.embed(group, batch_size=size, reading=told)
+            heard = [r.embedding for r in recordings if isinstance(r, Recording) and is_heard(r)]
+            found = iter(self.candidates(_stack(heard), *how) if heard else [])
+            results = []
+            for name, r in zip(map(name_of, group), recordings, strict=True):
+                if isinstance(r, InputError):
+                    results.append(CaptionResult(name, error=r))
+                else:
+                    several = next(found) if is_heard(r) else ()
+                    results.append(CaptionResult(name, several, None, r.duration_s, not is_heard(r), r.notes))
+            return results
+
+        return self._in_groups(sources, batch_size, reading, caption_group)
 
     def timeline(
         self,
@@ -222,9 +224,8 @@ class Captioner:
         how = decoding or DecodingConfig(), ranking or Ranking()
         self._recordings.with_hop(hop_s)  # checked now, and not for each source
 
-        def caption_group(group: Sequence[SoundSource], size: int, first: int) -> list[CaptionResult]:
+        def caption_group(group: Sequence[SoundSource], size: int, told: Reading) -> list[CaptionResult]:
             (source,) = group
-            told = _shifted(reading, first)
             try:
                 windows = self._recordings.windows(source, hop_s=hop_s, batch_size=size, reading=told)
             except InputError as error:
@@ -239,7 +240,7 @@ class Captioner:
             joined, is_silent = tuple(join_equal(pieces)), bool(windows.is_silent.all()) and not pieces
             return [CaptionResult(name_of(source), (), joined, windows.duration_s, is_silent, windows.notes)]
 
-        return self._in_groups(sources, batch_size, caption_group, group_size=1)
+        return self._in_groups(sources, batch_size, reading, caption_group, group_size=1)
 
     @cached_property
     def content_hash(self) -> str:
@@ -327,13 +328,15 @@ class Captioner:
         self,
         sources: SoundSource | Iterable[SoundSource],
         batch_size: int,
-        caption_group: Callable[[Sequence[SoundSource], int, int], list[CaptionResult]],
+        reading: Reading,
+        caption_group: Callable[[Sequence[SoundSource], int, Reading], list[CaptionResult]],
         group_size: int | None = None,
     ) -> Iterator[CaptionResult]:
         """Yield the results of a function for groups of sources, smaller ones where CUDA's memory does not suffice.
 
         Args:
-            caption_group: Called with a group, a batch size, and the index of the group's first source.
+            reading: Called with the indices of sources, see `caption`.
+            caption_group: Called with a group, a batch size, and what to call with the indices in the group.
             group_size: Most sources in a group, if that is not the batch size.
         """
         require(batch_size >= 1, "batch_size", batch_size, "at least 1")
@@ -345,7 +348,9 @@ class Captioner:
                 message = f"on {self.device} while captioning {counted(size, 'sound')} at once"
                 try:
                     with memory_errors(message, hint=hint):
-                        done += caption_group(group[len(done) :][:size], size, n_before + len(done))
+                        first = n_before + len(done)
+                        told = renumbered(reading, range(first, first + size))
+                        done += caption_group(group[len(done) :][:size], size, told)
                     continue
                 except DeviceError as error:
                     if size == 1 or not isinstance(error.__cause__, torch.OutOfMemoryError):
@@ -372,10 +377,6 @@ def _several(sources: SoundSource | Iterable[SoundSource]) -> Iterable[SoundSour
     # An open file can be iterated over, too.
     is_one = isinstance(sources, str | os.PathLike | Sound) or hasattr(sources, "read")
     return [cast(SoundSource, sources)] if is_one else cast(Iterable[SoundSource], sources)
-
-
-def _shifted(reading: Reading, first: int) -> Reading:
-    return lambda index: reading(None if index is None else first + index)
 
 
 def _stack(embeddings: list[NDArray[np.float32]]) -> Tensor:

@@ -150,7 +150,7 @@ def spooled(source: SoundSource, copies: ExitStack) -> SoundSource:
         FileError: The source cannot be read or copied.
         InputError: The path is not a valid file name.
     """
-    if isinstance(source, Sound):
+    if isinstance(source, Sound) or (isinstance(source, str | os.PathLike) and os.path.isfile(source)):
         return source
     with _opened(source) as file:
         return source if file.seekable() else copies.enter_context(_copied(file, source))

@@ -96,7 +96,7 @@ class _Stream:
     def __init__(self, container: Any, file: BinaryIO) -> None:
         self._container, self._file = container, file
         self._stream = container.streams.audio[0]
-        self._first_byte = 0  # of the first packet
+        self._first_byte: int | None = None  # of the first packet
         self._n_failed = self._n_failed_last = 0  # packets before the last that can be decoded, and after it
         self._ends_inside = False  # the last packet is incomplete, or what follows it cannot be read
         self._length_s = self._gaps_s = 0.0
@@ -145,11 +145,10 @@ class _Stream:
 
     def _frames(self) -> Iterator[Any]:
         """Yield the frames of the packets that can be decoded, and count the others."""
-        first = True
         try:
             for packet in self._container.demux(self._stream):
-                if first:
-                    self._first_byte, first = packet.pos or 0, False
+                if self._first_byte is None:
+                    self._first_byte = packet.pos or 0
                 try:
                     frames = packet.decode()
                 except FFmpegError:
@@ -181,7 +180,7 @@ class _Stream:
             return whole.duration / 1e6 if whole.duration else None
         is_known = bool(names & _LENGTH_IN_HEADER)
         if "mp3" in names:
-            is_known = bool(_MP3_LENGTH.search(self._bytes_before(self._first_byte, _MP3_HEAD_BYTES)))
+            is_known = bool(_MP3_LENGTH.search(self._bytes_before(self._first_byte or 0, _MP3_HEAD_BYTES)))
         return float(stream.duration * stream.time_base) if is_known and stream.duration else None
 
     def _is_torn(self) -> bool:

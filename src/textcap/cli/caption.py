@@ -15,7 +15,7 @@ from textcap.config import CAPTION_BATCH_SIZE, DecodingConfig
 from textcap.data.text import counted
 from textcap.outputs.forms import FORMS, JSONL, MERGED_FORMS, SIDECAR, TIMELINE_FORMS, Output, form_of
 from textcap.outputs.journal import journal_of
-from textcap.outputs.rows import Row, error_row
+from textcap.outputs.rows import Row, error_row, path_of
 
 EXAMPLES = "textcap caption *.wav -m textcap-model\n\ntextcap caption film.mp4 -o film.srt"
 WHEN_STOPPED = "with -o, the same command with --resume continues"
@@ -152,7 +152,7 @@ def caption(
         return note(f"{output} is complete: there is nothing to resume")
     where.check(force=force or (resume and is_unfinished))
     if not found.inputs:  # told without loading torch
-        failures = [error_row(error) for error in found.errors]
+        failures = [error_row(path_of(error), error) for error in found.errors]
         if form == JSONL:
             where.write(failures)
         return _show(failures, where)

@@ -81,7 +81,11 @@ def read_header(text: str, delimiter: str = ",") -> list[str]:
 
 def shown_header(text: str) -> str:
     """Return the column names of a table, or the first words of other text, for an error message."""
-    return ", ".join(repr(cell[:40]) for cell in read_header(text)[:8]) or "nothing"
+    return _shown(read_header(text))
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(repr(name[:40]) for name in names[:8]) or "nothing"
 
 
 def is_caption_column(name: str) -> bool:
@@ -112,8 +116,8 @@ def captions_of(source: TextFile, place: str, record: Any) -> list[str]:
     for value in (value for name, value in record.items() if is_caption_column(name)):
         captions += value if isinstance(value, list) else [value]
     if not captions or not all(isinstance(caption, str) for caption in captions):
-        found = ", ".join(repr(name[:40]) for name in [*record][:8]) or "nothing"
-        raise source.error(place, f'expected "caption", a string, or "captions", a list of strings, found {found}')
+        expected = 'expected "caption", a string, or "captions", a list of strings'
+        raise source.error(place, f"{expected}, found {_shown([*record])}")
     return captions
 
 

@@ -121,7 +121,7 @@ class RecordingEmbedder:
             batch = missing[start : start + batch_size]
             chosen = [sources[index] for index in batch]
             with memory_errors(f"on {self._device} while embedding sounds", hint=_MEMORY_HINT):
-                results = self._embed(chosen, batch_size, _renumbered(reading, batch))
+                results = self._embed(chosen, batch_size, renumbered(reading, batch))
             new: dict[bytes, Row] = {}
             for index, key, result in zip(batch, self._keys(chosen), results, strict=True):
                 # A file that was changed while it was read has another key now.
@@ -188,13 +188,12 @@ class RecordingEmbedder:
     def _embed(self, sources: Sequence[SoundSource], batch_size: int, reading: Reading) -> list[Recording | InputError]:
         clap = self._backbone.config.clap
         sums = torch.zeros(len(sources), clap.embedding_width)
-        windows: dict[int, tuple[Window, Window]] = {}  # the first and the last, without samples
+        spans: dict[int, tuple[float, float]] = {}  # start and end of each sound
         is_silent = [True] * len(sources)
 
         def take(i: int, window: Window, vector: Tensor) -> None:
             sums[i] += vector
-            window = replace(window, samples=np.empty(0, np.float32))
-            windows[i] = windows.get(i, (window,))[0], window
+            spans[i] = spans.get(i, (window.start_s,))[0], window.end_s
             is_silent[i] &= window.is_silent
 
         outcomes = self._encode(sources, clap.audio, batch_size, take, reading)
@@ -206,8 +205,8 @@ class RecordingEmbedder:
             elif not np.isfinite(units[i]).all():
                 results.append(_not_finite(sources[i]))
             else:
-                first, last = windows[i]
-                results.append(Recording(units[i], last.end_s - first.start_s, is_silent[i], outcome))
+                start_s, end_s = spans[i]
+                results.append(Recording(units[i], end_s - start_s, is_silent[i], outcome))
         return results
 
     @torch.inference_mode()
@@ -311,7 +310,8 @@ def _read_all(
     reading(None)
 
 
-def _renumbered(reading: Reading, numbers: Sequence[int]) -> Reading:
+def renumbered(reading: Reading, numbers: Sequence[int]) -> Reading:
+    """Return a function that passes on the number of each index, and None as it is."""
     return lambda index: reading(None if index is None else numbers[index])
 
 

@@ -25,9 +25,9 @@ def row_of(result: CaptionResult, n_captions: int = 1) -> Row:
     Args:
         n_captions: Captions that are wanted.
     """
-    row: Row = {"path": result.path}
     if result.error is not None:
-        return row | {"error": str(result.error)}
+        return error_row(result.path, result.error)
+    row: Row = {"path": result.path}
     if result.pieces is None:
         row |= {"caption": result.caption, "score": result.score}
         several = [_without_none(vars(one)) for one in result.candidates[:n_captions]]
@@ -41,9 +41,9 @@ def row_of(result: CaptionResult, n_captions: int = 1) -> Row:
     return row | ({"notes": list(result.notes)} if result.notes else {})
 
 
-def error_row(error: InputError) -> Row:
-    """Return the row of an input that cannot be read."""
-    return {"path": path_of(error), "error": str(error)}
+def error_row(path: str, error: InputError) -> Row:
+    """Return the row of an input that cannot be read; the error names the path as it was given."""
+    return {"path": path, "error": str(error.at(path) if isinstance(error, FileError) else error)}
 
 
 def path_of(one: Input | InputError) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from textcap.audio.inputs import Input
@@ -94,13 +94,15 @@ def _rows(
 ) -> Iterator[Row]:
     for start in range(0, len(inputs), settings.batch_size):
         part = inputs[start : start + settings.batch_size]
+        if journal is None:
+            yield from _caption_slice(captioner, part, settings, None)
+            continue
         keys, identities = [_key_of(one) for one in part], captioner.identities([path_of(one) for one in part])
-        if journal is not None and all(map(journal.has, keys, identities)):
+        if all(map(journal.has, keys, identities)):
             yield from journal.rows(keys)
             continue
         rows = _caption_slice(captioner, part, settings, journal)
-        if journal is not None:
-            journal.add(keys, rows, identities)
+        journal.add(keys, rows, identities)
         yield from rows
 
 
@@ -113,19 +115,19 @@ def _key_of(one: Input | InputError) -> str:
 def _caption_slice(
     captioner: Captioner, part: Sequence[Input | InputError], settings: CaptionSettings, journal: Journal | None
 ) -> list[Row]:
+    names = [path_of(one) for one in part]
     rows: dict[int, Row] = {}
     opened: dict[int, SoundSource] = {}
     with ExitStack() as stack:
         for index, one in enumerate(part):
-            if journal is not None and journal.crashed(_key_of(one)):
-                rows[index] = error_row(FileError(path_of(one), "could not be read: textcap was killed twice doing so"))
-            elif isinstance(one, InputError):
-                rows[index] = error_row(one)
-            else:
-                try:
-                    opened[index] = stack.enter_context(open_source(one, offline=settings.offline))
-                except InputError as error:
-                    rows[index] = error_row(error)
+            try:
+                if journal is not None and journal.crashed(_key_of(one)):
+                    raise FileError(names[index], "could not be read: textcap was killed twice doing so")
+                if isinstance(one, InputError):
+                    raise one
+                opened[index] = stack.enter_context(open_source(one, offline=settings.offline))
+            except InputError as error:
+                rows[index] = error_row(names[index], error)
         places = list(opened)
 
         def reading(index: int | None) -> None:
@@ -133,9 +135,6 @@ def _caption_slice(
                 journal.reading(None if index is None else _key_of(part[places[index]]))
 
         for index, result in zip(places, settings.caption(captioner, list(opened.values()), reading), strict=True):
-            name = path_of(part[index])  # that of a remote sound is not the one of its copy
-            if isinstance(result.error, FileError):
-                rows[index] = error_row(result.error.at(name))
-            else:
-                rows[index] = row_of(result, settings.n_captions) | {"path": name}
+            # The name of a remote sound is not the one of its copy.
+            rows[index] = row_of(replace(result, path=names[index]), settings.n_captions)
     return [rows[index] for index in range(len(part))]
