@@ -139,10 +139,7 @@ def test_format_is_read_as_ffmpeg_reads_it(ffmpeg: Callable[..., bytes], tone: P
 @pytest.mark.parametrize("name", [name for name in soundfile.available_formats() if name not in ("RAW", "SD2", "SDS")])
 def test_all_that_libsndfile_reads_is_read(tmp_path: Path, name: str) -> None:
     samples = 0.5 * np.sin(np.arange(RATE_HZ) * 0.1)
-    try:
-        soundfile.write(tmp_path / "a", samples, RATE_HZ, format=name)
-    except soundfile.LibsndfileError:
-        pytest.skip("cannot be written")
+    soundfile.write(tmp_path / "a", samples, RATE_HZ, format=name)
     expected, rate_hz = soundfile.read(tmp_path / "a", dtype="float32")
     found, notes = read(tmp_path / "a", rate_hz)
     assert notes == []
