@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WHEN_STOPPED = "run the same command to continue"
 EXAMPLES = "textcap demo\n\ntextcap demo my-demo --seed 7 --force"
 
-# These settings are enough for the tiny backbone, and training takes two minutes on two cores. For real backbones, use
+# These settings are enough for the tiny backbone, and training takes three minutes on two cores. For real backbones, use
 # the defaults of `textcap train`.
 N_CAPTIONS = 8000
 _TRAIN = "train captions.txt --backbone tiny --epochs 10 --learning-rate 2e-3 -o textcap-model"
@@ -36,7 +36,7 @@ def demo(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Train a model on text, then caption sounds that it has never heard, offline, in two to three minutes.
+    """Train a model on text, then caption sounds that it has never heard, offline, in three to four minutes.
 
     Writes a folder with captions from a synthetic sound world, sounds to caption, and audio-text pairs, then runs
     textcap train and textcap caption there. A demo that was interrupted continues when it is run again. The models in
