@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 WHEN_STOPPED = "run the same command to continue"
 EXAMPLES = "textcap demo\n\ntextcap demo my-demo --seed 7 --force"
 
-# These settings are enough for the tiny backbone, and training takes three minutes on two cores. For real backbones, use
-# the defaults of `textcap train`.
+# These settings are enough for the tiny backbone, and training takes three minutes on two cores. For real backbones,
+# use the defaults of `textcap train`.
 N_CAPTIONS = 8000
 _TRAIN = "train captions.txt --backbone tiny --epochs 10 --learning-rate 2e-3 -o textcap-model"
 _CAPTION = "caption {} -m textcap-model"
