@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2Model
 
 from textcap.config import AudioConfig, AudioTowerConfig, ClapConfig, TextTowerConfig
 from textcap.models.clap import AudioEncoder, FrontEnd, TextEncoder
@@ -86,9 +87,20 @@ def test_text_embeddings_are_unit_length_and_independent_of_the_batch(captions: 
 def test_text_is_pooled_at_the_last_token_even_if_its_id_is_0() -> None:
     encoder = _text_encoder()
     tokens = torch.tensor([[0, 0, 5, 0, 7, 0]])
+    sizes = CONFIG.text_tower
+    reference = GPT2Model(
+        GPT2Config(
+            n_layer=sizes.n_layers,
+            n_embd=sizes.width,
+            n_head=sizes.n_heads,
+            n_positions=sizes.n_positions,
+            vocab_size=sizes.vocab_size,
+        )
+    ).eval()
+    reference.load_state_dict(encoder.tower.state_dict())
     with torch.inference_mode():
         ours = encoder(tokens, torch.tensor([4]))
-        hidden = encoder.tower(input_ids=tokens[:, :4]).last_hidden_state[:, -1]
+        hidden = reference(input_ids=tokens[:, :4]).last_hidden_state[:, -1]
         expected = torch.nn.functional.normalize(encoder.projection(hidden), dim=-1)
     torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
 

@@ -84,7 +84,7 @@ def test_language_model_names_the_sounds_in_its_context(backbone: Backbone) -> N
 
 def _continue(model: LanguageModel, tokens: list[int], tokenizer: Tokenizer) -> str:
     """Return the greedy continuation of a sequence of tokens, decoded."""
-    state, logits = model.start(model.gpt2.transformer.wte(torch.tensor([tokens])))
+    state, logits = model.start(model.gpt2.wte(torch.tensor([tokens])))
     generated: list[int] = []
     while len(generated) < 40 and (token := int(logits.argmax())) != tokenizer.end_id:
         generated.append(token)

@@ -96,7 +96,7 @@ def write_tiny_backbone(folder: Path, *, seed: int = 0, noise_variance: float = 
         parts = {
             "audio_encoder": AudioEncoder(config.clap),
             "text_encoder": TextEncoder(config.clap, tokenizer),
-            "language_model": LanguageModel(config.language_model).gpt2.transformer,
+            "language_model": LanguageModel(config.language_model).gpt2,
         }
         with torch.no_grad():  # with GPT-2's small initial weights, the output hardly depends on the prefix
             for parameter in parts["language_model"].parameters():

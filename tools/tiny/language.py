@@ -12,10 +12,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from textcap.config import LanguageModelConfig
-from textcap.models.language_model import gpt2_config
 from textcap.models.tokenizer import END_OF_TEXT, Tokenizer
 from tiny.blends import draw_blends
 from tiny.log import Log
@@ -54,7 +53,18 @@ def train_language_model(
     torch.manual_seed(settings.seed)
     end_id = config.vocab_size - 1
     model = GPT2LMHeadModel(
-        gpt2_config(config, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=end_id, eos_token_id=end_id)
+        GPT2Config(
+            n_layer=config.n_layers,
+            n_embd=config.width,
+            n_head=config.n_heads,
+            n_positions=config.n_positions,
+            vocab_size=config.vocab_size,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=end_id,
+            eos_token_id=end_id,
+        )
     )
     for number, plan in enumerate(settings.rounds):
         last = number == len(settings.rounds) - 1

@@ -84,6 +84,5 @@ def _pool_captions(text: TextEncoder, scenes: list[Scene], rng: np.random.Genera
         batch = order[start : start + batch_size]
         max_tokens = text.config.text_tower.max_tokens
         tokens, lengths = pad_captions(text.tokenizer, [captions[i] for i in batch], max_tokens)
-        hidden = text.tower(input_ids=tokens).last_hidden_state
-        pooled[batch] = hidden[torch.arange(len(batch)), lengths - 1]
+        pooled[batch] = text.pooled(tokens, lengths)
     return pooled

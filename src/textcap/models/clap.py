@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import ClapAudioConfig, ClapAudioModel, GPT2Model
+from transformers import ClapAudioConfig, ClapAudioModel
 from transformers.audio_utils import mel_filter_bank
 
 from textcap.config import AudioConfig, AudioTowerConfig, ClapConfig
-from textcap.models.language_model import gpt2_config
+from textcap.models.gpt2 import Gpt2, causal
 from textcap.models.loading import Checkpoint, TensorSource, load_exact
 from textcap.models.tokenizer import Tokenizer
 
@@ -69,7 +70,7 @@ class Projection(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         """Project pooled tower outputs `[B, width]` to `[B, E]`."""
         first = self.linear1(pooled)
-        return self.layer_norm(first + self.linear2(nn.functional.gelu(first)))  # type: ignore[no-any-return]
+        return self.layer_norm(first + self.linear2(F.gelu(first)))  # type: ignore[no-any-return]
 
 
 class AudioEncoder(nn.Module):
@@ -97,7 +98,7 @@ class AudioEncoder(nn.Module):
     def embed_log_mel(self, log_mel: Tensor) -> Tensor:
         """Return the unit-length embeddings `[W, E]` of log-mel spectrograms `[W, 1, F, M]` in dB."""
         pooled = self.tower(input_features=log_mel).pooler_output  # [W, width]
-        return nn.functional.normalize(self.projection(pooled), dim=-1)
+        return F.normalize(self.projection(pooled), dim=-1)
 
 
 class TextEncoder(nn.Module):
@@ -107,7 +108,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.tokenizer = tokenizer
-        self.tower = GPT2Model(gpt2_config(config.text_tower, use_cache=False))
+        self.tower = Gpt2(config.text_tower)
         self.projection = Projection(config.text_tower.width, config.embedding_width)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
@@ -123,9 +124,20 @@ class TextEncoder(nn.Module):
         Returns:
             `[B, E]`, unit length.
         """
-        hidden = self.tower(input_ids=tokens).last_hidden_state  # [B, T, width]
-        pooled = hidden[torch.arange(len(tokens), device=tokens.device), lengths - 1]
-        return nn.functional.normalize(self.projection(pooled), dim=-1)
+        return F.normalize(self.projection(self.pooled(tokens, lengths)), dim=-1)
+
+    def pooled(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Return the tower's outputs `[B, width]` at the last tokens, before the projection."""
+        is_token = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]  # [B, T]
+        rows = torch.arange(len(tokens), device=tokens.device)
+
+        def attend(_: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            if queries.shape[-2] == keys.shape[-2]:
+                return causal(queries, keys, values)
+            return F.scaled_dot_product_attention(queries, keys, values, attn_mask=is_token[:, None, None])
+
+        hidden: Tensor = self.tower(self.tower.wte(tokens), attend, pick=lambda x: x[rows, lengths - 1][:, None])
+        return hidden[:, 0]
 
     @torch.inference_mode()
     def encode(self, captions: Sequence[str], *, batch_size: int = 64) -> Tensor:

@@ -4,21 +4,19 @@ A decoding step takes R rows, each of which may continue any row of the step bef
 `beam_search`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from textcap.config import LanguageModelConfig
 from textcap.errors import CheckpointError
+from textcap.models.gpt2 import Gpt2, causal
 from textcap.models.loading import Checkpoint, TensorSource, load_exact
 
-# Attention of one layer: takes its number and queries, keys and values [R, heads, T, d]; returns [R, heads, T, d].
-_Mix = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+_LOSS_ROWS = 256  # positions whose logits are held at once
 
 
 @dataclass(frozen=True)
@@ -43,27 +41,15 @@ class DecodingState:
         return self.prefix_cache[0].shape[-2] + self.row_cache[0].shape[-2]
 
 
-def gpt2_config(sizes: LanguageModelConfig, **options: Any) -> GPT2Config:
-    """Return transformers' configuration of a GPT-2; options override its defaults."""
-    # These tokens are not used here, and the default ids may lie outside a smaller vocabulary.
-    options = {"bos_token_id": None, "eos_token_id": None, **options}
-    return GPT2Config(
-        n_layer=sizes.n_layers,
-        n_embd=sizes.width,
-        n_head=sizes.n_heads,
-        n_positions=sizes.n_positions,
-        vocab_size=sizes.vocab_size,
-        **options,
-    )
-
-
 class LanguageModel(nn.Module):
     """GPT-2 with frozen weights and no dropout; gradients pass through it to the prefix."""
 
     def __init__(self, config: LanguageModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.gpt2 = GPT2LMHeadModel(gpt2_config(config))
+        self.gpt2 = Gpt2(config)
+        self.head = nn.Linear(config.width, config.vocab_size, bias=False)
+        self.head.weight = self.gpt2.wte.weight
         self.requires_grad_(False)
         self.eval()
 
@@ -82,11 +68,11 @@ class LanguageModel(nn.Module):
         n_prefix = prefixes.shape[1]
         self._check_positions(n_prefix + tokens.shape[1] - 1)
         # The last token is only predicted, never an input.
-        embedded = self.gpt2.transformer.wte(tokens[:, :-1])
-        hidden = self._run(torch.cat((prefixes, embedded), dim=1), 0, _causal)[:, n_prefix - 1 :]  # [B, T, D]
+        embedded = torch.cat((prefixes, self.gpt2.wte(tokens[:, :-1])), dim=1)
+        hidden = self.gpt2(embedded, lambda _, *qkv: causal(*qkv), pick=lambda x: x[:, n_prefix - 1 :])  # [B, T, D]
         is_target = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
-        logits = self.gpt2.lm_head(hidden[is_target])  # [targets, V]
-        return F.cross_entropy(logits.float(), tokens[is_target])
+        loss: Tensor = _FrozenHeadLoss.apply(hidden[is_target], self.head.weight, tokens[is_target])
+        return loss
 
     @torch.inference_mode()
     def start(self, prefixes: Tensor) -> tuple[DecodingState, Tensor]:
@@ -101,11 +87,11 @@ class LanguageModel(nn.Module):
         self._check_positions(prefixes.shape[1])
         cache: list[Tensor] = []
 
-        def mix(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        def attend(_: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             cache.append(torch.stack((keys, values)))
-            return _causal(layer, queries, keys, values)
+            return causal(queries, keys, values)
 
-        hidden = self._run(prefixes, 0, mix)[:, -1]  # [B, D]
+        hidden = self.gpt2(prefixes.to(self.gpt2.wte.weight.dtype), attend, pick=lambda x: x[:, -1:])  # [B, 1, D]
         clips = torch.arange(len(prefixes), device=prefixes.device)
         state = DecodingState(clips, tuple(cache), tuple(layer[..., :0, :] for layer in cache))
         return state, self._logits(hidden)
@@ -126,30 +112,16 @@ class LanguageModel(nn.Module):
         grid = _RowGrid(state.clips, state.prefix_cache[0].shape[1])
         cache: list[Tensor] = []
 
-        def mix(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             rows_so_far = torch.cat((state.row_cache[layer], torch.stack((keys, values))), dim=-2)
             cache.append(rows_so_far)
             return _attend_to_both(queries, state.prefix_cache[layer], rows_so_far, grid)
 
-        embedded = self.gpt2.transformer.wte(tokens)[:, None]  # [R, 1, D]
-        hidden = self._run(embedded, state.n_positions, mix)[:, -1]
+        hidden = self.gpt2(self.gpt2.wte(tokens)[:, None], attend, position=state.n_positions)  # [R, 1, D]
         return DecodingState(state.clips, state.prefix_cache, tuple(cache)), self._logits(hidden)
 
-    def _run(self, embedded: Tensor, position: int, mix: _Mix) -> Tensor:
-        """Run all layers on [R, T, D], whose first token is at `position`, with `mix` as the attention."""
-        gpt2: Any = self.gpt2.transformer
-        hidden = embedded + gpt2.wpe.weight[position : position + embedded.shape[1]]
-        for layer, block in enumerate(gpt2.h):
-            projected = block.attn.c_attn(block.ln_1(hidden)).chunk(3, dim=-1)
-            by_head = (_by_head(x, self.config.n_heads) for x in projected)
-            mixed = mix(layer, *by_head).transpose(1, 2).flatten(2)  # [R, T, D]
-            hidden = hidden + block.attn.c_proj(mixed)
-            hidden = hidden + block.mlp(block.ln_2(hidden))
-        normed: Tensor = gpt2.ln_f(hidden)
-        return normed
-
     def _logits(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.gpt2.lm_head(hidden)
+        logits: Tensor = self.head(hidden[:, -1])
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def _check_positions(self, n_positions: int) -> None:
@@ -173,7 +145,7 @@ def load_language_model(
     if prefix is None:
         prefix = "transformer." if "transformer.wte.weight" in checkpoint.tensors else ""
     model = LanguageModel(config)
-    gpt2 = model.gpt2.transformer
+    gpt2 = model.gpt2
     load_exact(gpt2, checkpoint, lambda name: TensorSource(prefix + name))
     head = prefix.removesuffix("transformer.") + "lm_head.weight"
     if head in checkpoint.tensors and not torch.equal(checkpoint.tensors[head].to(gpt2.wte.weight), gpt2.wte.weight):
@@ -181,12 +153,31 @@ def load_language_model(
     return model
 
 
-def _by_head(x: Tensor, n_heads: int) -> Tensor:
-    return x.reshape(*x.shape[:2], n_heads, -1).transpose(1, 2)  # [R, heads, T, d]
+class _FrozenHeadLoss(torch.autograd.Function):
+    """Mean cross-entropy of targets [N] after a frozen output layer, of hidden states [N, D] and its weight [V, D].
 
+    Logits are computed a few rows at a time, and the gradient with them, so that neither is kept for all rows.
+    """
 
-def _causal(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        needs_gradient = ctx.needs_input_grad[0]
+        total = torch.zeros((), device=hidden.device)
+        gradient = torch.empty_like(hidden) if needs_gradient else None
+        for start in range(0, len(targets), _LOSS_ROWS):
+            rows = slice(start, start + _LOSS_ROWS)
+            log_probabilities = F.linear(hidden[rows], weight).float().log_softmax(dim=-1)  # [rows, V]
+            total -= log_probabilities.gather(1, targets[rows, None]).sum()
+            if gradient is not None:
+                expected = log_probabilities.exp_().to(weight.dtype) @ weight  # [rows, D]
+                gradient[rows] = (expected - weight[targets[rows]]) / len(targets)
+        ctx.save_for_backward(gradient)
+        return total / len(targets)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * outer[0].to(gradient.dtype), None, None
 
 
 class _RowGrid:

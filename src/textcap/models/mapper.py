@@ -49,9 +49,10 @@ class Mapper(nn.Module):
         spread = self.spread(embeddings).view(-1, n_prefix, width)
         constants = self.constants.to(spread.dtype).expand(len(spread), -1, -1)
         hidden = torch.cat((spread, constants), dim=1)  # [B, 2P, D]
-        for layer in self.layers:
-            hidden = layer(hidden)
-        return hidden[:, n_prefix:]
+        last = len(self.layers) - 1
+        for number, layer in enumerate(self.layers):
+            hidden = layer(hidden, n_prefix if number == last else 2 * n_prefix)
+        return hidden
 
 
 class _MapperLayer(nn.Module):
@@ -67,11 +68,12 @@ class _MapperLayer(nn.Module):
         self.hidden_in = nn.Linear(width, hidden_width)
         self.hidden_out = nn.Linear(hidden_width, width)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Return the hidden states [B, T, D] after this layer."""
+    def forward(self, hidden: Tensor, n_last: int) -> Tensor:
+        """Return the hidden states after this layer of the last `n_last` tokens of [B, T, D]."""
         normed = self.attention_norm(hidden)
+        hidden = hidden[:, -n_last:]
         keys, values = self.keys_values(normed).chunk(2, dim=-1)
-        queries, keys, values = (self._by_head(x) for x in (self.queries(normed), keys, values))
+        queries, keys, values = (self._by_head(x) for x in (self.queries(normed[:, -n_last:]), keys, values))
         mixed: Tensor = F.scaled_dot_product_attention(queries, keys, values)  # [B, heads, T, D / heads]
         hidden = hidden + self.output(mixed.transpose(1, 2).flatten(2))
         widened = F.relu(self.hidden_in(self.hidden_norm(hidden)))
