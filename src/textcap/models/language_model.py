@@ -71,7 +71,7 @@ class LanguageModel(nn.Module):
         embedded = torch.cat((prefixes, self.gpt2.wte(tokens[:, :-1])), dim=1)
         hidden = self.gpt2(embedded, lambda _, *qkv: causal(*qkv), pick=lambda x: x[:, n_prefix - 1 :])  # [B, T, D]
         is_target = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
-        loss: Tensor = _FrozenHeadLoss.apply(hidden[is_target], self.head.weight, tokens[is_target])
+        loss: Tensor = _FrozenHeadLoss.apply(hidden[is_target], self.head.weight, tokens[is_target])  # type: ignore[no-untyped-call]
         return loss
 
     @torch.inference_mode()

@@ -10,8 +10,10 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -31,6 +33,9 @@ from textcap.training.state import TrainingProgress, WorkFolder
 
 SAVE_EVERY_S = 300.0
 
+# Hidden values, captions times positions times width times layers, in one micro-batch: about 1.5 GB of activations on
+# the CPU; other devices need larger products to be busy.
+_MICRO_BATCH_VALUES = {"cpu": 2**24, "other": 2**26}
 _STEPS_PER_REPORT = 10  # on any device but the CPU: reading the loss waits for the device
 _ADAM_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -148,22 +153,41 @@ class MapperTraining:
         rank, n_processes = self.accelerator.process_index, self.accelerator.num_processes
         # The last batch may be smaller than the number of processes. Those without a caption take the first one at
         # weight 0.
-        mine = slice(rank, None, n_processes) if rank < len(indices) else slice(0, 1)
+        mine = np.arange(len(indices))[rank::n_processes] if rank < len(indices) else np.zeros(1, np.int64)
         weight = 1.0 if rank < len(indices) else 0.0
-        tokens, lengths = self.examples.tokens.padded(indices[mine])
+        parts = self._micro_batches(indices, mine)
         device = self.accelerator.device
-        with self.accelerator.autocast():
-            prefixes = self.mapper(noisy[mine].to(device))
-            mean = self.language_model.loss(prefixes, tokens.to(device), lengths.to(device))
-        loss_sum = mean * (weight * int(lengths.sum()))
-        # accelerate averages gradients over the processes; multiplying by their number turns the mean into a sum.
-        self.accelerator.backward(loss_sum * (n_processes / n_tokens))
+        loss_sum = torch.zeros((), device=device)
+        for number, part in enumerate(parts, start=1):
+            tokens, lengths = self.examples.tokens.padded(indices[part])
+            # Processes exchange their gradients once, after the last part.
+            waiting = self.accelerator.no_sync(self.mapper) if number < len(parts) else nullcontext()
+            with waiting:
+                with self.accelerator.autocast():
+                    prefixes = self.mapper(noisy[part].to(device))
+                    mean = self.language_model.loss(prefixes, tokens.to(device), lengths.to(device))
+                part_sum = mean * (weight * int(lengths.sum()))
+                # accelerate averages gradients over the processes; multiplying by their number makes the mean a sum.
+                self.accelerator.backward(part_sum * (n_processes / n_tokens))
+            loss_sum += part_sum.detach()
         # Set here because accelerate would advance a scheduler once for each process.
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate_at(step)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return loss_sum.detach()
+        return loss_sum
+
+    def _micro_batches(self, indices: Indices, mine: Indices) -> list[Indices]:
+        """Divide this process's places in a batch into parts whose activations fit into memory at once.
+
+        Captions of similar length share a part, so that there is little padding.
+        """
+        lengths = self.examples.tokens.lengths[indices[mine]]
+        sizes = self.language_model.config
+        values = (self.plain_mapper.config.prefix_length + int(lengths.max())) * sizes.width * sizes.n_layers
+        most = _MICRO_BATCH_VALUES["cpu" if self.accelerator.device.type == "cpu" else "other"]
+        n_parts = min(len(mine), math.ceil(len(mine) * values / most))
+        return np.array_split(mine[np.argsort(lengths, kind="stable")], n_parts)
 
     def rate_at(self, step: int) -> float:
         """Return the learning rate at a step counted from 0."""

@@ -1,0 +1,142 @@
+"""Prepare frozen modules for inference: weights packed for oneDNN, or in a precision below float32.
+
+Nothing here is saved, and no gradient passes through what it prepares.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from textcap.config import require
+from textcap.errors import DeviceError
+from textcap.models.gpt2 import Conv1D
+
+PRECISIONS = ("float32", "int8", "bf16", "float16")
+
+_HALF = {"bf16": torch.bfloat16, "float16": torch.float16}
+_LARGEST_INT8 = 127
+
+# Takes a weight [out, in] and a bias [out] or None; returns the product with [..., in].
+_Pack = Callable[[Tensor, Tensor | None], Callable[[Tensor], Tensor]]
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Check that a device can compute in a precision.
+
+    Raises:
+        SettingError: No such precision exists.
+        DeviceError: The device cannot, with the reason.
+    """
+    require(precision in PRECISIONS, "precision", precision, f"one of {', '.join(PRECISIONS)}")
+    if problem := _problem(precision, device.type):
+        raise DeviceError(f"precision {precision} cannot be used on {device}: {problem}", hint="leave out --precision")
+
+
+def half_precision(precision: str) -> torch.dtype:
+    """Return the type in which encoders and mapper compute: int8 is for the matrices of the decoder only."""
+    return _HALF.get(precision, torch.float32)
+
+
+def prepare(module: _Module, precision: str = "float32") -> _Module:
+    """Prepare the linear layers of a frozen module in place, for inference in a precision; return the module.
+
+    Args:
+        precision: One that `check_precision` accepts for the module's device.
+    """
+    if precision in _HALF:
+        return module.to(_HALF[precision])
+    pack = _pack_int8 if precision == "int8" else _pack_float32
+    on_cpu = next(module.parameters()).device.type == "cpu"
+    if on_cpu and (precision == "int8" or _works(_pack_float32)):
+        _replace_layers(module, pack)
+    return module
+
+
+class _Packed(nn.Module):
+    """A linear layer without parameters: only the packed weight is kept."""
+
+    def __init__(self, product: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._product = product
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._product(x)
+
+
+def _replace_layers(module: nn.Module, pack: _Pack) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear | Conv1D):
+            weight = child.weight.detach()
+            bias = None if child.bias is None else child.bias.detach()
+            product = pack(weight.T.contiguous() if isinstance(child, Conv1D) else weight, bias)
+            module.add_module(name, _Packed(product))
+        else:
+            _replace_layers(child, pack)
+
+
+def _pack_float32(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+
+    def product(x: Tensor) -> Tensor:
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+        return result
+
+    return product
+
+
+def _pack_int8(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """Quantise each output of a layer by its largest weight, and each row of the input by its largest value.
+
+    So a row's result depends on nothing else in the batch.
+    """
+    scales = weight.abs().amax(dim=1).clamp(min=torch.finfo(weight.dtype).tiny) / _LARGEST_INT8
+    zeros = torch.zeros(len(weight), dtype=torch.int64)
+    packed = torch.ops.quantized.linear_prepack(
+        torch.quantize_per_channel(weight, scales.double(), zeros, 0, torch.qint8), None
+    )
+
+    def product(x: Tensor) -> Tensor:
+        rows = x.flatten(0, -2)
+        largest = rows.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+        # torch quantises by the range of the whole input; a row with both limits fixes it.
+        limits = F.pad(torch.tensor([[1.0, -1.0]]), (0, x.shape[-1] - 2))
+        scaled = torch.cat((rows / largest, limits))
+        # Without `reduce_range`, sums of two products overflow on processors without VNNI.
+        result: Tensor = torch.ops.quantized.linear_dynamic(scaled, packed, reduce_range=True)[:-1] * largest
+        return (result if bias is None else result + bias).view(*x.shape[:-1], -1)
+
+    return product
+
+
+@cache
+def _works(pack: _Pack) -> bool:
+    try:
+        weight = torch.eye(2)
+        return torch.equal(pack(weight, None)(weight).round(), weight)
+    except (AttributeError, RuntimeError, NotImplementedError):  # another version of torch, or another processor
+        return False
+
+
+def _problem(precision: str, device_type: str) -> str | None:
+    if precision == "float32":
+        return None
+    if precision == "int8":
+        if device_type != "cpu":
+            return "torch has 8-bit products for the CPU only"
+        return None if _works(_pack_int8) else "this build of torch has no 8-bit products"
+    if device_type == "cuda":
+        can = precision == "float16" or torch.cuda.is_bf16_supported(including_emulation=False)
+        return None if can else "the GPU computes bfloat16 only by emulation"
+    if device_type == "cpu":
+        name = "fp16" if precision == "float16" else "bf16"
+        try:
+            can = bool(getattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported")())
+        except (AttributeError, RuntimeError):
+            can = False
+        return None if can else f"the processor has no instructions for {precision}, so it would be slower"
+    return None
