@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from textcap.audio.sources import Sound, SoundSource, name_of
-from textcap.config import CAPTION_BATCH_SIZE, BridgeConfig, DecodingConfig, require
+from textcap.config import BridgeConfig, DecodingConfig, require
 from textcap.data.text import counted
 from textcap.device import memory_errors, resolve_device
 from textcap.embedding.captions import embed_captions
@@ -31,6 +31,7 @@ from textcap.model_folder import StoredModel, load_model
 from textcap.models.backbone import CLAPCAP, EMBEDDED, Backbone, kind_of
 from textcap.models.beam_search import Hypothesis, beam_search
 from textcap.models.mapper import Mapper
+from textcap.models.precision import check_precision, prepare
 from textcap.models.similarity import rank, with_text_encoder
 from textcap.results import Candidate, CaptionResult, Piece
 from textcap.timeline import find_pieces, join_equal
@@ -68,6 +69,7 @@ class Captioner:
         backbone: The frozen encoders and language model.
         device: The device that everything runs on.
         name: The model folder, or the name of the released captioner, for messages.
+        precision: The precision that it computes in; see `precision.PRECISIONS`.
     """
 
     def __init__(
@@ -79,15 +81,16 @@ class Captioner:
         device: torch.device,
         *,
         name: str = "the model",
+        precision: str = "float32",
     ) -> None:
-        self.backbone, self.device, self.name = backbone, device, name
+        self.backbone, self.device, self.name, self.precision = backbone, device, name, precision
         self._capitalise = backbone.kind.mapper is not None  # for clapcap, whose captions msclap capitalises
         self._end_id = end_id
         self._bridge = bridge
         self._mapper = mapper.to(device).eval()
-        self._recordings = RecordingEmbedder(backbone, device)
+        self._recordings = RecordingEmbedder(backbone, device, precision)
         self._recordings.encoder.eval()  # loaded now, so that an error of the weights comes now
-        self._language_model = backbone.language_model(device)
+        self._language_model = prepare(backbone.language_model(device), precision)
 
     def __repr__(self) -> str:
         return f"Captioner(model={self.name!r}, backbone={self.backbone.name!r}, device={str(self.device)!r})"
@@ -98,6 +101,7 @@ class Captioner:
         model: str | Path | None = None,
         *,
         device: str | torch.device = "auto",
+        precision: str = "float32",
         offline: bool | None = None,
         progress: DownloadProgress | None = None,
     ) -> "Captioner":
@@ -107,6 +111,8 @@ class Captioner:
             model: A folder that `textcap train` wrote, or "clapcap" for the captioner that the paper's authors
                 released. By default the folder `textcap-model` if it exists, else "clapcap".
             device: A torch device, or "auto", "cpu", "mps", "cuda", "cuda:1" and so on; see `device.resolve_device`.
+            precision: "int8" for 8-bit products of the decoder on the CPU, "bf16" or "float16" for the tower and the
+                decoder where the device has them. Captions differ a little from those in "float32".
             offline: Whether to work without the network; by default the environment variable HF_HUB_OFFLINE decides.
             progress: Called while weights are downloaded with a file's name, its bytes so far and the total.
 
@@ -114,22 +120,26 @@ class Captioner:
             CheckpointError: The model folder or its backbone folder does not exist or is damaged, or the mapper was
                 trained on other weights than those on disk.
             DownloadError: The backbone's weights are not on disk and cannot be downloaded.
-            DeviceError: The device does not work on this machine, or has too little memory.
+            DeviceError: The device does not work on this machine, has too little memory, or cannot compute in the
+                precision.
+            SettingError: No such precision exists.
         """
         if model is None:
             model = DEFAULT_MODEL if DEFAULT_MODEL.is_dir() else CLAPCAP
         chosen = resolve_device(device)
+        check_precision(precision, chosen)
         if kind_of(str(model)).mapper is not None:
-            return cls.released(Backbone.load(str(model), offline=offline, progress=progress), chosen)
+            return cls.released(Backbone.load(str(model), offline=offline, progress=progress), chosen, precision)
         stored = load_model(Path(model))
         backbone = _load_backbone_of(stored, offline, progress)
         stored.check_backbone(backbone)
         with memory_errors(f"while loading {model} on {chosen}", hint=_LOAD_MEMORY_HINT):
             bridge = Bridge(stored.config.bridge)
-            return cls(backbone, stored.mapper, bridge, stored.config.end_token_id, chosen, name=str(model))
+            end_id = stored.config.end_token_id
+            return cls(backbone, stored.mapper, bridge, end_id, chosen, name=str(model), precision=precision)
 
     @classmethod
-    def released(cls, backbone: Backbone, device: torch.device) -> "Captioner":
+    def released(cls, backbone: Backbone, device: torch.device, precision: str = "float32") -> "Captioner":
         """Return a captioner whose mapper comes with its backbone, such as clapcap.
 
         Raises:
@@ -140,7 +150,7 @@ class Captioner:
             mapper, bridge = backbone.released_mapper(), Bridge(BridgeConfig(noise_variance=0.0))
             end_id = backbone.kind.end_token_id
             end_id = backbone.tokenizer.end_id if end_id is None else end_id
-            return cls(backbone, mapper, bridge, end_id, device, name=backbone.name)
+            return cls(backbone, mapper, bridge, end_id, device, name=backbone.name, precision=precision)
 
     def caption(
         self,
@@ -149,7 +159,7 @@ class Captioner:
         decoding: DecodingConfig | None = None,
         ranking: Ranking | None = None,
         caption_silence: bool = False,
-        batch_size: int = CAPTION_BATCH_SIZE,
+        batch_size: int | None = None,
         reading: Reading = lambda index: None,
     ) -> Iterator[CaptionResult]:
         """Caption sounds of any length, lazily.
@@ -161,8 +171,8 @@ class Captioner:
             decoding: Settings of the beam search.
             ranking: What decides the order of the captions of a sound, if not their score alone.
             caption_silence: Whether a silent sound gets a caption like any other.
-            batch_size: Number of sounds to caption and number of windows to embed at once; captions do not depend on
-                it. It is halved, with a warning, each time that a CUDA device runs out of memory.
+            batch_size: Number of sounds to caption and number of windows to embed at once, by default
+                `backbone.config.batch_size`; captions do not depend on it. It is halved, with a warning, each time that a CUDA device runs out of memory.
             reading: Called with the index of each source before it is read, and with None when no other is read for
                 now; perhaps from another thread.
 
@@ -204,7 +214,7 @@ class Captioner:
         decoding: DecodingConfig | None = None,
         ranking: Ranking | None = None,
         caption_silence: bool = False,
-        batch_size: int = CAPTION_BATCH_SIZE,
+        batch_size: int | None = None,
         reading: Reading = lambda index: None,
     ) -> Iterator[CaptionResult]:
         """Say what is heard when: cut each sound where it changes, and caption each piece once.
@@ -259,7 +269,7 @@ class Captioner:
         return [key.hex() if key else None for key in keys]
 
     def embed(
-        self, sources: SoundSource | Iterable[SoundSource], *, batch_size: int = CAPTION_BATCH_SIZE
+        self, sources: SoundSource | Iterable[SoundSource], *, batch_size: int | None = None
     ) -> list[Recording | InputError]:
         """Return CLAP's embedding of each sound, before any bridge, or the error why it cannot be read.
 
@@ -327,7 +337,7 @@ class Captioner:
     def _in_groups(
         self,
         sources: SoundSource | Iterable[SoundSource],
-        batch_size: int,
+        batch_size: int | None,
         reading: Reading,
         caption_group: Callable[[Sequence[SoundSource], int, Reading], list[CaptionResult]],
         group_size: int | None = None,
@@ -339,6 +349,7 @@ class Captioner:
             caption_group: Called with a group, a batch size, and what to call with the indices in the group.
             group_size: Most sources in a group, if that is not the batch size.
         """
+        batch_size = self.backbone.config.batch_size if batch_size is None else batch_size
         require(batch_size >= 1, "batch_size", batch_size, "at least 1")
         remaining, size, n_before = iter(_several(sources)), batch_size, 0
         hint = "lower --batch-size, or use --device cpu"

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from textcap.errors import InputError, SettingError
 
-CAPTION_BATCH_SIZE = 8  # default number of clips captioned at once
+_BATCH_VALUES = 2**20  # hidden values of the audio tower's first stage in a default batch
 MIN_JUDGED = 50  # held-out sounds from which on an adapter is called helpful or not
 
 MAX_SEED = 2**63 - 1
@@ -269,6 +269,13 @@ class BackboneConfig(Checked):
     mapper: MapperConfig = field(default_factory=MapperConfig)
     # of the noise that suits the modality gap of this CLAP
     noise_variance: float = field(default=0.015, metadata=NOT_NEGATIVE)
+
+    @property
+    def batch_size(self) -> int:
+        """Number of sounds or windows at once by default: more where the models are small."""
+        tower = self.clap.audio_tower
+        values = (tower.spec_size // tower.patch_size) ** 2 * tower.patch_width
+        return max(8, min(64, _BATCH_VALUES // values))
 
     def __post_init__(self) -> None:
         super().__post_init__()

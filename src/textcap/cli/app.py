@@ -101,6 +101,9 @@ for command in (fetch, train, gap, fit_adapter, caption, score, embed, demo, ver
 
 def main() -> None:
     """Run the command line."""
+    # Read when torch is loaded. Threads that wait for others would otherwise spin, which takes the processors from
+    # whatever else runs on the machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_stdout_for_results()
     # File names need not be UTF-8: stdout reproduces their bytes, stderr only shows them.
     for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):

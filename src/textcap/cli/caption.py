@@ -11,7 +11,7 @@ from textcap.audio.inputs import find_inputs
 from textcap.cli import options
 from textcap.cli.console import note, print_skipped, progress_bar, set_verbosity, warn
 from textcap.cli.progress import download_progress
-from textcap.config import CAPTION_BATCH_SIZE, DecodingConfig
+from textcap.config import DecodingConfig
 from textcap.data.text import counted
 from textcap.outputs.forms import FORMS, JSONL, MERGED_FORMS, SIDECAR, TIMELINE_FORMS, Output, form_of
 from textcap.outputs.journal import journal_of
@@ -107,9 +107,20 @@ def caption(
     ] = False,
     force: options.ForceOption = False,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Number of sounds to caption at once; captions do not depend on it.")
-    ] = CAPTION_BATCH_SIZE,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of sounds to caption at once; captions do not depend on it.",
+            show_default=options.DEFAULT_BATCH,
+        ),
+    ] = None,
     device: options.DeviceOption = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="float32, or for more speed and slightly different captions int8 (CPU), bf16 or float16.",
+        ),
+    ] = "float32",
     offline: options.OfflineOption = False,
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
@@ -159,9 +170,10 @@ def caption(
     from textcap.captioner import Captioner, Ranking
     from textcap.outputs.run import CaptionSettings, caption_to
 
-    with download_progress() as progress:
-        captioner = Captioner.load(model, device=device, offline=offline or None, progress=progress)
-    note(f"model {captioner.name}, backbone {captioner.backbone.name} on {captioner.device}, float32")
+    with options.settings_from_flags("precision"), download_progress() as progress:
+        how = {"device": device, "precision": precision, "offline": offline or None}
+        captioner = Captioner.load(model, **how, progress=progress)  # type: ignore[arg-type]
+    note(f"model {captioner.name}, backbone {captioner.backbone.name} on {captioner.device}, {precision}")
     if captioner.backbone.kind.remark:
         note(captioner.backbone.kind.remark)
     ranking = Ranking(rerank_weight if rerank else None, similarity)

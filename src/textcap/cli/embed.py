@@ -9,7 +9,6 @@ from textcap.cli import options
 from textcap.cli.console import note, print_skipped, set_verbosity
 from textcap.cli.loading import load_backbone
 from textcap.cli.progress import embedding_progress
-from textcap.config import CAPTION_BATCH_SIZE
 
 EXAMPLES = (
     "textcap embed recordings/*.wav captions.txt -o embeddings.safetensors\n\n"
@@ -28,7 +27,7 @@ def embed(
     ),
     backbone: options.BackboneOption = options.DEFAULT_BACKBONE,
     device: options.DeviceOption = "auto",
-    batch_size: options.BatchSizeOption = CAPTION_BATCH_SIZE,
+    batch_size: options.BatchSizeOption = None,
     offline: options.OfflineOption = False,
     force: options.ForceOption = False,
     quiet: options.QuietOption = False,

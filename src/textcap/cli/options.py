@@ -30,8 +30,14 @@ BackboneOption = Annotated[
         help="Frozen CLAP and GPT-2: msclap-2023, tiny (the small models of textcap demo), or a backbone folder."
     ),
 ]
+DEFAULT_BATCH = "8 to 64, more for small models"
 BatchSizeOption = Annotated[
-    int, typer.Option(min=1, help="Number of audio windows to embed at once; lower it to save memory.")
+    int | None,
+    typer.Option(
+        min=1,
+        help="Number of audio windows to embed at once; lower it to save memory.",
+        show_default=DEFAULT_BATCH,
+    ),
 ]
 PairsArgument = Annotated[
     Path,

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from textcap.config import CAPTION_BATCH_SIZE
 from textcap.data.captions import clean_caption, load_captions
 from textcap.embedding.captions import embed_captions
 from textcap.embedding.recordings import Recording, RecordingEmbedder, log_findings
@@ -43,7 +42,7 @@ def embed_inputs(
     backbone: Backbone,
     device: torch.device,
     *,
-    batch_size: int = CAPTION_BATCH_SIZE,
+    batch_size: int | None = None,
     progress: Callable[[int, int], None] = lambda n_done, n_total: None,
 ) -> ExportedEmbeddings:
     """Embed sounds, the lines of text files, and captions, in the order given; captions come last.
@@ -51,7 +50,7 @@ def embed_inputs(
     Args:
         paths: Sound files, and text files with one caption per line, whose names end in .txt.
         captions: Captions to embed, besides those in text files.
-        batch_size: Number of audio windows to embed at once.
+        batch_size: Number of audio windows to embed at once; by default what suits the backbone.
         progress: Called with the number of sounds done and the total.
 
     Raises:

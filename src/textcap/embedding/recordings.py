@@ -24,12 +24,13 @@ from torch import Tensor
 from textcap.audio.decoding import spooled
 from textcap.audio.sources import SoundSource, name_of
 from textcap.audio.windows import Window, read_windows
-from textcap.config import CAPTION_BATCH_SIZE, AudioConfig
+from textcap.config import AudioConfig
 from textcap.data.text import counted
 from textcap.device import memory_errors
 from textcap.errors import FileError, InputError
 from textcap.models.backbone import Backbone
 from textcap.models.clap import AudioEncoder
+from textcap.models.precision import half_precision
 from textcap.store import Row, Store
 
 # To be raised when decoding, windows, the rules for silence and channels, or pooling change a result.
@@ -72,24 +73,31 @@ class RecordingEmbedder:
 
     Attributes:
         store: Keeps the embeddings of files, by the SHA-256 of their bytes.
+
+    Args:
+        precision: In which the tower computes; int8 leaves it at float32.
     """
 
-    def __init__(self, backbone: Backbone, device: torch.device) -> None:
-        self._backbone, self._device = backbone, device
+    def __init__(self, backbone: Backbone, device: torch.device, precision: str = "float32") -> None:
+        self._backbone, self._device, self._dtype = backbone, device, half_precision(precision)
         clap = backbone.config.clap
         rules = f"{READING_VERSION} {sorted(asdict(clap.audio).items())}"
+        if self._dtype != torch.float32:
+            rules += f" {precision}"
         self.store = Store.of("audio", backbone.config.name, backbone.content_hash, clap.embedding_width, rules)
 
     @cached_property
     def encoder(self) -> AudioEncoder:
         """The audio encoder, which is loaded when it is first needed."""
-        return self._backbone.audio_encoder(self._device)
+        encoder = self._backbone.audio_encoder(self._device)
+        encoder.tower.to(self._dtype)
+        return encoder
 
     def embed(
         self,
         sources: Sequence[SoundSource],
         *,
-        batch_size: int = CAPTION_BATCH_SIZE,
+        batch_size: int | None = None,
         progress: Callable[[int, int], None] = lambda n_done, n_total: None,
         reading: Reading = lambda index: None,
     ) -> list[Recording | InputError]:
@@ -100,7 +108,7 @@ class RecordingEmbedder:
 
         Args:
             batch_size: Number of windows to embed at once, over several sounds, and number of sounds that are kept
-                together; it affects embeddings only by rounding.
+                together, by default what suits the backbone; it affects embeddings only by rounding.
             progress: Called with the number of sounds done and the total.
             reading: Called from another thread with the index of each sound before it is read, and with None when no
                 other is read for now.
@@ -108,6 +116,7 @@ class RecordingEmbedder:
         Raises:
             DeviceError: The device has too little memory.
         """
+        batch_size = batch_size or self._backbone.config.batch_size
         keys = self._keys(sources)
         # A sound without a key, such as a pipe, stands for itself; reading it tells what is wrong with it.
         items: list[bytes | int] = [index if key is None else key for index, key in enumerate(keys)]
@@ -138,14 +147,14 @@ class RecordingEmbedder:
         source: SoundSource,
         *,
         hop_s: float | None = None,
-        batch_size: int = CAPTION_BATCH_SIZE,
+        batch_size: int | None = None,
         reading: Reading = lambda index: None,
     ) -> WindowEmbeddings:
         """Return the embeddings of the windows of a sound; they are not kept.
 
         Args:
             hop_s: Distance between the starts of two windows in seconds; by default half a window.
-            batch_size: Number of windows to embed at once; it affects embeddings only by rounding.
+            batch_size: As in `embed`.
             reading: As in `embed`.
 
         Raises:
@@ -161,7 +170,8 @@ class RecordingEmbedder:
             vectors.append(vector.numpy())
 
         with memory_errors(f"on {self._device} while embedding {name_of(source)}", hint=_MEMORY_HINT):
-            (outcome,) = self._encode([source], audio, batch_size, take, reading)
+            size = batch_size or self._backbone.config.batch_size
+            (outcome,) = self._encode([source], audio, size, take, reading)
         if isinstance(outcome, InputError):
             raise outcome.at(name_of(source)) if isinstance(outcome, FileError) else outcome
         units = np.stack(vectors)

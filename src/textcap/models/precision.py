@@ -3,8 +3,9 @@
 Nothing here is saved, and no gradient passes through what it prepares.
 """
 
+import warnings
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -38,7 +39,7 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 
 def half_precision(precision: str) -> torch.dtype:
-    """Return the type in which encoders and mapper compute: int8 is for the matrices of the decoder only."""
+    """Return the type in which the audio tower computes: 8-bit products are for the decoder only."""
     return _HALF.get(precision, torch.float32)
 
 
@@ -96,9 +97,10 @@ def _pack_int8(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor
     """
     scales = weight.abs().amax(dim=1).clamp(min=torch.finfo(weight.dtype).tiny) / _LARGEST_INT8
     zeros = torch.zeros(len(weight), dtype=torch.int64)
-    packed = torch.ops.quantized.linear_prepack(
-        torch.quantize_per_channel(weight, scales.double(), zeros, 0, torch.qint8), None
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch will remove this one day; `check_precision` tests for it
+        quantised = torch.quantize_per_channel(weight, scales.double(), zeros, 0, torch.qint8)
+    packed = torch.ops.quantized.linear_prepack(quantised, None)
 
     def product(x: Tensor) -> Tensor:
         rows = x.flatten(0, -2)

@@ -9,7 +9,7 @@ from typing import Any
 from textcap.audio.inputs import Input
 from textcap.audio.sources import SoundSource
 from textcap.captioner import Captioner, Ranking
-from textcap.config import CAPTION_BATCH_SIZE, DecodingConfig
+from textcap.config import DecodingConfig
 from textcap.errors import FileError, InputError
 from textcap.outputs.forms import JSONL, Output
 from textcap.outputs.journal import Journal, open_journal
@@ -28,7 +28,7 @@ class CaptionSettings:
     is_timeline: bool = False
     hop_s: float | None = None  # of a time line
     caption_silence: bool = False
-    batch_size: int = CAPTION_BATCH_SIZE  # also the size of the slices
+    batch_size: int | None = None  # also the size of the slices; None: what suits the backbone
     offline: bool | None = None  # whether remote sounds are refused
 
     def caption(
@@ -52,7 +52,12 @@ class CaptionSettings:
         """Return everything that decides a sound's captions, for a journal."""
         settings = asdict(self)
         decoding, ranking, _ = (settings.pop(name) for name in ("decoding", "ranking", "offline"))
-        return {"model": captioner.content_hash, **decoding, **ranking, **settings}
+        model = {"model": captioner.content_hash, "precision": captioner.precision}
+        return {**model, **decoding, **ranking, **settings, "batch_size": self.slice_size(captioner)}
+
+    def slice_size(self, captioner: Captioner) -> int:
+        """Return the number of sounds that are captioned together."""
+        return self.batch_size or captioner.backbone.config.batch_size
 
 
 def caption_to(
@@ -92,8 +97,9 @@ def caption_to(
 def _rows(
     captioner: Captioner, inputs: Sequence[Input | InputError], settings: CaptionSettings, journal: Journal | None
 ) -> Iterator[Row]:
-    for start in range(0, len(inputs), settings.batch_size):
-        part = inputs[start : start + settings.batch_size]
+    n_together = settings.slice_size(captioner)
+    for start in range(0, len(inputs), n_together):
+        part = inputs[start : start + n_together]
         if journal is None:
             yield from _caption_slice(captioner, part, settings, None)
             continue
