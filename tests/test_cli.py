@@ -265,3 +265,16 @@ def test_full_disk_in_demo_is_a_one_line_error(tmp_path: Path, monkeypatch: pyte
     code, out, err = run("demo", str(tmp_path / "demo"))
     assert (code, out) == (1, "")
     assert len(err.splitlines()) == 1 and "cannot be written" in err and "free some space" in err
+
+
+@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
+def test_idle_threads_sleep_unless_the_user_has_chosen(chosen: str | None) -> None:
+    # Set before torch, which reads it when it is loaded; the library alone leaves the environment as it is.
+    script = (
+        "import os, sys, textcap, textcap.cli.app as app; before = os.environ.get('OMP_WAIT_POLICY');"
+        "app.app = lambda: print(before, os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules); app.main()"
+    )
+    inherited = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment = inherited | ({"OMP_WAIT_POLICY": chosen} if chosen else {})
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(chosen), chosen or "PASSIVE", "False"]

@@ -286,6 +286,19 @@ def test_resume_tries_failures_again_and_does_nothing_when_done(model: Path, sou
     assert again.exit_code == 0 and "is complete: there is nothing to resume" in again.stderr
 
 
+def test_precision_is_named_and_no_run_continues_in_another(model: Path, sounds: Path, tmp_path: Path) -> None:
+    sound, out = sounds / "a.wav", tmp_path / "out.jsonl"
+    exact, rounded = caption(model, sound), caption(model, sound, "--precision", "int8")
+    assert "on cpu, float32" in exact.stderr and "on cpu, int8" in rounded.stderr
+    assert rounded.exit_code == 0 and rounded.stdout.startswith(f"{sound}\t")
+    wrong = caption(model, sound, "--precision", "int4")
+    assert wrong.exit_code == 2 and "'int4', but must be one of float32, int8, bf16" in " ".join(wrong.stderr.split())
+
+    assert caption(model, sound, tmp_path / "missing.wav", "-o", out).exit_code == 3  # leaves a journal
+    refused = caption(model, sound, tmp_path / "missing.wav", "-o", out, "--resume", "--precision", "int8")
+    assert refused.exit_code == 1 and "precision" in refused.stderr
+
+
 def test_resume_overwrites_nothing_that_it_did_not_write(model: Path, sounds: Path, tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     mine = tmp_path / "texts" / "b.txt"

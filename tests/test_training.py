@@ -31,6 +31,7 @@ from textcap.gap.bridge import Bridge
 from textcap.model_folder import load_model
 from textcap.models import clap
 from textcap.models.backbone import Backbone
+from textcap.models.language_model import LanguageModel
 from textcap.training import loop, processes, state, train
 from textcap.training.data import NOISE_STREAM, Examples, epoch_batches, make_examples
 from textcap.training.events import Embedded, EpochDone, Event, Started, Stepped
@@ -41,6 +42,7 @@ from textcap.training.state import STATE_FILE, TrainingProgress, WorkFolder, has
 # Of 203 captions 20 are held out; the last of the batches of 13 has one caption.
 CAPTIONS = tiny_random.tiny_captions(203)
 SETTINGS = {"captions": "", "backbone": "", "bridge": {}, "mapper": {}, "training": {"seed": 1}}
+LANGUAGE_MODEL_LOSS = LanguageModel.loss
 QUICK = TrainingConfig(epochs=2, batch_size=13, learning_rate=5e-3, seed=3)
 
 
@@ -78,12 +80,21 @@ def without_speed(metrics: Path) -> list[dict[str, object]]:
     return [{**json.loads(line), "captions_per_s": None} for line in metrics.read_text().splitlines()]
 
 
-def test_run_equals_a_plain_loop(backbone: Backbone, examples: Examples) -> None:
+@pytest.mark.parametrize("values_at_once", [2**24, 2000])
+def test_run_equals_a_plain_loop(
+    backbone: Backbone, examples: Examples, monkeypatch: pytest.MonkeyPatch, values_at_once: int
+) -> None:
     """The reference trains on captions one by one, without padding, and accumulates their gradients."""
+    monkeypatch.setitem(loop._MICRO_BATCH_VALUES, "cpu", values_at_once)
+    sizes: list[int] = []
+    monkeypatch.setattr(
+        LanguageModel, "loss", lambda self, *args: (sizes.append(len(args[1])), LANGUAGE_MODEL_LOSS(self, *args))[1]
+    )
     config = replace(QUICK, epochs=1)
     run = make_run(backbone, examples, config)
     trained = run.run()
 
+    assert sizes[0] == 13 if values_at_once == 2**24 else 1 < sizes[0] < 7
     language_model = backbone.language_model()
     mapper = new_mapper(backbone.config.mapper, config.seed)
     optimizer = torch.optim.Adam(mapper.parameters())

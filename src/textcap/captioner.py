@@ -172,7 +172,8 @@ class Captioner:
             ranking: What decides the order of the captions of a sound, if not their score alone.
             caption_silence: Whether a silent sound gets a caption like any other.
             batch_size: Number of sounds to caption and number of windows to embed at once, by default
-                `backbone.config.batch_size`; captions do not depend on it. It is halved, with a warning, each time that a CUDA device runs out of memory.
+                `backbone.config.batch_size`; captions do not depend on it. It is halved, with a warning, each time that
+                a CUDA device runs out of memory.
             reading: Called with the index of each source before it is read, and with None when no other is read for
                 now; perhaps from another thread.
 

@@ -178,16 +178,12 @@ class MapperTraining:
         return loss_sum
 
     def _micro_batches(self, indices: Indices, mine: Indices) -> list[Indices]:
-        """Divide this process's places in a batch into parts whose activations fit into memory at once.
-
-        Captions of similar length share a part, so that there is little padding.
-        """
-        lengths = self.examples.tokens.lengths[indices[mine]]
-        sizes = self.language_model.config
-        values = (self.plain_mapper.config.prefix_length + int(lengths.max())) * sizes.width * sizes.n_layers
+        """Divide this process's places in a batch into parts whose activations fit into memory at once."""
+        sizes, longest = self.language_model.config, int(self.examples.tokens.lengths[indices[mine]].max())
+        values = (self.plain_mapper.config.prefix_length + longest) * sizes.width * sizes.n_layers
         most = _MICRO_BATCH_VALUES["cpu" if self.accelerator.device.type == "cpu" else "other"]
         n_parts = min(len(mine), math.ceil(len(mine) * values / most))
-        return np.array_split(mine[np.argsort(lengths, kind="stable")], n_parts)
+        return np.array_split(mine, n_parts)
 
     def rate_at(self, step: int) -> float:
         """Return the learning rate at a step counted from 0."""
