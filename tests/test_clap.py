@@ -116,7 +116,7 @@ def test_long_caption_is_cut_at_the_limit() -> None:
 
 def test_stretch_of_the_time_axis_runs_on_the_cpu_under_mps(monkeypatch: pytest.MonkeyPatch) -> None:
     # Without an MPS device, a tensor that claims to be on one is moved to the CPU and back.
-    encoder = AudioEncoder(CONFIG).eval()
+    tower = AudioEncoder(CONFIG).eval().tower
     log_mel = torch.zeros(1, 1, 63, 16)
     moves: list[str] = []
 
@@ -128,5 +128,5 @@ def test_stretch_of_the_time_axis_runs_on_the_cpu_under_mps(monkeypatch: pytest.
             return log_mel
 
     monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: (moves.append(str(device)), tensor)[1])
-    encoder.tower.audio_encoder.reshape_mel2img(log_mel.as_subclass(OnMps))
+    tower._image(log_mel.as_subclass(OnMps))
     assert moves == ["cpu", "mps"]

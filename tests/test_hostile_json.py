@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, reject, settings
+from transformers.audio_utils import mel_filter_bank
 
+from clap_reference import clap_audio_model
 from test_adapter import FACTS
 from test_model_folder import CONFIG, SIZES
 from textcap.config import AudioConfig, AudioTowerConfig, ClapConfig, TextTowerConfig, from_dict
@@ -319,10 +322,31 @@ def claps(draw: st.DrawFn) -> ClapConfig:
 
 @settings(hostile, max_examples=20, suppress_health_check=list(HealthCheck))
 @given(config=claps())
-def test_every_audio_tower_that_is_accepted_embeds_a_window(config: ClapConfig) -> None:
+def test_every_audio_tower_that_is_accepted_gives_what_transformers_gives(config: ClapConfig) -> None:
     def use() -> None:
-        embeddings = AudioEncoder(config).eval()(torch.zeros(1, config.audio.window_samples))
-        assert embeddings.shape == (1, config.embedding_width)
+        torch.manual_seed(0)
+        encoder = AudioEncoder(config).eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some filters are narrower than a bin
+            mel = mel_filter_bank(
+                config.audio.n_fft // 2 + 1,
+                config.audio.n_mels,
+                config.audio.mel_min_hz,
+                config.audio.mel_max_hz,
+                config.audio.mel_rate_hz,
+                norm="slaney",
+                mel_scale="slaney",
+            )
+        np.testing.assert_allclose(encoder.front_end.mel, mel, rtol=1e-6, atol=1e-12)
+        tensors = {
+            name: tensor + 0.3 * torch.randn(tensor.shape) for name, tensor in encoder.tower.state_dict().items()
+        }
+        tensors["bn0.running_var"] = torch.rand(config.audio.n_mels) + 0.5
+        encoder.tower.load_state_dict(tensors)
+        log_mel = encoder.front_end(torch.randn(3, config.audio.window_samples))
+        theirs = clap_audio_model(config, tensors)(input_features=log_mel).pooler_output
+        torch.testing.assert_close(encoder.tower(log_mel), theirs, rtol=1e-4, atol=1e-4)
+        assert encoder.embed_log_mel(log_mel).shape == (3, config.embedding_width)
 
     with torch.inference_mode():
         never_more_than_an_error(use)

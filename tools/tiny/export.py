@@ -15,7 +15,6 @@ from tiny.log import Log
 MAX_BYTES = 10_000_000
 # Tensors that a module computes by itself, or that equal another tensor.
 _SKIPPED = (
-    "relative_position_index",
     "num_batches_tracked",
     ".attn.bias",
     ".attn.masked_bias",

@@ -36,7 +36,7 @@ class Listener(nn.Module):
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Return a score for each kind, `[B, kinds]`, positive if it is present, from log-mel `[B, 1, F, M]` in dB."""
-        return self.labels(self.encoder.tower(input_features=log_mel).pooler_output)  # type: ignore[no-any-return]
+        return self.labels(self.encoder.tower(log_mel))  # type: ignore[no-any-return]
 
 
 def train_hearing(

@@ -72,7 +72,7 @@ def _targets(scenes: list[Scene], width: int, structure_weight: float, generator
 @torch.no_grad()
 def _pool_sounds(audio: AudioEncoder, clips: Clips, batch_size: int = 64) -> Tensor:
     batches = torch.from_numpy(clips.log_mel).split(batch_size)
-    return torch.cat([audio.tower(input_features=batch[:, None].float()).pooler_output for batch in batches])
+    return torch.cat([audio.tower(batch[:, None].float()) for batch in batches])
 
 
 @torch.no_grad()

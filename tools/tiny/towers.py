@@ -47,7 +47,7 @@ def train_towers(
         listener.train(), text.train()
         tokens, lengths = pad_captions(tokenizer, captions, config.text_tower.max_tokens)
         with torch.autocast("cpu", torch.bfloat16):
-            pooled = audio.tower(input_features=log_mel).pooler_output
+            pooled = audio.tower(log_mel)
             scores = listener.labels(pooled)
             audio_out, text_out = audio.projection(pooled), text(tokens, lengths)
         audio_out, text_out = F.normalize(audio_out.float(), dim=-1), F.normalize(text_out.float(), dim=-1)

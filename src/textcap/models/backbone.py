@@ -260,7 +260,7 @@ def _load_own(build: Callable[[], _Module], checkpoint: Checkpoint) -> _Module:
     except (ValueError, TypeError, ArithmeticError, LookupError) as error:
         message = f"{checkpoint.path.with_name('config.json')} has sizes that no model can be built from: {error}"
         raise CheckpointError(message) from error
-    computed = ("relative_position_index", "num_batches_tracked")
+    computed = "num_batches_tracked"
     return load_exact(module, checkpoint, lambda name: TensorSource(name, optional=name.endswith(computed)))
 
 

@@ -1,21 +1,20 @@
 """The two CLAP encoders, which turn windows of sound and captions into unit-length embeddings.
 
-The towers are transformers' ClapAudioModel and GPT2Model; this module renames the tensors of msclap's checkpoints for
-them. `textcap.audio` decodes sound files and cuts them into windows. Letters: N captions, W windows, S samples,
-F frames, M mel bins, E embedding width.
+This module finds their tensors in msclap's checkpoints. `textcap.audio` decodes sound files and cuts them into windows.
+Letters: N captions, W windows, S samples, F frames, M mel bins, E embedding width.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import ClapAudioConfig, ClapAudioModel
-from transformers.audio_utils import mel_filter_bank
 
-from textcap.config import AudioConfig, AudioTowerConfig, ClapConfig
+from textcap.config import AudioConfig, ClapConfig
 from textcap.models.gpt2 import Gpt2, causal
+from textcap.models.htsat import Htsat
 from textcap.models.loading import Checkpoint, TensorSource, load_exact
 from textcap.models.tokenizer import Tokenizer
 
@@ -31,17 +30,8 @@ class FrontEnd(nn.Module):
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
         self.config = config
-        mel = mel_filter_bank(
-            config.n_fft // 2 + 1,
-            config.n_mels,
-            config.mel_min_hz,
-            config.mel_max_hz,
-            config.mel_rate_hz,
-            norm="slaney",
-            mel_scale="slaney",
-        )
         self.register_buffer("window", torch.hann_window(config.n_fft))
-        self.register_buffer("mel", torch.from_numpy(mel).float())
+        self.register_buffer("mel", mel_matrix(config))
 
     def forward(self, windows: Tensor) -> Tensor:
         """Return the log-mel spectrogram `[W, 1, F, M]` in dB of windows `[W, S]` in the range -1 to 1."""
@@ -80,9 +70,8 @@ class AudioEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.front_end = FrontEnd(config.audio)
-        self.tower = ClapAudioModel(_audio_tower_config(config.audio, config.audio_tower))
+        self.tower = Htsat(config.audio_tower, config.audio.n_mels)
         self.projection = Projection(config.audio_tower.width, config.embedding_width)
-        _stretch_on_cpu_under_mps(self.tower)
 
     def forward(self, windows: Tensor) -> Tensor:
         """Embed windows.
@@ -97,7 +86,7 @@ class AudioEncoder(nn.Module):
 
     def embed_log_mel(self, log_mel: Tensor) -> Tensor:
         """Return the unit-length embeddings `[W, E]` of log-mel spectrograms `[W, 1, F, M]` in dB."""
-        pooled = self.tower(input_features=log_mel).pooler_output  # [W, width]
+        pooled = self.tower(log_mel).to(log_mel.dtype)  # [W, width]
         return F.normalize(self.projection(pooled), dim=-1)
 
 
@@ -192,19 +181,6 @@ def load_text_encoder(
     return load_exact(encoder, checkpoint, lambda ours: TensorSource(prefix + ours.replace("tower.", "base.", 1)))
 
 
-# Parts of the audio tower's tensor names: transformers' -> msclap's.
-_AUDIO_PARTS = {
-    "batch_norm.": "bn0.",
-    "attention.output.dense.": "attn.proj.",
-    "attention.self.relative_position": "attn.relative_position",
-    "layernorm_before.": "norm1.",
-    "layernorm_after.": "norm2.",
-    "intermediate.dense.": "mlp.fc1.",
-    "output.dense.": "mlp.fc2.",
-}
-_QKV = ("query", "key", "value")
-
-
 def _audio_source(ours: str, prefix: str) -> TensorSource:
     """Return the place in an msclap checkpoint of the tensor that our encoder calls `ours`."""
     htsat = f"{prefix}base.htsat."
@@ -214,44 +190,22 @@ def _audio_source(ours: str, prefix: str) -> TensorSource:
         # Recover the window from the Fourier kernels: they are cosines times the window, and cos(0) is 1.
         kernels = f"{htsat}spectrogram_extractor.stft.conv_real.weight"
         return TensorSource(kernels, lambda kernel: kernel[0, 0], optional=True)
-    if not ours.startswith("tower.audio_encoder."):
+    if not ours.startswith("tower."):
         return TensorSource(prefix + ours)
-    theirs = ours.removeprefix("tower.audio_encoder.")
-    for position, part in enumerate(_QKV):
-        if f"attention.self.{part}." in theirs:
-            stacked = theirs.replace(f"attention.self.{part}.", "attn.qkv.")
-            return TensorSource(htsat + stacked, lambda qkv, position=position: qkv.chunk(3)[position])  # type: ignore[misc]
-    for new, old in _AUDIO_PARTS.items():
-        if new in theirs:
-            theirs = theirs.replace(new, old)
-            break
-    derived = theirs.endswith(("relative_position_index", "num_batches_tracked"))
-    return TensorSource(htsat + theirs, optional=derived)
+    return TensorSource(htsat + ours.removeprefix("tower."), optional=ours.endswith("num_batches_tracked"))
 
 
-def _audio_tower_config(audio: AudioConfig, tower: AudioTowerConfig) -> ClapAudioConfig:
-    return ClapAudioConfig(
-        num_mel_bins=audio.n_mels,
-        spec_size=tower.spec_size,
-        patch_size=tower.patch_size,
-        patch_stride=[tower.patch_size, tower.patch_size],
-        patch_embeds_hidden_size=tower.patch_width,
-        hidden_size=tower.width,
-        depths=list(tower.depths),
-        num_attention_heads=list(tower.n_heads),
-        window_size=tower.attention_window,
-        enable_fusion=False,
-    )
+def mel_matrix(config: AudioConfig) -> Tensor:
+    """Return the filters of Slaney's mel scale with equal areas, `[n_fft // 2 + 1, M]`, as librosa computes them."""
+    corner_hz, corner_mel, step = 1000.0, 15.0, math.log(6.4) / 27  # linear below the corner, logarithmic above
 
+    def to_mel(hz: float) -> float:
+        return corner_mel + math.log(hz / corner_hz) / step if hz >= corner_hz else hz * corner_mel / corner_hz
 
-def _stretch_on_cpu_under_mps(tower: ClapAudioModel) -> None:
-    """Run the bicubic stretch of the time axis on the CPU if the device is MPS, where older torch versions lack it."""
-    encoder: Any = tower.audio_encoder  # its methods are not typed
-    stretch: Callable[[Tensor], Tensor] = encoder.reshape_mel2img
-
-    def reshape_mel2img(log_mel: Tensor) -> Tensor:
-        if log_mel.device.type != "mps":
-            return stretch(log_mel)
-        return stretch(log_mel.cpu()).to(log_mel.device)
-
-    encoder.reshape_mel2img = reshape_mel2img
+    mels = np.linspace(to_mel(config.mel_min_hz), to_mel(config.mel_max_hz), config.n_mels + 2)
+    above = corner_hz * np.exp(np.maximum(mels - corner_mel, 0) * step)
+    edges = np.where(mels >= corner_mel, above, mels * corner_hz / corner_mel)  # in Hz, [M + 2]
+    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
+    hz = np.linspace(0, config.mel_rate_hz // 2, config.n_fft // 2 + 1)[:, None]
+    triangles = np.minimum((hz - low) / (middle - low), (high - hz) / (high - middle))
+    return torch.from_numpy(np.maximum(triangles, 0) * 2 / (high - low)).float()
