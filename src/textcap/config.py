@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from textcap.errors import InputError, SettingError
 
-_BATCH_VALUES = 2**20  # hidden values of the audio tower's first stage in a default batch
+_CACHE_VALUES = 2**20  # of one tensor in the audio tower's first stage; more do not stay in the processor's cache
 MIN_JUDGED = 50  # held-out sounds from which on an adapter is called helpful or not
 
 MAX_SEED = 2**63 - 1
@@ -142,7 +142,7 @@ class AudioConfig(Checked):
 
 @dataclass(frozen=True)
 class AudioTowerConfig(Checked):
-    """Sizes of the HTSAT audio tower; see transformers' ClapAudioConfig."""
+    """Sizes of the HTSAT audio tower."""
 
     spec_size: int = field(default=256, metadata=counts(4096))
     patch_size: int = field(default=4, metadata=counts(4096))
@@ -165,6 +165,11 @@ class AudioTowerConfig(Checked):
     def width(self) -> int:
         """Width of the pooled output: each stage after the first doubles the channels."""
         return int(self.patch_width * 2 ** (len(self.depths) - 1))
+
+    @property
+    def n_in_cache(self) -> int:
+        """Number of windows that a CPU embeds fastest when it embeds them at once."""
+        return max(1, _CACHE_VALUES // ((self.spec_size // self.patch_size) ** 2 * self.patch_width))
 
     @property
     def least_parameters(self) -> int:
@@ -273,9 +278,7 @@ class BackboneConfig(Checked):
     @property
     def batch_size(self) -> int:
         """Number of sounds or windows at once by default: more where the models are small."""
-        tower = self.clap.audio_tower
-        values = (tower.spec_size // tower.patch_size) ** 2 * tower.patch_width
-        return max(8, min(64, _BATCH_VALUES // values))
+        return max(8, min(64, self.clap.audio_tower.n_in_cache))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -82,7 +82,8 @@ class AudioEncoder(nn.Module):
         Returns:
             `[W, E]`, unit length.
         """
-        return self.embed_log_mel(self.front_end(windows))
+        n_at_once = self.config.audio_tower.n_in_cache if windows.device.type == "cpu" else max(1, len(windows))
+        return torch.cat([self.embed_log_mel(self.front_end(part)) for part in windows.split(n_at_once)])
 
     def embed_log_mel(self, log_mel: Tensor) -> Tensor:
         """Return the unit-length embeddings `[W, E]` of log-mel spectrograms `[W, 1, F, M]` in dB."""
