@@ -17,7 +17,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner, Result
 
-from light import run_without_torch
+from light import run_without, run_without_torch
 from test_captioner import save_model_folder
 from textcap.cli.app import app
 
@@ -284,6 +284,24 @@ def test_resume_tries_failures_again_and_does_nothing_when_done(model: Path, sou
     assert not (tmp_path / "out.jsonl.textcap-journal").exists()
     again = caption(model, *words, "--resume")
     assert again.exit_code == 0 and "is complete: there is nothing to resume" in again.stderr
+
+
+def test_captioning_loads_only_what_it_uses(model: Path, sounds: Path) -> None:
+    heavy = {
+        "transformers",
+        "accelerate",
+        "scipy",
+        "pandas",
+        "sklearn",
+        "sympy",
+        "torch._dynamo",
+        "fsspec",
+        "matplotlib",
+    }
+    done = run_without(
+        heavy, "caption", str(sounds / "a.wav"), "-m", str(model), "--max-length", "12", "--device", "cpu"
+    )
+    assert done.returncode == 0 and done.stdout.startswith(f"{sounds / 'a.wav'}\t")
 
 
 def test_precision_is_named_and_no_run_continues_in_another(model: Path, sounds: Path, tmp_path: Path) -> None:

@@ -71,12 +71,12 @@ class SoundReader:
         rate_hz = n_channels = 0
         offset = np.zeros(0, np.float32)
         length_s = 0.0
-        for block in self._decoded():
+        for block, is_last in _mark_last(self._decoded()):
             self._check(block)
             samples = block.samples
             if samples.shape[1] > _MOST_CHANNELS:
                 samples = mix(samples)[0][:, None]
-            if resampler is None:
+            if not rate_hz:
                 self.start_s, n_channels = block.start_s, samples.shape[1]
                 offset = _offset(samples)
             elif samples.shape[1] != n_channels:
@@ -85,9 +85,17 @@ class SoundReader:
                 if resampler is not None:
                     yield _flush(resampler, n_channels) + offset
                 rate_hz = block.rate_hz
-                resampler = soxr.ResampleStream(rate_hz, self._rate_hz, n_channels, dtype="float32")
+                # The same samples in one call or in several; one takes half the time.
+                in_one_call = is_last or rate_hz == self._rate_hz
+                resampler = (
+                    None if in_one_call else soxr.ResampleStream(rate_hz, self._rate_hz, n_channels, dtype="float32")
+                )
             length_s += len(samples) / rate_hz
-            resampled = resampler.resample_chunk(samples - offset if offset.any() else samples)  # type: ignore[union-attr]
+            moved = samples - offset if offset.any() else samples
+            if resampler is None:
+                resampled = soxr.resample(moved, rate_hz, self._rate_hz)
+            else:
+                resampled = resampler.resample_chunk(moved)
             yield resampled + offset if offset.any() else resampled
         if length_s < LEAST_S - 1e-9:
             problem = f"has only {1000 * length_s:.3g} ms of sound" if length_s else "has no samples"
@@ -258,9 +266,21 @@ def _offset(samples: Samples) -> Samples:
 
     A resampler makes a click of the step at both ends of such a channel, so the offset goes around it.
     """
+    few = samples[:: max(1, len(samples) // 1000)]
+    if (np.ptp(few, axis=0) >= 2 * SILENCE).all():  # as most sounds are, and this is cheap
+        return np.zeros(samples.shape[1], np.float32)
     offset: Samples = samples.mean(axis=0)
     offset[np.abs(samples - offset).max(axis=0) >= SILENCE] = 0
     return offset
+
+
+def _mark_last(blocks: Iterator[Block]) -> Iterator[tuple[Block, bool]]:
+    """Yield each block with whether it is the last one."""
+    held = next(blocks, None)
+    while held is not None:
+        following = next(blocks, None)
+        yield held, following is None
+        held = following
 
 
 def _flush(resampler: soxr.ResampleStream, n_channels: int) -> Samples:

@@ -6,7 +6,7 @@ another file or the network.
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -20,7 +20,10 @@ from textcap.data.text import counted
 Samples = npt.NDArray[np.float32]
 Note = Callable[[str], None]  # called with what the user must know, worded to follow the name of the sound
 
-_LEAST_BLOCK_S = 1.0
+# FFmpeg's sample formats, without the p of those that have a plane for each channel.
+_DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
+
+_LEAST_BLOCK_S = 6.0
 _MOST_BLOCK_SAMPLES = 1 << 18  # over all channels
 
 # Time stamps may be rounded or drift by less than this; a larger gap is one in the sound.
@@ -102,32 +105,38 @@ class _Stream:
         self._length_s = self._gaps_s = 0.0
 
     def blocks(self, note: Note) -> Iterator[Block]:
-        """Yield blocks of about a second; a block has one sample rate and one number of channels."""
-        held: list[Samples] = []
-        start_s, rate_hz = 0.0, 0
-        for samples, frame_s, frame_hz in self._parts():
-            if held and (frame_hz != rate_hz or samples.shape[1] != held[0].shape[1] or _is_full(held, rate_hz)):
-                yield Block(np.concatenate(held), rate_hz, start_s)
-                held = []
+        """Yield blocks of several seconds; a block has one sample rate and one number of channels."""
+        held: list[Any] = []  # frames
+        start_s, form, n_held, most = 0.0, (0, 0, ""), 0, 0.0
+        for frame, frame_s, n_silent in self._frames_in_time():
+            rate_hz, n_channels, _ = new_form = frame.sample_rate, frame.layout.nb_channels, frame.format.name
+            if held and (new_form != form or n_silent or n_held >= most):
+                yield Block(_samples(held), form[0], start_s)
+                held, n_held = [], 0
+            for start in range(-n_silent, 0, rate_hz):
+                silence = np.zeros((min(rate_hz, -start), n_channels), np.float32)
+                yield Block(silence, rate_hz, frame_s + start / rate_hz)
             if not held:
-                start_s = frame_s
-            held.append(samples)
-            rate_hz = frame_hz
+                start_s, form = frame_s, new_form
+                most = min(_LEAST_BLOCK_S * rate_hz, _MOST_BLOCK_SAMPLES / n_channels)
+            held.append(frame)
+            n_held += frame.samples
         if not held:
             raise UndecodableError("none of its packets can be decoded" if self._n_failed_last else "it has no samples")
-        yield Block(np.concatenate(held), rate_hz, start_s)
+        yield Block(_samples(held), form[0], start_s)
         for text in self._notes():
             note(text)
 
-    def _parts(self) -> Iterator[tuple[Samples, float, int]]:
-        """Yield the samples `[S, C]` of each frame and the silence of each gap, with start and sample rate."""
+    def _frames_in_time(self) -> Iterator[tuple[Any, float, int]]:
+        """Yield each frame with its start, and the number of samples of silence that fill a gap before it."""
         origin_s = (self._container.start_time or 0) / 1e6
         end_s: float | None = None
         for frame in self._frames():
-            samples, rate_hz = _samples(frame), int(frame.sample_rate)
-            if not len(samples) or rate_hz <= 0:
+            n_samples, rate_hz = frame.samples, frame.sample_rate
+            if not n_samples or rate_hz <= 0:
                 continue
-            start_s = frame.time - origin_s if frame.time is not None else end_s or 0.0
+            time_s = frame.time
+            start_s = time_s - origin_s if time_s is not None else end_s or 0.0
             if end_s is None:
                 end_s = max(0.0, start_s)
             gap_s = start_s - end_s
@@ -135,13 +144,12 @@ class _Stream:
             if gap_s > _LEAST_GAP_S and self._gaps_s + gap_s <= _MOST_GAPS_S:
                 self._gaps_s += gap_s
                 n_silent = round(gap_s * rate_hz)
+                end_s += n_silent / rate_hz
             elif gap_s > _LEAST_GAP_S:
                 origin_s += gap_s
-            second = np.zeros((rate_hz, samples.shape[1]), np.float32) if n_silent else samples
-            for part in (*(second[: n_silent - i] for i in range(0, n_silent, rate_hz)), samples):
-                yield part, end_s, rate_hz
-                end_s += len(part) / rate_hz
-                self._length_s += len(part) / rate_hz
+            yield frame, end_s, n_silent
+            end_s += n_samples / rate_hz
+            self._length_s += (n_silent + n_samples) / rate_hz
 
     def _frames(self) -> Iterator[Any]:
         """Yield the frames of the packets that can be decoded, and count the others."""
@@ -202,22 +210,25 @@ def ends_early(missing_s: float, whole_s: float) -> str:
     return f"ends early: {missing_s:.2f} s of {whole_s:.2f} s are missing"
 
 
-def _samples(frame: Any) -> Samples:
-    """Return the samples of a frame, `[S, C]`."""
-    is_s64 = frame.format.name == "s64"  # which PyAV does not know
-    values: npt.NDArray[Any] = np.frombuffer(frame.planes[0], np.int64) if is_s64 else frame.to_ndarray()
-    values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)[: frame.samples]
+def _samples(frames: Sequence[Any]) -> Samples:
+    """Return the samples of frames of one form, `[S, C]`."""
+    form, n_channels = frames[0].format, frames[0].layout.nb_channels
+    dtype = np.dtype(_DTYPES[form.name.removesuffix("p")])
+    n_planes = n_channels if form.is_planar else 1
+    values = np.empty((sum(frame.samples for frame in frames) * n_channels // n_planes, n_planes), dtype)
+    start = 0
+    for frame in frames:
+        n = frame.samples * n_channels // n_planes
+        for place, plane in enumerate(frame.planes):
+            values[start : start + n, place] = np.frombuffer(plane, dtype, n)
+        start += n
+    values = values.reshape(-1, n_channels)
     with np.errstate(over="ignore"):  # a double too large becomes infinite, which is an error of its own
-        samples = values.astype(np.float32)
-    if values.dtype.kind != "f":
-        samples /= np.float32(2.0 ** (8 * values.dtype.itemsize - 1))
-        samples -= np.float32(values.dtype.kind == "u")  # unsigned samples have their zero in the middle
+        samples = values.astype(np.float32, copy=False)
+    if dtype.kind != "f":
+        samples /= np.float32(2.0 ** (8 * dtype.itemsize - 1))
+        samples -= np.float32(dtype.kind == "u")  # unsigned samples have their zero in the middle
     return samples
-
-
-def _is_full(held: list[Samples], rate_hz: int) -> bool:
-    n_frames = sum(map(len, held))
-    return n_frames >= _LEAST_BLOCK_S * rate_hz or n_frames * held[0].shape[1] >= _MOST_BLOCK_SAMPLES
 
 
 def _refuse(url: str, flags: int, options: object) -> Any:
