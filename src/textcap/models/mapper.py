@@ -40,7 +40,9 @@ class Mapper(nn.Module):
         super().__init__()
         self.config = config
         self.spread = nn.Linear(config.embedding_width, config.prefix_length * config.width)
-        self.constants = nn.Parameter(torch.randn(config.prefix_length, config.width))
+        self.constants = nn.Parameter(torch.empty(config.prefix_length, config.width))
+        if not self.constants.is_meta:  # for which drawing numbers would take torch half a second of imports
+            nn.init.normal_(self.constants)
         self.layers = nn.ModuleList(_MapperLayer(config) for _ in range(config.n_layers))
 
     def forward(self, embeddings: Tensor) -> Tensor:
