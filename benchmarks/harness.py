@@ -139,7 +139,8 @@ class Bench:
         self.bars: list[Bar] = []
         self.notes: list[str] = []
         self._n_rounds, self._given_weights = n_rounds, weights
-        self._console = console or Console(highlight=False)
+        # Wider than a narrow terminal, rather than with words cut off.
+        self._console = console or Console(highlight=False, width=max(Console().width, _TABLE_WIDTH))
         self._started = time.time()
         # A table must not depend on what an earlier run has left in the cache, nor fill the user's.
         self._caches = work / f"caches-{os.getpid()}"
@@ -233,8 +234,8 @@ class Bench:
     def finish(self) -> Path:
         """Print the table and the bars, and return the path of the JSON file with both."""
         shutil.rmtree(self._caches, ignore_errors=True)
-        # Wider than a narrow terminal rather than with words cut off.
-        self._console.print(self._table(), width=max(self._console.width, _TABLE_WIDTH), crop=False)
+        if self.timings:
+            self._console.print(self._table())
         for line in (*self.notes, *map(str, self.bars)):
             self._console.print(line, markup=False, soft_wrap=True)
         self.results.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+# What someone has who sets nothing.
+DEFAULTS: dict[str, str | None] = {"OMP_NUM_THREADS": None, "OMP_WAIT_POLICY": None}
 
 
 class CannotRunError(Exception):

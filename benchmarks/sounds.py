@@ -39,13 +39,13 @@ def world_sounds(work: Path, n: int, duration_s: float, rate_hz: int = 16000) ->
 
 
 def mixed_sounds(work: Path, n: int) -> list[Path]:
-    """Return sound files in four formats, at several rates, with one or two channels, of 1 to 5 s."""
+    """Return sound files in four formats, at several rates, with one or two channels, of 2 to 7 s."""
     formats, rates_hz = ("wav", "flac", "ogg", "mp3"), (16000, 22050, 44100, 48000)
 
     def write(folder: Path) -> None:
         folder.mkdir(parents=True)
         for index in range(n):
-            rate_hz, duration_s = rates_hz[index // 4 % 4], 1.0 + index % 5
+            rate_hz, duration_s = rates_hz[index // 4 % 4], 2.0 + index % 6
             sound = _scene_sound(index, rate_hz, duration_s)
             if index % 3 == 0:
                 sound = np.stack((sound, 0.5 * _scene_sound(index + n, rate_hz, duration_s)), axis=1)
