@@ -9,8 +9,7 @@ from torch.nn.functional import normalize
 from benchmarks.harness import Bench, Contender
 from benchmarks.options import option
 from benchmarks.reference import AudioTower
-from benchmarks.sounds import window_sounds
-from benchmarks.weights import CLAP
+from benchmarks.weights import CLAP, weights_in, window_sounds
 
 TOLERANCE = 1e-5  # per coordinate of a unit-length embedding
 
@@ -24,7 +23,7 @@ class Sizes:
 
 def run(bench: Bench, sizes: Sizes) -> None:
     """Measure the three towers on the same samples."""
-    weights, n = bench.weights, sizes.windows
+    weights, n = weights_in(bench.work), sizes.windows
     config = weights.config.clap
     encoder = weights.msclap_2023.audio_encoder()
     theirs = AudioTower(config, weights.tensors(CLAP), "audio_encoder.")

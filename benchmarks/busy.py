@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.harness import Bench, Contender
 from benchmarks.options import option
-from benchmarks.processes import DEFAULTS, Measured, run_function, run_process, textcap
+from benchmarks.processes import DEFAULTS, ONE_THREAD, Measured, run_function, run_process, textcap
 from benchmarks.short_files import differing_lines
 from benchmarks.sounds import tiny_model, world_captions, world_sounds
 from textcap.config import BackboneConfig, DecodingConfig
@@ -22,7 +22,6 @@ from textcap.models.language_model import LanguageModel
 from textcap.models.mapper import Mapper
 
 STEP_CAPTIONS = 128
-ONE_THREAD = {**DEFAULTS, "OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,9 @@ def run(bench: Bench, sizes: Sizes) -> None:
             ]
             default, one = bench.compare(f"{what}, busy", contenders, differing_lines, n_rounds=2).values()
             question = f"{what} beside {sizes.processes} busy processes"
-            bench.bar(question, "one thread", default.median_s / one.median_s, 1.2, unit="times its wall time", is_most=True)
+            bench.bar(
+                question, "one thread", default.median_s / one.median_s, 1.2, unit="times its wall time", is_most=True
+            )
             if what.endswith("files"):
                 train(ONE_THREAD)  # keeps them again: the stores were emptied
     shutil.rmtree(trained, ignore_errors=True)

@@ -10,8 +10,7 @@ import torch
 from benchmarks import reference
 from benchmarks.harness import Bench, Contender
 from benchmarks.options import option
-from benchmarks.sounds import window_sounds
-from benchmarks.weights import CLAPCAP
+from benchmarks.weights import CLAPCAP, weights_in, window_sounds
 from textcap.captioner import Captioner
 from textcap.config import DecodingConfig
 
@@ -30,7 +29,7 @@ class Sizes:
 
 def run(bench: Bench, sizes: Sizes) -> None:
     """Measure textcap, transformers and msclap."""
-    weights = bench.weights
+    weights = weights_in(bench.work)
     paths = window_sounds(bench.work, weights.config.clap.audio, sizes.clips)
     captioner = Captioner.released(weights.clapcap, torch.device("cpu"))
     decoding = DecodingConfig(max_tokens=sizes.tokens)

@@ -15,8 +15,8 @@ from benchmarks.harness import Bench, Timing
 from benchmarks.machine import gemm_gflops
 from benchmarks.options import option
 from benchmarks.processes import CannotRunError
-from benchmarks.sounds import window_sounds
 from benchmarks.text_tower import captions_of_ordinary_length
+from benchmarks.weights import Weights, weights_in, window_sounds
 from textcap.audio.sources import Sound
 from textcap.captioner import Captioner
 from textcap.config import DecodingConfig, TrainingConfig
@@ -44,17 +44,18 @@ def run(bench: Bench, sizes: Sizes) -> None:
     """Measure text embeddings, training steps and captions."""
     if sizes.device == "cuda" and not torch.cuda.is_available():
         raise CannotRunError("needs a CUDA device")
-    recipe_s = measure_recipe(bench, sizes)
-    clips_per_s = measure_captions(bench, sizes)
+    weights = weights_in(bench.work)
+    recipe_s = measure_recipe(bench, sizes, weights)
+    clips_per_s = measure_captions(bench, sizes, weights)
     bench.note(f"matrix products in bfloat16: {gemm_gflops(sizes.device, torch.bfloat16) / 1000:.1f} TFLOP/s")
     question = f"the paper's recipe: {PAPER_CAPTIONS:,} captions, {PAPER.epochs} epochs, multiplied"
     bench.bar(question, "the limit", recipe_s / 60, 10, unit="minutes", is_most=True)
     bench.bar("clips of 7 s, beam 5", "the limit", clips_per_s, 300, unit="clips a second")
 
 
-def measure_recipe(bench: Bench, sizes: Sizes) -> float:
+def measure_recipe(bench: Bench, sizes: Sizes, weights: Weights) -> float:
     """Return the seconds that the paper's recipe would take, from embeddings and two epochs of a part of it."""
-    backbone, device = bench.weights.msclap_2023, torch.device(sizes.device)
+    backbone, device = weights.msclap_2023, torch.device(sizes.device)
     captions = captions_of_ordinary_length(backbone.tokenizer, sizes.captions)
     text = bench.work / f"gpu-captions-{sizes.captions}.txt"
     text.write_text("\n".join(captions) + "\n", encoding="utf-8")
@@ -83,15 +84,17 @@ def measure_recipe(bench: Bench, sizes: Sizes) -> float:
     return embedding_s * PAPER_CAPTIONS + step_s * n_steps(PAPER_CAPTIONS, PAPER.batch_size, PAPER.epochs)
 
 
-def measure_captions(bench: Bench, sizes: Sizes) -> float:
+def measure_captions(bench: Bench, sizes: Sizes, weights: Weights) -> float:
     """Return how many clips are captioned a second, after one batch to warm up."""
-    audio = bench.weights.config.clap.audio
-    captioner = Captioner.released(bench.weights.clapcap, torch.device(sizes.device))
+    audio = weights.config.clap.audio
+    captioner = Captioner.released(weights.clapcap, torch.device(sizes.device))
     rng = np.random.default_rng(0)
     paths = window_sounds(bench.work, audio, 16)
     recordings = [load(path) for path in paths]
     sounds = [
-        Sound(recordings[index % 16] * rng.uniform(0.2, 1, recordings[0].shape).astype(np.float32), audio.sample_rate_hz)
+        Sound(
+            recordings[index % 16] * rng.uniform(0.2, 1, recordings[0].shape).astype(np.float32), audio.sample_rate_hz
+        )
         for index in range(sizes.clips)
     ]
     decoding = DecodingConfig(max_tokens=sizes.tokens)

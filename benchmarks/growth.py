@@ -1,7 +1,7 @@
 """How cost grows: training up to its first step by the number of captions, and captioning by the number of files.
 
-Both with the tiny backbone. The store holds random vectors in place of the embeddings of the captions, because a million
-would take hours to compute; reading them costs the same. Writes two plots beside the results.
+Both with the tiny backbone. The store holds random vectors in place of the embeddings of the captions, because a
+million would take hours to compute; reading them costs the same. Writes two plots beside the results.
 """
 
 import os

@@ -23,7 +23,6 @@ from rich.table import Table
 
 from benchmarks.machine import Machine, count_gflop, gemm_gflops, inspect_machine
 from benchmarks.processes import Measured
-from benchmarks.weights import Weights, full_size_weights
 
 RESULTS = Path(__file__).parent / "results"
 _TABLE_WIDTH = 130
@@ -120,7 +119,6 @@ class Bench:
         work: Folder that keeps what takes long to make and never changes: weights, sounds, models.
         results: Folder of the results.
         n_rounds: Rounds of every comparison; by default each benchmark's own.
-        weights: The weights to use; by default random ones of full size.
         console: Where tables and bars go.
     """
 
@@ -131,14 +129,13 @@ class Bench:
         *,
         results: Path = RESULTS,
         n_rounds: int | None = None,
-        weights: Weights | None = None,
         console: Console | None = None,
     ) -> None:
         self.name, self.work, self.results = name, work, results
         self.timings: list[Timing] = []
         self.bars: list[Bar] = []
         self.notes: list[str] = []
-        self._n_rounds, self._given_weights = n_rounds, weights
+        self._n_rounds = n_rounds
         # Wider than a narrow terminal, rather than with words cut off.
         self._console = console or Console(highlight=False, width=max(Console().width, _TABLE_WIDTH))
         self._started = time.time()
@@ -150,11 +147,6 @@ class Bench:
     def machine(self) -> Machine:
         """This machine, with its GEMM peak and memory bandwidth, which are measured now."""
         return inspect_machine()
-
-    @cached_property
-    def weights(self) -> Weights:
-        """The weights to measure with."""
-        return self._given_weights or full_size_weights(self.work)
 
     def compare(
         self,
@@ -267,13 +259,16 @@ class Bench:
     def _status(self, text: str) -> None:
         if sys.stderr.isatty():
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+        elif text:
+            print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
     def _table(self) -> Table:
         self._status("")
         machine = self.machine
         title = (
             f"{self.name}: {machine.cpu}, {machine.n_cores} cores, {machine.n_threads} threads, "
-            f"GEMM {machine.gemm_gflops:.0f} GFLOP/s, memory {machine.memory_gb_per_s:.0f} GB/s, load {machine.load:.1f}"
+            f"GEMM {machine.gemm_gflops:.0f} GFLOP/s, memory {machine.memory_gb_per_s:.0f} GB/s, "
+            f"load {machine.load:.1f}"
         )
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
         for column in ("work", "contender", "median", "fastest to slowest", "CPU", "GFLOP", "of peak", "peak memory"):

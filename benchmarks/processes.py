@@ -12,6 +12,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 # What someone has who sets nothing.
 DEFAULTS: dict[str, str | None] = {"OMP_NUM_THREADS": None, "OMP_WAIT_POLICY": None}
+ONE_THREAD = {**DEFAULTS, "OMP_NUM_THREADS": "1"}
 
 
 class CannotRunError(Exception):
@@ -67,7 +68,7 @@ def run_process(command: Sequence[str | Path], work: Path, env: Mapping[str, str
         env: Changes to the environment; None removes a variable.
 
     Raises:
-        CannotRunError: The command has failed; the message ends with the last line that it wrote to stderr.
+        RuntimeError: The command has failed; the message ends with the last line that it wrote to stderr.
     """
     changed = {**os.environ, **(env or {})}
     report = work / f"process-{os.getpid()}.json"
@@ -76,7 +77,7 @@ def run_process(command: Sequence[str | Path], work: Path, env: Mapping[str, str
     done = subprocess.run(watched, env=kept, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise CannotRunError(f"{' '.join(map(str, command[:4]))} ... failed: {last}")
+        raise RuntimeError(f"{' '.join(map(str, command[:4]))} ... failed: {last}")
     figures = json.loads(report.read_text(encoding="utf-8"))
     report.unlink()
     return Measured(done.stdout, **figures)

@@ -128,7 +128,7 @@ class TextTower:
 
     def __init__(self, config: ClapConfig, tensors: Tensors, prefix: str = "caption_encoder.") -> None:
         self.model = GPT2Model(gpt2_config(config.text_tower)).eval()
-        _load(self.model, tensors, f"{prefix}base.")
+        load_gpt2(self.model, tensors, f"{prefix}base.")
         self.project = Projection(tensors, f"{prefix}projection.")
 
     @torch.no_grad()
@@ -147,7 +147,7 @@ class Captioner:
         self.tower = AudioTower(weights.config.clap, tensors, "clap.")
         self.mapper = weights.mapper
         self.gpt2 = GPT2LMHeadModel(gpt2_config(weights.config.language_model)).eval()
-        _load(self.gpt2.transformer, tensors, "gpt.transformer.")
+        load_gpt2(self.gpt2.transformer, tensors, "gpt.transformer.")
         self.tokenizer, self.n_tokens = weights.clapcap.tokenizer, n_tokens
 
     @torch.inference_mode()
@@ -167,5 +167,6 @@ class Captioner:
         return [" ".join(self.tokenizer.decode(ids).capitalize().split()) for ids in found.tolist()]
 
 
-def _load(model: GPT2Model, tensors: Tensors, prefix: str) -> None:
+def load_gpt2(model: GPT2Model, tensors: Tensors, prefix: str) -> None:
+    """Load tensors of GPT-2 whose names have a prefix."""
     model.load_state_dict({name: tensors[prefix + name] for name in model.state_dict()})

@@ -3,8 +3,8 @@
 Takes captions in the form {id: [caption, ...]}. The prediction for each clip is its first caption without about one
 word in six; the other captions are its references. All metrics except SPICE are scored by both, then CIDEr-D alone, of
 tokenised captions. With --spice-clips it scores two sets of predictions with SPICE, one after the other with the same
-cache: the second takes as long as each further system. With --large it repeats the clips, each time with other words, up
-to that number, in a process of its own. Needs Java and the jars of `textcap fetch metrics`.
+cache: the second takes as long as each further system. With --large it repeats the clips, each time with other words,
+up to that number, in a process of its own. Needs Java and the jars of `textcap fetch metrics`.
 """
 
 import importlib

@@ -62,8 +62,8 @@ def extract_source(commit: str, folder: Path) -> None:
 
 def differing_lines(ours: str, theirs: str) -> str:
     """Return how many lines differ, unless it is one in a thousand: near ties may fall on either side."""
-    pairs = list(zip(ours.splitlines(), theirs.splitlines(), strict=False))
-    n_different = sum(a != b for a, b in pairs)
-    if len(ours.splitlines()) != len(theirs.splitlines()):
-        return f"prints {len(theirs.splitlines()):,} lines, not {len(pairs):,}"
-    return f"differs in {n_different} of {len(pairs):,} lines" if n_different > len(pairs) / 1000 else ""
+    these, others = ours.splitlines(), theirs.splitlines()
+    if len(these) != len(others):
+        return f"prints {len(others):,} lines, not {len(these):,}"
+    n_different = sum(a != b for a, b in zip(these, others, strict=True))
+    return f"differs in {n_different} of {len(these):,} lines" if n_different > len(these) / 1000 else ""

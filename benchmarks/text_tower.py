@@ -12,7 +12,7 @@ from benchmarks.audio_tower import differing_embeddings
 from benchmarks.harness import Bench, Contender
 from benchmarks.options import option
 from benchmarks.reference import TextTower
-from benchmarks.weights import CLAP
+from benchmarks.weights import CLAP, weights_in
 from textcap.demo.folder import training_captions
 from textcap.models.tokenizer import Tokenizer
 
@@ -29,7 +29,7 @@ class Sizes:
 
 def run(bench: Bench, sizes: Sizes) -> None:
     """Measure the towers; all figures are per caption."""
-    weights, few = bench.weights, sizes.padded_captions
+    weights, few = weights_in(bench.work), sizes.padded_captions
     tokenizer, config = weights.msclap_2023.tokenizer, weights.config.clap
     encoder = weights.msclap_2023.text_encoder()
     captions = captions_of_ordinary_length(tokenizer, sizes.captions)

@@ -1,9 +1,9 @@
 """One training step of the paper's recipe, against the usual padded loop.
 
 The padded loop runs the text tower inside the loop, pads to 77 tokens, and computes logits at every position with
-transformers' `GPT2LMHeadModel`. It takes its batch in parts, because the logits of 128 captions do not fit in the memory
-of an ordinary machine. Both train textcap's mapper with Adam from the same weights, without noise; the gradients are
-compared first.
+transformers' `GPT2LMHeadModel`. It takes its batch in parts, because the logits of 128 captions do not fit in the
+memory of an ordinary machine. Both train textcap's mapper with Adam from the same weights, without noise; the gradients
+are compared first.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from transformers import GPT2LMHeadModel
 from benchmarks.harness import Bench, Contender, Timing
 from benchmarks.options import option
 from benchmarks.processes import run_function
-from benchmarks.reference import TextTower, gpt2_config
+from benchmarks.reference import TextTower, gpt2_config, load_gpt2
 from benchmarks.text_tower import captions_of_ordinary_length, pad
-from benchmarks.weights import CLAP, Weights, full_size_weights
+from benchmarks.weights import CLAP, GPT2, Weights, weights_in
 from textcap.config import BridgeConfig, TrainingConfig
 from textcap.gap.bridge import Bridge
 from textcap.models.backbone import Backbone
@@ -39,6 +39,7 @@ class Sizes:
 
     captions: int = option(128, "captions of the step")
     part: int = option(16, "captions that the padded loop takes at once")
+    memory_processes: int = option(1, "processes whose memory is measured, of each loop; 0 leaves it out")
     padded_rounds: int = option(2, "rounds of the padded loop, which takes minutes")
 
 
@@ -67,10 +68,8 @@ class PaddedStep:
         tokenizer, self.max_tokens = backbone.tokenizer, weights.config.clap.text_tower.max_tokens
         self.tower = TextTower(weights.config.clap, weights.tensors(CLAP))
         self.gpt2 = GPT2LMHeadModel(gpt2_config(sizes)).eval().requires_grad_(False)
-        ours = backbone.language_model().state_dict()
-        self.gpt2.transformer.load_state_dict(
-            {name: ours[next(key for key in ours if key.endswith(name))] for name in self.gpt2.transformer.state_dict()}
-        )
+        self.gpt2.loss_type = "ForCausalLM"  # otherwise transformers says that it assumes so
+        load_gpt2(self.gpt2.transformer, weights.tensors(GPT2), "")
         self.mapper, self.part = mapper, part
         self.optimizer = torch.optim.Adam(mapper.parameters(), lr=1e-4)
         self.for_clap = tokenizer.encode_for_clap(captions, self.max_tokens)
@@ -101,7 +100,7 @@ class PaddedStep:
 
 def run(bench: Bench, sizes: Sizes) -> None:
     """Measure both steps, then the memory of each in a process of its own."""
-    weights = bench.weights
+    weights = weights_in(bench.work)
     backbone = weights.msclap_2023
     captions = captions_of_ordinary_length(backbone.tokenizer, sizes.captions)
     ours = OurStep(backbone, captions, backbone.text_encoder().encode(captions))
@@ -116,10 +115,8 @@ def run(bench: Bench, sizes: Sizes) -> None:
     textcap = found["textcap"]
     bench.bar(what, "padded loop", found["padded loop"].median_s / textcap.median_s, 2.7)
     bench.bar(what, "GEMM peak", 100 * (textcap.share_of_peak or 0.0), 80, unit="%")
-    if not weights.has_msclap:
-        return
     del ours, padded, contenders
-    for name, n in (("our_step", sizes.captions), ("padded_step", sizes.part)):
+    for name, n in (("our_step", sizes.captions), ("padded_step", sizes.part)) * sizes.memory_processes:
         used = run_function(f"training_step.{name}", bench.work, str(bench.work), str(n))
         step = Timing(f"process of one step, {n} captions", name.replace("_", " "), [used.wall_s], [used.cpu_s])
         step.peak_mb = used.peak_mb
@@ -130,16 +127,17 @@ def run(bench: Bench, sizes: Sizes) -> None:
 
 def our_step(work: str, n: str) -> None:
     """Make one step of `n` captions with embeddings that are already there."""
-    backbone = full_size_weights(Path(work)).msclap_2023
+    backbone = weights_in(Path(work)).msclap_2023
     captions = captions_of_ordinary_length(backbone.tokenizer, int(n))
-    OurStep(backbone, captions, torch.nn.functional.normalize(torch.randn(int(n), 1024), dim=-1))()
+    embeddings = torch.randn(int(n), backbone.config.mapper.embedding_width)
+    OurStep(backbone, captions, torch.nn.functional.normalize(embeddings, dim=-1))()
 
 
 def padded_step(work: str, n: str) -> None:
     """Make one step of the padded loop with `n` captions at once."""
-    weights = full_size_weights(Path(work))
+    weights = weights_in(Path(work))
     captions = captions_of_ordinary_length(weights.msclap_2023.tokenizer, int(n))
-    PaddedStep(weights, captions, int(n), weights.mapper)()
+    PaddedStep(weights, captions, int(n), weights.mapper.requires_grad_(True))()
 
 
 def new_training(backbone: Backbone, examples: Examples, batch_size: int) -> MapperTraining:

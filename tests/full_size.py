@@ -234,7 +234,7 @@ def make_backbone(name: str, paths: dict[str, Path]) -> Backbone:
 
 
 def write_sound(path: Path, duration_s: float, seed: int, rate_hz: int = RATE_HZ) -> Path:
-    """Write a mono WAV file, by default at the model's rate, with sweeps and noise of varying loudness that depend on the seed."""
+    """Write a mono WAV file with sweeps and noise of varying loudness that depend on the seed."""
     rng = np.random.default_rng(seed)
     time_s = np.arange(round(duration_s * rate_hz)) / rate_hz
     signal = np.zeros_like(time_s)
