@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "tests")]
 
 # What `make bench` runs, in this order.
-QUESTIONS = ("startup", "reading", "short_files", "audio_tower", "text_tower", "caption", "training_step", "busy")
+QUESTIONS = ("startup", "reading", "short-files", "audio-tower", "text-tower", "caption", "training-step", "busy")
 # These take longer, need something special, or belong to other parts of textcap.
 OTHERS = ("growth", "gpu", "flops", "score", "store", "significance")
 WORK = Path(os.environ.get("TEXTCAP_BENCH", Path(tempfile.gettempdir()) / "textcap-bench"))
@@ -55,7 +55,7 @@ def _run(name: str, work: Path, n_rounds: int | None, rest: list[str]) -> int:
     from benchmarks.options import parse_sizes
     from benchmarks.processes import CannotRunError
 
-    module = importlib.import_module(f"benchmarks.{name}")
+    module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
     sizes = parse_sizes(module.Sizes, name, module.__doc__, rest)
     work.mkdir(parents=True, exist_ok=True)
     bench = Bench(name, work, n_rounds=n_rounds)

@@ -3,7 +3,7 @@
 Counts the floating-point operations of one training step, one text embedding and one window of audio, on full-size
 models with random weights, and multiplies them. --tokens is the mean length of a caption with its end token; --tflops
 is the speed that a device reaches in practice, which counting cannot tell. What a step takes on this machine is
-measured by `training_step`.
+measured by `training-step`.
 """
 
 from dataclasses import dataclass

@@ -251,7 +251,7 @@ def test_sizes_are_options():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_benchmark_has_sizes_with_defaults_and_a_description(name):
-    module = importlib.import_module(f"benchmarks.{name}")
+    module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
     assert parse_sizes(module.Sizes, name, module.__doc__, []) == module.Sizes()
     assert callable(module.run) and module.__doc__
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from benchmarks.paper.plan import N_CALIBRATION_PAIRS, Part, Plan
 from benchmarks.paper.worlds import captions_of
 from benchmarks.sound_world import train_and_caption
+
 from textcap.config import BridgeConfig, TrainingConfig
 from textcap.data.captions import CaptionFile
 from textcap.files import atomic_write_text

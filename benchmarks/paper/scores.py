@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from benchmarks.paper.parts import part_path
 from benchmarks.paper.plan import N_SEEN, Part
 from benchmarks.paper.worlds import clips_for_testing, references_path
 from benchmarks.paper.writers import is_styled
+
 from textcap.demo.grammar import event_f1
 from textcap.files import atomic_write_text
 from textcap.scoring import ScoreSettings, score_files

@@ -26,6 +26,7 @@ from benchmarks.paper.plan import (
 )
 from benchmarks.paper.plot import draw_sweep
 from benchmarks.paper.scores import Scored
+
 from textcap.files import atomic_write_text
 
 COLUMNS = {

@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-
 from benchmarks.paper.plan import (
     CALIBRATION_SEED,
     N_CALIBRATION_PAIRS,
@@ -20,6 +19,7 @@ from benchmarks.paper.plan import (
 )
 from benchmarks.paper.writers import WRITERS, references, word
 from benchmarks.sound_world import embed_sounds, keep_array
+
 from textcap.demo.folder import Clip, held_out_clips, training_pairs
 from textcap.files import atomic_write_text
 from textcap.models.backbone import Backbone
