@@ -37,7 +37,7 @@ def mixed_sounds(work: Path, n: int) -> list[Path]:
                 sound = np.stack((sound, 0.5 * _scene_sound(index + n, rate_hz, duration_s)), axis=1)
             soundfile.write(folder / f"{index:04}.{formats[index % 4]}", sound, rate_hz)
 
-    return sorted(made(work / f"mixed-{n}", write).iterdir())
+    return sorted(made(work / f"mixed-2-7s-{n}", write).iterdir())
 
 
 def tiny_model(work: Path) -> Path:
