@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-
 from benchmarks.harness import Bench, Contender
 from benchmarks.options import option
 from benchmarks.processes import DEFAULTS, ONE_THREAD, Measured, run_function, run_process, textcap
 from benchmarks.short_files import differing_lines
 from benchmarks.sounds import tiny_model, world_captions, world_sounds
+
 from textcap.config import BackboneConfig, DecodingConfig
 from textcap.models.beam_search import beam_search
 from textcap.models.language_model import LanguageModel
@@ -49,9 +49,10 @@ def run(bench: Bench, sizes: Sizes) -> None:
     train(ONE_THREAD)  # keeps the embeddings of the captions
     threads = {"default threads": DEFAULTS, "one thread": ONE_THREAD}
     with busy(sizes.processes):
+        # Training first: captioning empties the stores.
         for what, work, before in (
-            (f"{sizes.files} short files", caption, bench.empty_stores),
             (f"{sizes.steps} training steps", train, lambda: None),
+            (f"{sizes.files} short files", caption, bench.empty_stores),
         ):
             contenders = [
                 Contender(name, lambda env=env, work=work: work(env), n_rounds=2, before=before)
@@ -62,8 +63,6 @@ def run(bench: Bench, sizes: Sizes) -> None:
             bench.bar(
                 question, "one thread", default.median_s / one.median_s, 1.2, unit="times its wall time", is_most=True
             )
-            if what.endswith("files"):
-                train(ONE_THREAD)  # keeps them again: the stores were emptied
     shutil.rmtree(trained, ignore_errors=True)
     if sizes.idle_rounds:
         compare_policies(bench, sizes.idle_rounds)
