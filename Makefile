@@ -17,7 +17,11 @@ PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 TEST_THREADS ?= 1
 test test-all test-modern test-scoring test-slow: export OMP_NUM_THREADS = $(TEST_THREADS)
 
-.PHONY: help setup demo test test-all test-slow test-modern test-scoring lint check-resolution commands build clean
+# `make bench` measures with the threads that a user has who sets nothing. ARGS are further options, such as --rounds 5.
+ARGS ?=
+BENCH := $(if $(filter file,$(origin OMP_NUM_THREADS)),env -u OMP_NUM_THREADS) $(VENV)/bin/python -m benchmarks
+
+.PHONY: help bench setup demo test test-all test-slow test-modern test-scoring lint check-resolution commands build clean
 
 help:
 	@echo "setup             make the environment in $(VENV), with all extras in the versions of constraints.txt"
@@ -31,6 +35,8 @@ help:
 	@echo "check-resolution  check that the dependencies resolve on Python 3.10 to 3.14"
 	@echo "commands          write docs/commands.md from the program"
 	@echo "build             build the wheel and check its contents"
+	@echo "bench             measure the speed of everything (half an hour on two cores): docs/performance.md"
+	@echo "bench-NAME        measure one thing; further options in ARGS"
 	@echo "clean             remove the environments and everything that was built"
 
 setup: $(VENV)/.textcap-ready
@@ -89,6 +95,12 @@ check-resolution: setup
 
 commands: setup
 	$(VENV)/bin/python tools/write_commands.py
+
+bench: setup
+	$(BENCH) $(ARGS)
+
+bench-%: setup
+	$(BENCH) $* $(ARGS)
 
 build: setup
 	rm -rf dist

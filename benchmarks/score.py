@@ -1,60 +1,69 @@
-"""Measure how long scoring takes, compared with aac-metrics' own evaluation of the same captions.
-
-    python benchmarks/score.py --references refs.json [--clips 975] [--repeats 3] [--spice-clips 0] [--large 0]
+"""Score captions, against aac-metrics' own evaluation of the same captions.
 
 Takes captions in the form {id: [caption, ...]}. The prediction for each clip is its first caption without about one
-word in six; the other captions are its references. Scores them with all metrics except SPICE, alternately by textcap
-and by aac-metrics, and prints the times, their ratio and the largest difference of a score; the same for CIDEr-D alone,
-of tokenised captions. Then scores two sets of predictions with SPICE, one after the other with the same cache: the time
-of the second is the time that each further system takes. With --large it repeats the clips, each time with other words,
-up to that number, and prints time and peak memory of this process. Needs Java and the jars of `textcap fetch metrics`.
+word in six; the other captions are its references. All metrics except SPICE are scored by both, then CIDEr-D alone, of
+tokenised captions. With --spice-clips it scores two sets of predictions with SPICE, one after the other with the same
+cache: the second takes as long as each further system. With --large it repeats the clips, each time with other words,
+up to that number, in a process of its own. Needs Java and the jars of `textcap fetch metrics`.
 """
 
-import argparse
 import importlib
 import itertools
 import json
 import random
 import re
-import resource
-import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness import Bench, Contender, Timing
+from benchmarks.options import option
+from benchmarks.processes import CannotRunError, run_function
 from textcap.scoring.java import find_java
 from textcap.scoring.metrics import ScoreSettings, score_systems
-from textcap.scoring.results import Scoring
 from textcap.scoring.words import cider_d
 from textcap.verify import import_msclap
 
 METRICS = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider_d"]
+TOLERANCE = 1e-9
+Scores = Mapping[str, float]
 
 
-def main() -> None:
-    """Measure the times and print them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--references", type=Path, required=True, help="JSON file, {id: [caption, ...]}")
-    parser.add_argument("--clips", type=int, default=975, help="number of clips to score")
-    parser.add_argument("--repeats", type=int, default=3, help="how often to measure each program")
-    parser.add_argument("--spice-clips", type=int, default=0, help="number of clips for SPICE (0: skip it)")
-    parser.add_argument(
-        "--large", type=int, default=0, help="number of clips for the measurement of memory (0: skip it)"
-    )
-    options = parser.parse_args()
-    references = json.loads(options.references.read_text(encoding="utf-8"))
-    clips = list(references.values())[: options.clips]
-    print(f"{len(clips)} clips, Java {find_java().version}")
-    compare_with_aac_metrics(clips, options.repeats)
-    compare_cider_d(clips, options.repeats)
-    if options.large:
-        measure_memory(clips, options.large)
-    if options.spice_clips:
-        measure_spice(clips[: options.spice_clips])
+@dataclass(frozen=True)
+class Sizes:
+    """What to score."""
+
+    references: str = option("", "JSON file, {id: [caption, ...]}")
+    clips: int = option(975, "clips to score")
+    spice_clips: int = option(0, "clips for SPICE; 0 leaves it out")
+    large: int = option(0, "clips for the measurement of memory; 0 leaves it out")
+
+
+def run(bench: Bench, sizes: Sizes) -> None:
+    """Measure both programs."""
+    if not sizes.references:
+        raise CannotRunError("needs captions: --references refs.json")
+    clips = read_clips(sizes.references, sizes.clips)
+    bench.note(f"{len(clips)} clips, Java {find_java().version}")
+    compare_with_aac_metrics(bench, clips)
+    compare_cider_d(bench, clips)
+    if sizes.large:
+        arguments = (sizes.references, str(sizes.clips), str(sizes.large))
+        used = run_function("score.score_large", bench.work, *arguments)
+        bench.record(
+            Timing(f"{sizes.large:,} clips, with loading", "textcap", [used.wall_s], [used.cpu_s], peak_mb=used.peak_mb)
+        )
+    if sizes.spice_clips:
+        measure_spice(bench, clips[: sizes.spice_clips])
+
+
+def read_clips(references: str, n: int) -> list[list[str]]:
+    """Return the captions of the first clips of a file."""
+    return list(json.loads(Path(references).read_text(encoding="utf-8")).values())[:n]
 
 
 def predict(captions: list[str], seed: int) -> str:
@@ -63,87 +72,76 @@ def predict(captions: list[str], seed: int) -> str:
     return " ".join(word for word in captions[0].split() if rng.random() > 1 / 6) or captions[0]
 
 
-def compare_with_aac_metrics(clips: list[list[str]], n_repeats: int) -> None:
-    """Print the times of textcap and aac-metrics, measured alternately so that other load affects both alike."""
-    predictions, references = [predict(captions, 0) for captions in clips], [captions[1:] for captions in clips]
+def split(clips: list[list[str]], seed: int = 0) -> tuple[list[str], list[list[str]]]:
+    """Return a prediction and the references of each clip."""
+    return [predict(captions, seed) for captions in clips], [captions[1:] for captions in clips]
+
+
+def compare_with_aac_metrics(bench: Bench, clips: list[list[str]]) -> None:
+    """Measure all metrics except SPICE."""
+    predictions, references = split(clips)
     evaluate = load_evaluate()
 
-    def ours() -> Scoring:
-        return score_systems(references, [predictions], METRICS)
+    def ours() -> Scores:
+        [system] = score_systems(references, [predictions], METRICS).systems
+        if problems := [system[name].problem for name in METRICS if system[name].problem]:
+            raise CannotRunError(problems[0])
+        return {name: float(system[name].value or 0.0) for name in METRICS}
 
-    def theirs() -> Any:
-        return evaluate(predictions, references, metrics=METRICS)
+    def theirs() -> Scores:
+        corpus, _ = evaluate(predictions, references, metrics=METRICS)
+        return {name: float(corpus[name]) for name in METRICS}
 
-    scoring, (corpus, _) = alternate("all metrics but SPICE", ours, theirs, n_repeats)
-    differences = []
-    for name in METRICS:
-        value = scoring.systems[0][name].value
-        if value is None:
-            raise SystemExit(f"{name}: {scoring.systems[0][name].problem}")
-        differences.append(abs(value - float(corpus[name])))
-    print(f"largest difference of a score: {max(differences):.1e}")
+    contenders = [Contender("textcap", ours), Contender("aac-metrics", theirs)]
+    bench.compare("all metrics but SPICE", contenders, differing_scores)
 
 
-def compare_cider_d(clips: list[list[str]], n_repeats: int) -> None:
-    """Print the times that CIDEr-D of tokenised captions takes in textcap and in aac-metrics."""
+def compare_cider_d(bench: Bench, clips: list[list[str]]) -> None:
+    """Measure CIDEr-D of tokenised captions."""
     tokens = [[" ".join(re.findall(r"\w+", caption.lower())) for caption in captions] for captions in clips]
-    predictions, references = [predict(captions, 0) for captions in tokens], [captions[1:] for captions in tokens]
-    theirs = load_functional().cider_d
-    (ours,), (corpus, _) = alternate(
-        "CIDEr-D alone",
-        lambda: cider_d([predictions], references),
-        lambda: theirs(predictions, references),
-        n_repeats,
-    )
-    print(f"difference: {abs(ours.mean() - float(corpus['cider_d'])):.1e}")
+    predictions, references = split(tokens)
+    reference = load_functional().cider_d
+
+    def ours() -> Scores:
+        [values] = cider_d([predictions], references)
+        return {"cider_d": float(values.mean())}
+
+    def theirs() -> Scores:
+        corpus, _ = reference(predictions, references)
+        return {"cider_d": float(corpus["cider_d"])}
+
+    bench.compare("CIDEr-D alone", [Contender("textcap", ours), Contender("aac-metrics", theirs)], differing_scores)
 
 
-def alternate(what: str, ours: Callable[[], Any], theirs: Callable[[], Any], n_repeats: int) -> tuple[Any, Any]:
-    """Time two functions alternately, print the times and their ratio, and return what they return."""
-    seconds: dict[str, list[float]] = {"textcap": [], "aac-metrics": []}
-    for _ in range(n_repeats):
-        our_result, duration_s = timed(ours)
-        seconds["textcap"].append(duration_s)
-        their_result, duration_s = timed(theirs)
-        seconds["aac-metrics"].append(duration_s)
-    for name, values in seconds.items():
-        each = ", ".join(f"{value:.2f}" for value in values)
-        print(f"{what}, {name}: {statistics.median(values):.2f} s ({each})")
-    ratio = statistics.median(seconds["textcap"]) / statistics.median(seconds["aac-metrics"])
-    print(f"{what}, ratio: {ratio:.2f}")
-    return our_result, their_result
+def differing_scores(ours: Scores, theirs: Scores) -> str:
+    """Return which score differs most, if it differs by more than rounding."""
+    difference, name = max((abs(ours[name] - theirs[name]), name) for name in ours)
+    return "" if difference <= TOLERANCE else f"has a {name} that differs by {difference:.1e}"
 
 
-def measure_memory(clips: list[list[str]], n_clips: int) -> None:
-    """Print time and peak memory of scoring many clips, made by replacing words of the given ones."""
-    rng = random.Random(0)
+def score_large(references: str, n_clips: str, n: str) -> None:
+    """Score many clips, made by replacing words of the given ones."""
+    clips, rng = read_clips(references, int(n_clips)), random.Random(0)
     words = sorted({word for captions in clips for caption in captions for word in caption.split()})
     many = [
         [" ".join(word if rng.random() > 0.3 else rng.choice(words) for word in one.split()) for one in captions]
-        for _, captions in zip(range(n_clips), itertools.cycle(clips), strict=False)
+        for captions in itertools.islice(itertools.cycle(clips), int(n))
     ]
-    predictions, references = [predict(captions, 0) for captions in many], [captions[1:] for captions in many]
-    before_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    _, seconds = timed(lambda: score_systems(references, [predictions], METRICS))
-    after_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{n_clips:,} clips: {seconds:.1f} s, peak memory {after_mb:,.0f} MB (before scoring {before_mb:,.0f} MB)")
+    predictions, references_of = split(many)
+    score_systems(references_of, [predictions], METRICS)
 
 
-def measure_spice(clips: list[list[str]]) -> None:
-    """Print how long SPICE takes for a first and a second set of predictions for the same references."""
-    references = [captions[1:] for captions in clips]
+def measure_spice(bench: Bench, clips: list[list[str]]) -> None:
+    """Measure SPICE for a first and a second set of predictions for the same references."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = ScoreSettings(cache_folder=Path(folder))
-        durations_s = []
-        for seed in (0, 1):
-            predictions = [predict(captions, seed) for captions in clips]
-            scoring, seconds = timed(partial(score_systems, references, [predictions], ["spice"], settings))
-            score = scoring.systems[0]["spice"]
+        for seed, which in enumerate(("first", "second")):
+            predictions, references = split(clips, seed)
+            started = time.perf_counter()
+            scoring = score_systems(references, [predictions], ["spice"], ScoreSettings(cache_folder=Path(folder)))
+            wall_s, score = time.perf_counter() - started, scoring.systems[0]["spice"]
             if score.problem:
-                raise SystemExit(score.problem)
-            durations_s.append(seconds)
-            print(f"SPICE, {'first' if seed == 0 else 'second'} predictions: {seconds:.1f} s, {score.value:.3f}")
-    print(f"ratio, {len(clips)} clips: {durations_s[1] / durations_s[0]:.2f}")
+                raise CannotRunError(score.problem)
+            bench.record(Timing(f"SPICE, {len(clips)} clips", f"{which} predictions", [wall_s], [0.0]))
 
 
 def load_evaluate() -> Callable[..., Any]:
@@ -160,14 +158,3 @@ def load_functional() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module("aac_metrics.functional")
-
-
-def timed(run: Callable[[], Any]) -> tuple[Any, float]:
-    """Return the result of a call and the seconds that it took."""
-    start = time.perf_counter()
-    outcome = run()
-    return outcome, time.perf_counter() - start
-
-
-if __name__ == "__main__":
-    main()

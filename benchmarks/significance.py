@@ -1,27 +1,28 @@
 """Measure how often a comparison calls two systems different that do not differ.
 
-    python benchmarks/significance.py --references refs.json [--data-sets 2000] [--draws 1000] [--clips 2 5 20 30 ...]
-
 Takes captions in the form {id: [caption, ...]}, at least three for each clip. The last two captions of a clip are
 those of two captioners, and the others are its references. A null data set draws clips with replacement, and draws for
 each of them which of its two captions is the first system's. So neither system is better, and every verdict is a false
 alarm. All metrics see the same data sets.
 
-Prints the false alarms of the exchange test, and beside them those of the rule that it replaced, which called a
+Notes the false alarms of the exchange test, and beside them those of the rule that it replaced, which called a
 difference more than noise if 0 was outside the 95 % interval of a paired bootstrap with 1,000 resamples, each with its
 standard error. CIDEr-D has the word weights of all references. The exchange test has fewer draws here than in `textcap
 score`: it is less powerful, but gives no more false alarms.
 """
 
-import argparse
 import json
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.harness import Bench, Timing
+from benchmarks.options import option
+from benchmarks.processes import CannotRunError
 from textcap.scoring import significance
 from textcap.scoring.counts import Numbers, bleu_counts
 from textcap.scoring.results import score_of_sums
@@ -29,29 +30,32 @@ from textcap.scoring.significance import LEVEL, MIN_CLIPS, compare
 from textcap.scoring.words import cider_d, rouge_l
 
 TITLES = {"rouge_l": "ROUGE-L (mean)", "cider_d": "CIDEr-D", "bleu_4": "BLEU-4"}
-N_CLIPS = (2, 5, 20, 30, 50, 200, 1000)
 
 
-def main() -> None:
-    """Measure the false alarms and print them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--references", type=Path, required=True, help="JSON file, {id: [caption, ...]}")
-    parser.add_argument("--data-sets", type=int, default=2000, help="number of null data sets in each row")
-    parser.add_argument("--draws", type=int, default=1000, help="draws of the exchange test")
-    parser.add_argument("--clips", type=int, nargs="+", default=N_CLIPS, help="numbers of clips of a data set")
-    options = parser.parse_args()
-    scores = score_captions(json.loads(options.references.read_text(encoding="utf-8")))
-    print_durations(scores)
+@dataclass(frozen=True)
+class Sizes:
+    """What to draw, and how often."""
+
+    references: str = option("", "JSON file, {id: [caption, ...]}")
+    data_sets: int = option(2000, "null data sets in each row")
+    draws: int = option(1000, "draws of the exchange test")
+    clips: tuple[int, ...] = option((2, 5, 20, 30, 50, 200, 1000), "numbers of clips of a data set")
+
+
+def run(bench: Bench, sizes: Sizes) -> None:
+    """Measure the false alarms."""
+    if not sizes.references:
+        raise CannotRunError("needs captions: --references refs.json")
+    scores = score_captions(json.loads(Path(sizes.references).read_text(encoding="utf-8")))
+    measure_durations(bench, scores)
     significance.N_RESAMPLES = 1000
-    print(f"{options.data_sets} null data sets in each row, {options.draws} draws in each test")
-    print(f"{'metric':15} {'clips':>6} {'exchange test':>16} {'0 outside interval':>20}")
-    for metric in TITLES:
-        for n_clips in options.clips:
-            tested, by_interval = false_alarms(scores[metric], metric, n_clips, options.data_sets, options.draws)
-            cells = share(tested, options.data_sets) if n_clips >= MIN_CLIPS else "no verdict"
-            print(
-                f"{TITLES[metric]:15} {n_clips:6,} {cells:>16} {share(by_interval, options.data_sets):>20}", flush=True
-            )
+    bench.note(f"{sizes.data_sets} null data sets in each row, {sizes.draws} draws in each test")
+    bench.note(f"{'metric':15} {'clips':>6} {'exchange test':>16} {'0 outside interval':>20}")
+    for metric, title in TITLES.items():
+        for n_clips in sizes.clips:
+            tested, by_interval = false_alarms(scores[metric], metric, n_clips, sizes.data_sets, sizes.draws)
+            verdict = share(tested, sizes.data_sets) if n_clips >= MIN_CLIPS else "no verdict"
+            bench.note(f"{title:15} {n_clips:6,} {verdict:>16} {share(by_interval, sizes.data_sets):>20}")
 
 
 def score_captions(clips: dict[str, list[str]]) -> dict[str, list[Numbers]]:
@@ -84,15 +88,12 @@ def share(n: int, n_sets: int) -> str:
     return f"{100 * fraction:.1f} +- {100 * np.sqrt(fraction * (1 - fraction) / n_sets):.1f} %"
 
 
-def print_durations(scores: dict[str, list[Numbers]]) -> None:
-    """Print how long a comparison takes with as many draws as in `textcap score`."""
+def measure_durations(bench: Bench, scores: dict[str, list[Numbers]]) -> None:
+    """Measure a comparison with as many draws as in `textcap score`."""
     for n_clips in (1000, 20_000):
         for metric in ("rouge_l", "bleu_4"):
             sides = [np.resize(side, (n_clips, *side.shape[1:])) for side in scores[metric]]
-            started = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.process_time()
             compare(*sides, score_of_sums=score_of_sums(metric))
-            print(f"one comparison, {TITLES[metric]}, {n_clips:,} clips: {time.perf_counter() - started:.2f} s")
-
-
-if __name__ == "__main__":
-    main()
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            bench.record(Timing(f"one comparison, {n_clips:,} clips", TITLES[metric], [wall], [cpu]))

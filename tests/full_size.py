@@ -233,15 +233,15 @@ def make_backbone(name: str, paths: dict[str, Path]) -> Backbone:
     return Backbone(name, BackboneConfig(name=name), WeightSet(name, paths, "0" * 64))
 
 
-def write_sound(path: Path, duration_s: float, seed: int) -> Path:
-    """Write a mono WAV file at the model's rate, with sweeps and noise of varying loudness that depend on the seed."""
+def write_sound(path: Path, duration_s: float, seed: int, rate_hz: int = RATE_HZ) -> Path:
+    """Write a mono WAV file with sweeps and noise of varying loudness that depend on the seed."""
     rng = np.random.default_rng(seed)
-    time_s = np.arange(round(duration_s * RATE_HZ)) / RATE_HZ
+    time_s = np.arange(round(duration_s * rate_hz)) / rate_hz
     signal = np.zeros_like(time_s)
     for _ in range(rng.integers(2, 5)):
         start_hz, slope = rng.uniform(80, 6000), rng.uniform(-40, 400)
         swell = np.abs(np.sin(2 * np.pi * rng.uniform(0.1, 4) * time_s + rng.uniform(0, 3))) ** rng.uniform(0.5, 6)
         signal += rng.uniform(0.02, 0.2) * swell * np.sin(2 * np.pi * (start_hz + slope * time_s) * time_s)
     signal += rng.uniform(0.001, 0.05) * rng.standard_normal(len(time_s))
-    soundfile.write(path, signal.astype(np.float32), RATE_HZ, subtype="FLOAT")
+    soundfile.write(path, signal.astype(np.float32), rate_hz, subtype="FLOAT")
     return path

@@ -27,6 +27,8 @@ def test_commands_in_documents_exist(path: Path) -> None:
         assert {line.split()[1] for line in lines} >= {"train", "caption", "score", "fetch"}
     assert not [misuse for line in lines if (misuse := find_misuse(line))]
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M))
+    benchmarks = (path.stem.replace("_", "-") for path in (ROOT / "benchmarks").glob("*.py"))
+    targets |= {"bench-", *(f"bench-{name}" for name in benchmarks)}  # of `bench-%`; "bench-" is that of bench-NAME
     assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, flags=re.M)) <= targets
 
 

@@ -1,0 +1,116 @@
+"""Work beside other processes, with the default threads against one thread; and what that costs on an idle machine."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from benchmarks.harness import Bench, Contender
+from benchmarks.options import option
+from benchmarks.processes import DEFAULTS, ONE_THREAD, Measured, run_function, run_process, textcap
+from benchmarks.short_files import differing_lines
+from benchmarks.sounds import tiny_model, world_captions, world_sounds
+
+from textcap.config import BackboneConfig, DecodingConfig
+from textcap.models.beam_search import beam_search
+from textcap.models.language_model import LanguageModel
+from textcap.models.mapper import Mapper
+
+STEP_CAPTIONS = 128
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much to do beside how many others."""
+
+    files: int = option(100, "files of 1 s to caption")
+    steps: int = option(20, "training steps")
+    processes: int = option(4, "busy processes")
+    idle_rounds: int = option(5, "rounds of the comparison on an idle machine; 0 leaves it out")
+
+
+def run(bench: Bench, sizes: Sizes) -> None:
+    """Measure captioning and training on a busy machine, then the policy of waiting threads on an idle one."""
+    sounds, model = world_sounds(bench.work, sizes.files, 1.0), tiny_model(bench.work)
+    captions, trained = world_captions(bench.work, STEP_CAPTIONS * sizes.steps), bench.work / f"busy-{os.getpid()}"
+
+    def caption(env: dict[str, str | None]) -> Measured:
+        return run_process(textcap("caption", "-m", model, "--quiet", sounds), bench.work, env)
+
+    def train(env: dict[str, str | None]) -> Measured:
+        options = ("--backbone", "tiny", "--epochs", "1", "--held-out", "0", "--force", "--quiet")
+        return run_process(textcap("train", captions, "-o", trained, *options), bench.work, env)
+
+    train(ONE_THREAD)  # keeps the embeddings of the captions
+    threads = {"default threads": DEFAULTS, "one thread": ONE_THREAD}
+    with busy(sizes.processes):
+        # Training first: captioning empties the stores.
+        for what, work, before in (
+            (f"{sizes.steps} training steps", train, lambda: None),
+            (f"{sizes.files} short files", caption, bench.empty_stores),
+        ):
+            contenders = [
+                Contender(name, lambda env=env, work=work: work(env), n_rounds=2, before=before)
+                for name, env in threads.items()
+            ]
+            default, one = bench.compare(f"{what}, busy", contenders, differing_lines, n_rounds=2).values()
+            question = f"{what} beside {sizes.processes} busy processes"
+            bench.bar(
+                question, "one thread", default.median_s / one.median_s, 1.2, unit="times its wall time", is_most=True
+            )
+    shutil.rmtree(trained, ignore_errors=True)
+    if sizes.idle_rounds:
+        compare_policies(bench, sizes.idle_rounds)
+
+
+def compare_policies(bench: Bench, n_rounds: int) -> None:
+    """Measure what it costs on an idle machine that threads sleep while they wait."""
+
+    def steady(policy: str | None) -> Measured:
+        used = run_function("busy.steady_work", bench.work, env={**DEFAULTS, "OMP_WAIT_POLICY": policy})
+        wall_s, cpu_s = map(float, used.output.split())
+        return Measured("", wall_s, cpu_s)
+
+    contenders = [Contender("PASSIVE", lambda: steady("PASSIVE")), Contender("unset", lambda: steady(None))]
+    passive, unset = bench.compare(
+        "2 steps and 4 captions of full size, idle", contenders, lambda ours, theirs: "", n_rounds=n_rounds
+    ).values()
+    cost = 100 * (passive.median_s / unset.median_s - 1)
+    bench.bar("OMP_WAIT_POLICY=PASSIVE on an idle machine", "unset", cost, 3, unit="% slower", is_most=True)
+
+
+def steady_work() -> None:
+    """Train and caption at full size, and print the seconds of wall and CPU time after one round to warm up."""
+    config = BackboneConfig()
+    torch.manual_seed(0)
+    mapper, language_model = Mapper(config.mapper), LanguageModel(config.language_model)
+    embeddings = torch.nn.functional.normalize(torch.randn(8, config.mapper.embedding_width), dim=-1)
+    tokens, lengths = torch.randint(0, config.language_model.vocab_size, (8, 12)), torch.full((8,), 12)
+
+    def work() -> None:
+        for _ in range(2):
+            language_model.loss(mapper(embeddings), tokens, lengths).backward()
+        with torch.inference_mode():
+            beam_search(language_model, mapper(embeddings[:4]), DecodingConfig(max_tokens=10), end_id=-1)
+
+    work()
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    print(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+@contextlib.contextmanager
+def busy(n: int) -> Iterator[None]:
+    """Keep processes busy within the block."""
+    others = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(n)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()

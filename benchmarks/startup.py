@@ -1,0 +1,43 @@
+"""Caption one short file, from the start of the process to the caption, against a bare import of torch.
+
+The times depend on what is installed beside textcap, because transformers imports scipy, pandas and scikit-learn where
+they are: give the interpreter of a plain install with --python.
+"""
+
+import sys
+from dataclasses import dataclass
+
+from benchmarks.harness import Bench, Contender
+from benchmarks.options import option
+from benchmarks.processes import DEFAULTS, Measured, run_process
+from benchmarks.sounds import tiny_model, world_sounds
+
+SLOW_IMPORTS = ("scipy", "pandas", "sklearn")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Where to measure."""
+
+    python: str = option(sys.executable, "interpreter that textcap is installed for")
+
+
+def run(bench: Bench, sizes: Sizes) -> None:
+    """Measure both processes."""
+    [sound] = world_sounds(bench.work, 1, 1.0).iterdir()
+    model = tiny_model(bench.work)
+
+    def python(*arguments: object) -> Measured:
+        return run_process([sizes.python, *map(str, arguments)], bench.work, DEFAULTS)
+
+    find = f"import importlib.util as u; print(*[n for n in {SLOW_IMPORTS} if u.find_spec(n)] or ['none'])"
+    bench.note(f"installed of {', '.join(SLOW_IMPORTS)}: {python('-c', find).output.strip()}")
+    contenders = [
+        Contender(
+            "textcap caption", lambda: python("-m", "textcap", "caption", sound, "-m", model), before=bench.empty_stores
+        ),
+        Contender("import torch", lambda: python("-c", "import torch")),
+    ]
+    found = bench.compare("one 1 s file", contenders, lambda ours, theirs: "", n_rounds=5)
+    ratio = found["textcap caption"].median_s / found["import torch"].median_s
+    bench.bar("one 1 s file, process start to caption", "import torch", ratio, 2.8, is_most=True)
