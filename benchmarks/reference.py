@@ -10,68 +10,14 @@ import numpy as np
 import soundfile
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from transformers import ClapAudioConfig, ClapAudioModel, GPT2Config, GPT2LMHeadModel, GPT2Model
-
 from benchmarks.weights import CLAPCAP, Weights
-from textcap.config import ClapConfig, LanguageModelConfig
+from torch import Tensor
+from transformers import GPT2LMHeadModel, GPT2Model
+
+from reference_models import clap_audio_model, gpt2_config
+from textcap.config import ClapConfig
 
 Tensors = Mapping[str, Tensor]
-
-# Parts of the audio tower's tensor names: transformers' -> msclap's. The first that occurs is replaced.
-_PARTS = {
-    "batch_norm.": "bn0.",
-    "attention.output.dense.": "attn.proj.",
-    "attention.self.relative_position": "attn.relative_position",
-    "layernorm_before.": "norm1.",
-    "layernorm_after.": "norm2.",
-    "intermediate.dense.": "mlp.fc1.",
-    "output.dense.": "mlp.fc2.",
-}
-QKV = ("query", "key", "value")
-
-
-def msclap_name(name: str) -> tuple[str, int | None]:
-    """Return msclap's name for a tensor of `ClapAudioModel`, and which third of that tensor it is, if not all."""
-    name = name.removeprefix("audio_encoder.")
-    for third, part in enumerate(QKV):
-        if f"attention.self.{part}." in name:
-            return name.replace(f"attention.self.{part}.", "attn.qkv."), third
-    for theirs, ours in _PARTS.items():
-        if theirs in name:
-            return name.replace(theirs, ours), None
-    return name, None
-
-
-def clap_audio_model(config: ClapConfig) -> ClapAudioModel:
-    """Return transformers' audio tower, with random weights."""
-    tower = config.audio_tower
-    sizes = ClapAudioConfig(
-        num_mel_bins=config.audio.n_mels,
-        spec_size=tower.spec_size,
-        patch_size=tower.patch_size,
-        patch_stride=[tower.patch_size, tower.patch_size],
-        patch_embeds_hidden_size=tower.patch_width,
-        hidden_size=tower.width,
-        depths=list(tower.depths),
-        num_attention_heads=list(tower.n_heads),
-        window_size=tower.attention_window,
-        enable_fusion=False,
-    )
-    return ClapAudioModel(sizes).eval()
-
-
-def gpt2_config(sizes: LanguageModelConfig) -> GPT2Config:
-    """Return transformers' configuration of a GPT-2."""
-    return GPT2Config(
-        n_layer=sizes.n_layers,
-        n_embd=sizes.width,
-        n_head=sizes.n_heads,
-        n_positions=sizes.n_positions,
-        vocab_size=sizes.vocab_size,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
 
 
 class AudioTower:
@@ -82,15 +28,9 @@ class AudioTower:
     """
 
     def __init__(self, config: ClapConfig, tensors: Tensors, prefix: str) -> None:
-        self.audio, self.model = config.audio, clap_audio_model(config)
-        htsat, state = f"{prefix}base.htsat.", self.model.state_dict()
-        for name in state:
-            theirs, third = msclap_name(name)
-            # msclap computes the indices of relative positions, too, and counts no batches.
-            if htsat + theirs in tensors:
-                tensor = tensors[htsat + theirs]
-                state[name] = tensor if third is None else tensor.chunk(3)[third]
-        self.model.load_state_dict(state)
+        self.audio, htsat = config.audio, f"{prefix}base.htsat."
+        own = {name.removeprefix(htsat): tensor for name, tensor in tensors.items() if name.startswith(htsat)}
+        self.model = clap_audio_model(config, own)
         self.mel = tensors[f"{htsat}logmel_extractor.melW"]  # [n_fft // 2 + 1, M]
         self.window = torch.hann_window(config.audio.n_fft)
         self.project = Projection(tensors, f"{prefix}projection.")

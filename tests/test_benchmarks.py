@@ -38,7 +38,9 @@ from benchmarks.options import option, parse_sizes
 from benchmarks.processes import ROOT, CannotRunError, Measured, made, run_function, run_process
 
 from full_size import STOP_TOKEN, randomise, save_gpt2, save_pth
+from reference_models import gpt2_config
 from textcap.config import BackboneConfig
+from textcap.models.htsat import Htsat
 from textcap.models.mapper import _clapcap_name
 from textcap.store import Store
 from tiny_random import random_mapper, tiny_config, write_tokenizer
@@ -59,7 +61,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, config = tmp_path_factory.mktemp("weights"), tiny_config()
     write_tokenizer(folder)
     gpt2 = {
-        name: reference.GPT2Model(reference.gpt2_config(sizes)).state_dict()
+        name: reference.GPT2Model(gpt2_config(sizes)).state_dict()
         for name, sizes in (("text", config.clap.text_tower), ("decoder", config.language_model))
     }
     random = {name: randomise(state, seed) for seed, (name, state) in enumerate(sorted(gpt2.items()))}
@@ -86,12 +88,9 @@ def projection(config: BackboneConfig, prefix: str, width: int) -> dict[str, tor
 
 
 def audio_tensors(config: BackboneConfig, prefix: str) -> dict[str, torch.Tensor]:
-    found: dict[str, list[torch.Tensor]] = {}
-    for name, tensor in randomise(reference.clap_audio_model(config.clap).state_dict(), 3).items():
-        found.setdefault(reference.msclap_name(name)[0], []).append(tensor)  # query, key and value in this order
-    found["logmel_extractor.melW"] = [torch.rand(config.clap.audio.n_fft // 2 + 1, config.clap.audio.n_mels)]
-    joined = {name: torch.cat(parts) if len(parts) > 1 else parts[0] for name, parts in found.items()}
-    return with_prefix(f"{prefix}base.htsat.", joined) | projection(config, prefix, config.clap.audio_tower.width)
+    tower = randomise(Htsat(config.clap.audio_tower, config.clap.audio.n_mels).state_dict(), 3)
+    tower["logmel_extractor.melW"] = torch.rand(config.clap.audio.n_fft // 2 + 1, config.clap.audio.n_mels)
+    return with_prefix(f"{prefix}base.htsat.", tower) | projection(config, prefix, config.clap.audio_tower.width)
 
 
 @pytest.fixture

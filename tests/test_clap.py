@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import GPT2Config, GPT2Model
+from transformers import GPT2Model
 
+from reference_models import gpt2_config
 from textcap.config import AudioConfig, AudioTowerConfig, ClapConfig, TextTowerConfig
 from textcap.models.clap import AudioEncoder, FrontEnd, TextEncoder
 from tiny_random import write_tokenizer
@@ -87,16 +88,7 @@ def test_text_embeddings_are_unit_length_and_independent_of_the_batch(captions: 
 def test_text_is_pooled_at_the_last_token_even_if_its_id_is_0() -> None:
     encoder = _text_encoder()
     tokens = torch.tensor([[0, 0, 5, 0, 7, 0]])
-    sizes = CONFIG.text_tower
-    reference = GPT2Model(
-        GPT2Config(
-            n_layer=sizes.n_layers,
-            n_embd=sizes.width,
-            n_head=sizes.n_heads,
-            n_positions=sizes.n_positions,
-            vocab_size=sizes.vocab_size,
-        )
-    ).eval()
+    reference = GPT2Model(gpt2_config(CONFIG.text_tower)).eval()
     reference.load_state_dict(encoder.tower.state_dict())
     with torch.inference_mode():
         ours = encoder(tokens, torch.tensor([4]))

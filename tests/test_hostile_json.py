@@ -20,7 +20,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, reject, settings
 from transformers.audio_utils import mel_filter_bank
 
-from clap_reference import clap_audio_model
+from reference_models import clap_audio_model
 from test_adapter import FACTS
 from test_model_folder import CONFIG, SIZES
 from textcap.config import AudioConfig, AudioTowerConfig, ClapConfig, TextTowerConfig, from_dict

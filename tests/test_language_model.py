@@ -3,8 +3,9 @@
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
+from reference_models import gpt2_config
 from textcap.config import LanguageModelConfig
 from textcap.errors import CheckpointError
 from textcap.models.language_model import LanguageModel, load_language_model
@@ -15,17 +16,7 @@ TINY = LanguageModelConfig(n_layers=2, width=16, n_heads=2, n_positions=32, voca
 
 def make_reference(config: LanguageModelConfig = TINY, seed: int = 0) -> GPT2LMHeadModel:
     """Return transformers' GPT-2 with all tensors random, so that swapped biases or norms change the output."""
-    reference = GPT2LMHeadModel(
-        GPT2Config(
-            n_layer=config.n_layers,
-            n_embd=config.width,
-            n_head=config.n_heads,
-            n_positions=config.n_positions,
-            vocab_size=config.vocab_size,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
-    )
+    reference = GPT2LMHeadModel(gpt2_config(config))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in reference.parameters():

@@ -1,11 +1,11 @@
-"""transformers' audio tower with the tensors of ours or of msclap: the reference of HTSAT."""
+"""transformers' models of the sizes of ours: what ours are compared with, in tests and benchmarks."""
 
 from collections.abc import Mapping
 
 from torch import Tensor
-from transformers import ClapAudioConfig, ClapAudioModel
+from transformers import ClapAudioConfig, ClapAudioModel, GPT2Config
 
-from textcap.config import ClapConfig
+from textcap.config import ClapConfig, LanguageModelConfig
 
 # Parts of the audio tower's tensor names: transformers' -> msclap's. The first that occurs is replaced.
 _PARTS = {
@@ -18,6 +18,19 @@ _PARTS = {
     "output.dense.": "mlp.fc2.",
 }
 _QKV = ("query", "key", "value")
+
+
+def gpt2_config(sizes: LanguageModelConfig) -> GPT2Config:
+    """Return transformers' configuration of a GPT-2."""
+    return GPT2Config(
+        n_layer=sizes.n_layers,
+        n_embd=sizes.width,
+        n_head=sizes.n_heads,
+        n_positions=sizes.n_positions,
+        vocab_size=sizes.vocab_size,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
 
 
 def clap_audio_model(config: ClapConfig, tensors: Mapping[str, Tensor]) -> ClapAudioModel:
