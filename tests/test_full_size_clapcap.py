@@ -119,4 +119,4 @@ def test_missing_tensor_of_the_language_model_is_an_error(full):
 
 
 def test_verify_agrees_and_finds_a_wrong_tensor(full, monkeypatch):
-    assert_verify_finds(full, monkeypatch, "language_model", "gpt2.transformer.h.11.mlp.c_fc.weight")
+    assert_verify_finds(full, monkeypatch, "language_model", "gpt2.h.11.mlp.c_fc.weight")
