@@ -75,6 +75,18 @@ def test_audio_embeddings_are_unit_length_and_independent_of_the_batch() -> None
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_tower_in_half_precision_gives_nearly_the_same_embeddings(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    encoder = AudioEncoder(CONFIG).eval()
+    windows = torch.rand(3, 8000) - 0.5
+    with torch.inference_mode():
+        exact, half = encoder(windows), encoder.compute_in(dtype)(windows)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half.norm(dim=-1), torch.ones(3))
+    assert 0 < (half - exact).abs().max() < 0.05
+
+
 @settings(max_examples=25)
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=9), st.integers(1, 4))
 def test_text_embeddings_are_unit_length_and_independent_of_the_batch(captions: list[str], batch_size: int) -> None:

@@ -1,9 +1,11 @@
 """Modules prepared for inference: packed weights, 8-bit products and half precision."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,8 +13,10 @@ from torch import nn
 
 from test_language_model import TINY, make_pair
 from textcap.config import DecodingConfig
+from textcap.embedding.recordings import Recording, RecordingEmbedder
 from textcap.errors import DeviceError, SettingError
 from textcap.models import precision
+from textcap.models.backbone import Backbone
 from textcap.models.beam_search import beam_search
 from textcap.models.precision import PRECISIONS, check_precision, prepare
 
@@ -114,3 +118,18 @@ def test_precision_that_a_device_has_is_accepted(monkeypatch: pytest.MonkeyPatch
         check_precision(name, CPU)
     with pytest.raises(SettingError, match="precision is 'int4', but must be one of float32, int8, bf16, float16"):
         check_precision("int4", CPU)
+
+
+def test_embeddings_of_another_precision_are_neither_read_nor_kept_as_float32(tmp_path: Path) -> None:
+    sound = tmp_path / "noise.wav"
+    soundfile.write(sound, np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)
+    backbone = Backbone.load("tiny")
+
+    def embed(name: str) -> np.ndarray:
+        (recording,) = RecordingEmbedder(backbone, CPU, name).embed([sound])
+        assert isinstance(recording, Recording)
+        return recording.embedding
+
+    half, exact = embed("bf16"), embed("float32")
+    assert 0 < np.abs(half - exact).max() < 0.05
+    assert np.array_equal(embed("bf16"), half) and np.array_equal(embed("int8"), exact)

@@ -89,9 +89,7 @@ class RecordingEmbedder:
     @cached_property
     def encoder(self) -> AudioEncoder:
         """The audio encoder, which is loaded when it is first needed."""
-        encoder = self._backbone.audio_encoder(self._device)
-        encoder.tower.to(self._dtype)
-        return encoder
+        return self._backbone.audio_encoder(self._device).compute_in(self._dtype)
 
     def embed(
         self,

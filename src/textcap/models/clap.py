@@ -73,6 +73,12 @@ class AudioEncoder(nn.Module):
         self.tower = Htsat(config.audio_tower, config.audio.n_mels)
         self.projection = Projection(config.audio_tower.width, config.embedding_width)
 
+    def compute_in(self, dtype: torch.dtype) -> "AudioEncoder":
+        """Let the tower compute in a type; the spectrogram, its normalisation and the projection stay in float32."""
+        self.tower.to(dtype)
+        self.tower.bn0.float()
+        return self
+
     def forward(self, windows: Tensor) -> Tensor:
         """Embed windows.
 
