@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT / "tests")]
 # What `make bench` runs, in this order.
 QUESTIONS = ("startup", "reading", "short-files", "audio-tower", "text-tower", "caption", "training-step", "busy")
 # These take longer, need something special, or belong to other parts of textcap.
-OTHERS = ("growth", "gpu", "flops", "score", "store", "significance")
+OTHERS = ("growth", "precision", "gpu", "flops", "score", "store", "significance")
 WORK = Path(os.environ.get("TEXTCAP_BENCH", Path(tempfile.gettempdir()) / "textcap-bench"))
 
 

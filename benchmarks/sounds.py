@@ -50,6 +50,16 @@ def tiny_model(work: Path) -> Path:
     return made(work / "tiny-model", train)
 
 
+def trained_model(work: Path, n_captions: int) -> Path:
+    """Return a model folder of the tiny backbone, trained like that of the demo."""
+
+    def train(folder: Path) -> None:
+        options = ("--backbone", "tiny", "--epochs", "10", "--learning-rate", "2e-3", "--held-out", "0", "--quiet")
+        run_process(textcap("train", world_captions(work, n_captions), "-o", folder, *options), work, ONE_THREAD)
+
+    return made(work / f"trained-model-{n_captions}", train)
+
+
 def world_captions(work: Path, n: int) -> Path:
     """Return a text file of captions of the sound world."""
 

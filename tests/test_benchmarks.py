@@ -24,6 +24,7 @@ from benchmarks import (
     gpu,
     growth,
     machine,
+    precision,
     reading,
     reference,
     short_files,
@@ -392,3 +393,15 @@ def test_busy_measures_both_commands(tmp_path):
     bench = new_bench(tmp_path, n_rounds=1)
     busy.run(bench, busy.Sizes(files=4, steps=1, processes=1, idle_rounds=0))
     assert [bar.against for bar in bench.bars] == ["one thread", "one thread"]
+
+
+def test_precisions_are_compared_at_full_size_and_on_the_sound_world(bench: Bench):
+    precision.run(bench, precision.Sizes(tokens=3, batches=(1, 2), captions=64, clips=3))
+    assert [timing.contender for timing in bench.timings] == ["float32", "int8"] * 2
+    assert [note.split(":")[0] for note in bench.notes] == [
+        "batch of 1",
+        "batch of 2",
+        "float32",
+        "int8",
+        "captions that are equal",
+    ]
