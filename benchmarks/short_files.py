@@ -35,7 +35,7 @@ def run(bench: Bench, sizes: Sizes) -> None:
     sounds = sorted(world_sounds(bench.work, sizes.files, 1.0).iterdir())
     model = tiny_model(bench.work)
 
-    models = {old / "src": made(bench.work / f"tiny-model-{sizes.before}", lambda copy: rehash(model, old, copy))}
+    models = {old / "src": made(bench.work / f"{model.name}-{sizes.before}", lambda copy: rehash(model, old, copy))}
 
     def caption(source: Path) -> Measured:
         path = os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")])

@@ -9,6 +9,7 @@ from benchmarks.processes import ONE_THREAD, made, run_process, textcap
 from textcap.demo.folder import training_captions
 from textcap.demo.render import render_scene
 from textcap.demo.scenes import sample_scene
+from textcap.models.backbone import Backbone
 
 _SEED = 77
 
@@ -43,21 +44,22 @@ def mixed_sounds(work: Path, n: int) -> list[Path]:
 def tiny_model(work: Path) -> Path:
     """Return a model folder of the tiny backbone, which has hardly been trained: its captions need not be good."""
 
-    def train(folder: Path) -> None:
-        options = ("--backbone", "tiny", "--epochs", "4", "--held-out", "0", "--quiet")
-        run_process(textcap("train", world_captions(work, 512), "-o", folder, *options), work, ONE_THREAD)
-
-    return made(work / "tiny-model", train)
+    return _tiny_model(work, 512, "--epochs", "4")
 
 
 def trained_model(work: Path, n_captions: int) -> Path:
     """Return a model folder of the tiny backbone, trained like that of the demo."""
 
-    def train(folder: Path) -> None:
-        options = ("--backbone", "tiny", "--epochs", "10", "--learning-rate", "2e-3", "--held-out", "0", "--quiet")
-        run_process(textcap("train", world_captions(work, n_captions), "-o", folder, *options), work, ONE_THREAD)
+    return _tiny_model(work, n_captions, "--epochs", "10", "--learning-rate", "2e-3")
 
-    return made(work / f"trained-model-{n_captions}", train)
+
+def _tiny_model(work: Path, n_captions: int, *options: str) -> Path:
+    def train(folder: Path) -> None:
+        words = ("--backbone", "tiny", "--held-out", "0", "--quiet", *options)
+        run_process(textcap("train", world_captions(work, n_captions), "-o", folder, *words), work, ONE_THREAD)
+
+    # Another tiny backbone would refuse the model.
+    return made(work / f"tiny-model-{Backbone.load('tiny').content_hash[:8]}-{n_captions}", train)
 
 
 def world_captions(work: Path, n: int) -> Path:
