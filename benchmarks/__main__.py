@@ -64,6 +64,8 @@ def _run(name: str, work: Path, n_rounds: int | None, rest: list[str]) -> int:
     except (CannotRunError, OutputsDifferError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return int(isinstance(error, OutputsDifferError))
+    finally:
+        bench.remove_caches()
     print(f"written to {os.path.relpath(bench.finish())}")
     return 0
 

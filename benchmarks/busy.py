@@ -20,6 +20,7 @@ from textcap.config import BackboneConfig, DecodingConfig
 from textcap.models.beam_search import beam_search
 from textcap.models.language_model import LanguageModel
 from textcap.models.mapper import Mapper
+from textcap.models.precision import prepare
 
 STEP_CAPTIONS = 128
 
@@ -89,6 +90,7 @@ def steady_work() -> None:
     config = BackboneConfig()
     torch.manual_seed(0)
     mapper, language_model = Mapper(config.mapper), LanguageModel(config.language_model)
+    decoder = prepare(LanguageModel(config.language_model))
     embeddings = torch.nn.functional.normalize(torch.randn(8, config.mapper.embedding_width), dim=-1)
     tokens, lengths = torch.randint(0, config.language_model.vocab_size, (8, 12)), torch.full((8,), 12)
 
@@ -96,7 +98,7 @@ def steady_work() -> None:
         for _ in range(2):
             language_model.loss(mapper(embeddings), tokens, lengths).backward()
         with torch.inference_mode():
-            beam_search(language_model, mapper(embeddings[:4]), DecodingConfig(max_tokens=10), end_id=-1)
+            beam_search(decoder, mapper(embeddings[:4]), DecodingConfig(max_tokens=10), end_id=-1)
 
     work()
     wall, cpu = time.perf_counter(), time.process_time()

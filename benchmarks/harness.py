@@ -222,9 +222,12 @@ class Bench:
         """Delete every embedding that textcap has kept during this run."""
         shutil.rmtree(self._caches / "embeddings", ignore_errors=True)
 
+    def remove_caches(self) -> None:
+        """Delete everything that textcap has kept during this run."""
+        shutil.rmtree(self._caches, ignore_errors=True)
+
     def finish(self) -> Path:
         """Print the table and the bars, and return the path of the JSON file with both."""
-        shutil.rmtree(self._caches, ignore_errors=True)
         if self.timings:
             self._console.print(self._table())
         for line in (*self.notes, *map(str, self.bars)):

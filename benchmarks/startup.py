@@ -1,7 +1,6 @@
 """Caption one short file, from the start of the process to the caption, against a bare import of torch.
 
-The times depend on what is installed beside textcap, because transformers imports scipy, pandas and scikit-learn where
-they are: give the interpreter of a plain install with --python.
+--python takes the interpreter of another environment, such as a plain install.
 """
 
 import sys

@@ -520,6 +520,26 @@ def test_any_number_of_channels_is_averaged(tmp_path: Path, n_channels: int) -> 
     np.testing.assert_allclose(window.samples, samples.mean(axis=1), atol=1e-5)
 
 
+@pytest.mark.parametrize("n_channels", [2, 7, 8, 12])
+def test_planes_of_many_channels_are_all_read(tmp_path: Path, n_channels: int) -> None:
+    # FFmpeg decodes Vorbis to a plane for each channel, and PyAV finds one too many if there are 8 or more.
+    tones = [np.sin(np.arange(RATE_HZ) * 0.02 * (1 + i)) / n_channels for i in range(n_channels)]
+    soundfile.write(tmp_path / "a.ogg", np.stack(tones, axis=1), RATE_HZ, format="OGG", subtype="VORBIS")
+    [window], notes = windows_of(tmp_path / "a.ogg")
+    assert notes == []
+    assert np.corrcoef(window.samples[:RATE_HZ], np.mean(tones, axis=0))[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("rate_hz", [RATE_HZ // 2, RATE_HZ, 2 * RATE_HZ])
+@pytest.mark.parametrize("duration_s", [1, 14])
+def test_sound_of_one_block_or_of_several_is_resampled_alike(tmp_path: Path, rate_hz: int, duration_s: int) -> None:
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (rate_hz * duration_s, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, rate_hz, subtype="FLOAT")
+    blocks = list(SoundReader(tmp_path / "a.wav", RATE_HZ, lambda note: None))
+    assert (len(blocks) > 1) == (duration_s > 1)
+    np.testing.assert_allclose(np.concatenate(blocks), soxr.resample(samples, rate_hz, RATE_HZ), atol=1e-6)
+
+
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("form", ["flac.mkv", "pcm.wav"])

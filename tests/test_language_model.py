@@ -8,6 +8,7 @@ from transformers import GPT2LMHeadModel
 from reference_models import gpt2_config
 from textcap.config import LanguageModelConfig
 from textcap.errors import CheckpointError
+from textcap.models import language_model
 from textcap.models.language_model import LanguageModel, load_language_model
 from textcap.models.loading import Checkpoint, read_checkpoint
 
@@ -46,6 +47,13 @@ def _reference_loss(reference, prefixes, tokens, lengths):
     return reference(inputs_embeds=embedded, labels=labels).loss
 
 
+@pytest.fixture(params=[3, 256])
+def rows_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute the loss of 18 targets in several parts, and in one."""
+    monkeypatch.setattr(language_model, "_LOSS_ROWS", request.param)
+
+
+@pytest.mark.usefixtures("rows_at_once")
 def test_loss_equals_transformers_with_ignored_labels():
     model, reference = make_pair()
     prefixes, tokens, lengths = _batch()
@@ -64,6 +72,7 @@ def test_loss_is_independent_of_the_padding():
     torch.testing.assert_close(model.loss(prefixes, longer, lengths), model.loss(prefixes, tokens, lengths))
 
 
+@pytest.mark.usefixtures("rows_at_once")
 def test_gradient_reaches_only_the_prefix_and_equals_transformers():
     model, reference = make_pair()
     prefixes, tokens, lengths = _batch()
@@ -88,6 +97,25 @@ def test_loss_works_under_bfloat16_autocast():
     assert loss != exact
     torch.testing.assert_close(loss, exact, rtol=0.02, atol=0)
     assert prefixes.grad.dtype == torch.float32 and prefixes.grad.isfinite().all()
+
+
+def test_gradient_of_likely_tokens_keeps_its_accuracy_in_bfloat16():
+    torch.manual_seed(0)
+    weight = torch.randn(50, 16)
+    hidden = 1.5 * weight[:8] + 0.1 * torch.randn(8, 16)  # each target is near certain
+
+    def gradient() -> torch.Tensor:
+        inputs = hidden.clone().requires_grad_()
+        language_model._FrozenHeadLoss.apply(inputs, weight, torch.arange(8)).backward()
+        return inputs.grad
+
+    exact = gradient()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = torch.nn.functional.linear(hidden, weight).float()
+        rounded = gradient()
+    errors = (logits.softmax(-1) - torch.eye(50)[:8]) @ weight / 8  # from the same logits, exact after them
+    assert logits.softmax(-1).diagonal().min() > 0.9 and exact.norm() > 0
+    assert (rounded - errors).norm() < 0.01 * errors.norm()
 
 
 def test_model_stays_in_evaluation_mode_when_its_parent_trains():

@@ -1,6 +1,7 @@
 """Modules prepared for inference: packed weights, 8-bit products and half precision."""
 
 import copy
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ def _prefixes(n: int = 3) -> torch.Tensor:
     return torch.randn(n, 5, TINY.width, generator=torch.Generator().manual_seed(3))
 
 
+@pytest.mark.skipif(not precision._works(precision._pack_float32), reason="torch cannot pack weights here")
 def test_packed_language_model_equals_transformers_and_finds_the_same_captions() -> None:
     model, reference = make_pair()
     packed = prepare(copy.deepcopy(model))
@@ -107,13 +109,26 @@ def test_precision_that_a_device_lacks_is_refused(
     for op in ("_is_mkldnn_bf16_supported", "_is_mkldnn_fp16_supported"):
         monkeypatch.setattr(torch.ops.mkldnn, op, lambda: False, raising=False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
     with pytest.raises(DeviceError, match=reason):
         check_precision(name, torch.device(device))
+
+
+def test_bf16_that_a_processor_only_emulates_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
+    monkeypatch.setattr(precision.platform, "machine", lambda: "x86_64")
+    for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, check, lambda: False, raising=False)
+    with pytest.raises(DeviceError, match="the processor has no instructions for bf16, so it would be slower"):
+        check_precision("bf16", CPU)
+    monkeypatch.setattr(precision.platform, "machine", lambda: "aarch64")
+    check_precision("bf16", CPU)
 
 
 def test_precision_that_a_device_has_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     for op in ("_is_mkldnn_bf16_supported", "_is_mkldnn_fp16_supported"):
         monkeypatch.setattr(torch.ops.mkldnn, op, lambda: True, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
     for name in PRECISIONS:
         check_precision(name, CPU)
     with pytest.raises(SettingError, match="precision is 'int4', but must be one of float32, int8, bf16, float16"):

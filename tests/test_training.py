@@ -131,6 +131,7 @@ def test_loss_falls_and_the_language_model_is_unchanged(backbone: Backbone, exam
     language_model = backbone.language_model()
     before = {name: tensor.clone() for name, tensor in language_model.state_dict().items()}
     events: list[Event] = []
+    # At twice this rate, the loss of a late epoch may rise by a thousandth, depending on the random weights.
     config = replace(QUICK, epochs=10, learning_rate=5e-3)
     run = make_run(backbone, examples, config, language_model=language_model, report=events.append)
     trained = run.run()
@@ -568,6 +569,34 @@ def test_unwritable_output_is_reported_before_any_work(backbone_folder: Path, tm
     with pytest.raises(InputError, match="model.partial cannot be written: Not a directory"):
         train_tiny(backbone_folder, tmp_path / "file" / "model", report=events.append)
     assert not events
+
+
+UNEVEN_PARTS = """
+import sys
+from pathlib import Path
+from textcap.config import TrainingConfig
+from textcap.training import loop, train
+
+loop._MICRO_BATCH_VALUES["cpu"] = int(sys.argv[1])
+config = TrainingConfig(epochs=1, batch_size=13, learning_rate=1e-4, seed=3)
+train(sys.argv[2], sys.argv[3], backbone=sys.argv[4], config=config, device="cpu")
+"""
+
+
+@pytest.mark.long
+def test_processes_exchange_gradients_once_a_step_whatever_their_parts(backbone_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "captions.txt").write_text("\n".join(CAPTIONS) + "\n")
+    (tmp_path / "run.py").write_text(UNEVEN_PARTS)
+    # The last batch has one caption for one process and none for the other.
+    for name, words, values in (
+        ("one", [], 2**24),
+        ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"], 1500),
+    ):
+        command = [sys.executable, *words, str(tmp_path / "run.py"), str(values), str(tmp_path / "captions.txt")]
+        subprocess.run([*command, str(tmp_path / name), str(backbone_folder)], check=True, timeout=300)
+    one, two = (load_model(tmp_path / name).mapper.state_dict() for name in ("one", "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=1e-6, rtol=0, msg=name)
 
 
 def test_two_processes_give_the_same_mapper(backbone_folder: Path, tmp_path: Path) -> None:

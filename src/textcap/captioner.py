@@ -93,7 +93,8 @@ class Captioner:
         self._language_model = prepare(backbone.language_model(device), precision)
 
     def __repr__(self) -> str:
-        return f"Captioner(model={self.name!r}, backbone={self.backbone.name!r}, device={str(self.device)!r})"
+        where = f"device={str(self.device)!r}, precision={self.precision!r}"
+        return f"Captioner(model={self.name!r}, backbone={self.backbone.name!r}, {where})"
 
     @classmethod
     def load(

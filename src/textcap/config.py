@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from textcap.errors import InputError, SettingError
 
+_BATCH_LOGITS = 400_000  # in a default batch with one beam
 _CACHE_VALUES = 2**20  # of one tensor in the audio tower's first stage; more do not stay in the processor's cache
 MIN_JUDGED = 50  # held-out sounds from which on an adapter is called helpful or not
 
@@ -278,7 +279,8 @@ class BackboneConfig(Checked):
     @property
     def batch_size(self) -> int:
         """Number of sounds or windows at once by default: more where the models are small."""
-        return max(8, min(64, self.clap.audio_tower.n_in_cache))
+        n_captions = _BATCH_LOGITS // self.language_model.vocab_size
+        return max(8, min(64, n_captions, self.clap.audio_tower.n_in_cache))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -92,7 +92,9 @@ class SoundReader:
                 )
             length_s += len(samples) / rate_hz
             moved = samples - offset if offset.any() else samples
-            if resampler is None:
+            if rate_hz == self._rate_hz:
+                resampled = moved
+            elif resampler is None:
                 resampled = soxr.resample(moved, rate_hz, self._rate_hz)
             else:
                 resampled = resampler.resample_chunk(moved)

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import av
 import numpy as np
 import numpy.typing as npt
+from av.audio.plane import AudioPlane
 from av.error import FFmpegError, InvalidDataError
 
 from textcap.data.text import counted
@@ -219,7 +220,8 @@ def _samples(frames: Sequence[Any]) -> Samples:
     start = 0
     for frame in frames:
         n = frame.samples * n_channels // n_planes
-        for place, plane in enumerate(frame.planes):
+        for place in range(n_planes):  # `frame.planes` finds one too many if there are 8 or more
+            plane: Any = AudioPlane(frame, place)
             values[start : start + n, place] = np.frombuffer(plane, dtype, n)
         start += n
     values = values.reshape(-1, n_channels)

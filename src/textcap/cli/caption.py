@@ -171,8 +171,9 @@ def caption(
     from textcap.outputs.run import CaptionSettings, caption_to
 
     with options.settings_from_flags("precision"), download_progress() as progress:
-        how = {"device": device, "precision": precision, "offline": offline or None}
-        captioner = Captioner.load(model, **how, progress=progress)  # type: ignore[arg-type]
+        captioner = Captioner.load(
+            model, device=device, precision=precision, offline=offline or None, progress=progress
+        )
     note(f"model {captioner.name}, backbone {captioner.backbone.name} on {captioner.device}, {precision}")
     if captioner.backbone.kind.remark:
         note(captioner.backbone.kind.remark)

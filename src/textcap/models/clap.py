@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from textcap.config import AudioConfig, ClapConfig
-from textcap.models.gpt2 import Gpt2, causal
+from textcap.models.gpt2 import Gpt2, attend_to, causal
 from textcap.models.htsat import Htsat
 from textcap.models.loading import Checkpoint, TensorSource, load_exact
 from textcap.models.tokenizer import Tokenizer
 
+_MOST_WINDOWS = 256  # at once; CUDA's attention takes 65,535 attention windows, and a window of sound has 64 or more
 _POWER_FLOOR = 1e-10  # -100 dB; msclap calls it amin
 
 
@@ -88,7 +89,7 @@ class AudioEncoder(nn.Module):
         Returns:
             `[W, E]`, unit length.
         """
-        n_at_once = self.config.audio_tower.n_in_cache if windows.device.type == "cpu" else max(1, len(windows))
+        n_at_once = self.config.audio_tower.n_in_cache if windows.device.type == "cpu" else _MOST_WINDOWS
         return torch.cat([self.embed_log_mel(self.front_end(part)) for part in windows.split(n_at_once)])
 
     def embed_log_mel(self, log_mel: Tensor) -> Tensor:
@@ -130,7 +131,7 @@ class TextEncoder(nn.Module):
         def attend(_: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             if queries.shape[-2] == keys.shape[-2]:
                 return causal(queries, keys, values)
-            return F.scaled_dot_product_attention(queries, keys, values, attn_mask=is_token[:, None, None])
+            return attend_to(queries, keys, values, is_token[:, None, None])
 
         hidden: Tensor = self.tower(self.tower.wte(tokens), attend, pick=lambda x: x[rows, lengths - 1][:, None])
         return hidden[:, 0]

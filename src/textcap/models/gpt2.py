@@ -97,5 +97,19 @@ def causal(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     n_queries, n_keys = queries.shape[-2], keys.shape[-2]
     if n_queries == n_keys:
         return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-    mask = torch.ones(n_queries, n_keys, dtype=torch.bool, device=keys.device).tril(n_keys - n_queries)
-    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    is_seen = torch.ones(n_queries, n_keys, dtype=torch.bool, device=keys.device).tril(n_keys - n_queries)
+    return attend_to(queries, keys, values, is_seen)
+
+
+def attend_to(queries: Tensor, keys: Tensor, values: Tensor, is_seen: Tensor) -> Tensor:
+    """Attend from few positions to those that they may see, [R, heads, O, d].
+
+    Written out, because the fused kernel for few queries is wrong on Apple's MPS in several versions of torch.
+
+    Args:
+        is_seen: bool, broadcast to [R, heads, O, T].
+    """
+    scores = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
+    weights = scores.masked_fill(~is_seen, -torch.inf).softmax(dim=-1)
+    mixed: Tensor = weights.to(values.dtype) @ values
+    return mixed

@@ -48,7 +48,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.gpt2 = Gpt2(config)
-        self.head = nn.Linear(config.width, config.vocab_size, bias=False)
+        self.head = nn.Linear(config.width, config.vocab_size, bias=False, device="meta")
         self.head.weight = self.gpt2.wte.weight
         self.requires_grad_(False)
         self.eval()
@@ -161,16 +161,20 @@ class _FrozenHeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        needs_gradient = ctx.needs_input_grad[0]
+        needs_gradient, device_type = ctx.needs_input_grad[0], hidden.device.type
+        if torch.is_autocast_enabled(device_type):
+            weight = weight.to(torch.get_autocast_dtype(device_type))  # once: autocast would do it for each part
         total = torch.zeros((), device=hidden.device)
         gradient = torch.empty_like(hidden) if needs_gradient else None
         for start in range(0, len(targets), _LOSS_ROWS):
             rows = slice(start, start + _LOSS_ROWS)
-            log_probabilities = F.linear(hidden[rows], weight).float().log_softmax(dim=-1)  # [rows, V]
+            log_probabilities = F.linear(hidden[rows].to(weight.dtype), weight).float().log_softmax(dim=-1)  # [rows, V]
             total -= log_probabilities.gather(1, targets[rows, None]).sum()
             if gradient is not None:
-                expected = log_probabilities.exp_().to(weight.dtype) @ weight  # [rows, D]
-                gradient[rows] = (expected - weight[targets[rows]]) / len(targets)
+                errors = log_probabilities.exp_()
+                # Before rounding: of a likely target little is left.
+                errors.scatter_add_(1, targets[rows, None], errors.new_full((len(errors), 1), -1.0))
+                gradient[rows] = errors.to(weight.dtype) @ weight / len(targets)
         ctx.save_for_backward(gradient)
         return total / len(targets)
 

@@ -3,13 +3,13 @@
 Nothing here is saved, and no gradient passes through what it prepares.
 """
 
+import platform
 import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from textcap.config import require
@@ -34,7 +34,7 @@ def check_precision(precision: str, device: torch.device) -> None:
         DeviceError: The device cannot, with the reason.
     """
     require(precision in PRECISIONS, "precision", precision, f"one of {', '.join(PRECISIONS)}")
-    if problem := _problem(precision, device.type):
+    if problem := _problem(precision, device):
         raise DeviceError(f"precision {precision} cannot be used on {device}: {problem}", hint="leave out --precision")
 
 
@@ -98,18 +98,20 @@ def _pack_int8(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor
     scales = weight.abs().amax(dim=1).clamp(min=torch.finfo(weight.dtype).tiny) / _LARGEST_INT8
     zeros = torch.zeros(len(weight), dtype=torch.int64)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch will remove this one day; `check_precision` tests for it
+        # torch will remove it one day, which `check_precision` will notice.
+        warnings.filterwarnings("ignore", "torch.quantize_per_tensor, torch.quantize_per_channel", UserWarning)
         quantised = torch.quantize_per_channel(weight, scales.double(), zeros, 0, torch.qint8)
     packed = torch.ops.quantized.linear_prepack(quantised, None)
+    # To 7 bits: sums of two products would overflow on processors without VNNI. The engine for ARM needs no such thing.
+    reduces_range = torch.backends.quantized.engine != "qnnpack"
 
     def product(x: Tensor) -> Tensor:
         rows = x.flatten(0, -2)
         largest = rows.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
-        # torch quantises by the range of the whole input; a row with both limits fixes it.
-        limits = F.pad(torch.tensor([[1.0, -1.0]]), (0, x.shape[-1] - 2))
+        # torch quantises by the range of the whole input; two more rows fix it.
+        limits = torch.tensor([[1.0], [-1.0]]).expand(-1, rows.shape[1])
         scaled = torch.cat((rows / largest, limits))
-        # Without `reduce_range`, sums of two products overflow on processors without VNNI.
-        result: Tensor = torch.ops.quantized.linear_dynamic(scaled, packed, reduce_range=True)[:-1] * largest
+        result: Tensor = torch.ops.quantized.linear_dynamic(scaled, packed, reduces_range)[:-2] * largest
         return (result if bias is None else result + bias).view(*x.shape[:-1], -1)
 
     return product
@@ -124,21 +126,28 @@ def _works(pack: _Pack) -> bool:
         return False
 
 
-def _problem(precision: str, device_type: str) -> str | None:
-    if precision == "float32":
-        return None
+def _problem(precision: str, device: torch.device) -> str | None:
+    """Return why a device cannot compute in a precision, or would be slower; None if it can."""
+    if precision == "int8" and device.type != "cpu":
+        return "torch has 8-bit products for the CPU only"
     if precision == "int8":
-        if device_type != "cpu":
-            return "torch has 8-bit products for the CPU only"
         return None if _works(_pack_int8) else "this build of torch has no 8-bit products"
-    if device_type == "cuda":
-        can = precision == "float16" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "float32" or device.type not in ("cpu", "cuda"):
+        return None
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            can = precision == "float16" or torch.cuda.is_bf16_supported(including_emulation=False)
         return None if can else "the GPU computes bfloat16 only by emulation"
-    if device_type == "cpu":
-        name = "fp16" if precision == "float16" else "bf16"
-        try:
-            can = bool(getattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported")())
-        except (AttributeError, RuntimeError):
-            can = False
-        return None if can else f"the processor has no instructions for {precision}, so it would be slower"
-    return None
+    can = _cpu_has("_is_mkldnn_fp16_supported" if precision == "float16" else "_is_mkldnn_bf16_supported")
+    if precision == "bf16" and platform.machine().lower() in ("x86_64", "amd64"):
+        # oneDNN also says so of processors on which it emulates them.
+        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        can = can and any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+    return None if can else f"the processor has no instructions for {precision}, so it would be slower"
+
+
+def _cpu_has(operator: str) -> bool:
+    try:
+        return bool(getattr(torch.ops.mkldnn, operator)())
+    except (AttributeError, RuntimeError):  # a build without oneDNN
+        return False

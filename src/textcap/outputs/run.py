@@ -57,7 +57,7 @@ class CaptionSettings:
 
     def slice_size(self, captioner: Captioner) -> int:
         """Return the number of sounds that are captioned together."""
-        return self.batch_size or captioner.backbone.config.batch_size
+        return captioner.backbone.config.batch_size if self.batch_size is None else self.batch_size
 
 
 def caption_to(

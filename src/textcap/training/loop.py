@@ -35,7 +35,7 @@ SAVE_EVERY_S = 300.0
 
 # Hidden values, captions times positions times width times layers, in one micro-batch: about 1.5 GB of activations on
 # the CPU; other devices need larger products to be busy.
-_MICRO_BATCH_VALUES = {"cpu": 2**24, "other": 2**26}
+_MICRO_BATCH_VALUES = {"cpu": 2**24, "other": 2**27}
 _STEPS_PER_REPORT = 10  # on any device but the CPU: reading the loss waits for the device
 _ADAM_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
