@@ -167,7 +167,7 @@ def test_embeddings_are_those_of_clap(model: Path, sounds: list[Path]) -> None:
 
 def test_captioner_shows_what_it_is_and_takes_a_torch_device(model: Path) -> None:
     captioner = Captioner.load(model, device=torch.device("cpu"))
-    assert repr(captioner) == f"Captioner(model='{model}', backbone='tiny', device='cpu')"
+    assert repr(captioner) == f"Captioner(model='{model}', backbone='tiny', device='cpu', precision='float32')"
     assert Captioner.load(model, device=torch.device("cpu", 0)).device == torch.device("cpu", 0)
 
 

@@ -33,7 +33,9 @@ from textcap.results import Candidate, CaptionResult
 
 class Captioner:
     name, device = "stand-in", "cpu"
-    backbone = types.SimpleNamespace(name="stand-in", kind=types.SimpleNamespace(remark=""))
+    backbone = types.SimpleNamespace(
+        name="stand-in", kind=types.SimpleNamespace(remark=""), config=types.SimpleNamespace(batch_size=8)
+    )
 
     @classmethod
     def load(cls, *arguments, **options):
@@ -91,7 +93,7 @@ class FakeCaptioner:
     """Gives a caption to each sound, whatever it is."""
 
     name, device = "stand-in", "cpu"
-    backbone = SimpleNamespace(name="stand-in", kind=SimpleNamespace(remark=""))
+    backbone = SimpleNamespace(name="stand-in", kind=SimpleNamespace(remark=""), config=SimpleNamespace(batch_size=8))
 
     def __init__(self, caption: str) -> None:
         self.said = caption

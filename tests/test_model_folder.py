@@ -70,7 +70,10 @@ def test_saved_model_loads_unchanged(folder: Path, mapper: Mapper) -> None:
     assert (config.backbone_name, config.backbone_hash, config.end_token_id) == ("tiny", "ab" * 32, 319)
     assert config.bridge.noise_std == pytest.approx(0.2)
     embeddings = torch.randn(3, 6)
-    torch.testing.assert_close(stored.mapper(embeddings), mapper(embeddings).detach(), rtol=0, atol=0)
+    tensors = stored.mapper.state_dict()
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in mapper.state_dict().items())
+    # Layers that record gradients may add in another order.
+    torch.testing.assert_close(stored.mapper(embeddings), mapper(embeddings).detach(), rtol=0, atol=1e-6)
     assert not stored.mapper.training and not any(p.requires_grad for p in stored.mapper.parameters())
 
 
