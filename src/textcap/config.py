@@ -169,7 +169,7 @@ class AudioTowerConfig(Checked):
 
     @property
     def n_in_cache(self) -> int:
-        """Number of windows that a CPU embeds fastest when it embeds them at once."""
+        """Number of windows for each thread of a CPU that are embedded fastest at once."""
         return max(1, _CACHE_VALUES // ((self.spec_size // self.patch_size) ** 2 * self.patch_width))
 
     @property

@@ -89,7 +89,9 @@ class AudioEncoder(nn.Module):
         Returns:
             `[W, E]`, unit length.
         """
-        n_at_once = self.config.audio_tower.n_in_cache if windows.device.type == "cpu" else _MOST_WINDOWS
+        n_at_once = _MOST_WINDOWS
+        if windows.device.type == "cpu":
+            n_at_once = self.config.audio_tower.n_in_cache * torch.get_num_threads()
         return torch.cat([self.embed_log_mel(self.front_end(part)) for part in windows.split(n_at_once)])
 
     def embed_log_mel(self, log_mel: Tensor) -> Tensor:
