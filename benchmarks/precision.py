@@ -1,6 +1,5 @@
 """What 8-bit products of the decoder gain at full size, and what they change in captions of the sound world."""
 
-import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from benchmarks.harness import Bench, Contender
 from benchmarks.options import option
 from benchmarks.processes import made
+from benchmarks.score import words_of
 from benchmarks.sound_world import render
 from benchmarks.sounds import trained_model
 from benchmarks.weights import weights_in
@@ -81,8 +81,8 @@ def caption(model: Path, precision: str, embeddings: np.ndarray) -> list[str]:
 
 
 def describe(captions: list[str], clips: list[Clip]) -> str:
-    """Return event F1 and CIDEr-D of captions, without Java: words are what lies between punctuation."""
-    tokens = [" ".join(re.findall(r"\w+", text.lower())) for text in captions]
-    references = [[" ".join(re.findall(r"\w+", text.lower())) for text in clip.captions] for clip in clips]
+    """Return event F1 and CIDEr-D of captions, without Java."""
+    tokens = [words_of(text) for text in captions]
+    references = [[words_of(text) for text in clip.captions] for clip in clips]
     (scores,) = cider_d([tokens], references)
     return f"event F1 {event_f1(captions, [clip.scene for clip in clips]).f1:.3f}, CIDEr-D {scores.mean():.3f}"

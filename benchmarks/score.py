@@ -67,6 +67,11 @@ def read_clips(references: str, n: int) -> list[list[str]]:
     return list(json.loads(Path(references).read_text(encoding="utf-8")).values())[:n]
 
 
+def words_of(caption: str) -> str:
+    """Return a caption's words in lower case, without punctuation: a tokeniser that needs no Java."""
+    return " ".join(re.findall(r"\w+", caption.lower()))
+
+
 def predict(captions: list[str], seed: int) -> str:
     """Return the first caption of a clip without about one word in six, like an imperfect captioner's."""
     rng = random.Random(f"{seed} {captions[0]}")
@@ -99,7 +104,7 @@ def compare_with_aac_metrics(bench: Bench, clips: list[list[str]]) -> None:
 
 def compare_cider_d(bench: Bench, clips: list[list[str]]) -> None:
     """Measure CIDEr-D of tokenised captions."""
-    tokens = [[" ".join(re.findall(r"\w+", caption.lower())) for caption in captions] for captions in clips]
+    tokens = [[words_of(caption) for caption in captions] for captions in clips]
     predictions, references = split(tokens)
     reference = load_functional().cider_d
 

@@ -12,7 +12,6 @@ score`: it is less powerful, but gives no more false alarms.
 """
 
 import json
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 from benchmarks.harness import Bench, Timing
 from benchmarks.options import option
 from benchmarks.processes import CannotRunError
+from benchmarks.score import words_of
 
 from textcap.scoring import significance
 from textcap.scoring.counts import Numbers, bleu_counts
@@ -60,7 +60,7 @@ def run(bench: Bench, sizes: Sizes) -> None:
 
 def score_captions(clips: dict[str, list[str]]) -> dict[str, list[Numbers]]:
     """Return, for each metric, the scores `[N]` or counts `[N, K]` of both captions of each clip."""
-    tokenised = [[" ".join(re.findall(r"\w+", one.lower())) for one in captions] for captions in clips.values()]
+    tokenised = [[words_of(one) for one in captions] for captions in clips.values()]
     references = [captions[:-2] for captions in tokenised]
     both = [[captions[side] for captions in tokenised] for side in (-2, -1)]
     counts = [bleu_counts(predictions, references) for predictions in both]

@@ -11,8 +11,6 @@ from benchmarks.options import option
 from benchmarks.processes import DEFAULTS, Measured, run_process
 from benchmarks.sounds import tiny_model, world_sounds
 
-SLOW_IMPORTS = ("scipy", "pandas", "sklearn")
-
 
 @dataclass(frozen=True)
 class Sizes:
@@ -29,8 +27,6 @@ def run(bench: Bench, sizes: Sizes) -> None:
     def python(*arguments: object) -> Measured:
         return run_process([sizes.python, *map(str, arguments)], bench.work, DEFAULTS)
 
-    find = f"import importlib.util as u; print(*[n for n in {SLOW_IMPORTS} if u.find_spec(n)] or ['none'])"
-    bench.note(f"installed of {', '.join(SLOW_IMPORTS)}: {python('-c', find).output.strip()}")
     contenders = [
         Contender(
             "textcap caption", lambda: python("-m", "textcap", "caption", sound, "-m", model), before=bench.empty_stores

@@ -21,6 +21,7 @@ from textcap.cli.app import app
 from textcap.cli.caption import caption
 from textcap.cli.console import print_error, set_verbosity
 from textcap.cli.progress import download_progress
+from textcap.config import BackboneConfig
 from textcap.errors import InputError
 from textcap.results import Candidate, CaptionResult
 
@@ -29,12 +30,13 @@ FAKE_CAPTION_SCRIPT = """
 import os, sys, types
 from textcap import captioner
 from textcap.cli.app import main
+from textcap.config import BackboneConfig
 from textcap.results import Candidate, CaptionResult
 
 class Captioner:
     name, device = "stand-in", "cpu"
     backbone = types.SimpleNamespace(
-        name="stand-in", kind=types.SimpleNamespace(remark=""), config=types.SimpleNamespace(batch_size=8)
+        name="stand-in", kind=types.SimpleNamespace(remark=""), config=BackboneConfig()
     )
 
     @classmethod
@@ -93,7 +95,7 @@ class FakeCaptioner:
     """Gives a caption to each sound, whatever it is."""
 
     name, device = "stand-in", "cpu"
-    backbone = SimpleNamespace(name="stand-in", kind=SimpleNamespace(remark=""), config=SimpleNamespace(batch_size=8))
+    backbone = SimpleNamespace(name="stand-in", kind=SimpleNamespace(remark=""), config=BackboneConfig())
 
     def __init__(self, caption: str) -> None:
         self.said = caption

@@ -173,7 +173,7 @@ class Captioner:
             ranking: What decides the order of the captions of a sound, if not their score alone.
             caption_silence: Whether a silent sound gets a caption like any other.
             batch_size: Number of sounds to caption and number of windows to embed at once, by default
-                `backbone.config.batch_size`; captions do not depend on it. It is halved, with a warning, each time that
+                what suits the backbone; captions do not depend on it. It is halved, with a warning, each time that
                 a CUDA device runs out of memory.
             reading: Called with the index of each source before it is read, and with None when no other is read for
                 now; perhaps from another thread.
@@ -351,8 +351,7 @@ class Captioner:
             caption_group: Called with a group, a batch size, and what to call with the indices in the group.
             group_size: Most sources in a group, if that is not the batch size.
         """
-        batch_size = self.backbone.config.batch_size if batch_size is None else batch_size
-        require(batch_size >= 1, "batch_size", batch_size, "at least 1")
+        batch_size = self.backbone.config.batch_size(batch_size)
         remaining, size, n_before = iter(_several(sources)), batch_size, 0
         hint = "lower --batch-size, or use --device cpu"
         while group := list(itertools.islice(remaining, group_size or batch_size)):

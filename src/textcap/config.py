@@ -276,9 +276,15 @@ class BackboneConfig(Checked):
     # of the noise that suits the modality gap of this CLAP
     noise_variance: float = field(default=0.015, metadata=NOT_NEGATIVE)
 
-    @property
-    def batch_size(self) -> int:
-        """Number of sounds or windows at once by default: more where the models are small."""
+    def batch_size(self, wanted: int | None = None) -> int:
+        """Return the number of sounds or windows at once; by default more where the models are small.
+
+        Raises:
+            SettingError: The wanted number is less than 1.
+        """
+        if wanted is not None:
+            require(wanted >= 1, "batch_size", wanted, "at least 1")
+            return wanted
         n_captions = _BATCH_LOGITS // self.language_model.vocab_size
         return max(8, min(64, n_captions, self.clap.audio_tower.n_in_cache))
 

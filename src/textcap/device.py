@@ -41,6 +41,14 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     return device
 
 
+def computes_bfloat16(device: torch.device) -> bool:
+    """Return whether a CUDA device computes in bfloat16 itself, without emulating it; False for other devices."""
+    if device.type != "cuda":
+        return False
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
 def _first_that_works() -> torch.device:
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     for name in (name for name, is_available in available.items() if is_available):

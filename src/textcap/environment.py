@@ -11,7 +11,7 @@ import av
 import soundfile
 import torch
 
-from textcap.device import resolve_device
+from textcap.device import computes_bfloat16, resolve_device
 from textcap.errors import DeviceError, TextcapError
 from textcap.model_folder import PACKAGES, package_versions
 from textcap.scoring.jars import metrics_folder
@@ -62,9 +62,7 @@ def _device(name: str) -> dict[str, Any]:
         return {"problem": str(error)}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        # As in training, which uses bfloat16 only where the device computes in it.
-        with torch.cuda.device(device):
-            training = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+        training = "bfloat16" if computes_bfloat16(device) else "float32"
         return {"name": properties.name, "memory_bytes": properties.total_memory, "training": training}
     facts: dict[str, Any] = {"training": "float32"}
     if device.type == "cpu":

@@ -85,19 +85,17 @@ class SoundReader:
                 if resampler is not None:
                     yield _flush(resampler, n_channels) + offset
                 rate_hz = block.rate_hz
-                # The same samples in one call or in several; one takes half the time.
-                in_one_call = is_last or rate_hz == self._rate_hz
-                resampler = (
-                    None if in_one_call else soxr.ResampleStream(rate_hz, self._rate_hz, n_channels, dtype="float32")
-                )
+                resampler = None
+                if rate_hz != self._rate_hz and not is_last:  # one call gives the same samples in half the time
+                    resampler = soxr.ResampleStream(rate_hz, self._rate_hz, n_channels, dtype="float32")
             length_s += len(samples) / rate_hz
             moved = samples - offset if offset.any() else samples
-            if rate_hz == self._rate_hz:
-                resampled = moved
-            elif resampler is None:
+            if resampler is not None:
+                resampled = resampler.resample_chunk(moved)
+            elif rate_hz != self._rate_hz:
                 resampled = soxr.resample(moved, rate_hz, self._rate_hz)
             else:
-                resampled = resampler.resample_chunk(moved)
+                resampled = moved
             yield resampled + offset if offset.any() else resampled
         if length_s < LEAST_S - 1e-9:
             problem = f"has only {1000 * length_s:.3g} ms of sound" if length_s else "has no samples"

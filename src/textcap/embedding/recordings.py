@@ -24,7 +24,7 @@ from torch import Tensor
 from textcap.audio.decoding import spooled
 from textcap.audio.sources import SoundSource, name_of
 from textcap.audio.windows import Window, read_windows
-from textcap.config import AudioConfig, require
+from textcap.config import AudioConfig
 from textcap.data.text import counted
 from textcap.device import memory_errors
 from textcap.errors import FileError, InputError
@@ -114,7 +114,7 @@ class RecordingEmbedder:
         Raises:
             DeviceError: The device has too little memory.
         """
-        batch_size = self._size(batch_size)
+        batch_size = self._backbone.config.batch_size(batch_size)
         keys = self._keys(sources)
         # A sound without a key, such as a pipe, stands for itself; reading it tells what is wrong with it.
         items: list[bytes | int] = [index if key is None else key for index, key in enumerate(keys)]
@@ -168,7 +168,8 @@ class RecordingEmbedder:
             vectors.append(vector.numpy())
 
         with memory_errors(f"on {self._device} while embedding {name_of(source)}", hint=_MEMORY_HINT):
-            (outcome,) = self._encode([source], audio, self._size(batch_size), take, reading)
+            size = self._backbone.config.batch_size(batch_size)
+            (outcome,) = self._encode([source], audio, size, take, reading)
         if isinstance(outcome, InputError):
             raise outcome.at(name_of(source)) if isinstance(outcome, FileError) else outcome
         units = np.stack(vectors)
@@ -185,11 +186,6 @@ class RecordingEmbedder:
         """
         audio = self._backbone.config.clap.audio
         return replace(audio, hop_s=audio.window_s / 2 if hop_s is None else hop_s)
-
-    def _size(self, batch_size: int | None) -> int:
-        size = self._backbone.config.batch_size if batch_size is None else batch_size
-        require(size >= 1, "batch_size", size, "at least 1")
-        return size
 
     def _keys(self, sources: Sequence[SoundSource]) -> list[bytes | None]:
         """Return the keys of sounds in the store; None for one that is not a file."""

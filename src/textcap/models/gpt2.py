@@ -4,6 +4,7 @@ Letters: R rows, T positions, O of them whose output is needed, D width, V vocab
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +49,7 @@ class Gpt2(nn.Module):
         hidden = embedded + self.wpe.weight[position : position + embedded.shape[1]]
         last = len(self.h) - 1
         for layer, block in enumerate(self.h):
-            hidden = block(hidden, lambda q, k, v, layer=layer: attend(layer, q, k, v), pick if layer == last else None)
+            hidden = block(hidden, partial(attend, layer), pick if layer == last else None)
         normed: Tensor = self.ln_f(hidden)
         return normed
 

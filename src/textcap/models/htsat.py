@@ -81,29 +81,33 @@ class _Stage(nn.Module):
         super().__init__()
         shifts = [window // 2 if number % 2 and side > window else 0 for number in range(depth)]
         orders = [_order(side, window, shift) for shift in shifts]
-        self.blocks = nn.ModuleList(_Block(width, side, n_heads, window, shift) for shift in shifts)
-        for number, (before, after) in enumerate(itertools.pairwise(orders)):
-            self.register_buffer(f"move_{number + 1}", before.argsort()[after], persistent=False)
+        moves = [None, *(before.argsort()[after] for before, after in itertools.pairwise(orders))]
+        self.blocks = nn.ModuleList(
+            _Block(width, side, n_heads, window, shift, move) for shift, move in zip(shifts, moves, strict=True)
+        )
         self.downsample = None if next_order is None else _Merging(width, orders[-1], next_order)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return the tokens [W, N / 4, 2 C] for the next stage, or if there is none [W, N, C], of tokens [W, N, C]."""
-        for number, block in enumerate(self.blocks):
-            if number:
-                hidden = hidden.index_select(1, self.get_buffer(f"move_{number}"))
+        for block in self.blocks:
             hidden = block(hidden)
         return hidden if self.downsample is None else self.downsample(hidden)
 
 
 class _Block(nn.Module):
-    def __init__(self, width: int, side: int, n_heads: int, window: int, shift: int) -> None:
+    move: Tensor | None  # [N], the places of the tokens of this block's windows in the order of the block before
+
+    def __init__(self, width: int, side: int, n_heads: int, window: int, shift: int, move: Tensor | None) -> None:
         super().__init__()
+        self.register_buffer("move", move, persistent=False)
         self.norm1 = nn.LayerNorm(width)
         self.attn = _WindowAttention(width, side, n_heads, window, shift)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
 
     def forward(self, hidden: Tensor) -> Tensor:
+        if self.move is not None:
+            hidden = hidden.index_select(1, self.move)
         hidden = hidden + self.attn(self.norm1(hidden))
         wide = F.gelu(self.mlp["fc1"](self.norm2(hidden)))
         return hidden + self.mlp["fc2"](wide)  # type: ignore[no-any-return]

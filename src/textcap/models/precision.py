@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from textcap.config import require
+from textcap.device import computes_bfloat16
 from textcap.errors import DeviceError
 from textcap.models.gpt2 import Conv1D
 
@@ -128,16 +129,14 @@ def _works(pack: _Pack) -> bool:
 
 def _problem(precision: str, device: torch.device) -> str | None:
     """Return why a device cannot compute in a precision, or would be slower; None if it can."""
-    if precision == "int8" and device.type != "cpu":
-        return "torch has 8-bit products for the CPU only"
     if precision == "int8":
+        if device.type != "cpu":
+            return "torch has 8-bit products for the CPU only"
         return None if _works(_pack_int8) else "this build of torch has no 8-bit products"
-    if precision == "float32" or device.type not in ("cpu", "cuda"):
+    if device.type == "cuda" and precision == "bf16" and not computes_bfloat16(device):
+        return "the GPU computes bfloat16 only by emulation"
+    if precision == "float32" or device.type != "cpu":
         return None
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            can = precision == "float16" or torch.cuda.is_bf16_supported(including_emulation=False)
-        return None if can else "the GPU computes bfloat16 only by emulation"
     can = _cpu_has("_is_mkldnn_fp16_supported" if precision == "float16" else "_is_mkldnn_bf16_supported")
     if precision == "bf16" and platform.machine().lower() in ("x86_64", "amd64"):
         # oneDNN also says so of processors on which it emulates them.

@@ -53,11 +53,8 @@ class CaptionSettings:
         settings = asdict(self)
         decoding, ranking, _ = (settings.pop(name) for name in ("decoding", "ranking", "offline"))
         model = {"model": captioner.content_hash, "precision": captioner.precision}
-        return {**model, **decoding, **ranking, **settings, "batch_size": self.slice_size(captioner)}
-
-    def slice_size(self, captioner: Captioner) -> int:
-        """Return the number of sounds that are captioned together."""
-        return captioner.backbone.config.batch_size if self.batch_size is None else self.batch_size
+        size = captioner.backbone.config.batch_size(self.batch_size)
+        return {**model, **decoding, **ranking, **settings, "batch_size": size}
 
 
 def caption_to(
@@ -97,7 +94,7 @@ def caption_to(
 def _rows(
     captioner: Captioner, inputs: Sequence[Input | InputError], settings: CaptionSettings, journal: Journal | None
 ) -> Iterator[Row]:
-    n_together = settings.slice_size(captioner)
+    n_together = captioner.backbone.config.batch_size(settings.batch_size)
     for start in range(0, len(inputs), n_together):
         part = inputs[start : start + n_together]
         if journal is None:

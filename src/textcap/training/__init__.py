@@ -23,7 +23,7 @@ from textcap.config import BridgeConfig, MapperConfig, TrainingConfig
 from textcap.data.captions import CaptionFile, CaptionSet, load_captions, split_weight
 from textcap.data.pairs import PairSet, read_pairs
 from textcap.data.text import STDIN, printable
-from textcap.device import memory_errors, resolve_device
+from textcap.device import computes_bfloat16, memory_errors, resolve_device
 from textcap.embedding.pairs import EmbeddedPairs
 from textcap.errors import DeviceError, InputError
 from textcap.files import MODEL_FOLDER, check_folder_place
@@ -254,11 +254,10 @@ def _accelerator(device: torch.device) -> Iterator[Accelerator]:
     """Yield the accelerator for a device, and afterwards reset the process-wide state that it created."""
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
-    use_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     was_initialized = is_initialized()
     accelerator = Accelerator(
         cpu=device.type == "cpu",
-        mixed_precision="bf16" if use_bfloat16 else "no",
+        mixed_precision="bf16" if computes_bfloat16(device) else "no",
         # The other processes wait while the main one computes the embeddings, and at the end of each epoch.
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],
     )
