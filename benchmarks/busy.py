@@ -16,13 +16,17 @@ from benchmarks.processes import DEFAULTS, ONE_THREAD, Measured, run_function, r
 from benchmarks.short_files import differing_lines
 from benchmarks.sounds import tiny_model, world_captions, world_sounds
 
+from textcap.cli.app import IDLE_THREADS
 from textcap.config import BackboneConfig, DecodingConfig
+from textcap.models.backbone import read_backbone_config
 from textcap.models.beam_search import beam_search
 from textcap.models.language_model import LanguageModel
 from textcap.models.mapper import Mapper
 from textcap.models.precision import prepare
 
 STEP_CAPTIONS = 128
+# How often the work on an idle machine is done for a model.
+N_CALLS = {"full size": 1, "tiny": 60}
 
 
 @dataclass(frozen=True)
@@ -72,22 +76,25 @@ def run(bench: Bench, sizes: Sizes) -> None:
 def compare_policies(bench: Bench, n_rounds: int) -> None:
     """Measure what it costs on an idle machine that threads sleep while they wait."""
 
-    def steady(policy: str | None) -> Measured:
-        used = run_function("busy.steady_work", bench.work, env={**DEFAULTS, "OMP_WAIT_POLICY": policy})
+    def steady(backbone: str, settings: dict[str, str]) -> Measured:
+        used = run_function("busy.steady_work", bench.work, backbone, env={**DEFAULTS, **settings})
         wall_s, cpu_s = map(float, used.output.split())
         return Measured("", wall_s, cpu_s)
 
-    contenders = [Contender("PASSIVE", lambda: steady("PASSIVE")), Contender("unset", lambda: steady(None))]
-    passive, unset = bench.compare(
-        "2 steps and 4 captions of full size, idle", contenders, lambda ours, theirs: "", n_rounds=n_rounds
-    ).values()
-    cost = 100 * (passive.median_s / unset.median_s - 1)
-    bench.bar("OMP_WAIT_POLICY=PASSIVE on an idle machine", "unset", cost, 3, unit="% slower", is_most=True)
+    for backbone, n_calls in N_CALLS.items():
+        contenders = [
+            Contender(name, lambda settings=settings, backbone=backbone: steady(backbone, settings))
+            for name, settings in (("threads sleep", IDLE_THREADS), ("torch's default", {}))
+        ]
+        what = f"{2 * n_calls} steps and {4 * n_calls} captions, {backbone}, idle"
+        asleep, default = bench.compare(what, contenders, lambda ours, theirs: "", n_rounds=n_rounds).values()
+        cost = 100 * (asleep.median_s / default.median_s - 1)
+        bench.bar(what, "torch's default", cost, 3, unit="% slower", is_most=True)
 
 
-def steady_work() -> None:
-    """Train and caption at full size, and print the seconds of wall and CPU time after one round to warm up."""
-    config = BackboneConfig()
+def steady_work(backbone: str) -> None:
+    """Train and caption, and print the seconds of wall and CPU time after one round to warm up."""
+    config = BackboneConfig() if backbone == "full size" else read_backbone_config(backbone)
     torch.manual_seed(0)
     mapper, language_model = Mapper(config.mapper), LanguageModel(config.language_model)
     decoder = prepare(LanguageModel(config.language_model))
@@ -100,9 +107,13 @@ def steady_work() -> None:
         with torch.inference_mode():
             beam_search(decoder, mapper(embeddings[:4]), DecodingConfig(max_tokens=10), end_id=-1)
 
+    def work_all() -> None:
+        for _ in range(N_CALLS[backbone]):
+            work()
+
     work()
     wall, cpu = time.perf_counter(), time.process_time()
-    work()
+    work_all()
     print(time.perf_counter() - wall, time.process_time() - cpu)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 # What someone has who sets nothing.
-DEFAULTS: dict[str, str | None] = {"OMP_NUM_THREADS": None, "OMP_WAIT_POLICY": None}
+DEFAULTS: dict[str, str | None] = {name: None for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
 ONE_THREAD = {**DEFAULTS, "OMP_NUM_THREADS": "1"}
 
 

@@ -271,14 +271,23 @@ def test_full_disk_in_demo_is_a_one_line_error(tmp_path: Path, monkeypatch: pyte
     assert len(err.splitlines()) == 1 and "cannot be written" in err and "free some space" in err
 
 
-@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
-def test_idle_threads_sleep_unless_the_user_has_chosen(chosen: str | None) -> None:
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({}, ["PASSIVE", "10000"]),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, ["ACTIVE", "None"]),
+        ({"GOMP_SPINCOUNT": "5"}, ["PASSIVE", "5"]),
+    ],
+)
+def test_idle_threads_sleep_unless_the_user_has_chosen(chosen: dict[str, str], expected: list[str]) -> None:
     # Set before torch, which reads it when it is loaded; the library alone leaves the environment as it is.
     script = (
-        "import os, sys, textcap, textcap.cli.app as app; before = os.environ.get('OMP_WAIT_POLICY');"
-        "app.app = lambda: print(before, os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules); app.main()"
+        "import os, sys, textcap, textcap.cli.app as app; get = os.environ.get; names = sys.argv[1:];"
+        "before = list(map(get, names)); app.app = lambda: print(*before, *map(get, names), 'torch' in sys.modules);"
+        "app.main()"
     )
-    inherited = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment = inherited | ({"OMP_WAIT_POLICY": chosen} if chosen else {})
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(chosen), chosen or "PASSIVE", "False"]
+    names = ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"]
+    environment = {name: value for name, value in os.environ.items() if name not in names} | chosen
+    command = [sys.executable, "-c", script, *names]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [*(str(chosen.get(name)) for name in names), *expected, "False"]

@@ -99,11 +99,16 @@ for command in (fetch, train, gap, fit_adapter, caption, score, embed, demo, ver
     app.command(help=_help_of(command), epilog=sys.modules[command.__module__].EXAMPLES)(command)
 
 
+# Read when torch is loaded. Threads that wait for others would otherwise spin for milliseconds, which takes the
+# processors from whatever else runs on the machine. GNU's OpenMP looks 10,000 times, for a fraction of a millisecond,
+# before a thread sleeps: the parts of a small model are that short, and waking a thread takes longer.
+IDLE_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
+
+
 def main() -> None:
     """Run the command line."""
-    # Read when torch is loaded. Threads that wait for others would otherwise spin, which takes the processors from
-    # whatever else runs on the machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.update({**IDLE_THREADS, **os.environ})
     keep_stdout_for_results()
     # File names need not be UTF-8: stdout reproduces their bytes, stderr only shows them.
     for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
