@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -61,6 +62,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # As in jobs that a shell has put in the background; the commands under test would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # This runs before collection, because huggingface_hub reads its variables when a test module first imports it.
     folder = tempfile.mkdtemp(prefix="textcap-tests-")
     config.stash[_FOLDER] = folder
