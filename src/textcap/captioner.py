@@ -135,7 +135,7 @@ class Captioner:
         backbone = _load_backbone_of(stored, offline, progress)
         stored.check_backbone(backbone)
         with memory_errors(f"while loading {model} on {chosen}", hint=_LOAD_MEMORY_HINT):
-            bridge = Bridge(stored.config.bridge)
+            bridge = Bridge(stored.config.bridge, affine=stored.affine)
             end_id = stored.config.end_token_id
             return cls(backbone, stored.mapper, bridge, end_id, chosen, name=str(model), precision=precision)
 
@@ -258,7 +258,8 @@ class Captioner:
     def content_hash(self) -> str:
         """SHA-256 of everything in the model that decides a caption, in hexadecimal."""
         digest = hashlib.sha256(f"{self.backbone.content_hash} {self._end_id} {self._bridge.config}".encode())
-        for name, tensor in sorted(self._mapper.state_dict().items()):
+        tensors = {**self._mapper.state_dict(), **(self._bridge.affine.tensors() if self._bridge.affine else {})}
+        for name, tensor in sorted(tensors.items()):
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
         return digest.hexdigest()
 

@@ -17,6 +17,8 @@ from textcap.errors import InputError, SettingError
 
 _BATCH_LOGITS = 400_000  # in a default batch with one beam
 _CACHE_VALUES = 2**20  # of one tensor in the audio tower's first stage; more do not stay in the processor's cache
+# Nothing but noise; the mean of each side subtracted; sounds given the mean and covariance of the text.
+BRIDGES = ("noise", "centre", "coral")
 MIN_JUDGED = 50  # held-out sounds from which on an adapter is called helpful or not
 
 MAX_SEED = 2**63 - 1
@@ -275,6 +277,9 @@ class BackboneConfig(Checked):
     mapper: MapperConfig = field(default_factory=MapperConfig)
     # of the noise that suits the modality gap of this CLAP
     noise_variance: float = field(default=0.015, metadata=NOT_NEGATIVE)
+    # means of the embeddings of sounds and of captions, so that a bridge can centre both sides; empty if not known
+    mean_sound: tuple[float, ...] = ()
+    mean_text: tuple[float, ...] = ()
 
     def batch_size(self, wanted: int | None = None) -> int:
         """Return the number of sounds or windows at once; by default more where the models are small.
@@ -294,6 +299,14 @@ class BackboneConfig(Checked):
         wanted = self.clap.embedding_width, self.language_model.width
         require(widths[0] == wanted[0], "mapper.embedding_width", widths[0], f"{wanted[0]}, the width of CLAP")
         require(widths[1] == wanted[1], "mapper.width", widths[1], f"{wanted[1]}, the width of the language model")
+        lengths = len(self.mean_sound), len(self.mean_text)
+        rule = f"two lists of {wanted[0]} numbers, the width of CLAP, or both empty"
+        require(lengths in ((0, 0), (wanted[0], wanted[0])), "mean_sound, mean_text", lengths, rule)
+
+    @property
+    def default_bridge(self) -> str:
+        """The bridge that needs no sounds but those of the backbone: "centre" if their mean is known, else "noise"."""
+        return "centre" if self.mean_sound else "noise"
 
 
 @dataclass(frozen=True)
@@ -341,6 +354,15 @@ class AdapterFacts:
 
 
 @dataclass(frozen=True)
+class AudioSample(Checked):
+    """Recordings without captions that a bridge was computed from."""
+
+    name: str  # the folder, as given
+    n_sounds: int = field(metadata=counts())
+    sha256: str  # of their embeddings
+
+
+@dataclass(frozen=True)
 class BridgeConfig(Checked):
     """How the modality gap is bridged; noise is always given by its variance."""
 
@@ -348,7 +370,13 @@ class BridgeConfig(Checked):
     noise_variance: float = field(default=0.015, metadata=NOT_NEGATIVE)
     # of the same noise on audio embeddings, if training uses pairs
     audio_noise_variance: float = field(default=0.0, metadata=NOT_NEGATIVE)
+    kind: str = "noise"  # one of BRIDGES: how embeddings are moved before the noise
     calibration: NoiseCalibration | None = None  # how `noise_variance` was measured; None if it was not
+    sample: AudioSample | None = None  # what the bridge was computed from; None if it was the backbone or nothing
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.kind in BRIDGES, "bridge", self.kind, f"one of {', '.join(BRIDGES)}")
 
     @property
     def noise_std(self) -> float:

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from textcap.demo.grammar import word_scene
 from textcap.demo.scenes import Scene, sample_scene
 from textcap.models.tokenizer import Tokenizer
 from tiny.settings import EVENT_SHARES
-from tiny.words import list_event
+from tiny.words import draw_caption, list_event
 
 # Longest vector of a prefix. An untrained mapper returns vectors about eight times as long as those of tokens.
 _LONGEST = 16.0
@@ -36,8 +35,9 @@ def draw_blends(
     scenes = [sample_scene(rng, unseen=False, event_shares=EVENT_SHARES) for _ in range(batch_size)]
     # Weight of each token in each slot, [B, P, V].
     weights = torch.zeros(batch_size, prefix_length, token_vectors.shape[0])
-    for row, scene in enumerate(scenes):
-        for ids, share in _shares(scene, tokenizer, prefix_length, rng):
+    styles, captions = zip(*(draw_caption(scene, rng) for scene in scenes), strict=True)
+    for row, (scene, style) in enumerate(zip(scenes, styles, strict=True)):
+        for ids, share in _shares(scene, style, tokenizer, prefix_length, rng):
             for token in ids:
                 weights[row, :, token] += torch.from_numpy(share).float()
     prefixes = torch.nn.functional.normalize(weights @ token_vectors, dim=-1)
@@ -46,19 +46,19 @@ def draw_blends(
     prefixes = prefixes + torch.from_numpy(rng.uniform(0, _NOISIEST, shape)).float() * noise
     length = token_vectors.detach().norm(dim=-1).mean().item()
     scale = np.exp(rng.uniform(np.log(length), np.log(_LONGEST), shape))
-    return prefixes * torch.from_numpy(scale).float(), [word_scene(scene, rng) for scene in scenes]
+    return prefixes * torch.from_numpy(scale).float(), list(captions)
 
 
 def _shares(
-    scene: Scene, tokenizer: Tokenizer, prefix_length: int, rng: np.random.Generator
+    scene: Scene, style: str, tokenizer: Tokenizer, prefix_length: int, rng: np.random.Generator
 ) -> list[tuple[list[int], np.ndarray]]:
-    """Return the tokens of each event and of the layout, with their weight `[P]` in each slot."""
+    """Return the tokens of each event, of the layout and of a style that is not plain, with their weights `[P]`."""
+    texts = [list_event(event) for event in scene.events] + [scene.layout] + [style] * (style != "plain")
     n_events = len(scene.events)
     place = np.arange(prefix_length) * n_events // prefix_length  # the slot's own event
-    scores = rng.standard_normal((n_events + 1, prefix_length)) * 0.7
+    scores = rng.standard_normal((len(texts), prefix_length)) * 0.7
     scores[:n_events] += rng.uniform(0, _SHARPEST) * (place == np.arange(n_events)[:, None])
     if rng.random() < _WITHOUT_LAYOUT:
         scores[n_events] = -np.inf
     shares = np.exp(scores) / np.exp(scores).sum(0)
-    texts = [" " + list_event(event) for event in scene.events] + [" " + scene.layout]
-    return list(zip(tokenizer.encode(texts), shares, strict=True))
+    return list(zip(tokenizer.encode([" " + text for text in texts]), shares, strict=True))

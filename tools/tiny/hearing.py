@@ -4,8 +4,6 @@ Contrastive training says little about a faint sound beside a loud one; a label 
 """
 
 import os
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from textcap.demo.scenes import Scene
 from textcap.demo.sounds import KINDS
 from textcap.models.clap import AudioEncoder
 from tiny.log import Log
+from tiny.loop import half_precision, train
 from tiny.settings import HearingSettings
 from tiny.sound import Clips
 
@@ -44,31 +43,24 @@ def train_hearing(
 ) -> None:
     """Train a listener and write it to `listener.safetensors` in the folder."""
     torch.manual_seed(settings.seed)
-    listener = Listener(config)
-    optimiser = torch.optim.AdamW(
-        listener.parameters(), lr=settings.learning_rate, weight_decay=0.02, betas=(0.9, 0.98)
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.1
-    )
-    start, losses = time.monotonic(), []
-    for step, (log_mel, present) in enumerate(_batches(clips, settings), start=1):
-        listener.train()
-        with torch.autocast("cpu", torch.bfloat16):
+    listener, checkpoint = Listener(config), folder / "listener.unfinished"
+    present = kinds_present(clips.scenes)
+
+    def loss_of(step: int) -> Tensor:
+        log_mel, labels = _batch(clips, present, settings, step)
+        with half_precision():
             scores = listener(log_mel)
-        loss = F.binary_cross_entropy_with_logits(scores.float(), present)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(listener.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        losses.append(loss.item())
-        if step % 100 == 0 or step == settings.steps:
-            f1 = measure_hearing(listener, validation)
-            log.write("hearing", step=step, loss=np.mean(losses[-100:]), f1=f1, seconds=time.monotonic() - start)
+        return F.binary_cross_entropy_with_logits(scores.float(), labels)
+
+    def report(step: int, loss: float, seconds: float) -> None:
+        log.write("hearing", step=step, loss=loss, f1=measure_hearing(listener, validation), seconds=seconds)
+
+    rate, steps = settings.learning_rate, settings.steps
+    train(checkpoint, listener, loss_of, report, steps=steps, learning_rate=rate, weight_decay=0.02)
     partial = folder / "listener.partial"
     save_file({k: v.contiguous() for k, v in listener.state_dict().items()}, partial)
     os.replace(partial, folder / "listener.safetensors")
+    checkpoint.unlink()
 
 
 def load_listener(folder: Path, config: ClapConfig) -> Listener:
@@ -107,24 +99,21 @@ def mask(log_mel: Tensor, rng: np.random.Generator) -> None:
         row[:, frame : frame + rng.integers(_MASKED_FRAMES + 1)] = quiet
 
 
-def _batches(clips: Clips, settings: HearingSettings) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield log-mel spectrograms `[B, 1, F, M]`, some of them mixed from two clips, and their kinds `[B, kinds]`."""
-    rng = np.random.default_rng(settings.seed)
-    present = kinds_present(clips.scenes)
-    order: list[int] = []
-    for _ in range(settings.steps):
-        if len(order) < settings.batch_size:
-            order = [int(i) for i in rng.permutation(len(clips.scenes))]
-        batch, order = order[: settings.batch_size], order[settings.batch_size :]
-        log_mel = torch.from_numpy(clips.log_mel[batch].astype(np.float32))[:, None]
-        for row in range(len(batch)):  # start the clip at a random frame
-            log_mel[row] = log_mel[row].roll(int(rng.integers(log_mel.shape[2])), dims=1)
-        other = torch.from_numpy(rng.permutation(len(batch)))
-        few = (present[batch] + present[batch][other]).clamp(max=1).sum(1) <= settings.most_events
-        mixed = few & torch.from_numpy(rng.random(len(batch)) < settings.mixed_share)
-        gain_db = torch.from_numpy(rng.uniform(*settings.mixed_gain_db, (len(batch), 1, 1, 1))).float()
-        both = 10 * torch.log10(10 ** (log_mel / 10) + 10 ** ((log_mel[other] + gain_db) / 10))
-        log_mel = torch.where(mixed[:, None, None, None], both, log_mel)
-        labels = torch.where(mixed[:, None], (present[batch] + present[batch][other]).clamp(max=1), present[batch])
-        mask(log_mel, rng)
-        yield log_mel, labels
+def _batch(clips: Clips, present: Tensor, settings: HearingSettings, step: int) -> tuple[Tensor, Tensor]:
+    """Return log-mel spectrograms `[B, 1, F, M]` of a step, some mixed from two clips, and their kinds `[B, kinds]`."""
+    rng = np.random.default_rng([settings.seed, step])
+    epoch, place = divmod(step - 1, len(clips.scenes) // settings.batch_size)
+    order = np.random.default_rng([settings.seed, epoch, 0]).permutation(len(clips.scenes))
+    batch = order[place * settings.batch_size : (place + 1) * settings.batch_size]
+    log_mel = torch.from_numpy(clips.log_mel[batch].astype(np.float32))[:, None]
+    for row in range(len(batch)):  # start the clip at a random frame
+        log_mel[row] = log_mel[row].roll(int(rng.integers(log_mel.shape[2])), dims=1)
+    other = torch.from_numpy(rng.permutation(len(batch)))
+    few = (present[batch] + present[batch][other]).clamp(max=1).sum(1) <= settings.most_events
+    mixed = few & torch.from_numpy(rng.random(len(batch)) < settings.mixed_share)
+    gain_db = torch.from_numpy(rng.uniform(*settings.mixed_gain_db, (len(batch), 1, 1, 1))).float()
+    both = 10 * torch.log10(10 ** (log_mel / 10) + 10 ** ((log_mel[other] + gain_db) / 10))
+    log_mel = torch.where(mixed[:, None, None, None], both, log_mel)
+    labels = torch.where(mixed[:, None], (present[batch] + present[batch][other]).clamp(max=1), present[batch])
+    mask(log_mel, rng)
+    return log_mel, labels

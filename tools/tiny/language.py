@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,8 @@ from textcap.config import LanguageModelConfig
 from textcap.models.tokenizer import END_OF_TEXT, Tokenizer
 from tiny.blends import draw_blends
 from tiny.log import Log
-from tiny.settings import LanguageSettings, Round
+from tiny.loop import half_precision, train
+from tiny.settings import LanguageSettings
 from tiny.words import draw_text
 
 _PAD = -100
@@ -66,49 +66,38 @@ def train_language_model(
             eos_token_id=end_id,
         )
     )
-    for number, plan in enumerate(settings.rounds):
+    for number in range(len(settings.rounds)):
         last = number == len(settings.rounds) - 1
         path = folder / ("language_model.safetensors" if last else f"language_model.round{number}")
         if path.exists():
             state = load_file(path)
             model.transformer.load_state_dict({k.removeprefix("transformer."): v for k, v in state.items()})
             continue
-        _train_round(model, tokenizer, settings, plan, number, log)
+        _train_round(path.with_suffix(".unfinished"), model, tokenizer, settings, number, log)
         state = {f"transformer.{k}": v.contiguous() for k, v in model.transformer.state_dict().items()}
         partial = path.with_suffix(".partial")
         save_file(state, partial)
         os.replace(partial, path)
+        path.with_suffix(".unfinished").unlink()
 
 
 def _train_round(
-    model: GPT2LMHeadModel,
-    tokenizer: Tokenizer,
-    settings: LanguageSettings,
-    plan: Round,
-    number: int,
-    log: Log,
+    checkpoint: Path, model: GPT2LMHeadModel, tokenizer: Tokenizer, settings: LanguageSettings, number: int, log: Log
 ) -> None:
-    optimiser = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, plan.learning_rate, total_steps=plan.steps, pct_start=0.08
-    )
-    rng = np.random.default_rng(settings.seed + 1000 * number)
-    start, losses = time.monotonic(), []
-    for step in range(1, plan.steps + 1):
-        with torch.autocast("cpu", torch.bfloat16):
+    plan = settings.rounds[number]
+
+    def loss_of(step: int) -> Tensor:
+        rng = np.random.default_rng([settings.seed, number, step])
+        with half_precision():
             if plan.blends and step % 3:
-                loss = _loss_on_blends(model, tokenizer, settings, rng)
-            else:
-                loss = _loss_on_texts(model, tokenizer, settings, rng, captions_only=number > 0)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        losses.append(loss.item())
-        if step % 50 == 0 or step == plan.steps:
-            seconds = time.monotonic() - start
-            log.write("language", round=number, step=step, loss=np.mean(losses[-50:]), seconds=seconds)
+                return _loss_on_blends(model, tokenizer, settings, rng)
+            return _loss_on_texts(model, tokenizer, settings, rng, captions_only=number > 0)
+
+    def report(step: int, loss: float, seconds: float) -> None:
+        log.write("language", round=number, step=step, loss=loss, seconds=seconds)
+
+    rate, steps = plan.learning_rate, plan.steps
+    train(checkpoint, model, loss_of, report, steps=steps, learning_rate=rate, weight_decay=0.01, warm_up=0.08)
 
 
 def _loss_on_texts(

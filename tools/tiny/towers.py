@@ -1,26 +1,25 @@
 """Train the CLAP towers of the tiny backbone contrastively, on clips with newly drawn captions in every batch."""
 
 import os
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from textcap.config import ClapConfig
 from textcap.demo.grammar import word_scene
-from textcap.demo.scenes import Scene
 from textcap.demo.sounds import KINDS
 from textcap.models.clap import AudioEncoder, TextEncoder
 from textcap.models.tokenizer import Tokenizer
-from tiny.hearing import kinds_present, load_listener, mask
+from tiny.hearing import Listener, kinds_present, load_listener, mask
 from tiny.log import Log
+from tiny.loop import half_precision, train
 from tiny.settings import TowerSettings
 from tiny.sound import Clips
+from tiny.words import draw_caption
 
 
 def train_towers(
@@ -34,35 +33,45 @@ def train_towers(
 ) -> None:
     """Train both towers, the audio tower from the result of `train_hearing`; write files that end in "towers"."""
     torch.manual_seed(settings.seed)
-    listener = load_listener(folder, config)
+    listener, checkpoint = load_listener(folder, config), folder / "towers.unfinished"
     audio, text = listener.encoder, TextEncoder(config, tokenizer)
-    directions = torch.nn.Parameter(torch.randn(len(KINDS), config.embedding_width))  # one for each kind
-    parameters = [directions, *listener.parameters(), *text.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.1
-    )
-    start, losses = time.monotonic(), []
-    for step, (log_mel, captions, present) in enumerate(_batches(clips, settings), start=1):
-        listener.train(), text.train()
+    model = _Towers(listener, text, len(KINDS), config.embedding_width)
+    present = kinds_present(clips.scenes)
+    with_kind = {kind: present[:, number].nonzero()[:, 0].numpy() for number, kind in enumerate(KINDS)}
+
+    def loss_of(step: int) -> Tensor:
+        rng = np.random.default_rng([settings.seed, step])
+        batch = _draw_batch(with_kind, settings, rng)
+        log_mel = torch.from_numpy(clips.log_mel[batch].astype(np.float32))[:, None]
+        mask(log_mel, rng)
+        captions = [draw_caption(clips.scenes[i], rng)[1] for i in batch]
         tokens, lengths = pad_captions(tokenizer, captions, config.text_tower.max_tokens)
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             pooled = audio.tower(log_mel)
             scores = listener.labels(pooled)
             audio_out, text_out = audio.projection(pooled), text(tokens, lengths)
         audio_out, text_out = F.normalize(audio_out.float(), dim=-1), F.normalize(text_out.float(), dim=-1)
-        loss = _loss(audio_out, text_out, present / present.sum(1, keepdim=True), directions, settings)
-        loss = loss + settings.label_weight * F.binary_cross_entropy_with_logits(scores.float(), present)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        schedule.step()
-        losses.append(loss.item())
-        if step % 50 == 0 or step == settings.steps:
-            figures = measure_towers(audio, text, validation, settings.seed)
-            log.write("towers", step=step, loss=np.mean(losses[-50:]), seconds=time.monotonic() - start, **figures)
-            save_towers(folder, "towers" if step == settings.steps else "so-far", audio, text)
+        tags = present[batch] / present[batch].sum(1, keepdim=True)
+        loss = _loss(audio_out, text_out, tags, model.directions, settings)
+        return loss + settings.label_weight * F.binary_cross_entropy_with_logits(scores.float(), present[batch])
+
+    def report(step: int, loss: float, seconds: float) -> None:
+        figures = measure_towers(audio, text, validation, settings.seed)
+        log.write("towers", step=step, loss=loss, seconds=seconds, **figures)
+
+    rate, steps = settings.learning_rate, settings.steps
+    train(checkpoint, model, loss_of, report, steps=steps, learning_rate=rate, weight_decay=0.02)
+    save_towers(folder, "towers", audio, text)
+    checkpoint.unlink()
+
+
+class _Towers(nn.Module):
+    """All that the contrastive stage trains."""
+
+    def __init__(self, listener: Listener, text: TextEncoder, n_kinds: int, width: int) -> None:
+        super().__init__()
+        self.listener, self.text = listener, text
+        self.directions = nn.Parameter(torch.randn(n_kinds, width))  # one for each kind
 
 
 def contrastive_loss(audio: Tensor, text: Tensor, logit_scale: float) -> Tensor:
@@ -134,6 +143,18 @@ def measure_towers(audio: AudioEncoder, text: TextEncoder, clips: Clips, seed: i
 
 
 @torch.inference_mode()
+def measure_means(
+    audio: AudioEncoder, text: TextEncoder, clips: Clips, seed: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean embedding of clips and that of their plain captions, rounded to seven decimal places."""
+    rng = np.random.default_rng(seed)
+    captions = text.encode([word_scene(scene, rng) for scene in clips.scenes])
+    means = (side.double().mean(0).tolist() for side in (embed_clips(audio, clips.log_mel), captions))
+    mean_sound, mean_text = (tuple(round(value, 7) for value in mean) for mean in means)
+    return mean_sound, mean_text
+
+
+@torch.inference_mode()
 def embed_clips(audio: AudioEncoder, log_mel: np.ndarray, batch_size: int = 128) -> Tensor:
     """Return embeddings `[W, E]` of cached log-mel spectrograms `[W, F, M]`."""
     batches = torch.from_numpy(log_mel).split(batch_size)
@@ -148,15 +169,7 @@ def pad_captions(tokenizer: Tokenizer, captions: list[str], max_tokens: int) -> 
     return tokens, torch.tensor([len(row) for row in rows])
 
 
-def _batches(clips: Clips, settings: TowerSettings) -> Iterator[tuple[Tensor, list[str], Tensor]]:
-    """Yield partly masked log-mel spectrograms `[B, 1, F, M]`, newly drawn captions, and the kinds `[B, kinds]`."""
-    rng = np.random.default_rng(settings.seed)
-    scenes: list[Scene] = clips.scenes
-    with_kind = {kind: np.array([i for i, s in enumerate(scenes) if kind in s.kinds]) for kind in KINDS}
-    present = kinds_present(scenes)
-    for _ in range(settings.steps):
-        kinds = rng.choice(list(KINDS), settings.batch_size // settings.group_size, replace=False)
-        batch = np.concatenate([rng.choice(with_kind[kind], settings.group_size, replace=False) for kind in kinds])
-        log_mel = torch.from_numpy(clips.log_mel[batch].astype(np.float32))[:, None]
-        mask(log_mel, rng)
-        yield log_mel, [word_scene(scenes[i], rng) for i in batch], present[batch]
+def _draw_batch(with_kind: dict[str, np.ndarray], settings: TowerSettings, rng: np.random.Generator) -> np.ndarray:
+    """Return the indices of clips in groups that share a kind of sound."""
+    kinds = rng.choice(list(with_kind), settings.batch_size // settings.group_size, replace=False)
+    return np.concatenate([rng.choice(with_kind[kind], settings.group_size, replace=False) for kind in kinds])

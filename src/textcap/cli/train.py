@@ -5,7 +5,7 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -38,6 +38,22 @@ _NoiseFrom = Annotated[
     Path | None,
     typer.Option(metavar="PAIRS", help="Compute the noise from 30 pairs of this pairs file, as textcap gap does."),
 ]
+_AudioSample = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder of recordings like those that you will caption, without captions: the bridge is computed from it.",
+    ),
+]
+_BridgeKind = Annotated[
+    Literal["noise", "centre", "coral", "none"] | None,
+    typer.Option(
+        help="How to bridge the modality gap: noise on text embeddings; noise after both sides are centred; noise, with "
+        "sounds given the mean and covariance of the text; or nothing. centre and coral need --audio-sample, unless the "
+        "backbone has means to centre with.",
+        show_default="coral with --audio-sample, else the backbone's",
+    ),
+]
 _Adapter = Annotated[
     Path | None, typer.Option(help="Adapter file to apply to text embeddings; textcap fit-adapter writes one.")
 ]
@@ -68,6 +84,8 @@ def train(
     noise_variance: _NoiseVariance = None,
     noise_std: _NoiseStd = None,
     noise_from: _NoiseFrom = None,
+    audio_sample: _AudioSample = None,
+    bridge: _BridgeKind = None,
     adapter: _Adapter = None,
     pairs: _Pairs = None,
     audio_dir: _AudioDirs = None,
@@ -131,8 +149,14 @@ def train(
     variance = _text_noise(noise_variance, noise_std)
     if noise_from is not None and variance is not None:
         raise typer.BadParameter("give only one of --noise-from, --noise-variance and --noise-std")
+    if bridge == "none" and (variance or noise_from is not None):
+        raise typer.BadParameter("leaves no room for noise: take --bridge noise", param_hint="--bridge none")
+    if bridge in ("noise", "none") and audio_sample is not None:
+        raise typer.BadParameter("is not used by --bridge noise or none", param_hint="--audio-sample")
+    if adapter is not None and (audio_sample is not None or bridge in ("centre", "coral")):
+        raise typer.BadParameter("give either an --adapter or a --bridge that moves embeddings, not both")
     if not captions:
-        _refuse_text_options(noise_from, variance, adapter)
+        _refuse_text_options(noise_from, variance, adapter, audio_sample, bridge)
     if audio_noise_variance and not pairs:
         raise typer.BadParameter("needs --pairs", param_hint="--audio-noise-variance")
     folders = _audio_folders([*pairs, *([noise_from] if noise_from else [])], audio_dir or [])
@@ -160,7 +184,11 @@ def train(
         note(remark)
     sizes = {"prefix_length": prefix_length, "n_layers": mapper_layers}
     with options.settings_from_flags("audio_noise_variance", "prefix_length", n_layers="--mapper-layers"):
-        bridge = BridgeConfig(defaults.noise_variance if variance is None else variance, audio_noise_variance)
+        kind = bridge or ("coral" if audio_sample else "noise" if adapter else defaults.default_bridge)
+        if bridge == "none":
+            kind, variance = "noise", 0.0
+        noise = defaults.noise_variance if variance is None else variance
+        bridge_config = BridgeConfig(noise, audio_noise_variance, kind=kind)
         mapper = replace(defaults.mapper, **{name: value for name, value in sizes.items() if value is not None})
     with TrainingView(output) as view:
         read = [read_pairs(path, audio_folder=folder) for path, folder in zip(pairs, folders, strict=False)]
@@ -170,7 +198,8 @@ def train(
             plain_text=plain_text,
             backbone=backbone,
             pairs=read,
-            bridge=bridge,
+            bridge=bridge_config,
+            audio_sample=audio_sample or (),
             noise_from=read_pairs(noise_from, audio_folder=folders[-1]) if noise_from else None,
             adapter=adapter,
             mapper=mapper,
@@ -198,11 +227,14 @@ def _text_noise(noise_variance: float | None, noise_std: float | None) -> float 
     return variance
 
 
-def _refuse_text_options(noise_from: Path | None, variance: float | None, adapter: Path | None) -> None:
+def _refuse_text_options(
+    noise_from: Path | None, variance: float | None, adapter: Path | None, sample: Path | None, bridge: str | None
+) -> None:
     """Refuse options that apply to text embeddings, of which there are none."""
-    given = {"--noise-from": noise_from, "--noise-variance or --noise-std": variance, "--adapter": adapter}
+    given: dict[str, object] = {"--noise-from": noise_from, "--noise-variance or --noise-std": variance}
+    given |= {"--adapter": adapter, "--audio-sample": sample, "--bridge": bridge}
     for name in (name for name, value in given.items() if value is not None):
-        hint = "" if name == "--adapter" else " (use --audio-noise-variance for sounds)"
+        hint = " (use --audio-noise-variance for sounds)" if "noise" in name else ""
         raise typer.BadParameter(f"{name} applies to text, but no text file is given{hint}")
 
 

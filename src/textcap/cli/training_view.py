@@ -102,6 +102,10 @@ def _bridge_lines(started: "Started") -> list[str]:
     if bridge.calibration is not None:
         noise += f", measured on {bridge.calibration.pairs_name}"
     lines = [noise] if "text" in kinds else []
+    if bridge.kind != "noise":
+        sample = bridge.sample
+        source = f"{counted(sample.n_sounds, 'sound')} of {sample.name}" if sample else "the backbone's means"
+        lines.insert(0, f"bridge {bridge.kind}, computed from {source}")
     if started.model.adapter is not None:
         lines.append(f"linear adapter fitted on {started.model.adapter.pairs_name}")
     if "audio" in kinds:

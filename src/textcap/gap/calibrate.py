@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from textcap.config import BridgeConfig, NoiseCalibration
+from textcap.config import NoiseCalibration
 from textcap.data.pairs import PairSet
 from textcap.embedding.captions import embed_captions
 from textcap.embedding.pairs import EmbeddedPairs, embed_pairs, one_caption_per_pair
-from textcap.gap.adapter import LinearAdapter
+from textcap.gap.bridge import Bridge
 from textcap.gap.measure import N_DRAWS, N_PAIRS, RULE, GapReport, draw_pairs, measure_gap
 from textcap.models.backbone import Backbone
 
@@ -27,7 +27,7 @@ class PairGap:
 
     report: GapReport
     pairs: EmbeddedPairs
-    text: NDArray[np.float32]  # [N, E], of one caption per pair; unit length unless an adapter was applied
+    text: NDArray[np.float32]  # [N, E], of one caption per pair, unit length
 
 
 def measure_pair_gap(
@@ -37,48 +37,50 @@ def measure_pair_gap(
     *,
     n: int = N_PAIRS,
     draws: int = N_DRAWS,
+    most: int = 0,
     seed: int = 0,
-    adapter: LinearAdapter | None = None,
+    bridge: Bridge | None = None,
     progress: Callable[[int, int], None] = lambda n_done, n_total: None,
 ) -> PairGap:
-    """Embed at most n * draws randomly chosen pairs, one caption each, and measure the gap on them.
+    """Embed randomly chosen pairs, one caption each, and measure the gap on them.
 
     Args:
+        most: Number of pairs to embed at most, if n * draws are not more.
         n: Number of pairs in a draw.
         draws: Number of draws.
         seed: Seed of the choice of pairs and captions, and of the draws.
-        adapter: Applied to the text embeddings before the gap is measured.
+        bridge: Applied to both sides, but for its noise, before the gap is measured.
         progress: Called with the number of sounds embedded and the total.
 
     Raises:
         InputError: Fewer than n pairs have a readable sound file.
         DeviceError: The device has too little memory.
     """
-    if len(pairs.pairs) > n * draws:
-        chosen = draw_pairs(len(pairs.pairs), n * draws, seed, _CHOICE_STREAM)
+    most = max(most, n * draws)
+    if len(pairs.pairs) > most:
+        chosen = draw_pairs(len(pairs.pairs), most, seed, _CHOICE_STREAM)
         pairs = replace(pairs, pairs=tuple(pairs.pairs[i] for i in chosen))
     embedded = embed_pairs(pairs, backbone, device, min_pairs=n, progress=progress)
     texts = embed_captions(embedded.captions, backbone, device)
-    text = one_caption_per_pair(embedded, texts, seed)
-    if adapter is not None:
-        text = adapter.apply(torch.from_numpy(text)).numpy()
-    return PairGap(measure_gap(embedded.audio, text, n=n, draws=draws, seed=seed), embedded, text)
+    audio, text = embedded.audio, one_caption_per_pair(embedded, texts, seed)
+    if bridge is not None:
+        audio = bridge.audio_side(torch.from_numpy(audio)).numpy()
+        text = bridge.moved_text(torch.from_numpy(text)).numpy()
+    return PairGap(measure_gap(audio, text, n=n, draws=draws, seed=seed), embedded, text)
 
 
 def calibrate_noise(
-    bridge: BridgeConfig,
+    bridge: Bridge,
     pairs: PairSet,
     backbone: Backbone,
     device: torch.device,
     *,
-    adapter: LinearAdapter | None = None,
     progress: Callable[[int, int], None] = lambda n_done, n_total: None,
-) -> BridgeConfig:
+) -> Bridge:
     """Set the noise on text by the paper's rule, on the 30 pairs that `measure_pair_gap` draws by default.
 
     Args:
-        bridge: The bridge whose noise is set.
-        adapter: Applied to the text embeddings before the gap is measured.
+        bridge: The bridge whose noise is set; the gap is measured that the rest of it leaves.
         progress: Called with the number of sounds embedded and the total.
 
     Returns:
@@ -88,7 +90,9 @@ def calibrate_noise(
         InputError: Fewer pairs than that have a readable sound file.
         DeviceError: The device has too little memory.
     """
-    report = measure_pair_gap(pairs, backbone, device, adapter=adapter, progress=progress).report
-    rule = f"{RULE} after the adapter" if adapter is not None else RULE
+    report = measure_pair_gap(pairs, backbone, device, bridge=bridge, progress=progress).report
+    before = "the adapter" if bridge.adapter else f"the bridge {bridge.config.kind}" if bridge.affine else ""
+    rule = f"{RULE} after {before}" if before else RULE
     calibration = NoiseCalibration(pairs.file.name, pairs.file.sha256, report.n, report.seed, rule)
-    return replace(bridge, noise_variance=report.sample.noise_variance, calibration=calibration)
+    config = replace(bridge.config, noise_variance=report.sample.noise_variance, calibration=calibration)
+    return Bridge(config, bridge.adapter, bridge.affine)

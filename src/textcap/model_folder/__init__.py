@@ -6,6 +6,7 @@ of its own content, so that a damaged folder is refused.
 """
 
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -31,18 +32,20 @@ from textcap.data.text import escape_json
 from textcap.errors import CheckpointError, FileError, InputError
 from textcap.files import MODEL_FOLDER, atomic_folder, read_json, seal, sha256_of_file, unseal
 from textcap.gap.adapter import LinearAdapter, save_adapter
+from textcap.gap.bridge.affine import AffineBridge, shapes
 from textcap.model_folder.card import model_card
 from textcap.models.backbone import Backbone
 from textcap.models.loading import read_tensors, write_tensors
 from textcap.models.mapper import Mapper
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 CONFIG_FILE = "config.json"
 MAPPER_FILE = "mapper.safetensors"
 ADAPTER_FILE = "adapter.safetensors"
 CARD_FILE = "README.md"
 METRICS_FILE = "metrics.jsonl"
+_BRIDGE_PREFIX = "bridge."
 
 PACKAGES = ("textcap", "torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy")
 _NOT_A_MODEL_HINT = "choose a folder that textcap train wrote"
@@ -81,6 +84,7 @@ class StoredModel:
     path: Path  # the folder
     config: ModelConfig
     mapper: Mapper  # on the CPU, frozen
+    affine: AffineBridge | None = None  # the part of the bridge that moves embeddings, if any
 
     def check_backbone(self, backbone: Backbone) -> None:
         """Check that a backbone is the one that the mapper was trained on.
@@ -118,6 +122,7 @@ def save_model(
     metrics: Sequence[Mapping[str, Any]] = (),
     *,
     adapter: LinearAdapter | None = None,
+    affine: AffineBridge | None = None,
     force: bool = False,
     within: Path | None = None,
 ) -> None:
@@ -129,6 +134,7 @@ def save_model(
         mapper: The trained mapper.
         metrics: One record for each epoch.
         adapter: The adapter that the bridge applied to text embeddings; captioning does not need it.
+        affine: The part of the bridge that moves embeddings, if any; captioning needs it.
         force: Overwrite an existing model folder, which stays in place until the new one is complete.
         within: A folder on the same disk to keep the new one in until then, such as the run's work folder.
 
@@ -137,7 +143,8 @@ def save_model(
             model folder with nothing else in it, or it cannot be written.
     """
     with atomic_folder(folder, kind=MODEL_FOLDER, force=force, within=within) as new:
-        write_tensors(new / MAPPER_FILE, mapper.state_dict(), {})
+        moving = {_BRIDGE_PREFIX + name: tensor for name, tensor in (affine.tensors() if affine else {}).items()}
+        write_tensors(new / MAPPER_FILE, {**mapper.state_dict(), **moving}, {})
         if adapter is not None:
             save_adapter(new / ADAPTER_FILE, adapter)
         head = {"kind": MODEL_FOLDER.mark, "format_version": FORMAT_VERSION}
@@ -167,7 +174,7 @@ def load_model(folder: Path) -> StoredModel:
         problem = "is not a folder" if os.path.lexists(folder) else "does not exist"
         raise CheckpointError(f"{folder} {problem}", hint="name a model folder, or run textcap train to make one")
     config, mapper_sha256 = _read_config(folder / CONFIG_FILE)
-    return StoredModel(folder, config, _read_mapper(folder / MAPPER_FILE, config.mapper, mapper_sha256))
+    return StoredModel(folder, config, *_read_mapper(folder / MAPPER_FILE, config, mapper_sha256))
 
 
 def _read_config(path: Path) -> tuple[ModelConfig, str]:
@@ -188,15 +195,20 @@ def _read_config(path: Path) -> tuple[ModelConfig, str]:
         raise CheckpointError(f"{path} is not a valid model configuration: {error}", hint=_DAMAGED_HINT) from error
 
 
-def _read_mapper(path: Path, config: MapperConfig, sha256: str) -> Mapper:
-    tensors, _ = read_tensors(path, hint=_DAMAGED_HINT, n_values=config.n_parameters)
+def _read_mapper(path: Path, config: ModelConfig, sha256: str) -> tuple[Mapper, AffineBridge | None]:
+    expected = shapes(config.bridge.kind, config.mapper.embedding_width)
+    n_values = config.mapper.n_parameters + sum(map(math.prod, expected.values()))
+    tensors, _ = read_tensors(path, hint=_DAMAGED_HINT, n_values=n_values)
     if sha256_of_file(path) != sha256:
         raise CheckpointError(f"{path} is not the mapper that {CONFIG_FILE} records", hint=_DAMAGED_HINT)
+    moving = {name: tensors.pop(_BRIDGE_PREFIX + name, torch.empty(0)) for name in expected}
+    if any(tensor.shape != expected[name] for name, tensor in moving.items()):
+        raise CheckpointError(f"{path} lacks the bridge that {CONFIG_FILE} records", hint=_DAMAGED_HINT)
     with torch.device("meta"):
-        mapper = Mapper(config)
+        mapper = Mapper(config.mapper)
     try:
         mapper.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         problem = " ".join(str(error).split())
         raise CheckpointError(f"{path} does not fit {CONFIG_FILE}: {problem}", hint=_DAMAGED_HINT) from error
-    return mapper.eval().requires_grad_(False)
+    return mapper.eval().requires_grad_(False), AffineBridge(**moving) if moving else None

@@ -31,7 +31,7 @@ def model_card(name: str, config: Mapping[str, Any], metrics: Sequence[Mapping[s
     held_out = counted(config["n_held_out_captions"], "caption")
     files = "\n".join(lines)
     kinds = (["text alone"] if not pairs else ["text"] if texts else []) + ["pairs of sound and text"] * bool(pairs)
-    no_audio = " No audio was used." if not pairs else ""
+    no_audio = "" if pairs else " No captions of sounds were used." if bridge["sample"] else " No audio was used."
     remark = kind_of(config["backbone_name"]).remark
     remark = f"\n{_text(remark[:1].upper() + remark[1:])}.\n" if remark else ""
     packages = _text(", ".join(f"{package} {number}" for package, number in config["packages"].items()))
@@ -59,7 +59,7 @@ Trained on {trained}, with {held_out} held out.{no_audio}
 |---|---|
 | backbone | {_text(_place(config["backbone_name"]))}, content hash {_code(config["backbone_hash"])} |
 | noise variance on text embeddings | {_noise(bridge)} |
-{_audio_noise(bridge)}{_adapter(config["adapter"])}| mapper | {_mapper(mapper)} |
+{_moved(bridge)}{_audio_noise(bridge)}{_adapter(config["adapter"])}| mapper | {_mapper(mapper)} |
 | epochs, batch size | {training["epochs"]}, {training["batch_size"]} |
 | learning rate | {training["learning_rate"]:g} |
 | warm-up steps | {training["warmup_steps"]:,}, at most a fifth of the steps in a run of fewer than 10,000 |
@@ -89,6 +89,14 @@ def _noise(bridge: Mapping[str, Any]) -> str:
 
 def _mapper(mapper: Mapping[str, Any]) -> str:
     return f"{counted(mapper['n_layers'], 'layer')}, prefix length {mapper['prefix_length']}"
+
+
+def _moved(bridge: Mapping[str, Any]) -> str:
+    if bridge["kind"] == "noise":
+        return ""
+    sample = bridge["sample"]
+    source = f"{counted(sample['n_sounds'], 'sound')} of {_text(_place(sample['name']))}" if sample else "the backbone"
+    return f"| bridge before the noise | {_text(bridge['kind'])}, computed from {source} |\n"
 
 
 def _audio_noise(bridge: Mapping[str, Any]) -> str:

@@ -116,7 +116,8 @@ def read_backbone_config(name: str) -> BackboneConfig:
         hint = f"use {', '.join(trainable)}, or a folder with config.json"
         raise InputError(f"backbone {name!r} {error.problem}", hint=hint) from error
     try:
-        return from_dict(BackboneConfig, read_json(path))
+        values = read_json(path)
+        return from_dict(BackboneConfig, {"mean_sound": [], "mean_text": [], **values})
     except InputError as error:
         raise CheckpointError(f"{path} is not a valid backbone configuration: {error}") from error
 

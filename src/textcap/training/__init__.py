@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
+from textcap.audio.inputs import find_inputs
 from textcap.config import BridgeConfig, MapperConfig, TrainingConfig
 from textcap.data.captions import CaptionFile, CaptionSet, load_captions, split_weight
 from textcap.data.pairs import PairSet, read_pairs
@@ -58,6 +59,7 @@ def train(
     backbone: Backbone | str | Path = "msclap-2023",
     pairs: _Pairs | Sequence[_Pairs] = (),
     bridge: BridgeConfig | None = None,
+    audio_sample: str | Path | Sequence[str | Path] = (),
     noise_from: _Pairs | None = None,
     adapter: LinearAdapter | str | Path | None = None,
     mapper: MapperConfig | None = None,
@@ -84,7 +86,9 @@ def train(
         backbone: The frozen CLAP and language model.
         pairs: Pairs files, as `read_pairs` reads them. Each caption is learned from the embedding of its sound (the
             paper's audio-text training).
-        bridge: The noise on embeddings; None for the backbone's on text and none on sounds.
+        bridge: How embeddings are moved, and the noise on them; None for the backbone's on text and none on sounds, and
+            with a sample of sounds for "coral", too.
+        audio_sample: Recordings without captions, or a folder of them, to compute the bridge from.
         noise_from: Pairs to measure the noise on text with, in place of the bridge's.
         adapter: Applied to text embeddings before the noise.
         mapper: The sizes of the mapper; None for the backbone's.
@@ -126,8 +130,12 @@ def train(
         texts = load_captions(_several(captions), plain_text=plain_text)
     if texts is None and not sounds:
         raise InputError("there is nothing to train on", hint="give a caption file or a pairs file")
-    if texts is None and not (noise_pairs is None and adapter is None):
-        raise InputError("noise and adapters for text were given, but no captions", hint="give a caption file")
+    folders = [str(path) for path in _several(audio_sample)]
+    if texts is None and not (noise_pairs is None and adapter is None and not folders):
+        raise InputError("noise, bridges or adapters for text were given, but no captions", hint="give a caption file")
+    found = find_inputs(folders, recursive=True) if folders else None
+    if found and not found.inputs:
+        raise InputError(str(found.errors[0]))
 
     name = backbone.name if isinstance(backbone, Backbone) else str(backbone)
     check_trainable(name)
@@ -139,12 +147,18 @@ def train(
     fitted = load_adapter(Path(adapter)) if isinstance(adapter, str | Path) else adapter
     if fitted is not None:
         fitted.check_backbone(backbone, "the adapter" if fitted is adapter else str(adapter))
-    bridge = bridge or BridgeConfig(noise_variance=backbone.config.noise_variance)
+    kind = "coral" if found else backbone.config.default_bridge if fitted is None else "noise"
+    bridge = bridge or BridgeConfig(backbone.config.noise_variance, kind=kind)
+    if bridge.kind != "noise" and not found and not (bridge.kind == "centre" and backbone.config.mean_sound):
+        problem = f"the bridge {bridge.kind} is computed from sounds, which {backbone.name} does not have"
+        raise InputError(problem, hint="give a folder of sounds as audio sample")
     task = Task(
         output=Path(os.path.abspath(output)),
         captions=texts,
         pairs=sounds,
-        bridge=bridge if texts else replace(bridge, noise_variance=0.0, calibration=None),
+        bridge=bridge if texts else replace(bridge, kind="noise", noise_variance=0.0, calibration=None),
+        audio_sample=[one.name for one in found.inputs] if found else [],
+        audio_sample_name=", ".join(folders),
         noise_from=noise_pairs,
         adapter=fitted,
         mapper=mapper,
@@ -228,6 +242,7 @@ def run_task(task: Task, backbone: Backbone, device: torch.device, report: Repor
                     mapper,
                     run.progress.metrics,
                     adapter=task.adapter,
+                    affine=bridge.affine,
                     force=task.force,
                     within=work.path,
                 )

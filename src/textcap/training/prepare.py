@@ -14,14 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from textcap.config import BridgeConfig, MapperConfig, TrainingConfig
+from textcap.config import AudioSample, BridgeConfig, MapperConfig, TrainingConfig
 from textcap.data.captions import CaptionSet, warn_of_few
 from textcap.data.pairs import PairSet
 from textcap.embedding.captions import embed_captions
 from textcap.embedding.pairs import EmbeddedPairs, embed_pairs
+from textcap.embedding.sample import embed_sample
 from textcap.errors import InputError
 from textcap.gap.adapter import LinearAdapter
 from textcap.gap.bridge import Bridge
+from textcap.gap.bridge.affine import affine_bridge, centring
+from textcap.gap.bridge.moments import measure_moments
 from textcap.gap.calibrate import calibrate_noise
 from textcap.models.backbone import Backbone
 from textcap.store import store_folder
@@ -42,6 +45,8 @@ class Task:
     captions: CaptionSet | None  # to learn from their text embeddings
     pairs: tuple[PairSet, ...]  # captions to learn from the embeddings of their sounds
     bridge: BridgeConfig
+    audio_sample: Sequence[str]  # recordings without captions to compute the bridge from; none for the backbone's means
+    audio_sample_name: str
     noise_from: PairSet | None  # pairs to measure the noise on text with, in place of the bridge's
     adapter: LinearAdapter | None
     mapper: MapperConfig
@@ -56,16 +61,25 @@ def embed_all_pairs(task: Task, backbone: Backbone, device: torch.device, report
 
 
 def make_bridge(task: Task, backbone: Backbone, device: torch.device, report: Report) -> Bridge:
-    """Return the bridge of a task, with its noise on text measured if the task asks for it.
+    """Return the bridge of a task, computed from its sample of sounds, and its noise measured, if it asks for that.
 
     Raises:
-        InputError: There are too few pairs to measure the noise on.
+        InputError: The sample has too few sounds that can be read, or there are too few pairs to measure the noise on.
     """
-    config = task.bridge
+    config, affine = task.bridge, None
+    if config.kind != "noise" and task.audio_sample:
+        assert task.captions is not None
+        sounds = embed_sample(task.audio_sample, task.audio_sample_name, backbone, device, progress=_sounds(report))
+        digest = hashlib.sha256(sounds.tobytes()).hexdigest()
+        config = replace(config, sample=AudioSample(task.audio_sample_name, len(sounds), digest))
+        texts = measure_moments(embed_captions(task.captions.captions, backbone, device))
+        affine = affine_bridge(config.kind, measure_moments(sounds), texts)
+    elif config.kind != "noise":
+        affine = centring(np.array(backbone.config.mean_sound), np.array(backbone.config.mean_text))
+    bridge = Bridge(config, task.adapter, affine)
     if task.noise_from is not None:
-        sounds, adapter = _sounds(report), task.adapter
-        config = calibrate_noise(config, task.noise_from, backbone, device, adapter=adapter, progress=sounds)
-    return Bridge(config, task.adapter)
+        bridge = calibrate_noise(bridge, task.noise_from, backbone, device, progress=_sounds(report))
+    return bridge
 
 
 def make_task_examples(

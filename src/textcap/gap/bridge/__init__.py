@@ -9,24 +9,29 @@ from torch import Tensor
 
 from textcap.config import BridgeConfig
 from textcap.gap.adapter import LinearAdapter
+from textcap.gap.bridge.affine import AffineBridge
 from textcap.gap.bridge.noise import add_noise
 
 
 class Bridge:
     """An optional linear adapter and Gaussian noise on text embeddings (paper, Table 3 and section 3.2).
 
-    Audio embeddings are only made unit length, except that noise can be added to them in training on pairs.
+    Between the two, an affine bridge can move the embeddings of both sides. Noise on audio embeddings is for training
+    on pairs.
     """
 
-    def __init__(self, config: BridgeConfig, adapter: LinearAdapter | None = None) -> None:
+    def __init__(
+        self, config: BridgeConfig, adapter: LinearAdapter | None = None, affine: AffineBridge | None = None
+    ) -> None:
         self.config = config
         self.adapter = adapter
+        self.affine = affine
 
     def text_side(self, embeddings: Tensor, generator: torch.Generator) -> Tensor:
         """Return text embeddings as the mapper is trained on them.
 
-        The steps are: unit length, the adapter if there is one, unit length, noise, unit length. CapDec and its
-        successors use the same order.
+        The steps are: unit length, the adapter or the affine bridge if there is one, unit length, noise, unit length.
+        CapDec, C3 and their successors use the same order.
 
         Args:
             embeddings: Text embeddings, `[B, E]`, of any length.
@@ -35,10 +40,14 @@ class Bridge:
         Returns:
             `[B, E]`, unit length.
         """
+        return add_noise(self.moved_text(embeddings), self.config.noise_std, generator)
+
+    def moved_text(self, embeddings: Tensor) -> Tensor:
+        """Return text embeddings `[B, E]` of any length at unit length, as `text_side` does before the noise."""
         unit = torch.nn.functional.normalize(embeddings, dim=-1)
-        if self.adapter is not None:
-            unit = torch.nn.functional.normalize(self.adapter.apply(unit), dim=-1)
-        return add_noise(unit, self.config.noise_std, generator)
+        for step in (self.adapter and self.adapter.apply, self.affine and self.affine.text_side):
+            unit = torch.nn.functional.normalize(step(unit), dim=-1) if step else unit
+        return unit
 
     def audio_training_side(self, embeddings: Tensor, generator: torch.Generator) -> Tensor:
         """Return audio embeddings as the mapper is trained on them, when it is trained on pairs.
@@ -53,5 +62,6 @@ class Bridge:
         return add_noise(self.audio_side(embeddings), self.config.audio_noise_std, generator)
 
     def audio_side(self, embeddings: Tensor) -> Tensor:
-        """Return audio embeddings `[B, E]` as the mapper takes them in captioning: made unit length."""
-        return torch.nn.functional.normalize(embeddings, dim=-1)
+        """Return audio embeddings `[B, E]` as the mapper takes them in captioning: moved, and made unit length."""
+        unit = torch.nn.functional.normalize(embeddings, dim=-1)
+        return unit if self.affine is None else torch.nn.functional.normalize(self.affine.audio_side(unit), dim=-1)
