@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT / "tests")]
 
 # What `make bench` runs, in this order.
 QUESTIONS = ("startup", "reading", "short-files", "audio-tower", "text-tower", "caption", "training-step", "busy")

@@ -93,15 +93,10 @@ def render(clip: Clip) -> np.ndarray:
     return render_scene(clip.scene, clip.sound_seed, RATE_HZ)
 
 
-def train_and_caption(
-    backbone: Backbone,
-    captions: list[str],
-    embeddings: np.ndarray,
-    bridge: Bridge,
-    training: TrainingConfig,
-    audio_embeddings: np.ndarray,
-) -> list[str]:
-    """Train a mapper on captions and their embeddings `[N, E]`; return captions of audio embeddings `[M, E]`."""
+def train_mapper(
+    backbone: Backbone, captions: list[str], embeddings: np.ndarray, bridge: Bridge, training: TrainingConfig
+) -> Captioner:
+    """Train a mapper on captions and their embeddings `[N, E]`; return a captioner with the bridge's audio side."""
     run = MapperTraining(
         make_examples(captions, embeddings, backbone.tokenizer),
         backbone.language_model(),
@@ -111,8 +106,12 @@ def train_and_caption(
         training,
         Accelerator(cpu=True),
     )
-    captioner = Captioner(backbone, run.run(), bridge, backbone.tokenizer.end_id, torch.device("cpu"))
-    batches = torch.from_numpy(audio_embeddings).split(50)
+    return Captioner(backbone, run.run(), bridge, backbone.tokenizer.end_id, torch.device("cpu"))
+
+
+def caption_embeddings(captioner: Captioner, embeddings: np.ndarray) -> list[str]:
+    """Return captions of audio embeddings `[M, E]`."""
+    batches = torch.from_numpy(embeddings).float().split(50)
     return [best.caption for batch in batches for best, *_ in captioner.candidates(batch)]
 
 
@@ -125,14 +124,14 @@ def run_part(plan: Plan, condition: str, seed: int) -> None:
     backbone = Backbone.load(plan.backbone)
     embeddings = np.load(plan.work / ("pairs.npy" if condition == "audio pairs" else "text.npy"))
     variance = backbone.config.noise_variance if plan.noise_std is None else plan.noise_std**2
-    captions = train_and_caption(
+    captioner = train_mapper(
         backbone,
         [clip.captions[0] for clip in plan.pairs],
         embeddings,
         Bridge(BridgeConfig(variance if condition == "text, noise" else 0.0)),
         TrainingConfig(**{**vars(plan.training), "seed": seed}),
-        np.load(plan.work / "held_out.npy"),
     )
+    captions = caption_embeddings(captioner, np.load(plan.work / "held_out.npy"))
     atomic_write_text(path, json.dumps(captions, indent=1))
     print(f"{condition}, seed {seed}: {figures(plan, captions)}", flush=True)
 

@@ -81,6 +81,9 @@ def test_gap_prints_the_figures(pairs_file: Path) -> None:
         "noise_std",
         "noise_variance",
         "cosine_variance",
+        "shift",
+        "spread",
+        "private",
     ]
     assert f"30 of {N_CLIPS} pairs" in err
     assert f"use it with: textcap train captions.txt --noise-from {pairs_file}" in err

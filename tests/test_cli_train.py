@@ -243,7 +243,7 @@ def test_output_is_checked_before_standard_input_is_read(monkeypatch: pytest.Mon
 
 def test_help_shows_which_defaults_depend_on_the_backbone() -> None:
     shown = " ".join(run("--help").stdout.split())
-    assert shown.count("the backbone's") == 3
+    assert shown.count("the backbone's") == 4
 
 
 def test_rank_without_torchrun_does_not_silence_the_output(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:

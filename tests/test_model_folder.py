@@ -7,7 +7,7 @@ import shlex
 import stat
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,14 @@ def test_folder_has_four_readable_files(folder: Path, mapper: Mapper) -> None:
         "metrics.jsonl",
     ]
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    assert (config["kind"], config["format_version"]) == ("textcap model", 2)
-    assert config["bridge"] == {"noise_variance": 0.04, "audio_noise_variance": 0.0, "calibration": None}
+    assert (config["kind"], config["format_version"]) == ("textcap model", 3)
+    assert config["bridge"] == {
+        "noise_variance": 0.04,
+        "audio_noise_variance": 0.0,
+        "kind": "noise",
+        "calibration": None,
+        "sample": None,
+    }
     mapper_bytes = (folder / "mapper.safetensors").read_bytes()
     assert config["mapper_sha256"] == hashlib.sha256(mapper_bytes).hexdigest()
     assert config["caption_files"][1] == {"name": "蝉.txt", "sha256": "ef" * 32, "n_captions": 1, "weight": 1.0}
@@ -284,7 +290,7 @@ def test_parameters_are_counted_before_anything_is_built(folder: Path, monkeypat
 @pytest.mark.parametrize("number", [0, 1, "2", 1.5, [2]])
 def test_unknown_format_version_is_refused(folder: Path, number: object) -> None:
     edit(folder, lambda config: config.update(format_version=number))
-    with pytest.raises(CheckpointError, match="has format .* but this version of textcap reads format 2"):
+    with pytest.raises(CheckpointError, match="has format .* but this version of textcap reads format 3"):
         load_model(folder)
 
 
@@ -351,7 +357,7 @@ def test_card_has_the_facts_and_escapes_captions(folder: Path) -> None:
 
 def test_card_escapes_names_and_the_command() -> None:
     values = {
-        "bridge": {"noise_variance": 0.0, "audio_noise_variance": 0.0, "calibration": None},
+        "bridge": asdict(BridgeConfig(0.0)),
         "mapper": {"n_layers": 1, "prefix_length": 2},
         "training": {"epochs": 1, "batch_size": 1, "learning_rate": 1e-4, "warmup_steps": 0, "seed": 0},
         "caption_files": [{"name": "<script>.txt\n# not a heading", "sha256": "0", "n_captions": 1, "weight": 1.0}],

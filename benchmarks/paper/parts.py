@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from benchmarks.paper.plan import N_CALIBRATION_PAIRS, Part, Plan
 from benchmarks.paper.worlds import captions_of
-from benchmarks.sound_world import train_and_caption
-
+from benchmarks.sound_world import caption_embeddings, train_mapper
 from textcap.config import BridgeConfig, TrainingConfig
 from textcap.data.captions import CaptionFile
 from textcap.files import atomic_write_text
@@ -47,9 +47,8 @@ def run_part(plan: Plan, work: Path, part: Part) -> str:
         seed=part.seed,
     )
     bridge = Bridge(BridgeConfig(variance), adapter)
-    test_captions = train_and_caption(
-        Backbone.load(plan.backbone), captions, embeddings, bridge, training, np.load(work / "test-audio.npy")
-    )
+    captioner = train_mapper(Backbone.load(plan.backbone), captions, embeddings, bridge, training)
+    test_captions = caption_embeddings(captioner, np.load(work / "test-audio.npy"))
     facts = {
         "noise_variance": variance,
         "draws": len(captions) * training.epochs,

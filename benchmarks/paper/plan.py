@@ -14,6 +14,7 @@ N_SEEN, N_UNSEEN, N_REFERENCES = 330, 170, 5
 N_CALIBRATION_PAIRS = 30
 
 SEEDS = (0, 1, 2)
+TESTED_STYLES = ("humorous", "question", "address")  # of the five that the language model has read; chosen beforehand
 CALIBRATED = "calibrated"
 SWEPT_VARIANCES = (0.0, 0.0005, 0.002, 0.005, 0.02, 0.05, 0.1, 0.3, 1.0)
 ADAPTER_PAIRS = (100, 1000, 10000)
@@ -67,8 +68,8 @@ class Part:
 
 
 def text_part(seed: int) -> Part:
-    """Return the part of the main row: text with calibrated noise. Seed 0 is also scored on styled references."""
-    return Part(f"text-noise-{seed}", seed=seed, references=("plain", "styled") if seed == 0 else ("plain",))
+    """Return the part of the main row: text with calibrated noise; it is also scored on styled references."""
+    return Part(f"text-noise-{seed}", seed=seed, references=("plain", *TESTED_STYLES))
 
 
 def audio_part(seed: int) -> Part:
@@ -91,6 +92,11 @@ def adapter_part(n_pairs: int, seed: int) -> Part:
     return Part(f"adapter-{n_pairs}-{seed}", adapter_pairs=n_pairs, seed=seed)
 
 
+def styled_part(style: str, seed: int) -> Part:
+    """Return the part with text in a style, scored on references in it."""
+    return Part(f"styled-{style}-{seed}", (style,), seed=seed, references=(style,))
+
+
 WRITER_PARTS = {
     "first writer": Part("writer-first", ("first",), references=("first", "second")),
     "second writer": Part("writer-second", ("second",), references=("first", "second")),
@@ -98,13 +104,12 @@ WRITER_PARTS = {
     "first, scarce": Part("writer-first-scarce", ("first:scarce",), references=("first",)),
     "first, scarce, and second": Part("writer-both-scarce", ("first:scarce", "second"), references=("first",)),
 }
-STYLED_PART = Part("styled-text", ("styled",), references=("styled",))
 
 # In the order in which they are run, so that an interrupted run has the most important ones.
 EXPERIMENTS: dict[int, tuple[Part, ...]] = {
     1: tuple(part for seed in SEEDS for part in (text_part(seed), audio_part(seed), no_noise_part(seed))),
     2: (text_part(0), *(swept_part(variance) for variance in SWEPT_VARIANCES)),
-    5: (text_part(0), STYLED_PART, WRITER_PARTS["first writer"], WRITER_PARTS["second writer"]),
+    5: tuple(part for seed in SEEDS for part in (text_part(seed), *(styled_part(s, seed) for s in TESTED_STYLES))),
     4: tuple(WRITER_PARTS.values()),
     3: tuple(adapter_part(n_pairs, seed) for seed in SEEDS for n_pairs in ADAPTER_PAIRS),
 }

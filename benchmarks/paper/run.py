@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+
 from benchmarks.paper.parts import part_path, run_part
 from benchmarks.paper.plan import EXPERIMENTS, Part, Plan, parts_of
 from benchmarks.paper.scores import score_parts

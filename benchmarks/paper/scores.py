@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tiny.styles import STYLES, is_in_style
+
 from benchmarks.paper.parts import part_path
 from benchmarks.paper.plan import N_SEEN, Part
 from benchmarks.paper.worlds import clips_for_testing, references_path
-from benchmarks.paper.writers import is_styled
-
 from textcap.demo.grammar import event_f1
 from textcap.files import atomic_write_text
 from textcap.scoring import ScoreSettings, score_files
@@ -44,7 +44,9 @@ def score_parts(work: Path, parts: Sequence[Part]) -> list[Scored]:
         for start in range(0, len(several), _AT_ONCE):
             _score(work, several[start : start + _AT_ONCE], writer, all_metrics=all_metrics)
     return [
-        Scored(part, writer, {**_read(_score_path(work, part, writer)), **world_figures(captions_by(work, part))})
+        Scored(
+            part, writer, {**_read(_score_path(work, part, writer)), **world_figures(captions_by(work, part), writer)}
+        )
         for part, writer in wanted
     ]
 
@@ -55,16 +57,22 @@ def captions_by(work: Path, part: Part) -> list[str]:
     return captions
 
 
-def world_figures(captions: list[str]) -> dict[str, float]:
-    """Return event F1 over all clips, over seen and unseen combinations, and shares of distinct and styled captions."""
+def world_figures(captions: list[str], writer: str) -> dict[str, float]:
+    """Return event F1 over all clips, over seen and unseen combinations, and the share of distinct captions.
+
+    If the writer of the references has a style, also the share of captions in that style.
+    """
     scenes = [clip.scene for clip in clips_for_testing()]
     return {
         "event_f1": event_f1(captions, scenes).f1,
         "seen": event_f1(captions[:N_SEEN], scenes[:N_SEEN]).f1,
         "unseen": event_f1(captions[N_SEEN:], scenes[N_SEEN:]).f1,
         "distinct": len(set(captions)) / len(captions),
-        "styled": float(np.mean([is_styled(caption) for caption in captions])),
-    }
+    } | (
+        {"styled": float(np.mean([is_in_style(one, writer) for one in captions]))}
+        if writer in STYLES and writer != "plain"
+        else {}
+    )
 
 
 def _is_scored(work: Path, part: Part, writer: str) -> bool:

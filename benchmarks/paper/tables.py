@@ -14,19 +14,19 @@ from benchmarks.paper.parts import part_path
 from benchmarks.paper.plan import (
     ADAPTER_PAIRS,
     SEEDS,
-    STYLED_PART,
     SWEPT_VARIANCES,
+    TESTED_STYLES,
     WRITER_PARTS,
     Part,
     adapter_part,
     audio_part,
     no_noise_part,
+    styled_part,
     swept_part,
     text_part,
 )
 from benchmarks.paper.plot import draw_sweep
 from benchmarks.paper.scores import Scored
-
 from textcap.files import atomic_write_text
 
 COLUMNS = {
@@ -124,13 +124,15 @@ def second_writer(figures: Figures) -> str:
 
 
 def style(figures: Figures) -> str:
-    """Return the tables of experiment 5: a style with new sentence structures, and the second writer as a style."""
-    far = {"plain captions": [text_part(0)], "styled captions": [STYLED_PART]}
-    near = {label: [WRITER_PARTS[label]] for label in ("first writer", "second writer")}
-    return (
-        f"## 5. Style\n{table(far, 'styled', figures, STYLE_COLUMNS)}\n\n"
-        f"Tested on the second writer's references:\n\n{table(near, 'second', figures, COLUMNS)}\n"
-    )
+    """Return the tables of experiment 5, one for each style."""
+    found = []
+    for name in TESTED_STYLES:
+        rows = {
+            "plain captions": [text_part(seed) for seed in SEEDS],
+            "styled captions": [styled_part(name, seed) for seed in SEEDS],
+        }
+        found.append(f"{name}\n\n{table(rows, name, figures, STYLE_COLUMNS)}\n")
+    return "## 5. Style\n" + "\n".join(found)
 
 
 def table(

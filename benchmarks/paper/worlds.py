@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+
 from benchmarks.paper.plan import (
     CALIBRATION_SEED,
     N_CALIBRATION_PAIRS,
@@ -19,13 +20,12 @@ from benchmarks.paper.plan import (
 )
 from benchmarks.paper.writers import WRITERS, references, word
 from benchmarks.sound_world import embed_sounds, keep_array
-
 from textcap.demo.folder import Clip, held_out_clips, training_pairs
 from textcap.files import atomic_write_text
 from textcap.models.backbone import Backbone
 
 # Streams of random numbers, one for each writer.
-_STREAMS = {"first": 11, "second": 12, "styled": 13}
+_STREAMS = {writer: 11 + place for place, writer in enumerate(WRITERS)}
 
 
 @cache
@@ -69,9 +69,9 @@ def prepare(plan: Plan, work: Path, n_jobs: int) -> None:
     embed_sounds(work / "calibration-audio.npy", plan.backbone, calibration, n_jobs)
     embed_sounds(work / "audio.npy", plan.backbone, training_clips(plan.n_captions), n_jobs)
     _embed_text(plan, work / "calibration-text.npy", [clip.captions[0] for clip in calibration])
-    for writer in ("plain", *WRITERS):
+    for writer in WRITERS:
         _embed_text(plan, work / f"{writer}.npy", captions_of(writer, plan.n_captions))
-    for writer in ("plain", *WRITERS):
+    for writer in WRITERS:
         path = references_path(work, writer)
         if not path.exists():
             by_clip = {f"{i:03d}": captions for i, captions in enumerate(references_by(writer))}

@@ -19,6 +19,10 @@ _BATCH_LOGITS = 400_000  # in a default batch with one beam
 _CACHE_VALUES = 2**20  # of one tensor in the audio tower's first stage; more do not stay in the processor's cache
 # Nothing but noise; the mean of each side subtracted; sounds given the mean and covariance of the text.
 BRIDGES = ("noise", "centre", "coral")
+MOVING, DEFAULT_MOVING = (
+    BRIDGES[1:],
+    "coral",
+)  # those computed from sounds without captions, and which of them by default
 MIN_JUDGED = 50  # held-out sounds from which on an adapter is called helpful or not
 
 MAX_SEED = 2**63 - 1

@@ -82,10 +82,14 @@ def scene_features(scenes: list[Scene]) -> Tensor:
     return features
 
 
-def private_part(vectors: Tensor, features: Tensor) -> Tensor:
-    """Return what a ridge regression on the features `[N, F]` does not predict of vectors `[N, D]`, at unit length."""
+def ridge_weights(vectors: Tensor, features: Tensor) -> Tensor:
+    """Return the weights `[F, D]` with which features `[N, F]` predict vectors `[N, D]` best, by ridge regression."""
     penalty = _RIDGE * torch.eye(features.shape[1])
-    weights = torch.linalg.solve(features.T @ features + penalty, features.T @ vectors)
+    return torch.linalg.solve(features.T @ features + penalty, features.T @ vectors)
+
+
+def private_part(vectors: Tensor, features: Tensor, weights: Tensor) -> Tensor:
+    """Return what features `[N, F]` do not predict of vectors `[N, D]`, at unit length."""
     return F.normalize(vectors - features @ weights, dim=-1)
 
 
@@ -105,7 +109,8 @@ def _targets(heard: Tensor, pooled: Tensor, features: Tensor, gap: Gap, generato
     """Return the targets `[K, N, E]` of one side, of pooled outputs `[K, N, D]` of K versions of the same scenes."""
     shift = F.normalize(torch.randn(heard.shape[1], generator=generator), dim=0)
     turn = _orthonormal(pooled.shape[2], heard.shape[1], generator)
-    private = private_part(pooled.flatten(0, 1), features.repeat(len(pooled), 1)) @ turn
+    outputs, repeated = pooled.flatten(0, 1), features.repeat(len(pooled), 1)
+    private = private_part(outputs, repeated, ridge_weights(outputs, repeated)) @ turn
     kept = (1 - gap.shift - gap.private) ** 0.5
     moved = kept * heard + gap.private**0.5 * private.view(len(pooled), *heard.shape) + gap.shift**0.5 * shift
     return F.normalize(moved, dim=-1)

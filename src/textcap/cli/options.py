@@ -43,6 +43,13 @@ PairsArgument = Annotated[
     Path,
     typer.Argument(help="Pairs file: CSV or JSON Lines; each row names a sound file and its caption or captions."),
 ]
+OptionalPairsArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Pairs file: CSV or JSON Lines; each row names a sound file and its caption or captions.",
+        show_default=False,
+    ),
+]
 AudioDirOption = Annotated[
     Path | None,
     typer.Option(help="Folder that holds the sound files.", show_default="the folder of the pairs file"),

@@ -48,9 +48,9 @@ _AudioSample = Annotated[
 _BridgeKind = Annotated[
     Literal["noise", "centre", "coral", "none"] | None,
     typer.Option(
-        help="How to bridge the modality gap: noise on text embeddings; noise after both sides are centred; noise, with "
-        "sounds given the mean and covariance of the text; or nothing. centre and coral need --audio-sample, unless the "
-        "backbone has means to centre with.",
+        help="How to bridge the modality gap: noise on text embeddings; noise after both sides are centred; noise, and "
+        "sounds given the mean and covariance of the text; or nothing. centre and coral need --audio-sample, unless "
+        "the backbone has means to centre with.",
         show_default="coral with --audio-sample, else the backbone's",
     ),
 ]

@@ -5,13 +5,14 @@ width.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from textcap.config import MOVING
 from textcap.gap.bridge.affine import affine_bridge
 from textcap.gap.bridge.moments import Moments, measure_moments
 from textcap.gap.fit import fit_adapter
@@ -78,12 +79,17 @@ def compare_bridges(audio: NDArray[Any], text: NDArray[Any], *, seed: int = 0) -
     sounds, captions = unit_rows(audio), unit_rows(text)
     moments = measure_moments(sounds[given]), measure_moments(captions[given])
     found = []
-    for name in ("none", "centre", "coral", "adapter"):
+    for name in ("none", *MOVING, "adapter"):
         move = _mover(name, *moments, sounds[given], captions[given], seed)
         result = measure_retrieval(*move(sounds[held_out], captions[held_out]))
         n, first, tenth = len(held_out), result.recall_at_1, result.recall_at_10
         found.append(BridgeRecall(name, first, _interval(first, n), tenth, _interval(tenth, n)))
     return found
+
+
+def best_bridge(found: Sequence[BridgeRecall]) -> str:
+    """Return the name of the bridge with the highest recall; of several, the first."""
+    return max(found, key=lambda one: (one.recall_at_1, one.recall_at_10)).bridge
 
 
 def _mover(

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from textcap.errors import DependencyError, InputError
 from textcap.files import atomic_write_bytes, check_file_place
+from textcap.gap.bridge.affine import affine_bridge
+from textcap.gap.bridge.moments import measure_moments
 from textcap.gap.measure import draw_pairs
 from textcap.gap.retrieval import Array, unit_rows
 
@@ -54,13 +56,17 @@ def check_plot(path: Path, *, force: bool = False, inputs: Iterable[Path] = ()) 
         raise DependencyError("plotting needs matplotlib", hint="pip install 'textcap[plot]'") from error
 
 
-def plot_gap(path: Path, audio: NDArray[Any], text: NDArray[Any], *, n_lines: int = 30, seed: int = 0) -> None:
+def plot_gap(
+    path: Path, audio: NDArray[Any], text: NDArray[Any], *, bridge: str | None = None, n_lines: int = 30, seed: int = 0
+) -> None:
     """Plot the gap to a file, overwriting any existing one; the suffix sets the format.
 
     Args:
         audio: Audio embeddings, `[N, E]`, of any length.
-        text: Text embeddings, `[N, E]`, of any length; row i belongs to row i of `audio`.
-        n_lines: Number of randomly chosen pairs whose two points are joined by a line.
+        text: Text embeddings, `[M, E]`, of any length; row i belongs to row i of `audio`, if there are lines.
+        bridge: One of `MOVING`: the embeddings are shown once more, as it moves them.
+        n_lines: Number of randomly chosen pairs whose two points are joined by a line; 0 if the two are not paired,
+            and then no cosines are shown.
         seed: Seed of that choice, and of the mismatched pairs in the histogram.
 
     Raises:
@@ -73,27 +79,39 @@ def plot_gap(path: Path, audio: NDArray[Any], text: NDArray[Any], *, n_lines: in
     content = io.BytesIO()
     suffix = path.suffix.lower()
     with matplotlib.rc_context({"svg.hashsalt": "textcap"}):
-        figure = draw_gap(audio, text, n_lines=n_lines, seed=seed)
+        figure = draw_gap(audio, text, bridge=bridge, n_lines=n_lines, seed=seed)
         figure.savefig(content, format=suffix[1:], dpi=150, metadata=_METADATA[suffix])
     atomic_write_bytes(path, content.getvalue())
 
 
-def draw_gap(audio: NDArray[Any], text: NDArray[Any], *, n_lines: int = 30, seed: int = 0) -> "Figure":
+def draw_gap(
+    audio: NDArray[Any], text: NDArray[Any], *, bridge: str | None = None, n_lines: int = 30, seed: int = 0
+) -> "Figure":
     """Return the figure: a scatter plot on the first two principal components, and a histogram of cosines.
+
+    A second row shows them after a bridge.
 
     The arguments are those of `plot_gap`.
     """
     from matplotlib.figure import Figure
 
     sounds, captions = unit_rows(audio), unit_rows(text)
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _draw_scatter(left, sounds, captions, n_lines, seed)
-    _draw_cosines(right, sounds, captions, seed)
+    sides = {"": (sounds, captions)}
+    if bridge is not None:
+        moving = affine_bridge(bridge, measure_moments(sounds), measure_moments(captions))
+        moved_sounds, moved_captions = moving.moved(sounds, captions)
+        sides[f" after {bridge}"] = unit_rows(moved_sounds), unit_rows(moved_captions)
+    n_columns = 2 if n_lines else 1
+    figure = Figure(figsize=(5 * n_columns, 4.2 * len(sides)), layout="constrained")
+    grid = figure.subplots(len(sides), n_columns, squeeze=False)
+    for row, (when, (sounds, captions)) in zip(grid, sides.items(), strict=True):
+        _draw_scatter(row[0], sounds, captions, n_lines, seed, when)
+        if n_lines:
+            _draw_cosines(row[1], sounds, captions, seed, when)
     return figure
 
 
-def _draw_scatter(axes: "Axes", sounds: Array, captions: Array, n_lines: int, seed: int) -> None:
+def _draw_scatter(axes: "Axes", sounds: Array, captions: Array, n_lines: int, seed: int, when: str) -> None:
     points, shares = _principal_components(np.concatenate([sounds, captions]))
     sound_points, caption_points = points[: len(sounds)], points[len(sounds) :]
     joined = draw_pairs(len(sounds), min(n_lines, len(sounds)), seed, _LINE_STREAM)
@@ -109,11 +127,11 @@ def _draw_scatter(axes: "Axes", sounds: Array, captions: Array, n_lines: int, se
     )
     axes.set_xlabel(f"first component ({shares[0]:.0%})")
     axes.set_ylabel(f"second component ({shares[1]:.0%})")
-    axes.set_title(f"embeddings, lines between {len(joined)} pairs")
+    axes.set_title(f"embeddings{when}" + (f", lines between {len(joined)} pairs" if n_lines else ""))
     axes.legend()
 
 
-def _draw_cosines(axes: "Axes", sounds: Array, captions: Array, seed: int) -> None:
+def _draw_cosines(axes: "Axes", sounds: Array, captions: Array, seed: int, when: str) -> None:
     matched = (sounds * captions).sum(axis=1)
     # Pair each sound with the caption of another: a shift by 1 to N - 1 leaves no sound with its own caption.
     shifts = np.random.default_rng([seed, _MISMATCH_STREAM]).integers(1, max(len(sounds), 2), size=min(10, len(sounds)))
@@ -126,7 +144,7 @@ def _draw_cosines(axes: "Axes", sounds: Array, captions: Array, seed: int) -> No
     axes.axvline(float(matched.mean()), color="black", linestyle="--", label=f"mean of pairs {matched.mean():.2f}")
     axes.set_xlabel("cosine of audio and text embedding")
     axes.set_ylabel("density")
-    axes.set_title("cosines")
+    axes.set_title(f"cosines{when}")
     axes.legend()
 
 
