@@ -1,4 +1,4 @@
-"""The build of the tiny backbone: its loop continues where it was killed, styles, the gap, and a quick run of it all."""
+"""The build of the tiny backbone: its loop continues where it was killed; styles, the gap, a quick run of it all."""
 
 import subprocess
 import sys
@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
 from tiny.loop import train
 from tiny.projections import private_part, ridge_weights, scene_features
@@ -22,6 +21,8 @@ from tiny.words import draw_caption, draw_text
 from textcap.demo.grammar import event_f1
 from textcap.demo.scenes import LAYOUTS, sample_scene
 from textcap.models.backbone import Backbone, read_backbone_config
+
+BUILD = Path(__file__).parent.parent / "tools" / "build_tiny.py"
 
 
 def run(folder: Path, *, stop_at: int | None = None) -> Tensor:
@@ -81,7 +82,7 @@ def test_private_part_is_what_the_scene_does_not_predict() -> None:
 
 @pytest.mark.slow
 def test_every_stage_of_the_build_runs_and_a_second_run_writes_the_same(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "tools" / "build_tiny.py"), "--quick", "--work", str(tmp_path / "work")]
+    command = [sys.executable, str(BUILD), "--quick", "--work", str(tmp_path / "work")]
     for name in ("one", "two"):
         subprocess.run([*command, "--out", str(tmp_path / name)], check=True, capture_output=True)
     config = read_backbone_config(str(tmp_path / "one"))
