@@ -34,6 +34,8 @@ from textcap.demo.folder import Clip, held_out_clips, training_pairs
 from textcap.demo.grammar import event_f1
 from textcap.files import atomic_write_text
 from textcap.gap.bridge import Bridge
+from textcap.gap.compare import best_bridge, compare_bridges
+from textcap.gap.measure import measure_gap
 from textcap.gap.retrieval import Array, measure_retrieval, unit_rows
 from textcap.models.backbone import Backbone
 
@@ -114,7 +116,7 @@ class World:
     text: Array  # [N, E], of the training captions
     audio: Array  # [N, E], of the clips that they describe
     sounds: Array  # [S, E], of other clips
-    pairs_text: Array  # [P, E], of captions of the first P of these
+    sounds_text: Array  # [S, E], of a caption of each of these, used for pairs only
     one_kind: Array  # [300, E], of those with the kind of sound that most of them have
     test: Array  # [T, E], of the sounds to caption
     test_text: Array  # [T, E], of one caption of each
@@ -152,7 +154,7 @@ def world_at(plan: Plan, work: Path, gap: float | str) -> World:
         moved["training", "text"],
         moved["training", "audio"],
         moved["sounds", "audio"],
-        moved["sounds", "text"][: plan.n_pairs],
+        moved["sounds", "text"],
         moved["sounds", "audio"][_of_one_kind(clips(plan)["sounds"])],
         moved["test", "audio"],
         moved["test", "text"],
@@ -196,7 +198,7 @@ def run_part(plan: Plan, work: Path, part: Part) -> str:
         return part.name
     torch.set_num_threads(1)
     started_s, world = time.process_time(), world_at(plan, work, part.gap)
-    sides = Sides(world.text, world.sounds, world.pairs_text, world.one_kind)
+    sides = Sides(world.text, world.sounds, world.sounds_text[: plan.n_pairs], world.one_kind)
     embeddings = world.audio if part.trained_on == "audio" else text_side(part.trained_on, sides)
     std = plan.noise_std if part.noise_std is None else part.noise_std
     bridge = CovarianceNoise(sides, std) if part.trained_on == "covariance" else Bridge(BridgeConfig(std**2))
@@ -232,6 +234,28 @@ def figures(plan: Plan, captions: list[str], role: str = "test") -> dict[str, fl
     }
 
 
+def noise_by_the_rule(world: World) -> tuple[float, float]:
+    """Return the noise of the 30-pair rule, and what it is if the space is turned so that the shift has 3 coordinates."""
+    audio, text = world.sounds, world.sounds_text
+    shift = audio.mean(axis=0) - text.mean(axis=0)
+    wanted = np.zeros(len(shift))
+    wanted[:3] = 3**-0.5
+    mirror = shift / np.linalg.norm(shift) - wanted  # Householder's: exchanges the two directions
+    mirror /= np.linalg.norm(mirror)
+    sides = (audio, text), tuple(rows - 2 * np.outer(rows @ mirror, mirror) for rows in (audio, text))
+    first, second = (measure_gap(*side).sample.noise_std for side in sides)
+    return first, second
+
+
+def bridges_picked(plan: Plan, world: World, n_draws: int = 10) -> dict[str, int]:
+    """Return how often `textcap gap` picks each bridge on other pairs, as many as the plan's."""
+    picked: Counter[str] = Counter()
+    for draw in range(n_draws):
+        rows = np.random.default_rng([WORLD_SEED, draw]).choice(len(world.sounds), plan.n_pairs, replace=False)
+        picked[best_bridge(compare_bridges(world.sounds[rows], world.sounds_text[rows], seed=draw))] += 1
+    return dict(picked)
+
+
 def results(plan: Plan, work: Path) -> str:
     """Return a line for each part and bridge, and for each gap what it is."""
     lines = []
@@ -242,7 +266,9 @@ def results(plan: Plan, work: Path) -> str:
         recall = measure_retrieval(world.test, world.test_text)
         lines.append(
             f"gap {gap}: mean cosine {recall.cosine:.3f}, shift {shift / distance:.2f} of the squared distance, "
-            f"recall@1 {recall.recall_at_1:.3f} among {len(world.test)}"
+            f"recall@1 {recall.recall_at_1:.3f} among {len(world.test)}; noise by the rule "
+            "{:.3f}, with the shift on three coordinates {:.3f}; ".format(*noise_by_the_rule(world))
+            + f"picked on {plan.n_pairs:,} pairs: {bridges_picked(plan, world)}"
         )
     for part in parts_of(plan):
         path = work / "parts" / f"{part.name}.json"

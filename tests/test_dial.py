@@ -107,4 +107,13 @@ def test_a_part_captions_across_all_its_bridges(tmp_path: Path, monkeypatch: pyt
     assert {"none", "centre", "coral", "coral, 10 sounds", "64 components", "coral, half memory"} <= {
         r[1] for r in rows
     }
-    assert text.count("gap ") == 4 and "mean cosine 0.4" in text
+    assert text.count("gap ") == 4 and "mean cosine 0.4" in text and "picked on 200 pairs: {'" in text
+
+
+def test_rule_depends_on_the_basis_of_a_shift() -> None:
+    rng = np.random.default_rng(0)
+    text = unit_rows(rng.standard_normal((40, WIDTH)))
+    shift = np.full(WIDTH, 2 * WIDTH**-0.5)
+    world = dial.World(text, text, unit_rows(text + shift), text, text, text, text, text)
+    spread, narrow_basis = dial.noise_by_the_rule(world)
+    assert narrow_basis > 1.5 * spread

@@ -134,7 +134,7 @@ def _without_pairs(
     chosen, loaded = resolve_device(device), load_backbone(backbone, offline=offline)
     with embedding_progress() as progress:
         audio = embed_sample([one.name for one in sounds.inputs], str(folder), loaded, chosen, progress=progress)
-    text = embed_captions(texts, loaded, chosen)
+        text = embed_captions(texts, loaded, chosen, progress=lambda done: progress(done, len(texts), "captions"))
     shift, spread = unpaired_parts(measure_moments(audio), measure_moments(text))
     if plot is not None:
         plot_gap(plot, audio, text, bridge=DEFAULT_MOVING, n_lines=0, seed=seed)

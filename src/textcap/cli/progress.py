@@ -63,11 +63,11 @@ def show_embedded(bar: Progress, tasks: dict[str, TaskID], n_done: int, n_total:
 
 
 @contextmanager
-def embedding_progress() -> Iterator[Callable[[int, int], None]]:
+def embedding_progress() -> Iterator[Callable[..., None]]:
     """Show how many sounds are embedded: a bar where stderr is a terminal, a line elsewhere.
 
     Yields:
-        A function that the library calls with the number of sounds done and the total.
+        A function that the library calls with the number of sounds done and the total, and "captions" if it is these.
     """
     with progress_bar() as bar:
         yield partial(show_embedded, bar, {})

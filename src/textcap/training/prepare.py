@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from textcap.config import AudioSample, BridgeConfig, MapperConfig, TrainingConfig
 from textcap.data.captions import CaptionSet, warn_of_few
@@ -72,7 +73,7 @@ def make_bridge(task: Task, backbone: Backbone, device: torch.device, report: Re
         sounds = embed_sample(task.audio_sample, task.audio_sample_name, backbone, device, progress=_sounds(report))
         digest = hashlib.sha256(sounds.tobytes()).hexdigest()
         config = replace(config, sample=AudioSample(task.audio_sample_name, len(sounds), digest))
-        texts = measure_moments(embed_captions(task.captions.captions, backbone, device))
+        texts = measure_moments(_embed_captions(task.captions.captions, backbone, device, report))
         affine = affine_bridge(config.kind, measure_moments(sounds), texts)
     elif config.kind != "noise":
         affine = centring(np.array(backbone.config.mean_sound), np.array(backbone.config.mean_text))
@@ -100,8 +101,7 @@ def make_task_examples(
             sources.append(Source(file.name, TEXT, first, first + file.n_captions, file.weight))
         captions += task.captions.captions
         _logger.info("text embeddings are kept in %s", store_folder())
-        total = len(captions)
-        text = embed_captions(captions, backbone, device, progress=lambda done: report(Embedded(done, total)))
+        text = _embed_captions(captions, backbone, device, report)
     for one in embedded:
         sources.append(Source(one.source.file.name, AUDIO, len(captions), len(captions) + len(one.captions)))
         captions += one.captions
@@ -153,6 +153,13 @@ def max_tokens(backbone: Backbone, mapper: MapperConfig) -> int:
         message = f"a prefix of {mapper.prefix_length} vectors leaves no room for a caption in {n_positions} positions"
         raise InputError(message, hint="lower --prefix-length")
     return min(MAX_CAPTION_TOKENS, room)
+
+
+def _embed_captions(
+    captions: Sequence[str], backbone: Backbone, device: torch.device, report: Report
+) -> NDArray[np.float32]:
+    n = len(captions)
+    return embed_captions(captions, backbone, device, progress=lambda done: report(Embedded(done, n)))
 
 
 def _sounds(report: Report) -> Callable[[int, int], None]:
