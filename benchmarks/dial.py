@@ -235,7 +235,7 @@ def figures(plan: Plan, captions: list[str], role: str = "test") -> dict[str, fl
 
 
 def noise_by_the_rule(world: World) -> tuple[float, float]:
-    """Return the noise of the 30-pair rule, and what it is if the space is turned so that the shift has 3 coordinates."""
+    """Return the noise of the 30-pair rule, and that in a basis in which the shift has three coordinates."""
     audio, text = world.sounds, world.sounds_text
     shift = audio.mean(axis=0) - text.mean(axis=0)
     wanted = np.zeros(len(shift))
