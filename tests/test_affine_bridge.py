@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,13 +18,14 @@ from textcap import Captioner
 from textcap.cli.app import app
 from textcap.config import BridgeConfig
 from textcap.demo.folder import training_captions, training_pairs, write_sounds
-from textcap.errors import CheckpointError
+from textcap.errors import CheckpointError, InputError
 from textcap.gap.bridge import Bridge
 from textcap.gap.bridge.affine import AffineBridge, affine_bridge
 from textcap.gap.bridge.moments import Moments, measure_moments
 from textcap.gap.compare import best_bridge, compare_bridges, split_gap, unpaired_parts
 from textcap.gap.retrieval import unit_rows
 from textcap.model_folder import load_model, save_model
+from textcap.training import train as train_model
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -236,6 +238,38 @@ def test_what_cannot_be_bridged_is_said_in_one_line(
         shutil.copyfile(world / "recordings" / name, tmp_path / "few" / name)
     code, out, err = train(*arguments)
     assert code in (1, 2) and out == "" and problem in err
+
+
+def test_library_refuses_what_the_command_refuses(tmp_path: Path) -> None:
+    coral, noise = BridgeConfig(kind="coral"), BridgeConfig()
+    given = {"captions": "captions.txt", "output": "model", "backbone": "tiny", "device": "cpu"}
+    with pytest.raises(InputError, match="the bridge noise does not use sounds"):
+        train_model(**given, bridge=noise, audio_sample="recordings")
+    with pytest.raises(InputError, match="the bridge coral is computed from sounds"):
+        train_model(**given, bridge=coral)
+    with pytest.raises(InputError, match="nowhere"):
+        train_model(**given, audio_sample=["recordings", "nowhere"])
+    with pytest.raises(InputError, match="but no captions"):
+        train_model(**{**given, "captions": None}, pairs=pairs_of(tmp_path), audio_sample="recordings")
+    with pytest.raises(InputError, match="bridge is 'nonsense', but must be one of noise, centre, coral"):
+        BridgeConfig(kind="nonsense")
+
+
+def pairs_of(folder: Path) -> Path:
+    path = folder / "pairs.csv"
+    path.write_text("file_name,caption\nrecordings/001.wav,A dog barks\n", encoding="utf-8")
+    return path
+
+
+def test_unreadable_and_silent_sounds_of_a_sample_are_left_out(tmp_path: Path, world: Path) -> None:
+    shutil.copytree(world / "recordings", tmp_path / "mixed")
+    for number in range(5):
+        (tmp_path / "mixed" / f"broken{number}.wav").write_bytes(b"no sound")
+    soundfile.write(tmp_path / "mixed" / "silent.wav", np.zeros(16000), 16000)
+    code, _, err = train("--audio-sample", "mixed", "--bridge", "centre")
+    assert code == 0 and err.count("skipped:") == 4 and "mixed: skipped: 2 more sounds" in err
+    sample = load_model(Path("model")).config.bridge.sample
+    assert sample is not None and sample.n_sounds == 40
 
 
 def test_bridge_none_is_no_noise() -> None:

@@ -121,19 +121,18 @@ def _without_pairs(
     offline: bool,
     as_json: bool,
 ) -> None:
-    from textcap.audio.inputs import find_inputs
     from textcap.data.captions import load_captions
     from textcap.device import resolve_device
     from textcap.embedding.captions import embed_captions
-    from textcap.embedding.sample import embed_sample
+    from textcap.embedding.sample import embed_sample, find_sample
     from textcap.gap.bridge.moments import measure_moments
     from textcap.gap.compare import unpaired_parts
     from textcap.gap.plot import plot_gap
 
-    sounds, texts = find_inputs([str(folder)], recursive=True), load_captions([captions]).captions
+    sounds, texts = find_sample([folder]), load_captions([captions]).captions
     chosen, loaded = resolve_device(device), load_backbone(backbone, offline=offline)
     with embedding_progress() as progress:
-        audio = embed_sample([one.name for one in sounds.inputs], str(folder), loaded, chosen, progress=progress)
+        audio = embed_sample(sounds, str(folder), loaded, chosen, progress=progress)
         text = embed_captions(texts, loaded, chosen, progress=lambda done: progress(done, len(texts), "captions"))
     shift, spread = unpaired_parts(measure_moments(audio), measure_moments(text))
     if plot is not None:

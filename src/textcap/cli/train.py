@@ -11,7 +11,7 @@ import typer
 
 from textcap.cli import options
 from textcap.cli.console import note, set_verbosity
-from textcap.config import MAX_SEED, BridgeConfig, TrainingConfig
+from textcap.config import DEFAULT_MOVING, MAX_SEED, BridgeConfig, TrainingConfig
 
 WHEN_STOPPED = "run the same command to continue"
 EXAMPLES = (
@@ -184,7 +184,7 @@ def train(
         note(remark)
     sizes = {"prefix_length": prefix_length, "n_layers": mapper_layers}
     with options.settings_from_flags("audio_noise_variance", "prefix_length", n_layers="--mapper-layers"):
-        kind = bridge or ("coral" if audio_sample else "noise" if adapter else defaults.default_bridge)
+        kind = bridge or (DEFAULT_MOVING if audio_sample else "noise" if adapter else defaults.default_bridge)
         if bridge == "none":
             kind, variance = "noise", 0.0
         noise = defaults.noise_variance if variance is None else variance

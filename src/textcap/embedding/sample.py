@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from textcap.audio.inputs import find_inputs
 from textcap.data.text import counted
 from textcap.embedding.recordings import Recording, RecordingEmbedder, log_findings
 from textcap.errors import InputError
@@ -14,9 +16,21 @@ from textcap.models.backbone import Backbone
 
 MIN_SOUNDS = 10
 MOST_SOUNDS = 5000
-_ENOUGH = 100
+_ENOUGH, _SKIPPED_SHOWN = 100, 3
 
 _logger = logging.getLogger("textcap")
+
+
+def find_sample(folders: Sequence[str | Path]) -> list[str]:
+    """Return the sounds in folders and below them, and sounds that are named themselves.
+
+    Raises:
+        InputError: A name leads to no sound.
+    """
+    found = find_inputs([str(folder) for folder in folders], recursive=True)
+    if found.errors:
+        raise found.errors[0]
+    return [one.name for one in found.inputs]
 
 
 def embed_sample(
@@ -44,8 +58,11 @@ def embed_sample(
         sounds = [sounds[i] for i in np.sort(chosen)]
     results = RecordingEmbedder(backbone, device).embed(sounds, progress=progress)
     log_findings(sounds, results)
-    for error in (result for result in results if isinstance(result, InputError)):
-        _logger.warning("skipped %s", error)
+    errors = [result for result in results if isinstance(result, InputError)]
+    for error in errors[:_SKIPPED_SHOWN]:
+        _logger.warning("skipped: %s", error)
+    if (n_more := len(errors) - _SKIPPED_SHOWN) > 0:
+        _logger.warning("%s: skipped: %s", name, counted(n_more, "more sound"))
     kept = [result.embedding for result in results if isinstance(result, Recording) and not result.is_silent]
     if len(kept) < MIN_SOUNDS:
         problem = f"{name} has {counted(len(kept), 'sound')} to compute the bridge from, but {MIN_SOUNDS} are needed"

@@ -117,7 +117,8 @@ def read_backbone_config(name: str) -> BackboneConfig:
         raise InputError(f"backbone {name!r} {error.problem}", hint=hint) from error
     try:
         values = read_json(path)
-        return from_dict(BackboneConfig, {"mean_sound": [], "mean_text": [], **values})
+        no_means: dict[str, list[float]] = {"mean_sound": [], "mean_text": []}
+        return from_dict(BackboneConfig, {**no_means, **values} if isinstance(values, dict) else values)
     except InputError as error:
         raise CheckpointError(f"{path} is not a valid backbone configuration: {error}") from error
 

@@ -19,13 +19,13 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
-from textcap.audio.inputs import find_inputs
-from textcap.config import BridgeConfig, MapperConfig, TrainingConfig
+from textcap.config import DEFAULT_MOVING, BridgeConfig, MapperConfig, TrainingConfig
 from textcap.data.captions import CaptionFile, CaptionSet, load_captions, split_weight
 from textcap.data.pairs import PairSet, read_pairs
 from textcap.data.text import STDIN, printable
 from textcap.device import computes_bfloat16, memory_errors, resolve_device
 from textcap.embedding.pairs import EmbeddedPairs
+from textcap.embedding.sample import find_sample
 from textcap.errors import DeviceError, InputError
 from textcap.files import MODEL_FOLDER, check_folder_place
 from textcap.gap.adapter import LinearAdapter, load_adapter
@@ -133,9 +133,7 @@ def train(
     folders = [str(path) for path in _several(audio_sample)]
     if texts is None and not (noise_pairs is None and adapter is None and not folders):
         raise InputError("noise, bridges or adapters for text were given, but no captions", hint="give a caption file")
-    found = find_inputs(folders, recursive=True) if folders else None
-    if found and not found.inputs:
-        raise InputError(str(found.errors[0]))
+    sample = find_sample(folders) if folders else []
 
     name = backbone.name if isinstance(backbone, Backbone) else str(backbone)
     check_trainable(name)
@@ -147,17 +145,15 @@ def train(
     fitted = load_adapter(Path(adapter)) if isinstance(adapter, str | Path) else adapter
     if fitted is not None:
         fitted.check_backbone(backbone, "the adapter" if fitted is adapter else str(adapter))
-    kind = "coral" if found else backbone.config.default_bridge if fitted is None else "noise"
+    kind = DEFAULT_MOVING if folders else backbone.config.default_bridge if fitted is None else "noise"
     bridge = bridge or BridgeConfig(backbone.config.noise_variance, kind=kind)
-    if bridge.kind != "noise" and not found and not (bridge.kind == "centre" and backbone.config.mean_sound):
-        problem = f"the bridge {bridge.kind} is computed from sounds, which {backbone.name} does not have"
-        raise InputError(problem, hint="give a folder of sounds as audio sample")
+    _check_bridge(bridge, backbone, has_sample=bool(folders), has_adapter=fitted is not None)
     task = Task(
         output=Path(os.path.abspath(output)),
         captions=texts,
         pairs=sounds,
         bridge=bridge if texts else replace(bridge, kind="noise", noise_variance=0.0, calibration=None),
-        audio_sample=[one.name for one in found.inputs] if found else [],
+        audio_sample=sample,
         audio_sample_name=", ".join(folders),
         noise_from=noise_pairs,
         adapter=fitted,
@@ -251,6 +247,22 @@ def run_task(task: Task, backbone: Backbone, device: torch.device, report: Repor
         finally:
             if work is not None:
                 work.close()
+
+
+def _check_bridge(bridge: BridgeConfig, backbone: Backbone, *, has_sample: bool, has_adapter: bool) -> None:
+    """Check that a bridge has what it is computed from, and that nothing given stays unused."""
+    if bridge.kind == "noise":
+        if has_sample:
+            raise InputError(
+                "the bridge noise does not use sounds", hint="take another bridge, or give no audio sample"
+            )
+        return
+    if has_adapter:
+        problem = f"the bridge {bridge.kind} cannot be combined with an adapter"
+        raise InputError(problem, hint="give one of them")
+    if not has_sample and not (bridge.kind == "centre" and backbone.config.mean_sound):
+        problem = f"the bridge {bridge.kind} is computed from sounds, which {backbone.name} does not have"
+        raise InputError(problem, hint="give a folder of sounds as audio sample")
 
 
 def _several(given: Any) -> list[Any]:
