@@ -72,9 +72,10 @@ def rehash(model: Path, old: Path, copy: Path) -> None:
     shutil.copytree(model, copy)
     files = [path for path in (old / "src/textcap/demo/embedded").iterdir() if path.name != "README.md"]
     config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
-    changed = {name: value for name, value in config.items() if name != "sha256"} | {
-        "backbone_hash": folder_hash(files)
-    }
+    changed = {name: value for name, value in config.items() if name != "sha256"}
+    known = ("noise_variance", "audio_noise_variance", "calibration")
+    changed |= {"format_version": 2, "bridge": {name: config["bridge"][name] for name in known}}
+    changed["backbone_hash"] = folder_hash(files)
     (copy / "config.json").write_text(json.dumps(seal(changed)), encoding="utf-8")
 
 

@@ -11,7 +11,6 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.covariance import ledoit_wolf
 from typer.testing import CliRunner
 
 from textcap import Captioner
@@ -41,6 +40,7 @@ def embeddings(n: int, width: int, seed: int, *, shift: float = 1.0) -> tuple[np
 @settings(deadline=None)
 @given(n=st.integers(2, 60), width=st.integers(2, 12), seed=seeds)
 def test_moments_are_those_of_numpy_and_shrinkage_is_that_of_scikit_learn(n: int, width: int, seed: int) -> None:
+    ledoit_wolf = pytest.importorskip("sklearn.covariance").ledoit_wolf
     rows = np.random.default_rng(seed).standard_normal((n, width)) * np.arange(1, width + 1)
     found, unit = measure_moments(rows), unit_rows(rows)
     np.testing.assert_allclose(found.mean, unit.mean(axis=0), atol=1e-12)
