@@ -16,7 +16,6 @@ from benchmarks.harness import Bench, Contender
 from benchmarks.options import option
 from benchmarks.processes import DEFAULTS, ROOT, CannotRunError, Measured, made, run_process, textcap
 from benchmarks.sounds import tiny_model, world_sounds
-
 from textcap.files import seal
 from textcap.weights import folder_hash
 
