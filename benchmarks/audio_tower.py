@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
 from benchmarks.harness import Bench, Contender
 from benchmarks.options import option
 from benchmarks.reference import AudioTower
 from benchmarks.weights import CLAP, weights_in, window_sounds
-from torch import Tensor
-from torch.nn.functional import normalize
 
 TOLERANCE = 1e-5  # per coordinate of a unit-length embedding
 

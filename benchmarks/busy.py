@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+
 from benchmarks.harness import Bench, Contender
 from benchmarks.options import option
 from benchmarks.processes import DEFAULTS, ONE_THREAD, Measured, run_function, run_process, textcap
 from benchmarks.short_files import differing_lines
 from benchmarks.sounds import tiny_model, world_captions, world_sounds
-
 from textcap.cli.app import IDLE_THREADS
 from textcap.config import BackboneConfig, DecodingConfig
 from textcap.models.backbone import read_backbone_config

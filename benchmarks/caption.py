@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 
 import torch
+
 from benchmarks import reference
 from benchmarks.harness import Bench, Contender
 from benchmarks.options import option
 from benchmarks.weights import CLAPCAP, weights_in, window_sounds
-
 from textcap.captioner import Captioner
 from textcap.config import DecodingConfig
 

@@ -9,10 +9,10 @@ measured by `training-step`.
 from dataclasses import dataclass
 
 import torch
+
 from benchmarks.harness import Bench
 from benchmarks.machine import count_gflop
 from benchmarks.options import option
-
 from textcap.config import BackboneConfig
 from textcap.models.clap import AudioEncoder, TextEncoder
 from textcap.models.language_model import LanguageModel

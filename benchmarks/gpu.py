@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from benchmarks.harness import Bench, Timing
 from benchmarks.machine import gemm_gflops
 from benchmarks.options import option
 from benchmarks.processes import CannotRunError
 from benchmarks.text_tower import captions_of_ordinary_length
 from benchmarks.weights import Weights, weights_in, window_sounds
-
 from textcap.audio.sources import Sound
 from textcap.captioner import Captioner
 from textcap.config import DecodingConfig, TrainingConfig

@@ -13,11 +13,11 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+
 from benchmarks.harness import Bench, Timing
 from benchmarks.options import option
 from benchmarks.processes import DEFAULTS, Measured, made, run_function, run_process, textcap
 from benchmarks.sounds import tiny_model, world_sounds
-
 from textcap.models.backbone import EMBEDDED, Backbone
 from textcap.store import Store
 from textcap.training import train

@@ -17,11 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import Machine, count_gflop, gemm_gflops, inspect_machine
-from benchmarks.processes import Measured
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.machine import Machine, count_gflop, gemm_gflops, inspect_machine
+from benchmarks.processes import Measured
 
 RESULTS = Path(__file__).parent / "results"
 _TABLE_WIDTH = 130

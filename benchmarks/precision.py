@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from benchmarks.harness import Bench, Contender
 from benchmarks.options import option
 from benchmarks.processes import made
@@ -13,8 +15,6 @@ from benchmarks.score import words_of
 from benchmarks.sound_world import render
 from benchmarks.sounds import trained_model
 from benchmarks.weights import weights_in
-from torch import Tensor
-
 from textcap.captioner import Captioner
 from textcap.config import DecodingConfig
 from textcap.demo.folder import Clip, held_out_clips

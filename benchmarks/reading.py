@@ -4,11 +4,11 @@ import importlib.util
 from dataclasses import dataclass
 
 import numpy as np
+
 from benchmarks.harness import Bench, Contender
 from benchmarks.options import option
 from benchmarks.processes import CannotRunError
 from benchmarks.sounds import mixed_sounds
-
 from textcap.audio.windows import read_windows
 from textcap.config import AudioConfig
 

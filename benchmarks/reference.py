@@ -10,10 +10,10 @@ import numpy as np
 import soundfile
 import torch
 import torch.nn.functional as F
-from benchmarks.weights import CLAPCAP, Weights
 from torch import Tensor
 from transformers import GPT2LMHeadModel, GPT2Model
 
+from benchmarks.weights import CLAPCAP, Weights
 from reference_models import clap_audio_model, gpt2_config
 from textcap.config import ClapConfig
 

@@ -23,7 +23,6 @@ from typing import Any
 from benchmarks.harness import Bench, Contender, Timing
 from benchmarks.options import option
 from benchmarks.processes import CannotRunError, run_function
-
 from textcap.scoring.java import find_java
 from textcap.scoring.metrics import ScoreSettings, score_systems
 from textcap.scoring.words import cider_d

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from benchmarks.harness import Bench, Timing
 from benchmarks.options import option
 from benchmarks.processes import CannotRunError
 from benchmarks.score import words_of
-
 from textcap.scoring import significance
 from textcap.scoring.counts import Numbers, bleu_counts
 from textcap.scoring.results import score_of_sums

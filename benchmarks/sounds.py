@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from benchmarks.processes import ONE_THREAD, made, run_process, textcap
 
+from benchmarks.processes import ONE_THREAD, made, run_process, textcap
 from textcap.demo.folder import training_captions
 from textcap.demo.render import render_scene
 from textcap.demo.scenes import sample_scene

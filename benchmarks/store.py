@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from benchmarks.harness import Bench, Timing
 from benchmarks.options import option
 from benchmarks.processes import run_function
-
 from textcap.store import BATCH_ROWS, Store
 
 ORDERS = ("as written", "random")

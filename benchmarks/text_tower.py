@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
 from benchmarks.audio_tower import differing_embeddings
 from benchmarks.harness import Bench, Contender
 from benchmarks.options import option
 from benchmarks.reference import TextTower
 from benchmarks.weights import CLAP, weights_in
-from torch import Tensor
-from torch.nn.functional import normalize
-
 from textcap.demo.folder import training_captions
 from textcap.models.tokenizer import Tokenizer
 

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector
+from transformers import GPT2LMHeadModel
+
 from benchmarks.harness import Bench, Contender, Timing
 from benchmarks.options import option
 from benchmarks.processes import run_function
 from benchmarks.reference import TextTower, load_gpt2
 from benchmarks.text_tower import captions_of_ordinary_length, pad
 from benchmarks.weights import CLAP, GPT2, Weights, weights_in
-from torch import Tensor
-from torch.nn.utils import parameters_to_vector
-from transformers import GPT2LMHeadModel
-
 from reference_models import gpt2_config
 from textcap.config import BridgeConfig, TrainingConfig
 from textcap.gap.bridge import Bridge

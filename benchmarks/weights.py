@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.processes import CannotRunError, made
 from safetensors.torch import load_file
 from torch import Tensor
 
+from benchmarks.processes import CannotRunError, made
 from full_size import (
     STOP_TOKEN,
     clap_tensors,

@@ -37,7 +37,6 @@ from benchmarks.harness import Bar, Bench, Contender, OutputsDifferError, second
 from benchmarks.machine import count_gflop
 from benchmarks.options import option, parse_sizes
 from benchmarks.processes import ROOT, CannotRunError, Measured, made, run_function, run_process
-
 from full_size import STOP_TOKEN, randomise, save_gpt2, save_pth
 from reference_models import gpt2_config
 from textcap.config import BackboneConfig

@@ -14,13 +14,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from tiny.styles import STYLES, is_in_style
+
 from benchmarks.paper import parts, plot, scores, tables
 from benchmarks.paper.plan import ADAPTER_PAIRS, CALIBRATION_SEED, EXPERIMENTS, N_REFERENCES, Part, Plan, parts_of
 from benchmarks.paper.worlds import captions_of, clips_for_testing, references_by, training_clips
 from benchmarks.paper.writers import WRITERS, word
 from benchmarks.sound_world import refuse_other_plan
-from tiny.styles import STYLES, is_in_style
-
 from textcap.config import AdapterFacts
 from textcap.demo.folder import training_pairs
 from textcap.demo.grammar import event_f1

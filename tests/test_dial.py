@@ -12,7 +12,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import dial
 from benchmarks.bridges import TEXT_SIDES, CovarianceNoise, Sides, audio_sides, text_side
 from benchmarks.dial import SHARES, Part, Plan, clips, parts_of, turn
-
 from textcap.gap.retrieval import Array, unit_rows
 
 SMALL = Plan(n_captions=600, n_sounds=300, n_pairs=200, n_seen=40, n_unseen=20)
