@@ -2,8 +2,8 @@
 
     python benchmarks/sound_world.py [--work FOLDER] [--seeds 3] [--jobs 2]
 
-Trains the same mapper on text with noise, on text without noise, and on the audio embeddings of the same number of
-pairs. As a baseline, also gives each clip its nearest training caption. The result of each part is kept in the work
+Trains the same mapper on text with the default bridge (centring and noise), with noise only, with neither, and on the
+audio embeddings of the same number of pairs. As a baseline, also gives each clip its nearest training caption. The result of each part is kept in the work
 folder, so an interrupted run continues. Prints a table with the mean and standard deviation over seeds. To tune
 something, use another --world-seed: its clips, captions and pairs are different.
 """
@@ -28,13 +28,14 @@ from textcap.demo.grammar import event_f1
 from textcap.demo.render import render_scene
 from textcap.files import atomic_write_text
 from textcap.gap.bridge import Bridge
+from textcap.gap.bridge.affine import centring
 from textcap.models.backbone import Backbone
 from textcap.training.data import make_examples
 from textcap.training.loop import MapperTraining
 
 N_SEEN, N_UNSEEN = 200, 100
 WORLD_SEED = 1000  # shares no clip or caption with the demo or the training of the embedded models
-CONDITIONS = ("text, noise", "text, no noise", "audio pairs")
+CONDITIONS = ("text, default bridge", "text, noise", "text, no bridge", "audio pairs")
 
 
 @dataclass(frozen=True)
@@ -123,17 +124,25 @@ def run_part(plan: Plan, condition: str, seed: int) -> None:
     torch.set_num_threads(1)
     backbone = Backbone.load(plan.backbone)
     embeddings = np.load(plan.work / ("pairs.npy" if condition == "audio pairs" else "text.npy"))
-    variance = backbone.config.noise_variance if plan.noise_std is None else plan.noise_std**2
     captioner = train_mapper(
         backbone,
         [clip.captions[0] for clip in plan.pairs],
         embeddings,
-        Bridge(BridgeConfig(variance if condition == "text, noise" else 0.0)),
+        bridge_of(backbone, condition, plan.noise_std),
         TrainingConfig(**{**vars(plan.training), "seed": seed}),
     )
     captions = caption_embeddings(captioner, np.load(plan.work / "held_out.npy"))
     atomic_write_text(path, json.dumps(captions, indent=1))
     print(f"{condition}, seed {seed}: {figures(plan, captions)}", flush=True)
+
+
+def bridge_of(backbone: Backbone, condition: str, noise_std: float | None = None) -> Bridge:
+    """Return the bridge of a condition; without a standard deviation, with the backbone's noise."""
+    variance = backbone.config.noise_variance if noise_std is None else noise_std**2
+    if condition == "text, default bridge":
+        means = np.array(backbone.config.mean_sound), np.array(backbone.config.mean_text)
+        return Bridge(BridgeConfig(variance, kind="centre"), affine=centring(*means))
+    return Bridge(BridgeConfig(variance if condition == "text, noise" else 0.0))
 
 
 def figures(plan: Plan, captions: list[str]) -> dict[str, float]:
