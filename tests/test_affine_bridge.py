@@ -60,8 +60,10 @@ def test_moments_of_a_memory_map_are_read_in_parts(tmp_path: Path) -> None:
 def test_equal_rows_have_moments_and_bridges() -> None:
     same = measure_moments(np.ones((5, 4)))
     assert same.shrinkage == 1.0 and same.spread == pytest.approx(0, abs=1e-12)
-    moved = Bridge(BridgeConfig(kind="coral"), affine=affine_bridge("coral", same, same)).audio_side(torch.eye(4))
+    moved = Bridge(BridgeConfig(kind="centre"), affine=affine_bridge("centre", same, same)).audio_side(torch.eye(4))
     assert moved.isfinite().all()
+    with pytest.raises(InputError, match="too alike for the bridge coral"):
+        affine_bridge("coral", same, same)
 
 
 @settings(deadline=None)
@@ -78,7 +80,7 @@ def test_centring_leaves_both_sides_without_a_mean(seed: int) -> None:
 def test_coral_gives_sounds_the_mean_and_covariance_of_the_text(seed: int) -> None:
     audio, text = (unit_rows(side) for side in embeddings(200, 6, seed))
     moments = [measure_moments(side) for side in (audio, text)]
-    exact = [Moments(one.n, one.mean, one.covariance, 0.0) for one in moments]
+    exact = [Moments(one.mean, one.covariance, 0.0) for one in moments]
     sounds, captions = affine_bridge("coral", *exact).moved(audio, text)
     np.testing.assert_allclose(captions, text, atol=1e-7)
     np.testing.assert_allclose(sounds.mean(axis=0), text.mean(axis=0), atol=1e-5)
@@ -107,7 +109,8 @@ def test_parts_of_the_gap_sum_to_the_mean_squared_distance(n: int, seed: int) ->
     assert parts.shift + parts.spread + parts.private == pytest.approx(distance, abs=1e-9)
     assert min(parts.shift, parts.spread) >= 0 and parts.in_8_directions is None
     moments = [measure_moments(side) for side in (audio, text)]
-    assert unpaired_parts(*moments) == pytest.approx((parts.shift, parts.spread), abs=1e-9)
+    unpaired = unpaired_parts(*moments)
+    assert (unpaired.shift, unpaired.spread) == pytest.approx((parts.shift, parts.spread), abs=1e-9)
 
 
 def test_eight_directions_hold_what_lies_in_them() -> None:
@@ -180,7 +183,7 @@ def test_model_keeps_the_bridge_of_a_sample_and_captions_without_it(tmp_path: Pa
     shutil.copytree(world / "recordings", sounds)
     code, out, err = train("--audio-sample", "mine")
     assert (code, out) == (0, "model\n")
-    assert "bridge coral, computed from 40 sounds of mine" in err and "mine has only 40 sounds" in err
+    assert "bridge coral, computed from 40 sounds of mine" in err and "mine has only 40 different sounds" in err
     stored = load_model(Path("model"))
     assert stored.config.bridge.kind == "coral" and stored.affine is not None
     assert stored.config.bridge.sample is not None and stored.config.bridge.sample.n_sounds == 40
@@ -197,10 +200,14 @@ def test_model_keeps_the_bridge_of_a_sample_and_captions_without_it(tmp_path: Pa
     assert plain.content_hash != again.content_hash
 
 
-def test_training_is_the_same_whatever_the_order_of_the_run(tmp_path: Path) -> None:
+def test_names_and_copies_of_the_sounds_change_nothing(tmp_path: Path, world: Path) -> None:
     assert train("--audio-sample", "recordings", "--bridge", "centre")[0] == 0
     first = (tmp_path / "model" / "mapper.safetensors").read_bytes()
-    assert train("--audio-sample", "recordings", "--bridge", "centre", "--force")[0] == 0
+    (tmp_path / "renamed").mkdir()
+    for place, sound in enumerate(sorted((world / "recordings").iterdir(), reverse=True)):
+        shutil.copyfile(sound, tmp_path / "renamed" / f"{place:03d}.wav")
+    shutil.copyfile(sound, tmp_path / "renamed" / "copy.wav")
+    assert train("--audio-sample", "renamed", "--bridge", "centre", "--force")[0] == 0
     assert (tmp_path / "model" / "mapper.safetensors").read_bytes() == first
 
 
@@ -227,7 +234,9 @@ def test_weights_with_another_bridge_than_recorded_are_refused(tmp_path: Path) -
         (["--bridge", "none", "--noise-std", "0.1"], "leaves no room for noise"),
         (["--adapter", "a.safetensors", "--audio-sample", "recordings"], "not both"),
         (["--audio-sample", "nowhere"], "nowhere"),
-        (["--audio-sample", "few"], "few has 3 sounds to compute the bridge from, but 10 are needed"),
+        (["--audio-sample", "few"], "few has 3 different sounds to compute the bridge from, but 10 are needed"),
+        (["--audio-sample", "copies"], "1 different sound (11 silent, unreadable or equal to another)"),
+        (["--adapter", "a.safetensors", "--bridge", "none"], "not both"),
     ],
 )
 def test_what_cannot_be_bridged_is_said_in_one_line(
@@ -236,12 +245,15 @@ def test_what_cannot_be_bridged_is_said_in_one_line(
     (tmp_path / "few").mkdir()
     for name in ("001.wav", "002.wav", "003.wav"):
         shutil.copyfile(world / "recordings" / name, tmp_path / "few" / name)
+    (tmp_path / "copies").mkdir()
+    for number in range(12):
+        shutil.copyfile(world / "recordings" / "001.wav", tmp_path / "copies" / f"{number}.wav")
     code, out, err = train(*arguments)
     assert code in (1, 2) and out == "" and problem in err
 
 
 def test_library_refuses_what_the_command_refuses(tmp_path: Path) -> None:
-    coral, noise = BridgeConfig(kind="coral"), BridgeConfig()
+    coral, noise = BridgeConfig(kind="coral"), BridgeConfig(kind="noise")
     given = {"captions": "captions.txt", "output": "model", "backbone": "tiny", "device": "cpu"}
     with pytest.raises(InputError, match="the bridge noise does not use sounds"):
         train_model(**given, bridge=noise, audio_sample="recordings")
@@ -249,8 +261,11 @@ def test_library_refuses_what_the_command_refuses(tmp_path: Path) -> None:
         train_model(**given, bridge=coral)
     with pytest.raises(InputError, match="nowhere"):
         train_model(**given, audio_sample=["recordings", "nowhere"])
-    with pytest.raises(InputError, match="but no captions"):
-        train_model(**{**given, "captions": None}, pairs=pairs_of(tmp_path), audio_sample="recordings")
+    with pytest.raises(InputError, match="https://host/a.wav is not a file or folder on this machine"):
+        train_model(**given, audio_sample="https://host/a.wav")
+    for moving in ({"audio_sample": "recordings"}, {"bridge": BridgeConfig(kind="centre")}):
+        with pytest.raises(InputError, match="but no captions"):
+            train_model(**{**given, "captions": None}, pairs=pairs_of(tmp_path), **moving)
     with pytest.raises(InputError, match="bridge is 'nonsense', but must be one of noise, centre, coral"):
         BridgeConfig(kind="nonsense")
 
@@ -283,9 +298,13 @@ def test_gap_without_pairs_gives_the_parts_that_need_none(tmp_path: Path) -> Non
     code, out, err = run(*command, "--plot", "gap.svg")
     assert code == 0 and [line.split("\t")[0] for line in out.splitlines()] == ["shift", "spread"]
     assert "use it with: textcap train captions.txt --audio-sample recordings" in err
-    assert "embeddings after coral" in Path("gap.svg").read_text(encoding="utf-8") or Path("gap.svg").stat().st_size
+    assert Path("gap.svg").stat().st_size > 10_000
     values = json.loads(run(*command, "--json")[1])
     assert (values["n_sounds"], values["n_captions"]) == (40, 300)
+    assert values["parts"]["shift"] > 0 and values["parts"]["private"] is None
+    for option in ("--n", "--draws", "--audio-dir"):
+        code, _, err = run(*command, option, "5")
+        assert code == 2 and f"{option} needs a pairs file" in err.replace("'", "").replace(":", "")
     code, _, err = run("gap", "--audio-sample", "recordings", "--backbone", "tiny")
     assert code == 2 and "give a pairs file, or both" in err
 
@@ -297,7 +316,8 @@ def test_gap_compares_bridges_from_200_pairs_on(tmp_path: Path) -> None:
     (tmp_path / "pairs" / "pairs.csv").write_text("\n".join(["file_name,caption", *rows]), encoding="utf-8")
     command = ("gap", "pairs/pairs.csv", "--backbone", "tiny")
     code, out, err = run(*command, "--plot", "gap.png")
-    figures = {name: list(map(float, values)) for name, *values in (line.split("\t") for line in out.splitlines())}
+    lines = [line.split("\t") for line in out.splitlines()[:-1]]
+    figures = {name: list(map(float, values)) for name, *values in lines}
     assert code == 0 and Path("gap.png").stat().st_size > 10_000
     for bridge in ("none", "centre", "coral", "adapter"):
         for k in (1, 10):
@@ -306,6 +326,7 @@ def test_gap_compares_bridges_from_200_pairs_on(tmp_path: Path) -> None:
     assert 0 < figures["in_8_directions"][0] < 1
     assert "recall of 100 held-out pairs under each bridge" in err
     values = json.loads(run(*command, "--json")[1])
-    best = max(values["bridges"], key=lambda one: (one["recall_at_1"], one["recall_at_10"]))
-    assert values["best_bridge"] == best["bridge"]
+    most = max(one["recall_at_1"] for one in values["bridges"])
+    good = [one["bridge"] for one in values["bridges"] if one["recall_at_1_interval"][1] >= most]
+    assert values["best_bridge"] == good[0] and f"best_bridge\t{good[0]}\n" in out
     assert values["parts"]["shift"] == pytest.approx(figures["shift"][0], rel=1e-3)

@@ -28,7 +28,7 @@ SIZES = MapperConfig(embedding_width=6, width=8, prefix_length=2, n_layers=1, n_
 CONFIG = ModelConfig(
     backbone_name="tiny",
     backbone_hash="ab" * 32,
-    bridge=BridgeConfig(noise_variance=0.04),
+    bridge=BridgeConfig(noise_variance=0.04, kind="noise"),
     mapper=SIZES,
     training=TrainingConfig(epochs=3, seed=2**62),
     end_token_id=319,

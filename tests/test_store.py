@@ -29,7 +29,7 @@ from textcap.config import BridgeConfig
 from textcap.data.pairs import read_pairs
 from textcap.embedding.captions import embed_captions
 from textcap.embedding.export import embed_inputs
-from textcap.embedding.pairs import embed_pairs, one_caption_per_pair
+from textcap.embedding.pairs import embed_pairs, one_caption_each
 from textcap.embedding.recordings import Recording, RecordingEmbedder
 from textcap.errors import CheckpointError, FileError, InputError
 from textcap.gap.bridge import Bridge
@@ -710,10 +710,15 @@ def test_pairs_are_embedded_on_both_sides(backbone: Backbone, pairs_file: Path, 
     np.testing.assert_array_equal(embedded.audio, embed(backbone, [*sounds[:3], *sounds[4:]]))
     text = embed_captions(embedded.captions, backbone, CPU)
     np.testing.assert_allclose(text, backbone.text_encoder().encode(embedded.captions).numpy(), atol=1e-6)
-    one = one_caption_per_pair(embedded, text, seed=0)
-    for i, row in enumerate(one):
-        assert any(np.array_equal(row, text[j]) for j in (2 * i, 2 * i + 1))
-    assert any(not np.array_equal(one_caption_per_pair(embedded, text, seed=s), one) for s in range(1, 5))
+
+
+def test_one_caption_of_each_pair_is_drawn(pairs_file: Path) -> None:
+    pairs = read_pairs(pairs_file)
+    one = one_caption_each(pairs, seed=0)
+    for whole, drawn in zip(pairs.pairs, one.pairs, strict=True):
+        assert len(drawn.captions) == 1 and drawn.captions[0] in whole.captions and drawn.audio == whole.audio
+    assert one == one_caption_each(pairs, seed=0)
+    assert any(one_caption_each(pairs, seed=seed) != one for seed in range(1, 5))
 
 
 def test_too_few_pairs_name_both_counts_and_the_reason(backbone: Backbone, pairs_file: Path) -> None:

@@ -319,6 +319,14 @@ def test_measured_noise_follows_the_paper_and_is_recorded(
     assert "measured on 30 pairs" in (folder / "README.md").read_text(encoding="utf-8")
 
 
+def test_the_pairs_drawn_do_not_depend_on_how_many_are_embedded(backbone: Backbone, pairs: PairSet) -> None:
+    few, all_pairs = (
+        measure_pair_gap(pairs, backbone, torch.device("cpu"), n=3, draws=4, most=most) for most in (0, 1000)
+    )
+    assert len(few.pairs.pairs) == 12 < len(all_pairs.pairs.pairs)
+    assert few.report == all_pairs.report
+
+
 def test_too_few_pairs_to_measure_the_noise_are_refused(backbone_folder: Path, pairs: PairSet, tmp_path: Path) -> None:
     few = replace(pairs, pairs=pairs.pairs[:29])
     with pytest.raises(InputError, match="has 29 pairs with a readable sound file, but must have at least 30"):

@@ -19,10 +19,8 @@ _BATCH_LOGITS = 400_000  # in a default batch with one beam
 _CACHE_VALUES = 2**20  # of one tensor in the audio tower's first stage; more do not stay in the processor's cache
 # Nothing but noise; the mean of each side subtracted; sounds given the mean and covariance of the text.
 BRIDGES = ("noise", "centre", "coral")
-MOVING, DEFAULT_MOVING = (
-    BRIDGES[1:],
-    "coral",
-)  # those computed from sounds without captions, and which of them by default
+MOVING = BRIDGES[1:]  # computed from sounds without captions
+DEFAULT_MOVING = "coral"
 MIN_JUDGED = 50  # held-out sounds from which on an adapter is called helpful or not
 
 MAX_SEED = 2**63 - 1
@@ -374,13 +372,14 @@ class BridgeConfig(Checked):
     noise_variance: float = field(default=0.015, metadata=NOT_NEGATIVE)
     # of the same noise on audio embeddings, if training uses pairs
     audio_noise_variance: float = field(default=0.0, metadata=NOT_NEGATIVE)
-    kind: str = "noise"  # one of BRIDGES: how embeddings are moved before the noise
+    # one of BRIDGES: how embeddings are moved before the noise; None for what suits the sample, adapter or backbone
+    kind: str | None = None
     calibration: NoiseCalibration | None = None  # how `noise_variance` was measured; None if it was not
     sample: AudioSample | None = None  # what the bridge was computed from; None if it was the backbone or nothing
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.kind in BRIDGES, "bridge", self.kind, f"one of {', '.join(BRIDGES)}")
+        require(self.kind in (None, *BRIDGES), "bridge", self.kind, f"one of {', '.join(BRIDGES)}")
 
     @property
     def noise_std(self) -> float:

@@ -11,7 +11,7 @@ import typer
 
 from textcap.cli import options
 from textcap.cli.console import note, set_verbosity
-from textcap.config import DEFAULT_MOVING, MAX_SEED, BridgeConfig, TrainingConfig
+from textcap.config import MAX_SEED, BridgeConfig, TrainingConfig
 
 WHEN_STOPPED = "run the same command to continue"
 EXAMPLES = (
@@ -153,8 +153,8 @@ def train(
         raise typer.BadParameter("leaves no room for noise: take --bridge noise", param_hint="--bridge none")
     if bridge in ("noise", "none") and audio_sample is not None:
         raise typer.BadParameter("is not used by --bridge noise or none", param_hint="--audio-sample")
-    if adapter is not None and (audio_sample is not None or bridge in ("centre", "coral")):
-        raise typer.BadParameter("give either an --adapter or a --bridge that moves embeddings, not both")
+    if adapter is not None and (audio_sample is not None or bridge not in (None, "noise")):
+        raise typer.BadParameter("give either an --adapter or another --bridge, not both")
     if not captions:
         _refuse_text_options(noise_from, variance, adapter, audio_sample, bridge)
     if audio_noise_variance and not pairs:
@@ -184,11 +184,8 @@ def train(
         note(remark)
     sizes = {"prefix_length": prefix_length, "n_layers": mapper_layers}
     with options.settings_from_flags("audio_noise_variance", "prefix_length", n_layers="--mapper-layers"):
-        kind = bridge or (DEFAULT_MOVING if audio_sample else "noise" if adapter else defaults.default_bridge)
-        if bridge == "none":
-            kind, variance = "noise", 0.0
-        noise = defaults.noise_variance if variance is None else variance
-        bridge_config = BridgeConfig(noise, audio_noise_variance, kind=kind)
+        noise = 0.0 if bridge == "none" else defaults.noise_variance if variance is None else variance
+        bridge_config = BridgeConfig(noise, audio_noise_variance, kind="noise" if bridge == "none" else bridge)
         mapper = replace(defaults.mapper, **{name: value for name, value in sizes.items() if value is not None})
     with TrainingView(output) as view:
         read = [read_pairs(path, audio_folder=folder) for path, folder in zip(pairs, folders, strict=False)]

@@ -8,6 +8,7 @@ from rich.progress import TaskID
 
 from textcap.cli.console import note, progress_bar
 from textcap.cli.progress import download_progress, show_embedded
+from textcap.config import MOVING
 from textcap.data.text import counted
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _bridge_lines(started: "Started") -> list[str]:
     if bridge.calibration is not None:
         noise += f", measured on {bridge.calibration.pairs_name}"
     lines = [noise] if "text" in kinds else []
-    if bridge.kind != "noise":
+    if bridge.kind in MOVING:
         sample = bridge.sample
         source = f"{counted(sample.n_sounds, 'sound')} of {sample.name}" if sample else "the backbone's means"
         lines.insert(0, f"bridge {bridge.kind}, computed from {source}")

@@ -4,7 +4,7 @@ Reading the pairs file is left to `data.pairs`. Pairs whose sound cannot be read
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -74,17 +74,12 @@ def embed_pairs(
     return EmbeddedPairs(usable, np.stack([result.embedding for result in kept if isinstance(result, Recording)]))
 
 
-def one_caption_per_pair(pairs: EmbeddedPairs, text: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    """Return the text embedding of one randomly drawn caption per pair, `[N, E]`.
-
-    Args:
-        text: Embeddings of all captions, `[M, E]`.
-        seed: Seed of the draw.
-    """
-    counts = np.array([len(pair.captions) for pair in pairs.pairs])
-    firsts = np.cumsum(counts) - counts
-    chosen = firsts + np.random.default_rng([seed, _CAPTION_STREAM]).integers(counts)
-    return np.asarray(text[chosen])
+def one_caption_each(pairs: PairSet, seed: int) -> PairSet:
+    """Return the pairs with one caption each, drawn at random with a seed."""
+    counts = [len(pair.captions) for pair in pairs.pairs]
+    chosen = np.random.default_rng([seed, _CAPTION_STREAM]).integers(counts)
+    kept = (AudioPair(pair.audio, (pair.captions[i],)) for pair, i in zip(pairs.pairs, chosen, strict=True))
+    return replace(pairs, pairs=tuple(kept))
 
 
 def _require(pairs: PairSet, n: int) -> None:

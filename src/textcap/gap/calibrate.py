@@ -1,9 +1,9 @@
-"""Measure the modality gap on a pairs file, and set the training noise by it (paper, section 3.2).
+"""Measure the modality gap on files, and set the training noise by it (paper, section 3.2).
 
 Only as many sounds are embedded as the draws can use, however many the file names.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,20 +13,34 @@ from numpy.typing import NDArray
 from textcap.config import NoiseCalibration
 from textcap.data.pairs import PairSet
 from textcap.embedding.captions import embed_captions
-from textcap.embedding.pairs import EmbeddedPairs, embed_pairs, one_caption_per_pair
+from textcap.embedding.pairs import EmbeddedPairs, embed_pairs, one_caption_each
+from textcap.embedding.sample import embed_sample
 from textcap.gap.bridge import Bridge
-from textcap.gap.measure import N_DRAWS, N_PAIRS, RULE, GapReport, draw_pairs, measure_gap
+from textcap.gap.bridge.affine import AffineBridge, affine_bridge
+from textcap.gap.bridge.moments import measure_moments
+from textcap.gap.compare import GapParts, unpaired_parts
+from textcap.gap.measure import N_DRAWS, N_PAIRS, RULE, GapReport, measure_gap
 from textcap.models.backbone import Backbone
 
 _CHOICE_STREAM = 1_000_000  # random stream for the choice of pairs, above the numbers that `measure_gap` uses
 
 
 @dataclass(frozen=True)
+class UnpairedGap:
+    """The gap between sounds and captions that do not belong together, and a bridge across it."""
+
+    parts: GapParts
+    audio: NDArray[np.float32]  # [N, E], unit length
+    text: NDArray[np.float32]  # [M, E], unit length
+    bridge: AffineBridge
+
+
+@dataclass(frozen=True)
 class PairGap:
-    """The gap on the pairs of a file, with the embeddings it was measured on."""
+    """The gap on the pairs of a file, with embeddings of as many pairs as were asked for."""
 
     report: GapReport
-    pairs: EmbeddedPairs
+    pairs: EmbeddedPairs  # with one caption each
     text: NDArray[np.float32]  # [N, E], of one caption per pair, unit length
 
 
@@ -45,9 +59,9 @@ def measure_pair_gap(
     """Embed randomly chosen pairs, one caption each, and measure the gap on them.
 
     Args:
-        most: Number of pairs to embed at most, if n * draws are not more.
         n: Number of pairs in a draw.
-        draws: Number of draws.
+        draws: Number of draws; all draw from the same n * draws pairs of the file.
+        most: Number of pairs to embed, if the file has them and n * draws are not more.
         seed: Seed of the choice of pairs and captions, and of the draws.
         bridge: Applied to both sides, but for its noise, before the gap is measured.
         progress: Called with the number of sounds embedded and the total.
@@ -56,17 +70,46 @@ def measure_pair_gap(
         InputError: Fewer than n pairs have a readable sound file.
         DeviceError: The device has too little memory.
     """
-    most = max(most, n * draws)
-    if len(pairs.pairs) > most:
-        chosen = draw_pairs(len(pairs.pairs), most, seed, _CHOICE_STREAM)
-        pairs = replace(pairs, pairs=tuple(pairs.pairs[i] for i in chosen))
-    embedded = embed_pairs(pairs, backbone, device, min_pairs=n, progress=progress)
-    texts = embed_captions(embedded.captions, backbone, device)
-    audio, text = embedded.audio, one_caption_per_pair(embedded, texts, seed)
+    pairs = one_caption_each(pairs, seed)
+    order = np.random.default_rng([seed, _CHOICE_STREAM]).permutation(len(pairs.pairs))
+    drawn_from = {pairs.pairs[i] for i in order[: n * draws]}
+    chosen = tuple(pairs.pairs[i] for i in np.sort(order[: max(most, n * draws)]))
+    embedded = embed_pairs(replace(pairs, pairs=chosen), backbone, device, min_pairs=n, progress=progress)
+    audio, text = embedded.audio, np.array(embed_captions(embedded.captions, backbone, device))
     if bridge is not None:
         audio = bridge.audio_side(torch.from_numpy(audio)).numpy()
         text = bridge.moved_text(torch.from_numpy(text)).numpy()
-    return PairGap(measure_gap(audio, text, n=n, draws=draws, seed=seed), embedded, text)
+    rows = [row for row, pair in enumerate(embedded.pairs) if pair in drawn_from]
+    return PairGap(measure_gap(audio[rows], text[rows], n=n, draws=draws, seed=seed), embedded, text)
+
+
+def measure_unpaired_gap(
+    sounds: Sequence[str],
+    name: str,
+    captions: Sequence[str],
+    kind: str,
+    backbone: Backbone,
+    device: torch.device,
+    *,
+    progress: Callable[..., None] = lambda n_done, n_total, what="": None,
+) -> UnpairedGap:
+    """Embed sounds and captions, and measure the parts of the gap that need no pairs.
+
+    Args:
+        sounds: What `find_sample` returns.
+        name: What to call the sounds in messages.
+        captions: Captions to train on.
+        kind: The bridge to compute, one of `MOVING`.
+        progress: Called with the number of sounds or captions embedded, the total, and what they are.
+
+    Raises:
+        InputError: Too few of the sounds can be used.
+        DeviceError: The device has too little memory.
+    """
+    audio = embed_sample(sounds, name, backbone, device, progress=progress)
+    text = embed_captions(captions, backbone, device, progress=lambda done: progress(done, len(captions), "captions"))
+    moments = measure_moments(audio), measure_moments(text)
+    return UnpairedGap(unpaired_parts(*moments), audio, text, affine_bridge(kind, *moments))
 
 
 def calibrate_noise(

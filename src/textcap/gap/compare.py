@@ -27,12 +27,15 @@ _Z = 1.959964  # of a 95 % interval
 
 @dataclass(frozen=True)
 class GapParts:
-    """The mean squared distance of sounds and their captions; the first three are its parts and sum to it."""
+    """The mean squared distance of sounds and their captions; the first three are its parts and sum to it.
+
+    Without pairs, the last two are None.
+    """
 
     shift: float  # squared distance of the two means
     spread: float  # (s_a - s_t)^2, where s^2 is the mean squared distance of one side to its mean
-    private: float  # 2 s_a s_t (1 - r), where s_a s_t r is the trace of the cross-covariance
-    in_8_directions: float | None  # share of the squared distance, without the shift, that 8 directions hold
+    private: float | None = None  # 2 s_a s_t (1 - r), where s_a s_t r is the trace of the cross-covariance
+    in_8_directions: float | None = None  # share of the squared distance, without the shift, that 8 directions hold
 
 
 @dataclass(frozen=True)
@@ -57,17 +60,18 @@ def split_gap(audio: NDArray[Any], text: NDArray[Any], *, seed: int = 0) -> GapP
     together = float((a * t).sum()) / len(a)
     share = None
     if len(a) >= LEAST_PAIRS:
-        found, measured = ((a - t)[half] for half in _halves(len(a), seed))
-        directions = np.linalg.svd(found, full_matrices=False)[2][:_DIRECTIONS]
+        found, measured = ((sounds - captions)[half] for half in _halves(len(a), seed))
+        measured -= found.mean(axis=0)
+        directions = np.linalg.svd(found - found.mean(axis=0), full_matrices=False)[2][:_DIRECTIONS]
         share = float(np.square(measured @ directions.T).sum() / np.square(measured).sum())
     shift = float(np.square(sounds.mean(axis=0) - captions.mean(axis=0)).sum())
     return GapParts(shift, (s_a - s_t) ** 2, 2 * (s_a * s_t - together), share)
 
 
-def unpaired_parts(sounds: Moments, captions: Moments) -> tuple[float, float]:
-    """Return the first two parts of the gap, which need no pairs: shift and spread as squared lengths."""
+def unpaired_parts(sounds: Moments, captions: Moments) -> GapParts:
+    """Return the first two parts of the gap, which need no pairs."""
     shift = float(np.square(sounds.mean - captions.mean).sum())
-    return shift, (math.sqrt(sounds.spread) - math.sqrt(captions.spread)) ** 2
+    return GapParts(shift, (math.sqrt(sounds.spread) - math.sqrt(captions.spread)) ** 2)
 
 
 def compare_bridges(audio: NDArray[Any], text: NDArray[Any], *, seed: int = 0) -> list[BridgeRecall]:
@@ -88,8 +92,12 @@ def compare_bridges(audio: NDArray[Any], text: NDArray[Any], *, seed: int = 0) -
 
 
 def best_bridge(found: Sequence[BridgeRecall]) -> str:
-    """Return the name of the bridge with the highest recall; of several, the first."""
-    return max(found, key=lambda one: (one.recall_at_1, one.recall_at_10)).bridge
+    """Return the name of the first bridge that the best one does not clearly beat: by more than its interval.
+
+    The first are the simplest.
+    """
+    most = max(one.recall_at_1 for one in found)
+    return next(one.bridge for one in found if one.recall_at_1_interval[1] >= most)
 
 
 def _mover(

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from textcap.errors import DependencyError, InputError
 from textcap.files import atomic_write_bytes, check_file_place
-from textcap.gap.bridge.affine import affine_bridge
-from textcap.gap.bridge.moments import measure_moments
+from textcap.gap.bridge.affine import AffineBridge
 from textcap.gap.measure import draw_pairs
 from textcap.gap.retrieval import Array, unit_rows
 
@@ -27,13 +26,15 @@ SUFFIXES = (".png", ".svg", ".pdf")
 # Two colours of the palette of Okabe and Ito, which also differ in lightness.
 _AUDIO_COLOUR, _TEXT_COLOUR = "#0072B2", "#E69F00"
 _MAX_POINTS = 300  # of each kind
-_LINE_STREAM, _MISMATCH_STREAM = 2_000_000, 3_000_000  # random streams of the seed
+_LINE_STREAM, _MISMATCH_STREAM, _POINT_STREAM = 2_000_000, 3_000_000, 5_000_000  # random streams of the seed
 # Metadata to leave out, because it would make two files of the same plot differ.
 _METADATA: dict[str, dict[str, Any]] = {
     ".png": {"Software": None},
     ".svg": {"Date": None},
     ".pdf": {"CreationDate": None},
 }
+
+After = tuple[str, AffineBridge]
 
 
 def check_plot(path: Path, *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
@@ -57,14 +58,14 @@ def check_plot(path: Path, *, force: bool = False, inputs: Iterable[Path] = ()) 
 
 
 def plot_gap(
-    path: Path, audio: NDArray[Any], text: NDArray[Any], *, bridge: str | None = None, n_lines: int = 30, seed: int = 0
+    path: Path, audio: NDArray[Any], text: NDArray[Any], *, after: After | None = None, n_lines: int = 30, seed: int = 0
 ) -> None:
     """Plot the gap to a file, overwriting any existing one; the suffix sets the format.
 
     Args:
         audio: Audio embeddings, `[N, E]`, of any length.
         text: Text embeddings, `[M, E]`, of any length; row i belongs to row i of `audio`, if there are lines.
-        bridge: One of `MOVING`: the embeddings are shown once more, as it moves them.
+        after: Name of a bridge and the bridge: the embeddings are shown once more, as it moves them.
         n_lines: Number of randomly chosen pairs whose two points are joined by a line; 0 if the two are not paired,
             and then no cosines are shown.
         seed: Seed of that choice, and of the mismatched pairs in the histogram.
@@ -79,13 +80,13 @@ def plot_gap(
     content = io.BytesIO()
     suffix = path.suffix.lower()
     with matplotlib.rc_context({"svg.hashsalt": "textcap"}):
-        figure = draw_gap(audio, text, bridge=bridge, n_lines=n_lines, seed=seed)
+        figure = draw_gap(audio, text, after=after, n_lines=n_lines, seed=seed)
         figure.savefig(content, format=suffix[1:], dpi=150, metadata=_METADATA[suffix])
     atomic_write_bytes(path, content.getvalue())
 
 
 def draw_gap(
-    audio: NDArray[Any], text: NDArray[Any], *, bridge: str | None = None, n_lines: int = 30, seed: int = 0
+    audio: NDArray[Any], text: NDArray[Any], *, after: After | None = None, n_lines: int = 30, seed: int = 0
 ) -> "Figure":
     """Return the figure: a scatter plot on the first two principal components, and a histogram of cosines.
 
@@ -95,12 +96,15 @@ def draw_gap(
     """
     from matplotlib.figure import Figure
 
+    if not n_lines:  # as many of both, so that the components are not those of one side
+        n = min(len(audio), len(text), _MAX_POINTS)
+        audio, text = (side[draw_pairs(len(side), n, seed, _POINT_STREAM)] for side in (audio, text))
     sounds, captions = unit_rows(audio), unit_rows(text)
     sides = {"": (sounds, captions)}
-    if bridge is not None:
-        moving = affine_bridge(bridge, measure_moments(sounds), measure_moments(captions))
-        moved_sounds, moved_captions = moving.moved(sounds, captions)
-        sides[f" after {bridge}"] = unit_rows(moved_sounds), unit_rows(moved_captions)
+    if after is not None:
+        name, bridge = after
+        moved_sounds, moved_captions = bridge.moved(sounds, captions)
+        sides[f" after {name}"] = unit_rows(moved_sounds), unit_rows(moved_captions)
     n_columns = 2 if n_lines else 1
     figure = Figure(figsize=(5 * n_columns, 4.2 * len(sides)), layout="constrained")
     grid = figure.subplots(len(sides), n_columns, squeeze=False)
@@ -118,7 +122,7 @@ def _draw_scatter(axes: "Axes", sounds: Array, captions: Array, n_lines: int, se
     for i in joined:
         ends = np.stack([sound_points[i], caption_points[i]])
         axes.plot(ends[:, 0], ends[:, 1], color="0.6", linewidth=0.7, zorder=1)
-    shown = slice(0, _MAX_POINTS)
+    shown = draw_pairs(len(sounds), min(_MAX_POINTS, len(sounds)), seed, _POINT_STREAM)
     axes.scatter(
         sound_points[shown, 0], sound_points[shown, 1], s=18, color=_AUDIO_COLOUR, marker="o", label="audio", zorder=2
     )

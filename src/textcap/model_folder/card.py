@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from textcap.config import MOVING
 from textcap.data.text import counted, printable
 from textcap.models.backbone import kind_of
 
@@ -31,7 +32,7 @@ def model_card(name: str, config: Mapping[str, Any], metrics: Sequence[Mapping[s
     held_out = counted(config["n_held_out_captions"], "caption")
     files = "\n".join(lines)
     kinds = (["text alone"] if not pairs else ["text"] if texts else []) + ["pairs of sound and text"] * bool(pairs)
-    no_audio = "" if pairs else " No captions of sounds were used." if bridge["sample"] else " No audio was used."
+    no_audio = "" if pairs else " No captions of sounds were used." if _moved(bridge) else " No audio was used."
     remark = kind_of(config["backbone_name"]).remark
     remark = f"\n{_text(remark[:1].upper() + remark[1:])}.\n" if remark else ""
     packages = _text(", ".join(f"{package} {number}" for package, number in config["packages"].items()))
@@ -92,7 +93,7 @@ def _mapper(mapper: Mapping[str, Any]) -> str:
 
 
 def _moved(bridge: Mapping[str, Any]) -> str:
-    if bridge["kind"] == "noise":
+    if bridge["kind"] not in MOVING:
         return ""
     sample = bridge["sample"]
     source = f"{counted(sample['n_sounds'], 'sound')} of {_text(_place(sample['name']))}" if sample else "the backbone"

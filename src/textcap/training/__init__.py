@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
-from textcap.config import DEFAULT_MOVING, BridgeConfig, MapperConfig, TrainingConfig
+from textcap.config import DEFAULT_MOVING, MOVING, BackboneConfig, BridgeConfig, MapperConfig, TrainingConfig
 from textcap.data.captions import CaptionFile, CaptionSet, load_captions, split_weight
 from textcap.data.pairs import PairSet, read_pairs
 from textcap.data.text import STDIN, printable
@@ -30,7 +30,7 @@ from textcap.errors import DeviceError, InputError
 from textcap.files import MODEL_FOLDER, check_folder_place
 from textcap.gap.adapter import LinearAdapter, load_adapter
 from textcap.model_folder import ModelConfig, package_versions, save_model
-from textcap.models.backbone import EMBEDDED, Backbone, check_trainable
+from textcap.models.backbone import EMBEDDED, Backbone, check_trainable, read_backbone_config
 from textcap.training.events import Event, Report, Started
 from textcap.training.loop import MapperTraining
 from textcap.training.prepare import (
@@ -86,8 +86,8 @@ def train(
         backbone: The frozen CLAP and language model.
         pairs: Pairs files, as `read_pairs` reads them. Each caption is learned from the embedding of its sound (the
             paper's audio-text training).
-        bridge: How embeddings are moved, and the noise on them; None for the backbone's on text and none on sounds, and
-            with a sample of sounds for "coral", too.
+        bridge: How embeddings are moved, and the noise on them; None for the backbone's on text and none on sounds. A
+            kind of None is "coral" with a sample of sounds, "noise" with an adapter, and else the backbone's.
         audio_sample: Recordings without captions, or a folder of them, to compute the bridge from.
         noise_from: Pairs to measure the noise on text with, in place of the bridge's.
         adapter: Applied to text embeddings before the noise.
@@ -125,18 +125,22 @@ def train(
     inputs = [name for name in [*names, *(p.file.name for p in (*sounds, noise_pairs) if p)] if name != STDIN]
     may_exist = force or WorkFolder.done_run(Path(output)) is not None
     check_folder_place(Path(output), kind=MODEL_FOLDER, force=may_exist, inputs=inputs)
+    folders = [str(path) for path in _several(audio_sample)]
+    has_text = isinstance(captions, CaptionSet) or bool(names)
+    if not has_text and not sounds:
+        raise InputError("there is nothing to train on", hint="give a caption file or a pairs file")
+    moves = bridge is not None and bridge.kind in MOVING
+    if not has_text and (noise_pairs is not None or adapter is not None or folders or moves):
+        raise InputError("noise, bridges or adapters for text were given, but no captions", hint="give a caption file")
+    name = backbone.name if isinstance(backbone, Backbone) else str(backbone)
+    check_trainable(name)
+    sizes = backbone.config if isinstance(backbone, Backbone) else read_backbone_config(name)
+    bridge = _complete(bridge, sizes, has_sample=bool(folders), has_adapter=adapter is not None)
+    sample = find_sample(folders) if folders else []
     texts = captions if isinstance(captions, CaptionSet) else None
     if texts is None and names:
         texts = load_captions(_several(captions), plain_text=plain_text)
-    if texts is None and not sounds:
-        raise InputError("there is nothing to train on", hint="give a caption file or a pairs file")
-    folders = [str(path) for path in _several(audio_sample)]
-    if texts is None and not (noise_pairs is None and adapter is None and not folders):
-        raise InputError("noise, bridges or adapters for text were given, but no captions", hint="give a caption file")
-    sample = find_sample(folders) if folders else []
 
-    name = backbone.name if isinstance(backbone, Backbone) else str(backbone)
-    check_trainable(name)
     chosen = resolve_device(str(device))
     if not isinstance(backbone, Backbone):
         backbone = Backbone.load(name, offline=offline, progress=download_progress)
@@ -145,14 +149,11 @@ def train(
     fitted = load_adapter(Path(adapter)) if isinstance(adapter, str | Path) else adapter
     if fitted is not None:
         fitted.check_backbone(backbone, "the adapter" if fitted is adapter else str(adapter))
-    kind = DEFAULT_MOVING if folders else backbone.config.default_bridge if fitted is None else "noise"
-    bridge = bridge or BridgeConfig(backbone.config.noise_variance, kind=kind)
-    _check_bridge(bridge, backbone, has_sample=bool(folders), has_adapter=fitted is not None)
     task = Task(
         output=Path(os.path.abspath(output)),
         captions=texts,
         pairs=sounds,
-        bridge=bridge if texts else replace(bridge, kind="noise", noise_variance=0.0, calibration=None),
+        bridge=bridge if texts else replace(bridge, kind="noise", noise_variance=0.0),
         audio_sample=sample,
         audio_sample_name=", ".join(folders),
         noise_from=noise_pairs,
@@ -249,20 +250,30 @@ def run_task(task: Task, backbone: Backbone, device: torch.device, report: Repor
                 work.close()
 
 
-def _check_bridge(bridge: BridgeConfig, backbone: Backbone, *, has_sample: bool, has_adapter: bool) -> None:
-    """Check that a bridge has what it is computed from, and that nothing given stays unused."""
+def _complete(
+    given: BridgeConfig | None, backbone: BackboneConfig, *, has_sample: bool, has_adapter: bool
+) -> BridgeConfig:
+    """Return the bridge that was asked for, or suits, before it is computed.
+
+    Raises:
+        InputError: It lacks what it is computed from, or something given would stay unused.
+    """
+    default = DEFAULT_MOVING if has_sample else "noise" if has_adapter else backbone.default_bridge
+    bridge = given or BridgeConfig(backbone.noise_variance)
+    bridge = replace(bridge, kind=bridge.kind or default, calibration=None, sample=None)
     if bridge.kind == "noise":
         if has_sample:
             raise InputError(
                 "the bridge noise does not use sounds", hint="take another bridge, or give no audio sample"
             )
-        return
+        return bridge
     if has_adapter:
         problem = f"the bridge {bridge.kind} cannot be combined with an adapter"
         raise InputError(problem, hint="give one of them")
-    if not has_sample and not (bridge.kind == "centre" and backbone.config.mean_sound):
+    if not has_sample and not (bridge.kind == "centre" and backbone.mean_sound):
         problem = f"the bridge {bridge.kind} is computed from sounds, which {backbone.name} does not have"
         raise InputError(problem, hint="give a folder of sounds as audio sample")
+    return bridge
 
 
 def _several(given: Any) -> list[Any]:

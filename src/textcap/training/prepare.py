@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from textcap.config import AudioSample, BridgeConfig, MapperConfig, TrainingConfig
+from textcap.config import MOVING, AudioSample, BridgeConfig, MapperConfig, TrainingConfig
 from textcap.data.captions import CaptionSet, warn_of_few
 from textcap.data.pairs import PairSet
 from textcap.embedding.captions import embed_captions
@@ -68,14 +68,14 @@ def make_bridge(task: Task, backbone: Backbone, device: torch.device, report: Re
         InputError: The sample has too few sounds that can be read, or there are too few pairs to measure the noise on.
     """
     config, affine = task.bridge, None
-    if config.kind != "noise" and task.audio_sample:
+    if config.kind in MOVING and task.audio_sample:
         assert task.captions is not None
         sounds = embed_sample(task.audio_sample, task.audio_sample_name, backbone, device, progress=_sounds(report))
         digest = hashlib.sha256(sounds.tobytes()).hexdigest()
         config = replace(config, sample=AudioSample(task.audio_sample_name, len(sounds), digest))
         texts = measure_moments(_embed_captions(task.captions.captions, backbone, device, report))
-        affine = affine_bridge(config.kind, measure_moments(sounds), texts)
-    elif config.kind != "noise":
+        affine = affine_bridge(str(config.kind), measure_moments(sounds), texts)
+    elif config.kind in MOVING:
         affine = centring(np.array(backbone.config.mean_sound), np.array(backbone.config.mean_text))
     bridge = Bridge(config, task.adapter, affine)
     if task.noise_from is not None:

@@ -45,8 +45,10 @@ class Bridge:
     def moved_text(self, embeddings: Tensor) -> Tensor:
         """Return text embeddings `[B, E]` of any length at unit length, as `text_side` does before the noise."""
         unit = torch.nn.functional.normalize(embeddings, dim=-1)
-        for step in (self.adapter and self.adapter.apply, self.affine and self.affine.text_side):
-            unit = torch.nn.functional.normalize(step(unit), dim=-1) if step else unit
+        if self.adapter is not None:
+            unit = torch.nn.functional.normalize(self.adapter.apply(unit), dim=-1)
+        if self.affine is not None:
+            unit = torch.nn.functional.normalize(self.affine.text_side(unit), dim=-1)
         return unit
 
     def audio_training_side(self, embeddings: Tensor, generator: torch.Generator) -> Tensor:

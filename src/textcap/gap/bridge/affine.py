@@ -9,8 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from textcap.config import MOVING
+from textcap.errors import InputError
 from textcap.gap.bridge.moments import Moments
 from textcap.gap.retrieval import Array
+
+_LEAST_SPREAD = 0.01  # of the sounds, beside that of the text
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class AffineBridge:
     audio_matrix: Tensor | None = None  # M, [E, E]; None leaves an embedding as it is
 
     def moved(self, audio: Array, text: Array) -> tuple[Array, Array]:
-        """Return unit-length embeddings of both sides, `[B, E]`, moved but not unit length, in float64."""
+        """Return unit-length embeddings of both sides, `[B, E]`, moved but not unit length."""
         matrices = torch.from_numpy(audio), torch.from_numpy(text)
         return self.audio_side(matrices[0]).numpy(), self.text_side(matrices[1]).numpy()
 
@@ -40,10 +44,10 @@ class AffineBridge:
         return turned + self.audio_shift.to(unit)
 
 
-def shapes(kind: str, width: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the tensors of a kind of bridge; none for "noise"."""
+def shapes(kind: str | None, width: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors of a kind of bridge; none if it moves nothing."""
     found: dict[str, tuple[int, ...]] = {}
-    if kind != "noise":
+    if kind in MOVING:
         found = {"text_shift": (width,), "audio_shift": (width,)}
     if kind == "coral":
         found["audio_matrix"] = (width, width)
@@ -60,7 +64,13 @@ def coral(audio: Moments, text: Moments) -> AffineBridge:
 
     Sounds are centred, whitened and coloured like the text (CORAL, Sun et al. 2016, arXiv 1511.05547); both covariances
     are shrunk first. The text side stays as it is.
+
+    Raises:
+        InputError: The sounds are copies of each other, or nearly.
     """
+    if audio.spread <= _LEAST_SPREAD * text.spread:
+        hint = "name a folder of different recordings, or take the bridge centre"
+        raise InputError("the sounds of the audio sample are too alike for the bridge coral", hint=hint)
     matrix = _power(audio.shrunk, -0.5) @ _power(text.shrunk, 0.5)
     shift = text.mean - audio.mean @ matrix
     return AffineBridge(torch.zeros(len(shift)), _float(shift), _float(matrix))

@@ -18,7 +18,6 @@ _ROWS_AT_ONCE = 4096
 class Moments:
     """Mean and covariance of unit-length embeddings."""
 
-    n: int  # rows
     mean: Array  # [E]
     covariance: Array  # [E, E], divided by n
     shrinkage: float  # Ledoit and Wolf's, 0 to 1
@@ -56,4 +55,4 @@ def measure_moments(embeddings: NDArray[Any]) -> Moments:
     error = (fourth / n - squared) / n  # of the covariance's entries, all together
     distance = squared - float(np.trace(covariance)) ** 2 / width  # of the covariance to a multiple of the identity
     shrinkage = min(max(error, 0.0), distance) / distance if distance > 1e-12 else 1.0
-    return Moments(n, mean, covariance, shrinkage)
+    return Moments(mean, covariance, shrinkage)
