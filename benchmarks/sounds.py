@@ -42,14 +42,15 @@ def mixed_sounds(work: Path, n: int) -> list[Path]:
 
 
 def tiny_model(work: Path) -> Path:
-    """Return a model folder of the tiny backbone, which has hardly been trained: its captions need not be good."""
+    """Return a model folder of the tiny backbone, which has hardly been trained: its captions need not be good.
 
-    return _tiny_model(work, 512, "--epochs", "4")
+    Its bridge is noise, which models of older versions have as well.
+    """
+    return _tiny_model(work, 512, "--epochs", "4", "--bridge", "noise")
 
 
 def trained_model(work: Path, n_captions: int) -> Path:
     """Return a model folder of the tiny backbone, trained like that of the demo."""
-
     return _tiny_model(work, n_captions, "--epochs", "10", "--learning-rate", "2e-3")
 
 
