@@ -2,10 +2,10 @@
 
     python benchmarks/sound_world.py [--work FOLDER] [--seeds 3] [--jobs 2]
 
-Trains the same mapper on text with the default bridge (centring and noise), with noise only, with neither, and on the
-audio embeddings of the same number of pairs. As a baseline, also gives each clip its nearest training caption. The result of each part is kept in the work
-folder, so an interrupted run continues. Prints a table with the mean and standard deviation over seeds. To tune
-something, use another --world-seed: its clips, captions and pairs are different.
+Trains the same mapper on text with the default bridge, with noise only, with neither, and on the audio embeddings of
+the same number of pairs. As a baseline, also gives each clip its nearest training caption. The result of each part is
+kept in the work folder, so an interrupted run continues. Prints a table with the mean and standard deviation over
+seeds. To tune something, use another --world-seed: its clips, captions and pairs are different.
 """
 
 import argparse
@@ -139,10 +139,10 @@ def run_part(plan: Plan, condition: str, seed: int) -> None:
 def bridge_of(backbone: Backbone, condition: str, noise_std: float | None = None) -> Bridge:
     """Return the bridge of a condition; without a standard deviation, with the backbone's noise."""
     variance = backbone.config.noise_variance if noise_std is None else noise_std**2
-    if condition == "text, default bridge":
+    if condition == "text, default bridge" and backbone.config.default_bridge == "centre":
         means = np.array(backbone.config.mean_sound), np.array(backbone.config.mean_text)
         return Bridge(BridgeConfig(variance, kind="centre"), affine=centring(*means))
-    return Bridge(BridgeConfig(variance if condition == "text, noise" else 0.0))
+    return Bridge(BridgeConfig(variance if condition in CONDITIONS[:2] else 0.0))
 
 
 def figures(plan: Plan, captions: list[str]) -> dict[str, float]:
@@ -197,7 +197,7 @@ def main() -> None:
     training = TrainingConfig(epochs=options.epochs, batch_size=128, learning_rate=2e-3, held_out_captions=0)
     plan = Plan(options.work, options.backbone, options.world_seed, options.pairs, options.noise_std, training)
     plan.work.mkdir(parents=True, exist_ok=True)
-    refuse_other_plan(plan.work, plan)
+    refuse_other_plan(plan.work, plan, Backbone.load(plan.backbone).content_hash)
     prepare(plan, options.jobs, with_audio="audio pairs" in options.conditions)
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         parts = [(condition, seed) for seed in range(options.seeds) for condition in options.conditions]
@@ -206,15 +206,15 @@ def main() -> None:
     print_table(plan, options.conditions, options.seeds)
 
 
-def refuse_other_plan(work: Path, plan: Any) -> None:
-    """Write the plan to the work folder, or compare it with the plan there.
+def refuse_other_plan(work: Path, plan: Any, weights: str) -> None:
+    """Write the plan and the hash of the weights to the work folder, or compare them with those there.
 
     Raises:
-        SystemExit: The work folder holds results of another plan.
+        SystemExit: The work folder holds results of another plan or other weights.
     """
-    path, text = work / "plan.json", json.dumps(asdict(plan), default=str, indent=1)
+    path, text = work / "plan.json", json.dumps({**asdict(plan), "weights": weights}, default=str, indent=1)
     if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise SystemExit(f"{work} holds results of another plan (choose another folder with --work)")
+        raise SystemExit(f"{work} holds results of another plan or model (choose another folder with --work)")
     atomic_write_text(path, text)
 
 

@@ -175,10 +175,11 @@ def test_a_part_is_run_once_with_its_own_settings(work: Path, monkeypatch: pytes
 
 
 def test_a_work_folder_of_another_plan_is_refused(tmp_path: Path) -> None:
-    refuse_other_plan(tmp_path, SMALL)
-    refuse_other_plan(tmp_path, SMALL)
-    with pytest.raises(SystemExit, match="results of another plan"):
-        refuse_other_plan(tmp_path, replace(SMALL, n_steps=9))
+    refuse_other_plan(tmp_path, SMALL, "abc")
+    refuse_other_plan(tmp_path, SMALL, "abc")
+    for plan, weights in ((replace(SMALL, n_steps=9), "abc"), (SMALL, "def")):
+        with pytest.raises(SystemExit, match="results of another plan or model"):
+            refuse_other_plan(tmp_path, plan, weights)
 
 
 def test_scores_are_kept_and_failed_metrics_are_tried_again(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import dial
-from benchmarks.bridges import TEXT_SIDES, CovarianceNoise, Sides, audio_sides, text_side
-from benchmarks.dial import SHARES, Part, Plan, clips, parts_of, turn
+from benchmarks.dial import run as dial
+from benchmarks.dial.bridges import TEXT_SIDES, CovarianceNoise, Sides, audio_sides, text_side
+from benchmarks.dial.plan import SHARES, Part, Plan, World, clips, parts_of
+from benchmarks.dial.run import turn
+from benchmarks.dial.tables import noise_by_the_rule, results
 from textcap.gap.retrieval import Array, unit_rows
 
 SMALL = Plan(n_captions=600, n_sounds=300, n_pairs=200, n_seen=40, n_unseen=20)
@@ -73,13 +75,13 @@ def test_bridges_bring_sounds_nearer_to_their_captions(sides: Sides) -> None:
     def cosine(audio: Array) -> float:
         return float((audio[: SMALL.n_pairs] * sides.pairs_text).sum(axis=1).mean())
 
-    across = audio_sides("text", sides, ())
+    across = audio_sides("text", sides, (30,))
     for name in ("centre", "coral"):
         assert cosine(across[name](sides.sounds)) > cosine(sides.sounds) + 0.1
 
 
 def test_memory_answers_from_the_captions(sides: Sides) -> None:
-    remembered = audio_sides("text", sides, ())["none, memory"](sides.text[:5])
+    remembered = audio_sides("text", sides, (30,))["none, memory"](sides.text[:5])
     np.testing.assert_allclose((remembered * sides.text[:5]).sum(axis=1), 1, atol=0.05)
 
 
@@ -99,20 +101,19 @@ def test_a_part_captions_across_all_its_bridges(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(dial, "narrow_backbone", lambda folder: "tiny")
     monkeypatch.setattr(dial, "train_mapper", lambda *arguments: arguments)
     monkeypatch.setattr(dial, "caption_embeddings", lambda _, rows: ["A dog barks"] * len(rows))
-    part = Part(0.5, noise_std=0.0)
+    part = Part(0.5)
     assert dial.run_part(SMALL, tmp_path, part) == part.name
-    text = dial.results(SMALL, tmp_path)
-    rows = [line.split("\t") for line in text.splitlines() if line.startswith(part.name)]
-    assert {"none", "centre", "coral", "coral, 10 sounds", "64 components", "coral, half memory"} <= {
-        r[1] for r in rows
-    }
-    assert text.count("gap ") == 4 and "mean cosine 0.4" in text and "picked on 200 pairs: {'" in text
+    worlds = {gap: dial.world_at(SMALL, tmp_path, gap) for gap in (0.5, "narrow")}
+    text = results(SMALL, tmp_path, worlds)
+    bridges = [line.split(" | ")[1] for line in text.splitlines() if line.startswith("| text |")]
+    assert {"none", "centre", "coral", "coral, 10 sounds", "64 components", "coral, half memory"} <= set(bridges)
+    assert text.count("## Gap") == 2 and "Mean cosine 0.4" in text and "Picked on 200 pairs: {'" in text
 
 
 def test_rule_depends_on_the_basis_of_a_shift() -> None:
     rng = np.random.default_rng(0)
     text = unit_rows(rng.standard_normal((40, WIDTH)))
     shift = np.full(WIDTH, 2 * WIDTH**-0.5)
-    world = dial.World(text, text, unit_rows(text + shift), text, text, text, text, text)
-    spread, narrow_basis = dial.noise_by_the_rule(world)
+    world = World(text, text, unit_rows(text + shift), text, text, text, text, text)
+    spread, narrow_basis = noise_by_the_rule(world)
     assert narrow_basis > 1.5 * spread

@@ -1,7 +1,7 @@
 """Write what commands print into the documents: `python tools/write_outputs.py [PAGE ...]`.
 
 Runs the console blocks as tests/test_documents.py does and puts the new output in place of the old. Where lines were
-left out ("..."), they are left out again. Where that cannot be told any more, the block stays and the output is printed.
+left out ("..."), they are left out again; where that cannot be told any more, the block stays.
 """
 
 import os

@@ -22,6 +22,7 @@ from benchmarks.paper.scores import score_parts
 from benchmarks.paper.tables import write_tables
 from benchmarks.paper.worlds import prepare
 from benchmarks.sound_world import refuse_other_plan
+from textcap.models.backbone import Backbone
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
     started_s, plan = time.monotonic(), Plan()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     options.work.mkdir(parents=True, exist_ok=True)
-    refuse_other_plan(options.work, plan)
+    refuse_other_plan(options.work, plan, Backbone.load(plan.backbone).content_hash)
     if options.jars is not None:
         fill_jars(options.work, options.jars)
     prepare(plan, options.work, options.jobs)

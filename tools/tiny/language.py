@@ -73,12 +73,12 @@ def train_language_model(
             state = load_file(path)
             model.transformer.load_state_dict({k.removeprefix("transformer."): v for k, v in state.items()})
             continue
-        _train_round(path.with_suffix(".unfinished"), model, tokenizer, settings, number, log)
+        _train_round(folder / f"{path.name}.unfinished", model, tokenizer, settings, number, log)
         state = {f"transformer.{k}": v.contiguous() for k, v in model.transformer.state_dict().items()}
         partial = path.with_suffix(".partial")
         save_file(state, partial)
         os.replace(partial, path)
-        path.with_suffix(".unfinished").unlink()
+        (folder / f"{path.name}.unfinished").unlink()
 
 
 def _train_round(

@@ -39,9 +39,11 @@ def train(
     """
     optimiser = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps, pct_start=warm_up)
-    n_done, before_s = 0, 0.0
+    n_done, before_s, settings = 0, 0.0, [steps, learning_rate, weight_decay, warm_up]
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
+        if state["settings"] != settings:
+            raise SystemExit(f"{checkpoint} was made with other settings: delete it, or choose another work folder")
         model.load_state_dict(state["model"]), optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
         n_done, before_s = state["step"], state["seconds"]
@@ -57,7 +59,12 @@ def train(
         losses.append(loss.item())
         if step % _STEPS_PER_CHECKPOINT == 0 or step == steps:
             report(step, float(np.mean(losses[-_STEPS_PER_CHECKPOINT:])), time.monotonic() - start)
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+            state = {
+                "model": model.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "step": step,
+                "settings": settings,
+            }
             state |= {"schedule": schedule.state_dict(), "seconds": time.monotonic() - start}
             partial = checkpoint.with_suffix(".partial")
             torch.save(state, partial)

@@ -126,7 +126,7 @@ class Gap:
     target_weight: float
 
 
-# What ships, and the narrow gap that training gives by itself, which benchmarks/gap starts from.
+# What ships, and the narrow gap that training gives by itself, which benchmarks.dial starts from.
 WIDE, NARROW = Gap(0.15, 0.3, 2.0), Gap(0.0, 0.0, 0.1)
 
 

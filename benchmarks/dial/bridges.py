@@ -64,7 +64,8 @@ def audio_sides(trained_on: str, sides: Sides, sizes: Sequence[int]) -> dict[str
 
     Args:
         trained_on: "text" as it is, "audio", or the bridge that moved the text.
-        sizes: Numbers of sounds to compute those of the package from, besides all.
+        sizes: Numbers of sounds to compute those of the package from, besides all; if there are none, only these
+            bridges are returned.
     """
     if trained_on == "centre":
         mean = sides.sounds.mean(axis=0)
@@ -77,7 +78,10 @@ def audio_sides(trained_on: str, sides: Sides, sizes: Sequence[int]) -> dict[str
     for kind in ("centre", "coral"):
         found[kind] = sides.affine(kind, sides.sounds)
         found |= {f"{kind}, {n} sounds": sides.affine(kind, sides.sounds[-n:]) for n in sizes}
-        found[f"{kind}, {len(sides.one_kind)} of one kind"] = sides.affine(kind, sides.one_kind)
+        if sizes:
+            found[f"{kind}, {len(sides.one_kind)} of one kind"] = sides.affine(kind, sides.one_kind)
+    if not sizes:
+        return found
     found |= {f"{k} components": partial(_truncate, sides, k, found["centre"]) for k in _COMPONENTS}
     for kind in ("none", "centre", "coral"):
         found[f"{kind}, memory"] = partial(_remember, sides.text, found[kind], 1.0)

@@ -1,0 +1,1 @@
+"""Which bridge helps at which modality gap."""

@@ -1,0 +1,151 @@
+"""Which bridge helps at which modality gap: mappers trained on text whose gap is turned like a dial.
+
+    python -m benchmarks.dial [--work FOLDER] [--jobs 2]
+
+The gap is that of the tiny backbone with its narrow projections, widened to a mean cosine of .4. One share of the mean
+squared distance is a constant shift; the rest is private to a sound or a caption: what a ridge regression on the scene
+does not predict of its embedding, turned by a random orthonormal map for each side within the same 256 dimensions.
+
+Each mapper is trained once and captions the test clips across every bridge that it can be used with. Results are kept
+in the work folder, so an interrupted run continues. Noise, ranks and weights are chosen on other clips than those
+reported.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from tiny.projections import private_part, ridge_weights, scene_features
+
+from benchmarks.dial.bridges import CovarianceNoise, Sides, audio_sides, text_side
+from benchmarks.dial.narrow import narrow_backbone
+from benchmarks.dial.plan import (
+    NARROW,
+    SAMPLE_SIZES,
+    SHARES,
+    WORLD_SEED,
+    Part,
+    Plan,
+    World,
+    clips,
+    of_one_kind,
+    parts_of,
+)
+from benchmarks.dial.tables import results
+from benchmarks.sound_world import caption_embeddings, embed_sounds, keep_array, refuse_other_plan, train_mapper
+from textcap.config import BridgeConfig, TrainingConfig
+from textcap.files import atomic_write_text
+from textcap.gap.bridge import Bridge
+from textcap.gap.retrieval import Array, unit_rows
+from textcap.models.backbone import EMBEDDED, Backbone
+
+
+def prepare(plan: Plan, work: Path, n_jobs: int) -> None:
+    """Write the embeddings of all clips and captions with the narrow projections."""
+    backbone = str(narrow_backbone(work / "backbone"))
+    for role, several in clips(plan).items():
+        embed_sounds(work / f"{role}-audio.npy", backbone, several, n_jobs)
+        path = work / f"{role}-text.npy"
+        if not path.exists():
+            captions = [clip.captions[0] for clip in several]
+            keep_array(path, Backbone.load(backbone).text_encoder().encode(captions).numpy())
+
+
+def world_at(plan: Plan, work: Path, gap: float | str) -> World:
+    """Return the embeddings of the sound world at one point of the dial."""
+    narrow = {(role, side): np.load(work / f"{role}-{side}.npy") for role in clips(plan) for side in ("audio", "text")}
+    moved = narrow if gap == NARROW else dict(turn(plan, narrow, float(gap)))
+    return World(
+        moved["training", "text"],
+        moved["training", "audio"],
+        moved["sounds", "audio"],
+        moved["sounds", "text"],
+        moved["sounds", "audio"][of_one_kind(clips(plan)["sounds"])],
+        moved["test", "audio"],
+        moved["test", "text"],
+        moved["tuning", "audio"],
+    )
+
+
+def turn(plan: Plan, narrow: Mapping[tuple[str, str], Array], share: float) -> Iterator[tuple[tuple[str, str], Array]]:
+    """Yield the embeddings moved apart: n(wc x + wp n(p) R + ws u), with R and u of each side.
+
+    The weights follow from the mean cosine that is asked for and the share of the squared distance that is a shift.
+    """
+    pairs = (unit_rows(narrow["training", "audio"]) * unit_rows(narrow["training", "text"])).sum(axis=1)
+    kept = plan.cosine / float(pairs.mean())
+    shift = share * (1 - plan.cosine)
+    private = 1 - kept - shift
+    generator = torch.Generator().manual_seed(WORLD_SEED)
+    width = narrow["training", "audio"].shape[1]
+    features = {role: scene_features([clip.scene for clip in several]) for role, several in clips(plan).items()}
+    for side in ("audio", "text"):
+        direction = torch.nn.functional.normalize(torch.randn(width, generator=generator), dim=0)
+        rotation = torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
+        weights = ridge_weights(torch.from_numpy(narrow["training", side]), features["training"])
+        for role in features:
+            vectors = torch.from_numpy(narrow[role, side])
+            turned = private_part(vectors, features[role], weights) @ rotation
+            moved = kept**0.5 * vectors + max(private, 0.0) ** 0.5 * turned + shift**0.5 * direction
+            yield (role, side), unit_rows(moved.numpy()).astype(np.float32)
+
+
+def run_part(plan: Plan, work: Path, part: Part) -> str:
+    """Train the mapper of a part and caption the clips across its bridges, unless its file exists; return its name."""
+    path = work / "parts" / f"{part.name}.json"
+    if path.exists():
+        return part.name
+    torch.set_num_threads(1)
+    started_s, world = time.process_time(), world_at(plan, work, part.gap)
+    sides = Sides(world.text, world.sounds, world.sounds_text[: plan.n_pairs], world.one_kind)
+    embeddings = world.audio if part.trained_on == "audio" else text_side(part.trained_on, sides)
+    std = plan.noise_std if part.noise_std is None else part.noise_std
+    bridge = CovarianceNoise(sides, std) if part.trained_on == "covariance" else Bridge(BridgeConfig(std**2))
+    captions = [clip.captions[0] for clip in clips(plan)["training"]]
+    training = TrainingConfig(
+        epochs=part.n_times * plan.n_steps * plan.batch_size // plan.n_captions,
+        batch_size=plan.batch_size,
+        learning_rate=part.rate * plan.learning_rate,
+        held_out_captions=0,
+        seed=part.seed,
+    )
+    backbone = Backbone.load(str(narrow_backbone(work / "backbone")))
+    captioner = train_mapper(backbone, captions, embeddings.astype(np.float32), bridge, training)
+    found: dict[str, dict[str, list[str]]] = {}
+    sizes = SAMPLE_SIZES if part == Part(part.gap) else ()
+    for name, move in audio_sides(part.trained_on, sides, sizes).items():
+        found[name] = {
+            role: caption_embeddings(captioner, move(rows))
+            for role, rows in (("test", world.test), ("tuning", world.tuning))
+        }
+    path.parent.mkdir(exist_ok=True)
+    facts = {"noise_std": std, "cpu_s": round(time.process_time() - started_s, 1)}
+    atomic_write_text(path, json.dumps({"captions": found, "facts": facts}, indent=1))
+    return part.name
+
+
+def main() -> None:
+    """Run the missing parts and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("dial-benchmark"), help="folder to keep results in")
+    parser.add_argument("--jobs", type=int, default=2, help="mappers to train at once, one thread each")
+    options = parser.parse_args()
+    plan = Plan()
+    options.work.mkdir(parents=True, exist_ok=True)
+    backbone = Backbone.load(str(narrow_backbone(options.work / "backbone")))
+    refuse_other_plan(options.work, plan, f"{Backbone.load(EMBEDDED).content_hash}, {backbone.content_hash}")
+    prepare(plan, options.work, options.jobs)
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(run_part, plan, options.work, part) for part in parts_of(plan)]
+        for place, future in enumerate(as_completed(futures)):
+            print(f"{place + 1} of {len(futures)}: {future.result()}", flush=True)
+    worlds = {gap: world_at(plan, options.work, gap) for gap in (*SHARES, NARROW)}
+    text = results(plan, options.work, worlds)
+    atomic_write_text(options.work / "results.md", text)
+    print(text)

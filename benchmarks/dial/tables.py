@@ -1,0 +1,149 @@
+"""The figures of the dial: what each gap is, and what captions across each bridge are worth.
+
+Rows of several seeds show the mean and the standard deviation.
+"""
+
+import json
+import statistics
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.dial.plan import NARROW, SHARES, WORLD_SEED, Part, Plan, World, clips, parts_of
+from textcap.demo.grammar import event_f1
+from textcap.files import atomic_write_text
+from textcap.gap.compare import best_bridge, compare_bridges
+from textcap.gap.measure import measure_gap
+from textcap.gap.retrieval import measure_retrieval
+from textcap.scoring import score_files
+
+COLUMNS = ("F1", "seen", "unseen", "CIDEr-D", "F1 for tuning")
+_Captions = dict[str, dict[str, list[str]]]  # by bridge and role
+_Rows = dict[tuple[Part, str], list[dict[str, float]]]  # figures of each seed, by the part with seed 0 and the bridge
+
+
+def results(plan: Plan, work: Path, worlds: Mapping[float | str, World]) -> str:
+    """Return a paragraph for each gap, and a table of all bridges across it."""
+    rows: _Rows = {}
+    for part in parts_of(plan):
+        path = work / "parts" / f"{part.name}.json"
+        if path.exists():
+            captions: _Captions = json.loads(path.read_text(encoding="utf-8"))["captions"]
+            for bridge, values in _kept_figures(plan, path, captions).items():
+                rows.setdefault((replace(part, seed=0), bridge), []).append(values)
+    return "\n".join(_of_one_gap(plan, gap, worlds[gap], rows) for gap in (*SHARES, NARROW) if gap in worlds)
+
+
+def _kept_figures(plan: Plan, path: Path, captions: _Captions) -> dict[str, dict[str, float]]:
+    """Return the figures of a part by bridge, and keep them beside its captions."""
+    kept = path.with_suffix(".figures")
+    if not kept.exists():
+        cider = cider_d(plan, {bridge: by_role["test"] for bridge, by_role in captions.items()})
+        found = {
+            bridge: {
+                **figures(plan, by_role["test"]),
+                "CIDEr-D": cider[bridge],
+                "F1 for tuning": figures(plan, by_role["tuning"], "tuning")["F1"],
+            }
+            for bridge, by_role in captions.items()
+        }
+        atomic_write_text(kept, json.dumps(found, indent=1))
+    loaded: dict[str, dict[str, float]] = json.loads(kept.read_text(encoding="utf-8"))
+    return loaded
+
+
+def figures(plan: Plan, captions: Sequence[str], role: str = "test") -> dict[str, float]:
+    """Return event F1 over all clips, over seen and over unseen combinations."""
+    scenes, n = [clip.scene for clip in clips(plan)[role]], plan.n_seen
+    return {
+        "F1": event_f1(captions, scenes).f1,
+        "seen": event_f1(captions[:n], scenes[:n]).f1,
+        "unseen": event_f1(captions[n:], scenes[n:]).f1,
+    }
+
+
+def cider_d(plan: Plan, captions: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Return CIDEr-D of several systems' captions of the test clips, against the captions of the clips."""
+    with tempfile.TemporaryDirectory() as folder:
+        references = Path(folder) / "references.json"
+        references.write_text(json.dumps({str(i): clip.captions for i, clip in enumerate(clips(plan)["test"])}))
+        paths = [Path(folder) / f"{place}.json" for place in range(len(captions))]
+        for path, several in zip(paths, captions.values(), strict=True):
+            path.write_text(json.dumps({str(i): caption for i, caption in enumerate(several)}))
+        systems = score_files(references, paths, metrics="cider_d").scoring.systems
+    values = [system["cider_d"].value for system in systems]
+    return {name: float("nan") if value is None else value for name, value in zip(captions, values, strict=True)}
+
+
+def _of_one_gap(plan: Plan, gap: float | str, world: World, rows: _Rows) -> str:
+    here = {key: several for key, several in rows.items() if key[0].gap == gap}
+    audio = [key for key in here if key[0].trained_on == "audio" and key[0].n_times == 1]
+    best = max(audio, key=lambda key: _mean(here[key], "F1 for tuning"), default=None)
+    of_audio = _mean(here[best], "F1") if best else None
+    lines = [describe(plan, gap, world), "", f"| trained on | captions across | {' | '.join(COLUMNS)} | of audio |"]
+    lines.append("|---" * (len(COLUMNS) + 3) + "|")
+    for (part, bridge), several in here.items():
+        share = f"{_mean(several, 'F1') / of_audio:.1%}" if of_audio and part.n_times == 1 else ""
+        label = part.name.removeprefix(f"{gap}-").removesuffix("-0")
+        lines.append(f"| {label} | {bridge} | {' | '.join(_show(several, name) for name in COLUMNS)} | {share} |")
+    return "\n".join([*lines, "", _picks(plan, gap, world, here), ""])
+
+
+def describe(plan: Plan, gap: float | str, world: World) -> str:
+    """Return in a line what a gap is, and the noise of the paper's rule."""
+    shift = float(np.square(world.audio.mean(axis=0) - world.text.mean(axis=0)).sum())
+    distance = float(np.square(world.audio - world.text).sum(axis=1).mean())
+    recall, rule = measure_retrieval(world.test, world.test_text), noise_by_the_rule(world)
+    return (
+        f"## Gap {gap}\n\nMean cosine {recall.cosine:.3f}, shift {shift / distance:.2f} of the squared distance, "
+        f"recall@1 {recall.recall_at_1:.3f} among {len(world.test)}. Noise by the rule on {plan.n_pairs:,} pairs: "
+        f"standard deviation {rule[0]:.3f}; with the shift on three coordinates {rule[1]:.3f}."
+    )
+
+
+def noise_by_the_rule(world: World) -> tuple[float, float]:
+    """Return the noise of the 30-pair rule, and that in a basis in which the shift has three coordinates."""
+    audio, text = world.sounds, world.sounds_text
+    shift = audio.mean(axis=0) - text.mean(axis=0)
+    wanted = np.zeros(len(shift))
+    wanted[:3] = 3**-0.5
+    mirror = shift / np.linalg.norm(shift) - wanted  # Householder's: exchanges the two directions
+    mirror /= np.linalg.norm(mirror)
+    sides = (audio, text), tuple(rows - 2 * np.outer(rows @ mirror, mirror) for rows in (audio, text))
+    first, second = (measure_gap(*side).sample.noise_std for side in sides)
+    return first, second
+
+
+def bridges_picked(plan: Plan, world: World, n_draws: int = 10) -> dict[str, int]:
+    """Return how often `textcap gap` picks each bridge on other pairs, as many as the plan's."""
+    picked: Counter[str] = Counter()
+    for draw in range(n_draws):
+        rows = np.random.default_rng([WORLD_SEED, draw]).choice(len(world.sounds), plan.n_pairs, replace=False)
+        picked[best_bridge(compare_bridges(world.sounds[rows], world.sounds_text[rows], seed=draw))] += 1
+    return dict(picked)
+
+
+def _picks(plan: Plan, gap: float | str, world: World, rows: _Rows) -> str:
+    """Return what `textcap gap` picks, and how often that is within .02 F1 of the best of what it compares."""
+    made = {name: (Part(gap), name) for name in ("none", "centre", "coral")} | {
+        "adapter": (Part(gap, "adapter"), "adapter")
+    }
+    values = {name: _mean(rows[key], "F1") for name, key in made.items() if key in rows}
+    picked = bridges_picked(plan, world)
+    good = sum(n for name, n in picked.items() if name in values and values[name] >= max(values.values()) - 0.02)
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+    return f"Picked on {plan.n_pairs:,} pairs: {picked}; {good} within .02 F1 of the best ({shown})."
+
+
+def _mean(several: Sequence[Mapping[str, float]], name: str) -> float:
+    return statistics.mean(one[name] for one in several)
+
+
+def _show(several: Sequence[Mapping[str, float]], name: str) -> str:
+    values = [one[name] for one in several]
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"
