@@ -35,7 +35,8 @@ from textcap.training.loop import MapperTraining
 
 N_SEEN, N_UNSEEN = 200, 100
 WORLD_SEED = 1000  # shares no clip or caption with the demo or the training of the embedded models
-CONDITIONS = ("text, default bridge", "text, noise", "text, no bridge", "audio pairs")
+DEFAULT_BRIDGE = "text, default bridge"
+CONDITIONS = (DEFAULT_BRIDGE, "text, noise", "text, no bridge", "audio pairs")
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def run_part(plan: Plan, condition: str, seed: int) -> None:
 def bridge_of(backbone: Backbone, condition: str, noise_std: float | None = None) -> Bridge:
     """Return the bridge of a condition; without a standard deviation, with the backbone's noise."""
     variance = backbone.config.noise_variance if noise_std is None else noise_std**2
-    if condition == "text, default bridge" and backbone.config.default_bridge == "centre":
+    if condition == DEFAULT_BRIDGE and backbone.config.default_bridge == "centre":
         means = np.array(backbone.config.mean_sound), np.array(backbone.config.mean_text)
         return Bridge(BridgeConfig(variance, kind="centre"), affine=centring(*means))
     return Bridge(BridgeConfig(variance if condition in CONDITIONS[:2] else 0.0))

@@ -14,12 +14,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tiny.styles import STYLES, is_in_style
-
-from benchmarks.paper import parts, plot, scores, tables
+from benchmarks.paper import parts, plot, scores, tables, worlds
 from benchmarks.paper.plan import ADAPTER_PAIRS, CALIBRATION_SEED, EXPERIMENTS, N_REFERENCES, Part, Plan, parts_of
 from benchmarks.paper.worlds import captions_of, clips_for_testing, references_by, training_clips
-from benchmarks.paper.writers import WRITERS, word
+from benchmarks.paper.writers import WRITERS
 from benchmarks.sound_world import refuse_other_plan
 from textcap.config import AdapterFacts
 from textcap.demo.folder import training_pairs
@@ -27,7 +25,9 @@ from textcap.demo.grammar import event_f1
 from textcap.demo.phrases import WORDINGS
 from textcap.demo.scenes import Event, Scene, sample_scene
 from textcap.gap.adapter import LinearAdapter
+from textcap.gap.retrieval import unit_rows
 from textcap.scoring import MetricScore
+from tiny.styles import STYLES, is_in_style
 
 ALL_PARTS = parts_of(sorted(EXPERIMENTS))
 SMALL = Plan(n_captions=256, n_scarce=64, n_steps=8)
@@ -41,7 +41,7 @@ def scenes(n: int) -> list[Scene]:
 @pytest.mark.parametrize("writer", WRITERS)
 def test_captions_of_every_writer_parse_back_without_error(writer: str) -> None:
     rng, drawn = np.random.default_rng(1), scenes(400)
-    assert event_f1([word(writer, scene, rng) for scene in drawn], drawn).f1 == 1.0
+    assert event_f1([WRITERS[writer].word(scene, rng) for scene in drawn], drawn).f1 == 1.0
 
 
 def shared(one: list[str], other: list[str]) -> list[float]:
@@ -75,7 +75,7 @@ def test_two_writers_share_as_much_as_clotho_and_audiocaps(test_data: Path) -> N
 def test_the_simplest_scene_has_five_different_references(writer: str) -> None:
     rng = np.random.default_rng(3)
     for kind in WORDINGS:
-        captions = {word(writer, Scene((Event(kind),), "alone"), rng) for _ in range(500)}
+        captions = {WRITERS[writer].word(Scene((Event(kind),), "alone"), rng) for _ in range(500)}
         assert len(captions) >= N_REFERENCES, kind
 
 
@@ -85,8 +85,10 @@ def test_every_style_is_told_from_all_others() -> None:
     assert len(styles) == 5
     for scene in scenes(200):
         for style in styles:
-            assert is_in_style(word(style, scene, rng), style)
-            assert not any(is_in_style(word(writer, scene, rng), style) for writer in WRITERS if writer != style)
+            assert is_in_style(WRITERS[style].word(scene, rng), style)
+            assert not any(
+                is_in_style(WRITERS[writer].word(scene, rng), style) for writer in WRITERS if writer != style
+            )
 
 
 def test_training_calibration_and_test_clips_are_disjoint() -> None:
@@ -156,6 +158,38 @@ def test_calibrated_variance_is_the_squared_mean_infinity_norm(work: Path) -> No
     negating = LinearAdapter(-torch.eye(2), torch.zeros(2), facts)
     expected = np.abs(audio + text).max(axis=1).mean() ** 2
     assert parts.calibrated_variance(work, negating) == pytest.approx(expected, rel=1e-5)
+
+
+def test_default_bridge_centres_both_sides(work: Path) -> None:
+    bridge = parts.default_bridge(replace(SMALL, shift=0.5), work)
+    assert bridge.affine is not None and (bridge.config.kind, bridge.config.noise_variance) == ("centre", 0.005)
+    torch.testing.assert_close(bridge.affine.audio_shift, -torch.from_numpy(np.load(work / "audio.npy").mean(axis=0)))
+    tiny = parts.default_bridge(SMALL, work)
+    assert tiny.affine is not None and tiny.affine.audio_shift.shape == (256,)
+
+
+def test_half_shift_turns_all_embeddings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vectors(kinds: list[str], seed: int) -> np.ndarray:
+        heard = {kind: np.random.default_rng(len(kind) * 1000 + ord(kind[0])).standard_normal(32) for kind in WORDINGS}
+        rows = np.stack([sum(heard[kind] for kind in several.split(",")) for several in kinds])
+        return (rows + 0.3 * np.random.default_rng(seed).standard_normal(rows.shape)).astype(np.float32)
+
+    def embed_sounds(path: Path, backbone: str, clips: list[Any], n_jobs: int) -> None:
+        np.save(path, unit_rows(vectors([",".join(clip.scene.kinds) for clip in clips], 1)).astype(np.float32))
+
+    def embed_text(plan: Plan, path: Path, captions: list[str]) -> None:
+        scenes = worlds.scenes_of(path.stem, plan.n_captions) if path.stem in WRITERS else None
+        several = [clip.scene for clip in training_pairs(30, CALIBRATION_SEED)] if scenes is None else scenes
+        np.save(path, unit_rows(vectors([",".join(scene.kinds) for scene in several], 2)).astype(np.float32))
+
+    monkeypatch.setattr(worlds, "embed_sounds", embed_sounds)
+    monkeypatch.setattr(worlds, "_embed_text", embed_text)
+    worlds.prepare(replace(SMALL, shift=0.5), tmp_path, 1)
+    audio, text = np.load(tmp_path / "audio.npy"), np.load(tmp_path / "plain.npy")
+    assert (audio * text).sum(axis=1).mean() == pytest.approx(0.4, abs=0.05)
+    shift = np.square(audio.mean(axis=0) - text.mean(axis=0)).sum()
+    assert shift / np.square(audio - text).sum(axis=1).mean() == pytest.approx(0.5, abs=0.1)
+    assert {path.stem for path in tmp_path.glob("*.npy")} == {path.stem for path in (tmp_path / "narrow").glob("*.npy")}
 
 
 def test_a_part_is_run_once_with_its_own_settings(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,15 +12,14 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
+from textcap.demo.grammar import event_f1
+from textcap.demo.scenes import LAYOUTS, sample_scene
+from textcap.models.backbone import Backbone, read_backbone_config
 from tiny.loop import train
 from tiny.projections import private_part, ridge_weights, scene_features
 from tiny.settings import EVENT_SHARES, LanguageSettings
 from tiny.styles import STYLES
 from tiny.words import draw_caption, draw_text
-
-from textcap.demo.grammar import event_f1
-from textcap.demo.scenes import LAYOUTS, sample_scene
-from textcap.models.backbone import Backbone, read_backbone_config
 
 BUILD = Path(__file__).parent.parent / "tools" / "build_tiny.py"
 

@@ -15,6 +15,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+
+from textcap.demo.sounds import KINDS
+from textcap.models.tokenizer import Tokenizer
 from tiny.export import export_backbone, export_narrow
 from tiny.hearing import train_hearing
 from tiny.language import train_language_model, train_tokenizer
@@ -23,9 +26,6 @@ from tiny.projections import fit_projections
 from tiny.settings import BACKBONE, NARROW, VOCAB_SIZE, WIDE, Settings
 from tiny.sound import TRAINING_SEEDS, VALIDATION_SEEDS, Clips, render_clips
 from tiny.towers import load_towers, measure_means, measure_towers, save_towers, train_towers
-
-from textcap.demo.sounds import KINDS
-from textcap.models.tokenizer import Tokenizer
 
 _TOKENIZER_TEXTS, _TOKENIZER_SEED = 30_000, 10
 

@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tiny.projections import private_part, ridge_weights, scene_features
 
 from benchmarks.dial.bridges import CovarianceNoise, Sides, audio_sides, text_side
 from benchmarks.dial.narrow import narrow_backbone
@@ -29,7 +28,6 @@ from benchmarks.dial.plan import (
     NARROW,
     SAMPLE_SIZES,
     SHARES,
-    WORLD_SEED,
     Part,
     Plan,
     World,
@@ -38,11 +36,12 @@ from benchmarks.dial.plan import (
     parts_of,
 )
 from benchmarks.dial.tables import results
+from benchmarks.dial.turn import Dial
 from benchmarks.sound_world import caption_embeddings, embed_sounds, keep_array, refuse_other_plan, train_mapper
 from textcap.config import BridgeConfig, TrainingConfig
 from textcap.files import atomic_write_text
 from textcap.gap.bridge import Bridge
-from textcap.gap.retrieval import Array, unit_rows
+from textcap.gap.retrieval import Array
 from textcap.models.backbone import EMBEDDED, Backbone
 
 
@@ -74,26 +73,11 @@ def world_at(plan: Plan, work: Path, gap: float | str) -> World:
 
 
 def turn(plan: Plan, narrow: Mapping[tuple[str, str], Array], share: float) -> Iterator[tuple[tuple[str, str], Array]]:
-    """Yield the embeddings moved apart: n(wc x + wp n(p) R + ws u), with R and u of each side.
-
-    The weights follow from the mean cosine that is asked for and the share of the squared distance that is a shift.
-    """
-    pairs = (unit_rows(narrow["training", "audio"]) * unit_rows(narrow["training", "text"])).sum(axis=1)
-    kept = plan.cosine / float(pairs.mean())
-    shift = share * (1 - plan.cosine)
-    private = 1 - kept - shift
-    generator = torch.Generator().manual_seed(WORLD_SEED)
-    width = narrow["training", "audio"].shape[1]
-    features = {role: scene_features([clip.scene for clip in several]) for role, several in clips(plan).items()}
-    for side in ("audio", "text"):
-        direction = torch.nn.functional.normalize(torch.randn(width, generator=generator), dim=0)
-        rotation = torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
-        weights = ridge_weights(torch.from_numpy(narrow["training", side]), features["training"])
-        for role in features:
-            vectors = torch.from_numpy(narrow[role, side])
-            turned = private_part(vectors, features[role], weights) @ rotation
-            moved = kept**0.5 * vectors + max(private, 0.0) ** 0.5 * turned + shift**0.5 * direction
-            yield (role, side), unit_rows(moved.numpy()).astype(np.float32)
+    """Yield the embeddings of each role and side, moved apart."""
+    scenes = {role: [clip.scene for clip in several] for role, several in clips(plan).items()}
+    dial = Dial(narrow["training", "audio"], narrow["training", "text"], scenes["training"], plan.cosine, share)
+    for (role, side), rows in narrow.items():
+        yield (role, side), dial.turned(side, rows, scenes[role])
 
 
 def run_part(plan: Plan, work: Path, part: Part) -> str:

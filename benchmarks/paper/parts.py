@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.paper.plan import N_CALIBRATION_PAIRS, Part, Plan
+from benchmarks.paper.plan import CALIBRATED, DEFAULT, N_CALIBRATION_PAIRS, Part, Plan
 from benchmarks.paper.worlds import captions_of
-from benchmarks.sound_world import caption_embeddings, train_mapper
+from benchmarks.sound_world import DEFAULT_BRIDGE, bridge_of, caption_embeddings, train_mapper
 from textcap.config import BridgeConfig, TrainingConfig
 from textcap.data.captions import CaptionFile
 from textcap.files import atomic_write_text
 from textcap.gap.adapter import LinearAdapter
 from textcap.gap.bridge import Bridge
+from textcap.gap.bridge.affine import centring
 from textcap.gap.fit import fit_adapter
 from textcap.gap.measure import measure_gap
 from textcap.models.backbone import Backbone
@@ -37,7 +38,12 @@ def run_part(plan: Plan, work: Path, part: Part) -> str:
         return part.name
     started_s, cpu_s = time.monotonic(), time.process_time()
     adapter = make_adapter(plan, work, part.adapter_pairs, part.seed) if part.adapter_pairs else None
-    variance = part.noise_variance if isinstance(part.noise_variance, float) else calibrated_variance(work, adapter)
+    if part.noise_variance == DEFAULT:
+        bridge = default_bridge(plan, work)
+    elif part.noise_variance == CALIBRATED:
+        bridge = Bridge(BridgeConfig(calibrated_variance(work, adapter)), adapter)
+    else:
+        bridge = Bridge(BridgeConfig(float(part.noise_variance)), adapter)
     captions, embeddings = draws(plan, work, part.sources)
     training = TrainingConfig(
         epochs=plan.n_steps * plan.batch_size // len(captions),
@@ -46,11 +52,10 @@ def run_part(plan: Plan, work: Path, part: Part) -> str:
         held_out_captions=0,
         seed=part.seed,
     )
-    bridge = Bridge(BridgeConfig(variance), adapter)
     captioner = train_mapper(Backbone.load(plan.backbone), captions, embeddings, bridge, training)
     test_captions = caption_embeddings(captioner, np.load(work / "test-audio.npy"))
     facts = {
-        "noise_variance": variance,
+        "noise_variance": bridge.config.noise_variance,
         "draws": len(captions) * training.epochs,
         "adapter": asdict(adapter.facts) if adapter else None,
         "wall_s": round(time.monotonic() - started_s, 1),
@@ -59,6 +64,15 @@ def run_part(plan: Plan, work: Path, part: Part) -> str:
     path.parent.mkdir(exist_ok=True)
     atomic_write_text(path, json.dumps({"captions": test_captions, "facts": facts}, indent=1))
     return part.name
+
+
+def default_bridge(plan: Plan, work: Path) -> Bridge:
+    """Return the backbone's default bridge; on the dial's gap, the means are those of the training clips."""
+    backbone = Backbone.load(plan.backbone)
+    if plan.shift is None:
+        return bridge_of(backbone, DEFAULT_BRIDGE)
+    means = (np.load(work / name).mean(axis=0) for name in ("audio.npy", "plain.npy"))
+    return Bridge(BridgeConfig(backbone.config.noise_variance, kind="centre"), affine=centring(*means))
 
 
 def draws(plan: Plan, work: Path, sources: tuple[str, ...]) -> tuple[list[str], np.ndarray]:

@@ -12,12 +12,22 @@ WORLD_SEED = 5005
 CALIBRATION_SEED = 5006
 N_SEEN, N_UNSEEN, N_REFERENCES = 330, 170, 5
 N_CALIBRATION_PAIRS = 30
+DIAL_COSINE, HALF = 0.4, 0.5  # of the gap with which the experiments are repeated, and its share of the shift
 
 SEEDS = (0, 1, 2)
 TESTED_STYLES = ("humorous", "question", "address")  # of the five that the language model has read; chosen beforehand
-CALIBRATED = "calibrated"
+CALIBRATED, DEFAULT = "calibrated", "default"
 SWEPT_VARIANCES = (0.0, 0.0005, 0.002, 0.005, 0.02, 0.05, 0.1, 0.3, 1.0)
 ADAPTER_PAIRS = (100, 1000, 10000)
+
+
+_WRITER_ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # sources and writers of references by label
+    "first writer": (("first",), ("first", "second")),
+    "second writer": (("second",), ("first", "second")),
+    "first and second": (("first", "second"), ("first",)),
+    "first, scarce": (("first:scarce",), ("first",)),
+    "first, scarce, and second": (("first:scarce", "second"), ("first",)),
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,7 @@ class Plan:
         n_steps: Training steps of every mapper.
         batch_size: Captions in a training step.
         learning_rate: Adam's learning rate.
+        shift: None for the gap of the backbone; else the gap is that of the dial, and this the share of its shift.
     """
 
     backbone: str = "tiny"
@@ -40,6 +51,7 @@ class Plan:
     n_steps: int = 320
     batch_size: int = 128
     learning_rate: float = 2e-3
+    shift: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,8 +62,8 @@ class Part:
         name: Unique name; the part's files are named after it.
         sources: Training data: the names of writers, or "audio" for audio embeddings with plain captions. With
             ":scarce", only the first `n_scarce` captions, repeated to the same number of draws as the others.
-        noise_variance: A variance, or `CALIBRATED` for the value from the 30 pairs; with an adapter, that value is for
-            the gap that remains after the adapter.
+        noise_variance: A variance; `CALIBRATED` for the value from the 30 pairs, with an adapter for the gap that
+            remains after it; or `DEFAULT` for the default bridge: both sides centred, and the backbone's noise.
         adapter_pairs: Number of pairs that the linear adapter is fitted on; 0 for no adapter.
         seed: Seed of the training and of the adapter.
         references: The writers of the references that its captions are scored against.
@@ -67,9 +79,14 @@ class Part:
     all_metrics: bool = True
 
 
+def default_part(seed: int) -> Part:
+    """Return the part with text and the default bridge; it is also scored on styled references."""
+    return Part(f"text-default-{seed}", noise_variance=DEFAULT, seed=seed, references=("plain", *TESTED_STYLES))
+
+
 def text_part(seed: int) -> Part:
-    """Return the part of the main row: text with calibrated noise; it is also scored on styled references."""
-    return Part(f"text-noise-{seed}", seed=seed, references=("plain", *TESTED_STYLES))
+    """Return the part of the paper's method: text with calibrated noise."""
+    return Part(f"text-noise-{seed}", seed=seed)
 
 
 def audio_part(seed: int) -> Part:
@@ -93,24 +110,24 @@ def adapter_part(n_pairs: int, seed: int) -> Part:
 
 
 def styled_part(style: str, seed: int) -> Part:
-    """Return the part with text in a style, scored on references in it."""
-    return Part(f"styled-{style}-{seed}", (style,), seed=seed, references=(style,))
+    """Return the part with text in a style and the default bridge, scored on references in the style."""
+    return Part(f"styled-{style}-{seed}", (style,), DEFAULT, seed=seed, references=(style,))
 
 
-WRITER_PARTS = {
-    "first writer": Part("writer-first", ("first",), references=("first", "second")),
-    "second writer": Part("writer-second", ("second",), references=("first", "second")),
-    "first and second": Part("writer-both", ("first", "second"), references=("first",)),
-    "first, scarce": Part("writer-first-scarce", ("first:scarce",), references=("first",)),
-    "first, scarce, and second": Part("writer-both-scarce", ("first:scarce", "second"), references=("first",)),
-}
+def writer_parts(seed: int) -> dict[str, Part]:
+    """Return the parts of experiment 4 by the label of their row, all with the default bridge."""
+    return {
+        label: Part(f"writer-{'-'.join(sources).replace(':', '-')}-{seed}", sources, DEFAULT, 0, seed, references)
+        for label, (sources, references) in _WRITER_ROWS.items()
+    }
+
 
 # In the order in which they are run, so that an interrupted run has the most important ones.
 EXPERIMENTS: dict[int, tuple[Part, ...]] = {
-    1: tuple(part for seed in SEEDS for part in (text_part(seed), audio_part(seed), no_noise_part(seed))),
+    1: tuple(make(seed) for seed in SEEDS for make in (default_part, audio_part, text_part, no_noise_part)),
     2: (text_part(0), *(swept_part(variance) for variance in SWEPT_VARIANCES)),
-    5: tuple(part for seed in SEEDS for part in (text_part(seed), *(styled_part(s, seed) for s in TESTED_STYLES))),
-    4: tuple(WRITER_PARTS.values()),
+    5: tuple(part for seed in SEEDS for part in (default_part(seed), *(styled_part(s, seed) for s in TESTED_STYLES))),
+    4: tuple(part for seed in SEEDS for part in writer_parts(seed).values()),
     3: tuple(adapter_part(n_pairs, seed) for seed in SEEDS for n_pairs in ADAPTER_PAIRS),
 }
 

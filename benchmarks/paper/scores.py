@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tiny.styles import STYLES, is_in_style
 
 from benchmarks.paper.parts import part_path
 from benchmarks.paper.plan import N_SEEN, Part
@@ -18,6 +17,7 @@ from benchmarks.paper.worlds import clips_for_testing, references_path
 from textcap.demo.grammar import event_f1
 from textcap.files import atomic_write_text
 from textcap.scoring import ScoreSettings, score_files
+from tiny.styles import STYLES, is_in_style
 
 QUICK = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider_d")
 SLOW = ("spice", "spider")

@@ -16,14 +16,15 @@ from benchmarks.paper.plan import (
     SEEDS,
     SWEPT_VARIANCES,
     TESTED_STYLES,
-    WRITER_PARTS,
     Part,
     adapter_part,
     audio_part,
+    default_part,
     no_noise_part,
     styled_part,
     swept_part,
     text_part,
+    writer_parts,
 )
 from benchmarks.paper.plot import draw_sweep
 from benchmarks.paper.scores import Scored
@@ -42,6 +43,7 @@ COLUMNS = {
     "distinct": "distinct",
 }
 SWEEP_COLUMNS = {name: COLUMNS[name] for name in ("bleu_4", "meteor", "cider_d", "event_f1", "unseen", "distinct")}
+_WRITERS = ("first", "second")
 STYLE_COLUMNS = {**COLUMNS, "styled": "in style"}
 
 Figures = dict[tuple[str, str], dict[str, float]]  # keyed by name of the part and writer of the references
@@ -67,13 +69,15 @@ def write_tables(work: Path, scored: Sequence[Scored], plot_path: Path) -> str:
 
 def text_against_audio(figures: Figures) -> str:
     """Return the table of experiment 1, and the share of the audio-text scores that text alone reaches."""
-    text, audio = ([make(seed) for seed in SEEDS] for make in (text_part, audio_part))
-    rows = {"text, noise": text, "text, no noise": [no_noise_part(seed) for seed in SEEDS], "audio-text": audio}
+    default, text, audio = ([make(seed) for seed in SEEDS] for make in (default_part, text_part, audio_part))
+    rows = {"text, default bridge": default, "text, noise": text}
+    rows |= {"text, no noise": [no_noise_part(seed) for seed in SEEDS], "audio-text": audio}
     lines = ["## 1. Text-only against audio-text", table(rows, "plain", figures, COLUMNS), ""]
     for name in ("cider_d", "spice", "spider", "event_f1"):
-        means = [mean([part.name for part in parts], "plain", name, figures) for parts in (text, audio)]
-        if None not in means:
-            lines.append(f"{COLUMNS[name]}: text with noise has {means[0] / means[1]:.1%} of audio-text")
+        means = [mean([part.name for part in parts], "plain", name, figures) for parts in (default, text, audio)]
+        if all(means):
+            shares = " and ".join(f"{value / means[-1]:.1%}" for value in means[:-1])
+            lines.append(f"{COLUMNS[name]}: text with the default bridge and with noise has {shares} of audio-text")
     return "\n".join(lines) + "\n"
 
 
@@ -119,8 +123,11 @@ def adapter_against_noise(work: Path, figures: Figures) -> str:
 
 def second_writer(figures: Figures) -> str:
     """Return the table of experiment 4."""
-    rows = {label: [part] for label, part in WRITER_PARTS.items()}
-    return f"## 4. Text of a second writer\n{table(rows, 'first', figures, COLUMNS)}\n"
+    rows = {label: [writer_parts(seed)[label] for seed in SEEDS] for label in writer_parts(0)}
+    tested = (
+        f"On the {writer} writer's references\n\n{table(rows, writer, figures, COLUMNS)}\n" for writer in _WRITERS
+    )
+    return "## 4. Text of a second writer\n" + "\n".join(tested)
 
 
 def style(figures: Figures) -> str:
@@ -128,7 +135,7 @@ def style(figures: Figures) -> str:
     found = []
     for name in TESTED_STYLES:
         rows = {
-            "plain captions": [text_part(seed) for seed in SEEDS],
+            "plain captions": [default_part(seed) for seed in SEEDS],
             "styled captions": [styled_part(name, seed) for seed in SEEDS],
         }
         found.append(f"{name}\n\n{table(rows, name, figures, STYLE_COLUMNS)}\n")

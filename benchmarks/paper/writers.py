@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from tiny.styles import STYLES
 
 from textcap.demo.grammar import Grammar
 from textcap.demo.phrases import SENTENCES, WORDINGS
 from textcap.demo.scenes import Scene
+from tiny.styles import STYLES
 
 _REFERENCE_TRIES = 1000
 
@@ -78,12 +78,8 @@ SECOND = Grammar(
     least_words=2,
     most_words=20,
 )
+# "plain" is the sound world's own grammar.
 WRITERS = {**STYLES, "first": FIRST, "second": SECOND}
-
-
-def word(writer: str, scene: Scene, rng: np.random.Generator) -> str:
-    """Return a caption by one of `WRITERS`; "plain" is the sound world's own grammar."""
-    return WRITERS[writer].word(scene, rng)
 
 
 def references(writer: str, scene: Scene, n: int, rng: np.random.Generator) -> list[str]:
@@ -91,6 +87,6 @@ def references(writer: str, scene: Scene, n: int, rng: np.random.Generator) -> l
     different: dict[str, None] = {}
     drawn = []
     while len(different) < n and len(drawn) < _REFERENCE_TRIES:
-        drawn.append(word(writer, scene, rng))
+        drawn.append(WRITERS[writer].word(scene, rng))
         different[drawn[-1]] = None
     return [*different, *drawn][:n]
