@@ -9,6 +9,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks import memory
 from benchmarks.dial import run as dial
 from benchmarks.dial.bridges import TEXT_SIDES, CovarianceNoise, Sides, audio_sides, text_side
 from benchmarks.dial.plan import SHARES, Part, Plan, World, clips, parts_of
@@ -117,3 +118,11 @@ def test_rule_depends_on_the_basis_of_a_shift() -> None:
     world = World(text, text, unit_rows(text + shift), text, text, text, text, text)
     spread, narrow_basis = noise_by_the_rule(world)
     assert narrow_basis > 1.5 * spread
+
+
+def test_change_of_domain_has_clips_of_twelve_kinds() -> None:
+    for role in memory.SEEDS:
+        clips_of_kinds = memory.clips_of("12 kinds", role)
+        assert len(clips_of_kinds) == memory.N_CLIPS
+        assert {kind for clip in clips_of_kinds for kind in clip.scene.kinds} == memory.DOMAIN
+    assert len(memory.of_kinds(memory.N_OF_KINDS, 6010)) == memory.N_OF_KINDS

@@ -84,8 +84,8 @@ def audio_sides(trained_on: str, sides: Sides, sizes: Sequence[int]) -> dict[str
         return found
     found |= {f"{k} components": partial(_truncate, sides, k, found["centre"]) for k in _COMPONENTS}
     for kind in ("none", "centre", "coral"):
-        found[f"{kind}, memory"] = partial(_remember, sides.text, found[kind], 1.0)
-        found[f"{kind}, half memory"] = partial(_remember, sides.text, found[kind], _BLEND)
+        found[f"{kind}, memory"] = partial(_with_memory, sides.text, found[kind], 1.0)
+        found[f"{kind}, half memory"] = partial(_with_memory, sides.text, found[kind], _BLEND)
     return found
 
 
@@ -139,12 +139,16 @@ def _truncate(sides: Sides, k: int, move: Move, rows: Array) -> Array:
     return unit_rows(mean + (move(rows) - mean) @ vectors @ vectors.T)
 
 
-def _remember(text: Array, move: Move, share: float, rows: Array) -> Array:
-    """Replace a share of moved sounds by what the memory of the training captions holds near them (DeCap, MATS)."""
-    moved = move(rows)
-    scores = moved @ text.T / _TEMPERATURE
+def _with_memory(text: Array, move: Move, share: float, rows: Array) -> Array:
+    return remember(text, move(rows), share)
+
+
+def remember(memory: Array, moved: Array, share: float) -> Array:
+    """Replace a share of moved sounds `[S, E]` by what a memory of captions `[N, E]` holds near them (DeCap, MATS)."""
+    scores = moved @ memory.T / _TEMPERATURE
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return unit_rows((1 - share) * moved + share * unit_rows(weights / weights.sum(axis=1, keepdims=True) @ text))
+    near = unit_rows(weights / weights.sum(axis=1, keepdims=True) @ memory)
+    return unit_rows((1 - share) * moved + share * near)
 
 
 TEXT_SIDES: dict[str, Callable[[Sides], Array]] = {
