@@ -127,10 +127,10 @@ def test_comparison_finds_that_a_shift_needs_centring() -> None:
     audio, text = embeddings(600, 16, 3)
     found = {one.bridge: one for one in compare_bridges(audio, text)}
     assert list(found) == ["none", "centre", "coral", "adapter"]
-    assert found["centre"].recall_at_1 > found["none"].recall_at_1 + 0.2
+    assert found["centre"].recall_at_1.value > found["none"].recall_at_1.value + 0.2
     for one in found.values():
-        low, high = one.recall_at_1_interval
-        assert 0 <= low <= one.recall_at_1 <= high <= 1 and one.recall_at_10 >= one.recall_at_1
+        first = one.recall_at_1
+        assert 0 <= first.low <= first.value <= first.high <= 1 and one.recall_at_10.value >= first.value
     assert best_bridge(list(found.values())) != "none"
     assert compare_bridges(audio, text) == list(found.values())
 
@@ -138,9 +138,9 @@ def test_comparison_finds_that_a_shift_needs_centring() -> None:
 def test_interval_is_that_of_wilson() -> None:
     audio, text = embeddings(400, 16, 4)
     one = compare_bridges(audio, text)[0]
-    n, share, z = 200, one.recall_at_1, 1.959964
+    n, share, z = 200, one.recall_at_1.value, 1.959964
     # The limits are the shares p from which the measured one is z standard errors away.
-    for limit in one.recall_at_1_interval:
+    for limit in (one.recall_at_1.low, one.recall_at_1.high):
         assert abs(share - limit) == pytest.approx(z * (limit * (1 - limit) / n) ** 0.5, rel=1e-6)
 
 
@@ -255,7 +255,7 @@ def test_what_cannot_be_bridged_is_said_in_one_line(
 def test_library_refuses_what_the_command_refuses(tmp_path: Path) -> None:
     coral, noise = BridgeConfig(kind="coral"), BridgeConfig(kind="noise")
     given = {"captions": "captions.txt", "output": "model", "backbone": "tiny", "device": "cpu"}
-    with pytest.raises(InputError, match="the bridge noise does not use sounds"):
+    with pytest.raises(InputError, match="the bridge noise uses no sounds"):
         train_model(**given, bridge=noise, audio_sample="recordings")
     with pytest.raises(InputError, match="the bridge coral is computed from sounds"):
         train_model(**given, bridge=coral)
@@ -326,7 +326,7 @@ def test_gap_compares_bridges_from_200_pairs_on(tmp_path: Path) -> None:
     assert 0 < figures["in_8_directions"][0] < 1
     assert "recall of 100 held-out pairs under each bridge" in err
     values = json.loads(run(*command, "--json")[1])
-    most = max(one["recall_at_1"] for one in values["bridges"])
-    good = [one["bridge"] for one in values["bridges"] if one["recall_at_1_interval"][1] >= most]
+    most = max(one["recall_at_1"]["value"] for one in values["bridges"])
+    good = [one["bridge"] for one in values["bridges"] if one["recall_at_1"]["high"] >= most]
     assert values["best_bridge"] == good[0] and f"best_bridge\t{good[0]}\n" in out
     assert values["parts"]["shift"] == pytest.approx(figures["shift"][0], rel=1e-3)

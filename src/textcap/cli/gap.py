@@ -19,12 +19,14 @@ from textcap.data.text import counted
 if TYPE_CHECKING:
     import torch
 
+    from textcap.data.captions import CaptionSet
     from textcap.data.pairs import PairSet
     from textcap.gap.compare import BridgeRecall, GapParts
     from textcap.gap.measure import GapReport
     from textcap.models.backbone import Backbone
 
 _N, _DRAWS = 30, 10
+_Drawing = tuple[int, int, int]  # pairs in a draw, draws, seed
 WHEN_STOPPED = "run the same command again: what was embedded is kept"
 EXAMPLES = "textcap gap pairs.csv --plot gap.png\n\ntextcap gap --audio-sample recordings --captions captions.txt"
 
@@ -40,15 +42,11 @@ def gap(
     ] = None,
     n: Annotated[
         int | None,
-        typer.Option(
-            "--n", min=2, help="Number of pairs to compute the noise from; the paper uses 30.", show_default=str(_N)
-        ),
+        typer.Option("--n", min=2, help="Number of pairs to compute the noise from; by default the paper's 30."),
     ] = None,
     draws: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Number of random draws of --n pairs, to estimate the spread.", show_default=str(_DRAWS)
-        ),
+        typer.Option(min=1, help="Number of random draws of --n pairs, to estimate the spread; by default 10."),
     ] = None,
     plot: Annotated[
         Path | None,
@@ -88,24 +86,22 @@ def gap(
         check_plot(plot, force=force, inputs=[path for path in (pairs, captions) if path])
     chosen = resolve_device(device)
     if pairs is None:
+        from textcap.data.captions import load_captions
+        from textcap.embedding.sample import find_sample
+
         assert audio_sample is not None and captions is not None
-        _without_pairs(audio_sample, captions, backbone, chosen, plot, seed, offline=offline, as_json=as_json)
+        sounds, texts = find_sample([audio_sample]), load_captions([captions])
+        loaded = load_backbone(backbone, offline=offline)
+        _without_pairs(sounds, str(audio_sample), texts, loaded, chosen, plot, seed, as_json)
     else:
         from textcap.data.pairs import read_pairs
 
         read, drawing = read_pairs(pairs, audio_folder=audio_dir), (n or _N, draws or _DRAWS, seed)
-        _with_pairs(read, str(pairs), load_backbone(backbone, offline=offline), chosen, plot, drawing, as_json=as_json)
+        _with_pairs(read, load_backbone(backbone, offline=offline), chosen, plot, drawing, as_json)
 
 
 def _with_pairs(
-    pairs: "PairSet",
-    name: str,
-    backbone: "Backbone",
-    device: "torch.device",
-    plot: Path | None,
-    drawing: tuple[int, int, int],
-    *,
-    as_json: bool,
+    pairs: "PairSet", backbone: "Backbone", device: "torch.device", plot: Path | None, drawing: _Drawing, as_json: bool
 ) -> None:
     from textcap.gap.bridge.affine import affine_bridge
     from textcap.gap.bridge.moments import measure_moments
@@ -113,11 +109,9 @@ def _with_pairs(
     from textcap.gap.compare import LEAST_PAIRS, MOST_PAIRS, best_bridge, compare_bridges, split_gap
     from textcap.gap.plot import plot_gap
 
-    n, draws, seed = drawing
-    with embedding_progress() as progress:
-        found = measure_pair_gap(
-            pairs, backbone, device, n=n, draws=draws, most=MOST_PAIRS, seed=seed, progress=progress
-        )
+    name, (n, draws, seed) = pairs.file.name, drawing
+    with embedding_progress() as show:
+        found = measure_pair_gap(pairs, backbone, device, n=n, draws=draws, most=MOST_PAIRS, seed=seed, progress=show)
     audio, text = found.pairs.audio, found.text
     parts = split_gap(audio, text, seed=seed)
     bridges = compare_bridges(audio, text, seed=seed) if len(audio) >= LEAST_PAIRS else []
@@ -147,34 +141,30 @@ def _with_pairs(
 
 
 def _without_pairs(
-    folder: Path,
-    captions: Path,
-    backbone: str,
+    sounds: Sequence[str],
+    folder: str,
+    captions: "CaptionSet",
+    backbone: "Backbone",
     device: "torch.device",
     plot: Path | None,
     seed: int,
-    *,
-    offline: bool,
     as_json: bool,
 ) -> None:
-    from textcap.data.captions import load_captions
-    from textcap.embedding.sample import find_sample
     from textcap.gap.calibrate import measure_unpaired_gap
     from textcap.gap.plot import plot_gap
 
-    sounds, texts = find_sample([folder]), load_captions([captions]).captions
-    loaded = load_backbone(backbone, offline=offline)
+    texts, file = captions.captions, captions.files[0].name
     with embedding_progress() as progress:
-        found = measure_unpaired_gap(sounds, str(folder), texts, DEFAULT_MOVING, loaded, device, progress=progress)
+        found = measure_unpaired_gap(sounds, folder, texts, DEFAULT_MOVING, backbone, device, progress=progress)
     if plot is not None:
         plot_gap(plot, found.audio, found.text, after=(DEFAULT_MOVING, found.bridge), n_lines=0, seed=seed)
     if as_json:
         values = {"n_sounds": len(found.audio), "n_captions": len(texts), "parts": asdict(found.parts)}
-        print(json.dumps({"audio_sample": str(folder), "backbone": loaded.name, **values}), flush=True)
+        print(json.dumps({"audio_sample": folder, "backbone": backbone.name, **values}), flush=True)
     else:
         note(f"{counted(len(found.audio), 'sound')}, {counted(len(texts), 'caption')}; what is private needs pairs")
         _print_parts(found.parts)
-    note(f"use it with: textcap train {shlex.quote(str(captions))} --audio-sample {shlex.quote(str(folder))}")
+    note(f"use it with: textcap train {shlex.quote(file)} --audio-sample {shlex.quote(folder)}")
 
 
 def _print(report: "GapReport", parts: "GapParts", n_pairs: int) -> None:
@@ -199,9 +189,6 @@ def _print_bridges(bridges: Sequence["BridgeRecall"], best: str | None, n_pairs:
         return
     note(f"recall of {n_pairs - n_pairs // 2} held-out pairs under each bridge, with 95 % intervals")
     for one in bridges:
-        for k, value, (low, high) in (
-            (1, one.recall_at_1, one.recall_at_1_interval),
-            (10, one.recall_at_10, one.recall_at_10_interval),
-        ):
-            print_result(f"recall_at_{k} {one.bridge}", f"{value:.3f}", f"{low:.3f}", f"{high:.3f}")
+        for name, share in (("recall_at_1", one.recall_at_1), ("recall_at_10", one.recall_at_10)):
+            print_result(f"{name} {one.bridge}", *(f"{value:.3f}" for value in asdict(share).values()))
     print_result("best_bridge", best)

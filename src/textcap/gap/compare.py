@@ -5,7 +5,7 @@ width.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ MOST_PAIRS = 1000
 _DIRECTIONS = 8
 _SPLIT_STREAM = 4_000_000  # random stream of the seed
 _Z = 1.959964  # of a 95 % interval
+_Sides = tuple[Array, Array]
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,21 @@ class GapParts:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A share of held-out pairs, with its 95 % interval (Wilson)."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class BridgeRecall:
-    """How well sounds find their own captions across one bridge, with 95 % intervals (Wilson)."""
+    """How well sounds find their own captions across one bridge."""
 
     bridge: str  # "none", one of `BRIDGES` but "noise", or "adapter"
-    recall_at_1: float
-    recall_at_1_interval: tuple[float, float]
-    recall_at_10: float
-    recall_at_10_interval: tuple[float, float]
+    recall_at_1: Share
+    recall_at_10: Share
 
 
 def split_gap(audio: NDArray[Any], text: NDArray[Any], *, seed: int = 0) -> GapParts:
@@ -79,15 +87,13 @@ def compare_bridges(audio: NDArray[Any], text: NDArray[Any], *, seed: int = 0) -
 
     The affine bridges do not use which sound belongs to which caption; the adapter does.
     """
-    given, held_out = _halves(len(audio), seed)
     sounds, captions = unit_rows(audio), unit_rows(text)
-    moments = measure_moments(sounds[given]), measure_moments(captions[given])
-    found = []
+    given, held_out = ((sounds[rows], captions[rows]) for rows in _halves(len(audio), seed))
+    moments, found = (measure_moments(given[0]), measure_moments(given[1])), []
     for name in ("none", *MOVING, "adapter"):
-        move = _mover(name, *moments, sounds[given], captions[given], seed)
-        result = measure_retrieval(*move(sounds[held_out], captions[held_out]))
-        n, first, tenth = len(held_out), result.recall_at_1, result.recall_at_10
-        found.append(BridgeRecall(name, first, _interval(first, n), tenth, _interval(tenth, n)))
+        result = measure_retrieval(*_moved(name, moments, given, held_out, seed))
+        recalls = (_with_interval(value, len(held_out[0])) for value in (result.recall_at_1, result.recall_at_10))
+        found.append(BridgeRecall(name, *recalls))
     return found
 
 
@@ -96,20 +102,18 @@ def best_bridge(found: Sequence[BridgeRecall]) -> str:
 
     The first are the simplest.
     """
-    most = max(one.recall_at_1 for one in found)
-    return next(one.bridge for one in found if one.recall_at_1_interval[1] >= most)
+    most = max(one.recall_at_1.value for one in found)
+    return next(one.bridge for one in found if one.recall_at_1.high >= most)
 
 
-def _mover(
-    name: str, audio: Moments, text: Moments, sounds: Array, captions: Array, seed: int
-) -> Callable[[Array, Array], tuple[Array, Array]]:
-    if name == "none":
-        return lambda a, t: (a, t)
+def _moved(name: str, moments: tuple[Moments, Moments], given: _Sides, held_out: _Sides, seed: int) -> _Sides:
+    """Return held-out embeddings of both sides as a bridge moves them that is computed from the given ones."""
+    if name in MOVING:
+        return affine_bridge(name, *moments).moved(*held_out)
     if name == "adapter":
-        fitted = fit_adapter(sounds, captions, np.arange(len(sounds)), seed=seed)
-        return lambda a, t: (a, t @ fitted.matrix.T + fitted.bias)
-    bridge = affine_bridge(name, audio, text)
-    return lambda a, t: bridge.moved(a, t)
+        fitted = fit_adapter(*given, np.arange(len(given[0])), seed=seed)
+        return held_out[0], held_out[1] @ fitted.matrix.T + fitted.bias
+    return held_out
 
 
 def _halves(n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -117,7 +121,7 @@ def _halves(n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return order[: n // 2], order[n // 2 :]
 
 
-def _interval(share: float, n: int) -> tuple[float, float]:
+def _with_interval(share: float, n: int) -> Share:
     middle, factor = share + _Z**2 / (2 * n), 1 + _Z**2 / n
     half = _Z * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return max(0.0, (middle - half) / factor), min(1.0, (middle + half) / factor)
+    return Share(share, max(0.0, (middle - half) / factor), min(1.0, (middle + half) / factor))

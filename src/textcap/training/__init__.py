@@ -263,9 +263,7 @@ def _complete(
     bridge = replace(bridge, kind=bridge.kind or default, calibration=None, sample=None)
     if bridge.kind == "noise":
         if has_sample:
-            raise InputError(
-                "the bridge noise does not use sounds", hint="take another bridge, or give no audio sample"
-            )
+            raise InputError("the bridge noise uses no sounds", hint="take another bridge, or give no audio sample")
         return bridge
     if has_adapter:
         problem = f"the bridge {bridge.kind} cannot be combined with an adapter"
