@@ -24,7 +24,7 @@ from tiny.words import draw_caption, draw_text
 BUILD = Path(__file__).parent.parent / "tools" / "build_tiny.py"
 
 
-def run(folder: Path, *, stop_at: int | None = None) -> Tensor:
+def run(folder: Path, *, stop_at: int | None = None, learning_rate: float = 1e-2) -> Tensor:
     """Train a small model for 120 steps; return its weights."""
     torch.manual_seed(0)
     model = nn.Linear(4, 2)
@@ -36,7 +36,7 @@ def run(folder: Path, *, stop_at: int | None = None) -> Tensor:
         return (model(rows) - rows[:, :2]).square().mean()
 
     steps: list[int] = []
-    settings = {"steps": 120, "learning_rate": 1e-2, "weight_decay": 0.01}
+    settings = {"steps": 120, "learning_rate": learning_rate, "weight_decay": 0.01}
     try:
         train(folder / "model.unfinished", model, loss_of, lambda step, *_: steps.append(step), **settings)
     except KeyboardInterrupt:
@@ -52,6 +52,13 @@ def test_training_continues_at_its_last_checkpoint(tmp_path: Path) -> None:
     assert not torch.equal(stopped, whole)
     assert torch.equal(run(tmp_path / "stopped", stop_at=110), stopped) is False
     assert torch.equal(run(tmp_path / "stopped"), whole)
+
+
+def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path: Path) -> None:
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    run(tmp_path / "stopped", stop_at=75)
+    assert torch.equal(run(tmp_path / "stopped", learning_rate=1e-3), run(tmp_path / "whole", learning_rate=1e-3))
 
 
 def test_styled_captions_name_their_sounds_and_lists_name_the_style() -> None:

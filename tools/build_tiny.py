@@ -54,11 +54,12 @@ def build(work: Path, out: Path, settings: Settings, log: Log) -> None:
         for side in sides:
             side.result()
     _, for_means = _training_clips(work, settings, log).split(settings.towers.n_clips)
-    for ending in ("narrow", "safetensors"):
-        audio, text = load_towers(work, ending, _tokenizer(work), BACKBONE.clap)
-        figures = measure_towers(audio, text, _validation_clips(work, settings, log), settings.towers.seed)
-        log.write(ending, **figures)
-    mean_sound, mean_text = measure_means(audio, text, for_means, settings.towers.seed)
+    narrow, wide = (load_towers(work, ending, _tokenizer(work), BACKBONE.clap) for ending in ("narrow", "safetensors"))
+    validation = _validation_clips(work, settings, log)
+    log.write("narrow", **measure_towers(*narrow, validation, settings.towers.seed))
+    figures = measure_towers(*wide, validation, settings.towers.seed)
+    log.write("safetensors", **figures)
+    mean_sound, mean_text = measure_means(*wide, for_means, settings.towers.seed)
     config = replace(BACKBONE, mean_sound=mean_sound, mean_text=mean_text)
     export_backbone(work, out, config, figures, len(KINDS), log)
     export_narrow(work)

@@ -31,7 +31,8 @@ def train(
     """Train a model in place with AdamW and one cycle of the learning rate.
 
     Args:
-        checkpoint: File for the state of an unfinished training; deleted by the caller when the result is written.
+        checkpoint: File for the state of an unfinished training; deleted by the caller when the result is written. One
+            of other settings is replaced.
         loss_of: Returns the loss of a step, from 1 on; what it draws must depend on nothing but the step.
         report: Called now and then with the step, the mean of the last losses, and the seconds since the start.
         learning_rate: The peak of the cycle.
@@ -40,10 +41,8 @@ def train(
     optimiser = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps, pct_start=warm_up)
     n_done, before_s, settings = 0, 0.0, [steps, learning_rate, weight_decay, warm_up]
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        if state["settings"] != settings:
-            raise SystemExit(f"{checkpoint} was made with other settings: delete it, or choose another work folder")
+    state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else {}
+    if state.get("settings") == settings:
         model.load_state_dict(state["model"]), optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
         n_done, before_s = state["step"], state["seconds"]
