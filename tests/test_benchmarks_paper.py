@@ -18,7 +18,7 @@ from benchmarks.paper import parts, plot, scores, tables, worlds
 from benchmarks.paper.plan import ADAPTER_PAIRS, CALIBRATION_SEED, EXPERIMENTS, N_REFERENCES, Part, Plan, parts_of
 from benchmarks.paper.worlds import captions_of, clips_for_testing, references_by, training_clips
 from benchmarks.paper.writers import WRITERS
-from benchmarks.sound_world import refuse_other_plan
+from benchmarks.sound_world import DEFAULT_BRIDGE, bridge_of, refuse_other_plan
 from textcap.config import AdapterFacts
 from textcap.demo.folder import training_pairs
 from textcap.demo.grammar import event_f1
@@ -26,6 +26,7 @@ from textcap.demo.phrases import WORDINGS
 from textcap.demo.scenes import Event, Scene, sample_scene
 from textcap.gap.adapter import LinearAdapter
 from textcap.gap.retrieval import unit_rows
+from textcap.models.backbone import Backbone
 from textcap.scoring import MetricScore
 from tiny.styles import STYLES, is_in_style
 
@@ -161,11 +162,20 @@ def test_calibrated_variance_is_the_squared_mean_infinity_norm(work: Path) -> No
 
 
 def test_default_bridge_centres_both_sides(work: Path) -> None:
-    bridge = parts.default_bridge(replace(SMALL, shift=0.5), work)
+    text = np.load(work / "question.npy")
+    bridge = parts.default_bridge(replace(SMALL, shift=0.5), work, text)
     assert bridge.affine is not None and (bridge.config.kind, bridge.config.noise_variance) == ("centre", 0.005)
     torch.testing.assert_close(bridge.affine.audio_shift, -torch.from_numpy(np.load(work / "audio.npy").mean(axis=0)))
-    tiny = parts.default_bridge(SMALL, work)
+    torch.testing.assert_close(bridge.affine.text_shift, -torch.from_numpy(text.mean(axis=0)))
+    tiny = parts.default_bridge(SMALL, work, text)
     assert tiny.affine is not None and tiny.affine.audio_shift.shape == (256,)
+
+
+def test_default_bridge_of_a_backbone_without_means_is_its_noise() -> None:
+    tiny = Backbone.load("tiny")
+    tiny.config = replace(tiny.config, mean_sound=(), mean_text=())
+    bridge = bridge_of(tiny, DEFAULT_BRIDGE)
+    assert bridge.affine is None and bridge.config.noise_variance == tiny.config.noise_variance > 0
 
 
 def test_half_shift_turns_all_embeddings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

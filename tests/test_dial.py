@@ -6,15 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import memory
+from benchmarks.dial import narrow as narrow_files
 from benchmarks.dial import run as dial
 from benchmarks.dial.bridges import TEXT_SIDES, CovarianceNoise, Sides, audio_sides, text_side
+from benchmarks.dial.narrow import weights_hash
 from benchmarks.dial.plan import SHARES, Part, Plan, World, clips, parts_of
+from benchmarks.dial.plot import draw_dial
 from benchmarks.dial.run import turn
-from benchmarks.dial.tables import noise_by_the_rule, results
+from benchmarks.dial.tables import main_bridges, noise_by_the_rule, results
 from textcap.gap.retrieval import Array, unit_rows
 
 SMALL = Plan(n_captions=600, n_sounds=300, n_pairs=200, n_seen=40, n_unseen=20)
@@ -105,10 +109,14 @@ def test_a_part_captions_across_all_its_bridges(tmp_path: Path, monkeypatch: pyt
     part = Part(0.5)
     assert dial.run_part(SMALL, tmp_path, part) == part.name
     worlds = {gap: dial.world_at(SMALL, tmp_path, gap) for gap in (0.5, "narrow")}
-    text = results(SMALL, tmp_path, worlds)
+    assert dial.run_part(SMALL, tmp_path, Part(0.5, "audio", 0.0, rate=0.5)) == "0.5-audio-noise0-rate0.5-0"
+    text = results(SMALL, tmp_path, worlds, tmp_path / "dial.svg")
     bridges = [line.split(" | ")[1] for line in text.splitlines() if line.startswith("| text |")]
     assert {"none", "centre", "coral", "coral, 10 sounds", "64 components", "coral, half memory"} <= set(bridges)
     assert text.count("## Gap") == 2 and "Mean cosine 0.4" in text and "Picked on 200 pairs: {'" in text
+    assert "Shares are of audio-text at 0.5 times the learning rate" in text
+    rows = [line.split("\t") for line in (tmp_path / "results.tsv").read_text().splitlines()]
+    assert ["0.5-text-0", "coral"] in [row[:2] for row in rows] and {len(row) for row in rows} == {7}
 
 
 def test_rule_depends_on_the_basis_of_a_shift() -> None:
@@ -126,3 +134,23 @@ def test_change_of_domain_has_clips_of_twelve_kinds() -> None:
         assert len(clips_of_kinds) == memory.N_CLIPS
         assert {kind for clip in clips_of_kinds for kind in clip.scene.kinds} == memory.DOMAIN
     assert len(memory.of_kinds(memory.N_OF_KINDS, 6010)) == memory.N_OF_KINDS
+
+
+def test_plot_has_a_line_for_each_bridge_that_was_measured(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    lines = main_bridges({(Part(share), "none"): [{"F1": share}, {"F1": share + 0.1}] for share in SHARES})
+    assert [point[:2] for point in lines["noise"]] == [(share, pytest.approx(share + 0.05)) for share in SHARES]
+    assert {label for label, points in lines.items() if points} == {"noise"}
+    for name in ("a.svg", "b.svg"):
+        assert name in draw_dial(tmp_path / name, lines)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_hash_of_the_weights_changes_with_the_narrow_projections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = weights_hash()
+    tensors = {key: tensor + 1 for key, tensor in load_file(narrow_files.PROJECTIONS).items()}
+    save_file(tensors, tmp_path / "other.safetensors")
+    monkeypatch.setattr(narrow_files, "PROJECTIONS", tmp_path / "other.safetensors")
+    assert weights_hash() != before

@@ -5,6 +5,7 @@ Its projections were fitted by the same build as the embedded ones, without a sh
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -30,3 +31,13 @@ def narrow_backbone(folder: Path) -> Path:
         (partial / "config.json").write_text(json.dumps(config), encoding="utf-8")
         partial.replace(folder)
     return folder
+
+
+def weights_hash() -> str:
+    """Return what changes with the embedded weights or the narrow projections.
+
+    Not read from a folder that `narrow_backbone` wrote earlier, which may hold older weights.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        narrow = Backbone.load(str(narrow_backbone(Path(folder) / "backbone")))
+        return f"{Backbone.load(EMBEDDED).content_hash}, {narrow.content_hash}"

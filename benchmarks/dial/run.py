@@ -1,6 +1,6 @@
 """Which bridge helps at which modality gap: mappers trained on text whose gap is turned like a dial.
 
-    python -m benchmarks.dial [--work FOLDER] [--jobs 2]
+    python -m benchmarks.dial [--work FOLDER] [--jobs 2] [--plot PATH]
 
 The gap is that of the tiny backbone with its narrow projections, widened to a mean cosine of .4. One share of the mean
 squared distance is a constant shift; the rest is private to a sound or a caption: what a ridge regression on the scene
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.dial.bridges import CovarianceNoise, Sides, audio_sides, text_side
-from benchmarks.dial.narrow import narrow_backbone
+from benchmarks.dial.narrow import narrow_backbone, weights_hash
 from benchmarks.dial.plan import (
     NARROW,
     SAMPLE_SIZES,
@@ -42,7 +42,7 @@ from textcap.config import BridgeConfig, TrainingConfig
 from textcap.files import atomic_write_text
 from textcap.gap.bridge import Bridge
 from textcap.gap.retrieval import Array
-from textcap.models.backbone import EMBEDDED, Backbone
+from textcap.models.backbone import Backbone
 
 
 def prepare(plan: Plan, work: Path, n_jobs: int) -> None:
@@ -119,17 +119,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("dial-benchmark"), help="folder to keep results in")
     parser.add_argument("--jobs", type=int, default=2, help="mappers to train at once, one thread each")
+    parser.add_argument("--plot", type=Path, help="file for the plot of the bridges (default: in the work folder)")
     options = parser.parse_args()
     plan = Plan()
     options.work.mkdir(parents=True, exist_ok=True)
-    backbone = Backbone.load(str(narrow_backbone(options.work / "backbone")))
-    refuse_other_plan(options.work, plan, f"{Backbone.load(EMBEDDED).content_hash}, {backbone.content_hash}")
+    refuse_other_plan(options.work, plan, weights_hash())
     prepare(plan, options.work, options.jobs)
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(run_part, plan, options.work, part) for part in parts_of(plan)]
         for place, future in enumerate(as_completed(futures)):
             print(f"{place + 1} of {len(futures)}: {future.result()}", flush=True)
     worlds = {gap: world_at(plan, options.work, gap) for gap in (*SHARES, NARROW)}
-    text = results(plan, options.work, worlds)
-    atomic_write_text(options.work / "results.md", text)
-    print(text)
+    print(results(plan, options.work, worlds, options.plot or options.work / "dial.svg"))

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.dial.plan import NARROW, SHARES, WORLD_SEED, Part, Plan, World, clips, parts_of
+from benchmarks.dial.plot import Point, draw_dial
 from textcap.demo.grammar import event_f1
 from textcap.files import atomic_write_text
 from textcap.gap.compare import best_bridge, compare_bridges
@@ -23,19 +24,55 @@ from textcap.scoring import score_files
 
 COLUMNS = ("F1", "seen", "unseen", "CIDEr-D", "F1 for tuning")
 _Captions = dict[str, dict[str, list[str]]]  # by bridge and role
+_MAIN = {  # of the plot, in the order of its legend
+    "CORAL, noise": (Part(0.0), "coral"),
+    "adapter, noise": (Part(0.0, "adapter"), "adapter"),
+    "centring, noise": (Part(0.0, "centre"), "centre"),
+    "noise": (Part(0.0), "none"),
+    "none": (Part(0.0, noise_std=0.0), "none"),
+}
 _Rows = dict[tuple[Part, str], list[dict[str, float]]]  # figures of each seed, by the part with seed 0 and the bridge
 
 
-def results(plan: Plan, work: Path, worlds: Mapping[float | str, World]) -> str:
-    """Return a paragraph for each gap, and a table of all bridges across it."""
+def results(plan: Plan, work: Path, worlds: Mapping[float | str, World], plot_path: Path) -> str:
+    """Return a paragraph for each gap, and a table of all bridges across it.
+
+    Writes the text to results.md in the work folder and the figures of each seed to results.tsv, and draws the plot.
+    """
     rows: _Rows = {}
+    lines = ["\t".join(("part", "bridge", *COLUMNS))]
     for part in parts_of(plan):
         path = work / "parts" / f"{part.name}.json"
         if path.exists():
             captions: _Captions = json.loads(path.read_text(encoding="utf-8"))["captions"]
             for bridge, values in _kept_figures(plan, path, captions).items():
                 rows.setdefault((replace(part, seed=0), bridge), []).append(values)
-    return "\n".join(_of_one_gap(plan, gap, worlds[gap], rows) for gap in (*SHARES, NARROW) if gap in worlds)
+                lines.append("\t".join((part.name, bridge, *(f"{values[name]:.4f}" for name in COLUMNS))))
+    atomic_write_text(work / "results.tsv", "\n".join(lines) + "\n")
+    paragraphs = [_of_one_gap(plan, gap, worlds[gap], rows) for gap in (*SHARES, NARROW) if gap in worlds]
+    text = "\n".join([*paragraphs, draw_dial(plot_path, main_bridges(rows))])
+    atomic_write_text(work / "results.md", text)
+    return text
+
+
+def main_bridges(rows: _Rows) -> dict[str, list[Point]]:
+    """Return event F1 of the main bridges against the share of the shift."""
+    found: dict[str, list[Point]] = {label: [] for label in ("audio-text", *_MAIN)}
+    for share in SHARES:
+        wanted = {label: (replace(part, gap=share), bridge) for label, (part, bridge) in _MAIN.items()}
+        best = _best_audio(share, rows)
+        for label, key in (({"audio-text": best} if best else {}) | wanted).items():
+            if key in rows:
+                values = [one["F1"] for one in rows[key]]
+                spread = statistics.stdev(values) if len(values) > 1 else 0.0
+                found[label].append((share, statistics.mean(values), spread))
+    return found
+
+
+def _best_audio(gap: float | str, rows: _Rows) -> tuple[Part, str] | None:
+    """Return the row that was trained on audio with the learning rate that is best on the clips for tuning."""
+    audio = [key for key in rows if key[0].gap == gap and key[0].trained_on == "audio" and key[0].n_times == 1]
+    return max(audio, key=lambda key: _mean(rows[key], "F1 for tuning"), default=None)
 
 
 def _kept_figures(plan: Plan, path: Path, captions: _Captions) -> dict[str, dict[str, float]]:
@@ -81,8 +118,7 @@ def cider_d(plan: Plan, captions: Mapping[str, Sequence[str]]) -> dict[str, floa
 
 def _of_one_gap(plan: Plan, gap: float | str, world: World, rows: _Rows) -> str:
     here = {key: several for key, several in rows.items() if key[0].gap == gap}
-    audio = [key for key in here if key[0].trained_on == "audio" and key[0].n_times == 1]
-    best = max(audio, key=lambda key: _mean(here[key], "F1 for tuning"), default=None)
+    best = _best_audio(gap, here)
     of_audio = _mean(here[best], "F1") if best else None
     lines = [describe(plan, gap, world), "", f"| trained on | captions across | {' | '.join(COLUMNS)} | of audio |"]
     lines.append("|---" * (len(COLUMNS) + 3) + "|")
@@ -90,6 +126,8 @@ def _of_one_gap(plan: Plan, gap: float | str, world: World, rows: _Rows) -> str:
         share = f"{_mean(several, 'F1') / of_audio:.1%}" if of_audio and part.n_times == 1 else ""
         label = part.name.removeprefix(f"{gap}-").removesuffix("-0")
         lines.append(f"| {label} | {bridge} | {' | '.join(_show(several, name) for name in COLUMNS)} | {share} |")
+    if best:
+        lines += ["", f"Shares are of audio-text at {best[0].rate:g} times the learning rate, the best for tuning."]
     return "\n".join([*lines, "", _picks(plan, gap, world, here), ""])
 
 

@@ -38,13 +38,13 @@ def run_part(plan: Plan, work: Path, part: Part) -> str:
         return part.name
     started_s, cpu_s = time.monotonic(), time.process_time()
     adapter = make_adapter(plan, work, part.adapter_pairs, part.seed) if part.adapter_pairs else None
+    captions, embeddings = draws(plan, work, part.sources)
     if part.noise_variance == DEFAULT:
-        bridge = default_bridge(plan, work)
+        bridge = default_bridge(plan, work, embeddings)
     elif part.noise_variance == CALIBRATED:
         bridge = Bridge(BridgeConfig(calibrated_variance(work, adapter)), adapter)
     else:
         bridge = Bridge(BridgeConfig(float(part.noise_variance)), adapter)
-    captions, embeddings = draws(plan, work, part.sources)
     training = TrainingConfig(
         epochs=plan.n_steps * plan.batch_size // len(captions),
         batch_size=plan.batch_size,
@@ -66,13 +66,17 @@ def run_part(plan: Plan, work: Path, part: Part) -> str:
     return part.name
 
 
-def default_bridge(plan: Plan, work: Path) -> Bridge:
-    """Return the backbone's default bridge; on the dial's gap, the means are those of the training clips."""
+def default_bridge(plan: Plan, work: Path, text: np.ndarray) -> Bridge:
+    """Return the backbone's default bridge.
+
+    On the dial's gap, whose means the backbone does not know, they are those of the part's text embeddings `[N, E]` and
+    of the training clips, as with `textcap train --audio-sample`.
+    """
     backbone = Backbone.load(plan.backbone)
     if plan.shift is None:
         return bridge_of(backbone, DEFAULT_BRIDGE)
-    means = (np.load(work / name).mean(axis=0) for name in ("audio.npy", "plain.npy"))
-    return Bridge(BridgeConfig(backbone.config.noise_variance, kind="centre"), affine=centring(*means))
+    affine = centring(np.load(work / "audio.npy").mean(axis=0), text.mean(axis=0))
+    return Bridge(BridgeConfig(backbone.config.noise_variance, kind="centre"), affine=affine)
 
 
 def draws(plan: Plan, work: Path, sources: tuple[str, ...]) -> tuple[list[str], np.ndarray]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.dial.narrow import narrow_backbone
+from benchmarks.dial.narrow import narrow_backbone, weights_hash
 from benchmarks.paper.parts import part_path, run_part
 from benchmarks.paper.plan import EXPERIMENTS, HALF, Part, Plan, parts_of
 from benchmarks.paper.scores import score_parts
@@ -39,10 +39,12 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     started_s, plan = time.monotonic(), Plan()
+    weights = Backbone.load(plan.backbone).content_hash
     if options.half_shift:
         plan = Plan(backbone=str(narrow_backbone(options.work / "backbone")), shift=HALF)
+        weights = weights_hash()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    refuse_other_plan(options.work, plan, Backbone.load(plan.backbone).content_hash)
+    refuse_other_plan(options.work, plan, weights)
     if options.jars is not None:
         fill_jars(options.work, options.jars)
     prepare(plan, options.work, options.jobs)
