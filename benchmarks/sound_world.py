@@ -10,6 +10,7 @@ seeds. To tune something, use another --world-seed: its clips, captions and pair
 
 import argparse
 import json
+import os
 import statistics
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -217,6 +218,18 @@ def refuse_other_plan(work: Path, plan: Any, weights: str) -> None:
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise SystemExit(f"{work} holds results of another plan or model (choose another folder with --work)")
     atomic_write_text(path, text)
+
+
+def fill_jars(work: Path, source: Path) -> None:
+    """Put the jars of the metrics in the work folder, and make the scoring use them."""
+    # Imported late, because it imports huggingface_hub, which reads environment variables when it is imported.
+    from textcap.scoring.jar_fetching import fetch_metrics
+
+    folder = work / "jars"
+    folder.mkdir(exist_ok=True)
+    os.environ["AAC_METRICS_CACHE_PATH"] = str(folder.resolve())
+    for _ in fetch_metrics([source]):
+        pass
 
 
 def print_table(plan: Plan, conditions: list[str], n_seeds: int) -> None:

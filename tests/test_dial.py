@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import memory
 from benchmarks.dial import narrow as narrow_files
 from benchmarks.dial import run as dial
+from benchmarks.dial import tables
 from benchmarks.dial.bridges import TEXT_SIDES, CovarianceNoise, Sides, audio_sides, text_side
 from benchmarks.dial.narrow import weights_hash
 from benchmarks.dial.plan import SHARES, Part, Plan, World, clips, parts_of
@@ -110,7 +111,10 @@ def test_a_part_captions_across_all_its_bridges(tmp_path: Path, monkeypatch: pyt
     assert dial.run_part(SMALL, tmp_path, part) == part.name
     worlds = {gap: dial.world_at(SMALL, tmp_path, gap) for gap in (0.5, "narrow")}
     assert dial.run_part(SMALL, tmp_path, Part(0.5, "audio", 0.0, rate=0.5)) == "0.5-audio-noise0-rate0.5-0"
-    text = results(SMALL, tmp_path, worlds, tmp_path / "dial.svg")
+    for value, shown in ((float("nan"), "| – |"), (0.25, "| 0.250 |"), (0.5, "| 0.250 |")):  # kept once computed
+        monkeypatch.setattr(tables, "cider_d", lambda _, captions, value=value: dict.fromkeys(captions, value))
+        text = results(SMALL, tmp_path, worlds, tmp_path / "dial.svg")
+        assert shown in text
     bridges = [line.split(" | ")[1] for line in text.splitlines() if line.startswith("| text |")]
     assert {"none", "centre", "coral", "coral, 10 sounds", "64 components", "coral, half memory"} <= set(bridges)
     assert text.count("## Gap") == 2 and "Mean cosine 0.4" in text and "Picked on 200 pairs: {'" in text

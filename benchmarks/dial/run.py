@@ -1,6 +1,6 @@
 """Which bridge helps at which modality gap: mappers trained on text whose gap is turned like a dial.
 
-    python -m benchmarks.dial [--work FOLDER] [--jobs 2] [--plot PATH]
+    python -m benchmarks.dial [--work FOLDER] [--jobs 2] [--plot PATH] [--jars PATH]
 
 The gap is that of the tiny backbone with its narrow projections, widened to a mean cosine of .4. One share of the mean
 squared distance is a constant shift; the rest is private to a sound or a caption: what a ridge regression on the scene
@@ -8,7 +8,7 @@ does not predict of its embedding, turned by a random orthonormal map for each s
 
 Each mapper is trained once and captions the test clips across every bridge that it can be used with. Results are kept
 in the work folder, so an interrupted run continues. Noise, ranks and weights are chosen on other clips than those
-reported.
+reported. CIDEr-D needs Java and the jars of `textcap fetch metrics`; --jars names the file or folder to take them from.
 """
 
 import argparse
@@ -37,7 +37,14 @@ from benchmarks.dial.plan import (
 )
 from benchmarks.dial.tables import results
 from benchmarks.dial.turn import Dial
-from benchmarks.sound_world import caption_embeddings, embed_sounds, keep_array, refuse_other_plan, train_mapper
+from benchmarks.sound_world import (
+    caption_embeddings,
+    embed_sounds,
+    fill_jars,
+    keep_array,
+    refuse_other_plan,
+    train_mapper,
+)
 from textcap.config import BridgeConfig, TrainingConfig
 from textcap.files import atomic_write_text
 from textcap.gap.bridge import Bridge
@@ -120,10 +127,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("dial-benchmark"), help="folder to keep results in")
     parser.add_argument("--jobs", type=int, default=2, help="mappers to train at once, one thread each")
     parser.add_argument("--plot", type=Path, help="file for the plot of the bridges (default: in the work folder)")
+    parser.add_argument("--jars", type=Path, help="file or folder with the jars of textcap score, for CIDEr-D")
     options = parser.parse_args()
     plan = Plan()
     options.work.mkdir(parents=True, exist_ok=True)
     refuse_other_plan(options.work, plan, weights_hash())
+    if options.jars is not None:
+        fill_jars(options.work, options.jars)
     prepare(plan, options.work, options.jobs)
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(run_part, plan, options.work, part) for part in parts_of(plan)]

@@ -4,6 +4,7 @@ Rows of several seeds show the mean and the standard deviation.
 """
 
 import json
+import math
 import statistics
 import tempfile
 from collections import Counter
@@ -76,21 +77,23 @@ def _best_audio(gap: float | str, rows: _Rows) -> tuple[Part, str] | None:
 
 
 def _kept_figures(plan: Plan, path: Path, captions: _Captions) -> dict[str, dict[str, float]]:
-    """Return the figures of a part by bridge, and keep them beside its captions."""
+    """Return the figures of a part by bridge, and keep them beside its captions; a missing CIDEr-D is tried again."""
     kept = path.with_suffix(".figures")
-    if not kept.exists():
-        cider = cider_d(plan, {bridge: by_role["test"] for bridge, by_role in captions.items()})
-        found = {
-            bridge: {
-                **figures(plan, by_role["test"]),
-                "CIDEr-D": cider[bridge],
-                "F1 for tuning": figures(plan, by_role["tuning"], "tuning")["F1"],
-            }
-            for bridge, by_role in captions.items()
+    if kept.exists():
+        loaded: dict[str, dict[str, float]] = json.loads(kept.read_text(encoding="utf-8"))
+        if not any(math.isnan(one["CIDEr-D"]) for one in loaded.values()):
+            return loaded
+    cider = cider_d(plan, {bridge: by_role["test"] for bridge, by_role in captions.items()})
+    found = {
+        bridge: {
+            **figures(plan, by_role["test"]),
+            "CIDEr-D": cider[bridge],
+            "F1 for tuning": figures(plan, by_role["tuning"], "tuning")["F1"],
         }
-        atomic_write_text(kept, json.dumps(found, indent=1))
-    loaded: dict[str, dict[str, float]] = json.loads(kept.read_text(encoding="utf-8"))
-    return loaded
+        for bridge, by_role in captions.items()
+    }
+    atomic_write_text(kept, json.dumps(found, indent=1))
+    return found
 
 
 def figures(plan: Plan, captions: Sequence[str], role: str = "test") -> dict[str, float]:
@@ -104,15 +107,20 @@ def figures(plan: Plan, captions: Sequence[str], role: str = "test") -> dict[str
 
 
 def cider_d(plan: Plan, captions: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Return CIDEr-D of several systems' captions of the test clips, against the captions of the clips."""
+    """Return CIDEr-D of several systems' captions of the test clips, against the captions of the clips.
+
+    It is NaN if it could not be computed.
+    """
     with tempfile.TemporaryDirectory() as folder:
         references = Path(folder) / "references.json"
         references.write_text(json.dumps({str(i): clip.captions for i, clip in enumerate(clips(plan)["test"])}))
         paths = [Path(folder) / f"{place}.json" for place in range(len(captions))]
         for path, several in zip(paths, captions.values(), strict=True):
             path.write_text(json.dumps({str(i): caption for i, caption in enumerate(several)}))
-        systems = score_files(references, paths, metrics="cider_d").scoring.systems
-    values = [system["cider_d"].value for system in systems]
+        report = score_files(references, paths, metrics="cider_d")
+    for failed in report.failed:
+        print(f"CIDEr-D is skipped: {failed.problem}", flush=True)
+    values = [system["cider_d"].value for system in report.scoring.systems]
     return {name: float("nan") if value is None else value for name, value in zip(captions, values, strict=True)}
 
 
@@ -183,5 +191,7 @@ def _mean(several: Sequence[Mapping[str, float]], name: str) -> float:
 
 def _show(several: Sequence[Mapping[str, float]], name: str) -> str:
     values = [one[name] for one in several]
+    if any(map(math.isnan, values)):
+        return "–"
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.3f}{spread}"

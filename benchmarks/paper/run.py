@@ -22,7 +22,7 @@ from benchmarks.paper.plan import EXPERIMENTS, HALF, Part, Plan, parts_of
 from benchmarks.paper.scores import score_parts
 from benchmarks.paper.tables import write_tables
 from benchmarks.paper.worlds import prepare
-from benchmarks.sound_world import refuse_other_plan
+from benchmarks.sound_world import fill_jars, refuse_other_plan
 from textcap.models.backbone import Backbone
 
 
@@ -62,18 +62,6 @@ def run_parts(plan: Plan, work: Path, parts: list[Part], n_jobs: int) -> None:
         futures = [pool.submit(run_part, plan, work, part) for part in missing]
         for place, future in enumerate(as_completed(futures)):
             print(f"{place + 1} of {len(missing)}: {future.result()}", flush=True)
-
-
-def fill_jars(work: Path, source: Path) -> None:
-    """Put the jars of the metrics in the work folder, and make the scoring use them."""
-    # Imported late, because it imports huggingface_hub, which reads environment variables when it is imported.
-    from textcap.scoring.jar_fetching import fetch_metrics
-
-    folder = work / "jars"
-    folder.mkdir(exist_ok=True)
-    os.environ["AAC_METRICS_CACHE_PATH"] = str(folder.resolve())
-    for _ in fetch_metrics([source]):
-        pass
 
 
 if __name__ == "__main__":
