@@ -82,7 +82,7 @@ def caption(
     rerank_weight: Annotated[
         float,
         _selection(min=0.0, max=1.0, help="Weight of the similarity against the score."),
-    ] = 0.5,
+    ] = 0.75,
     similarity: Annotated[
         bool,
         _selection("--similarity", help="Add the similarity of sound and caption to JSON."),
