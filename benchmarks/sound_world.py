@@ -84,6 +84,13 @@ def embed_sounds(path: Path, backbone: str, clips: list[Clip], n_jobs: int) -> n
     return np.load(path)
 
 
+def embed_texts(path: Path, backbone: str, captions: list[str]) -> None:
+    """Write the text embeddings `[N, E]` of captions, unless the file exists."""
+    if not path.exists():
+        keep_array(path, Backbone.load(backbone).text_encoder().encode(captions).numpy())
+        print(f"embedded {len(captions)} captions for {path.name}", flush=True)
+
+
 def keep_array(path: Path, array: np.ndarray) -> None:
     """Write an array beside its path, then rename it: an interrupted run leaves no partial file."""
     with open(path.with_suffix(".tmp"), "wb") as file:

@@ -1,8 +1,11 @@
 """README and docs as data: their code blocks, the commands in them, and output in a form that can be compared."""
 
+import os
 import re
 import shlex
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +89,40 @@ def find_misuse(line: str) -> str | None:
     used = {word.split("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)}
     unknown = used - known - {"--help", "-h"}
     return f"{line}: {', '.join(sorted(unknown))}" if unknown else None
+
+
+def outputs_of_demo(lines: Iterable[str], place: Path) -> dict[str, list[str]]:
+    """Return what the demo in a folder prints, and what the commands print that it runs, by command."""
+    outputs: dict[str, list[str]] = {}
+    command = "textcap demo"
+    for line in lines:
+        if line.startswith("$ "):
+            command = line[2:]
+        shown = line.replace(str(place), "textcap-demo") if command == "textcap demo" else line
+        outputs.setdefault(command, []).extend([] if line.startswith("$ ") else [shown])
+    return outputs
+
+
+def run_command(command: str, folder: Path, environment: dict[str, str]) -> list[str]:
+    """Return the lines that a command prints, on both streams as a terminal shows them."""
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=ROOT if command.startswith("python ") else folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=1500,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}"
+    # The jars of the test data are smaller than those that `textcap fetch metrics` brings.
+    return [line for line in done.stdout.splitlines() if "is not the known file" not in line]
+
+
+def environment_in(folder: Path) -> dict[str, str]:
+    """Return the environment for commands of documents, with a cache in the folder."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "TEXTCAP_CACHE": str(folder / "cache"), "PATH": path, "COLUMNS": "120"}
 
 
 def mask(line: str) -> str:

@@ -187,13 +187,13 @@ def test_half_shift_turns_all_embeddings(tmp_path: Path, monkeypatch: pytest.Mon
     def embed_sounds(path: Path, backbone: str, clips: list[Any], n_jobs: int) -> None:
         np.save(path, unit_rows(vectors([",".join(clip.scene.kinds) for clip in clips], 1)).astype(np.float32))
 
-    def embed_text(plan: Plan, path: Path, captions: list[str]) -> None:
-        scenes = worlds.scenes_of(path.stem, plan.n_captions) if path.stem in WRITERS else None
+    def embed_texts(path: Path, backbone: str, captions: list[str]) -> None:
+        scenes = worlds.scenes_of(path.stem, len(captions)) if path.stem in WRITERS else None
         several = [clip.scene for clip in training_pairs(30, CALIBRATION_SEED)] if scenes is None else scenes
         np.save(path, unit_rows(vectors([",".join(scene.kinds) for scene in several], 2)).astype(np.float32))
 
     monkeypatch.setattr(worlds, "embed_sounds", embed_sounds)
-    monkeypatch.setattr(worlds, "_embed_text", embed_text)
+    monkeypatch.setattr(worlds, "embed_texts", embed_texts)
     worlds.prepare(replace(SMALL, shift=0.5), tmp_path, 1)
     audio, text = np.load(tmp_path / "audio.npy"), np.load(tmp_path / "plain.npy")
     assert (audio * text).sum(axis=1).mean() == pytest.approx(0.4, abs=0.05)

@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import os
 import re
 import shutil
 import subprocess
@@ -13,7 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from documents import JARS, ROOT, WEIGHTS, Block, blocks_of, command_lines, find_misuse, mask, matches, pages
+from documents import (
+    JARS,
+    ROOT,
+    WEIGHTS,
+    blocks_of,
+    command_lines,
+    environment_in,
+    find_misuse,
+    mask,
+    matches,
+    outputs_of_demo,
+    pages,
+    run_command,
+)
 
 CONSOLE = {path.name: [block for block in blocks_of(path) if block.language == "console"] for path in pages()}
 
@@ -107,14 +119,7 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
         timeout=1500,
     )
     assert done.returncode == 0, done.stderr
-    outputs: dict[str, list[str]] = {}
-    command = ""
-    for line in done.stderr.splitlines():
-        if line.startswith("$ "):
-            command = line[2:]
-        outputs.setdefault(command, []).extend([] if line.startswith("$ ") else [line])
-    outputs["textcap demo"] = [line.replace(str(folder), "textcap-demo") for line in outputs.pop("")]
-    return DemoRun(folder, outputs)
+    return DemoRun(folder, outputs_of_demo(done.stderr.splitlines(), folder))
 
 
 @pytest.mark.documents
@@ -124,35 +129,12 @@ def test_shown_output_is_what_the_commands_print(
 ) -> None:
     folder = tmp_path / "demo"
     shutil.copytree(demo_run.folder, folder)
-    environment = {
-        **os.environ,
-        "TEXTCAP_CACHE": str(tmp_path / "cache"),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "COLUMNS": "120",
-    }
+    environment = environment_in(tmp_path)
     for block in CONSOLE[page]:
         if block.needs == WEIGHTS:
             continue
         if block.needs == JARS:
             environment["AAC_METRICS_CACHE_PATH"] = str(request.getfixturevalue("spice_jars"))
         for command, expected in block.commands:
-            printed = run(command, block, demo_run, folder, environment)
+            printed = demo_run.outputs.get(command) or run_command(command, folder, environment)
             assert matches(expected, printed), f"{page}, line {block.line}: {command}\n" + "\n".join(printed)
-
-
-def run(command: str, block: Block, demo_run: DemoRun, folder: Path, environment: dict[str, str]) -> list[str]:
-    """Return the lines that a command prints, on both streams as a terminal shows them."""
-    if command in demo_run.outputs:
-        return demo_run.outputs[command]
-    done = subprocess.run(
-        ["bash", "-c", command],
-        cwd=ROOT if command.startswith("python ") else folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=1500,
-    )
-    assert done.returncode == 0, f"{block.page}, line {block.line}: {command}\n{done.stdout}"
-    # The jars of the test data are smaller than those that `textcap fetch metrics` brings.
-    return [line for line in done.stdout.splitlines() if "is not the known file" not in line]

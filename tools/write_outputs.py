@@ -1,18 +1,16 @@
 """Write what commands print into the documents: `python tools/write_outputs.py [PAGE ...]`.
 
-Runs the console blocks as tests/test_documents.py does and puts the new output in place of the old. Where lines were
-left out ("..."), they are left out again; where that cannot be told any more, the block stays.
+Runs the console blocks as tests/test_documents.py does and puts the new output in place of the old. Of an output with
+"..." as many lines are shown before and after it as now, so read the change.
 """
 
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from documents import ROOT, blocks_of, mask, pages  # noqa: E402
+from documents import Block, blocks_of, environment_in, outputs_of_demo, pages, run_command  # noqa: E402
 
 
 def main() -> None:
@@ -20,91 +18,42 @@ def main() -> None:
     wanted = set(sys.argv[1:])
     with tempfile.TemporaryDirectory() as work:
         place = Path(work) / "textcap-demo"
-        demo = print_of(f"textcap demo {place}", Path(work), Path(work))
-        by_command = demo_outputs(demo, place)
+        outputs = outputs_of_demo(run_command(f"textcap demo {place}", Path(work), environment_in(Path(work))), place)
         for page in pages():
             if not wanted or page.name in wanted:
                 folder = Path(work) / page.stem / "demo"
                 shutil.copytree(place, folder)
-                rewrite(page, folder, by_command)
+                rewrite(page, folder, outputs)
 
 
-def print_of(command: str, folder: Path, cache: Path) -> list[str]:
-    """Return the lines that a command prints on both streams."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "TEXTCAP_CACHE": str(cache / "cache"), "PATH": path, "COLUMNS": "120"}
-    place = ROOT if command.startswith("python ") else folder
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    return done.stdout.splitlines()
-
-
-def demo_outputs(lines: list[str], place: Path) -> dict[str, list[str]]:
-    """Return the output of the demo, and those of the commands that it runs."""
-    found: dict[str, list[str]] = {"textcap demo": []}
-    command = "textcap demo"
-    for line in lines:
-        if line.startswith("$ "):
-            command = line[2:]
-        found.setdefault(command, []).extend([] if line.startswith("$ ") else [line.replace(str(place), place.name)])
-    return found
-
-
-def rewrite(page: Path, folder: Path, by_command: dict[str, list[str]]) -> None:
-    """Write a page with new output in each block that can be run here."""
-    lines = page.read_text(encoding="utf-8").splitlines()
-    shift = 0
+def rewrite(page: Path, folder: Path, outputs: dict[str, list[str]]) -> None:
+    """Write a page with new output in each console block that needs nothing that is not here."""
+    text = page.read_text(encoding="utf-8")
     for block in blocks_of(page):
-        if block.language != "console" or block.needs:
+        if block.language == "console" and not block.needs:
+            text = text.replace(block.text, rewritten(block, folder, outputs), 1)
+    page.write_text(text, encoding="utf-8")
+
+
+def rewritten(block: Block, folder: Path, outputs: dict[str, list[str]]) -> str:
+    """Return the text of a block with what its commands print now."""
+    new, rest = "", block.text
+    for command, old in block.commands:
+        if not any(old):  # what shows no output stays so
             continue
-        new: list[str] = []
-        raw = iter(block.text.splitlines())
-        chunks: list[tuple[list[str], list[str]]] = []
-        for line in raw:
-            if line.startswith("$ "):
-                chunks.append(([line], []))
-                while chunks[-1][0][-1].endswith("\\"):
-                    chunks[-1][0].append(next(raw))
-            elif chunks:
-                chunks[-1][1].append(line)
-        for (command, _), (head, old) in zip(block.commands, chunks, strict=True):
-            printed = by_command[command] if command in by_command else print_of(command, folder, folder.parent)
-            new += [*head, *merged(old, printed, f"{page.name}, line {block.line}: {command}")]
-        start = block.line + shift
-        lines[start : start + len(block.text.splitlines())] = new
-        shift += len(new) - len(block.text.splitlines())
-    page.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        head, _, rest = rest.partition("\n".join(old))
+        printed = outputs.get(command) or run_command(command, folder, environment_in(folder.parent))
+        new += head + "\n".join(shortened(old, printed))
+    return new + rest
 
 
-def merged(old: list[str], printed: list[str], place: str) -> list[str]:
-    """Return the printed lines, without those that were left out before."""
-    while printed and not printed[-1].strip():
-        printed = printed[:-1]
-    while printed and not printed[0].strip():
-        printed = printed[1:]
-    blank = [""] if old and not old[-1].strip() else []
+def shortened(old: list[str], printed: list[str]) -> list[str]:
+    """Return printed lines without those between the first and the last ones, if "..." stood for such before."""
+    printed = "\n".join(printed).strip("\n").split("\n") + [""] * (old[-1:] == [""])
     if "..." not in old:
-        return [*printed, *blank]
-    found, at, skipped = list[str](), 0, False
-    for number, line in enumerate(old):
-        if line == "...":
-            found.append(line)
-            skipped = True
-            continue
-        rest = old[number:]
-        if skipped and "..." not in rest and len(rest) <= len(printed) - at:
-            at = len(printed) - len([one for one in rest if one.strip()])
-        elif skipped:
-            at = next((i for i in range(at, len(printed)) if mask(printed[i]) == mask(line)), len(printed))
-        skipped = False
-        if line.strip() or (at < len(printed) and not printed[at].strip()):
-            if at >= len(printed) or mask(printed[at]) != mask(line):
-                print(f"{place}: cannot tell what to leave out\n" + "\n".join(printed), flush=True)
-                return old
-            found.append(printed[at])
-            at += 1
-    return [*found, *blank]
+        return printed
+    n_before, n_after = old.index("..."), len(old) - old.index("...") - 1
+    return [*printed[:n_before], "...", *printed[len(printed) - n_after :]]
 
 
 if __name__ == "__main__":

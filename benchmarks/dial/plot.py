@@ -1,10 +1,13 @@
 """Draw event F1 across the main bridges against the share of the gap that is a shift.
 
-Needs matplotlib, an optional dependency. Readable in greyscale: lines differ in marker and dash, not only in colour.
+Readable in greyscale: lines differ in marker and dash, not only in colour.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from benchmarks.plotting import draw
 
 # Marker, dash and colour of each line, from the best expected to the worst.
 _STYLES = (
@@ -26,16 +29,8 @@ def draw_dial(path: Path, lines: Mapping[str, Sequence[Point]]) -> str:
         path: File to write: SVG, or another format that matplotlib supports.
         lines: Points of each bridge by its label, at most six bridges; without seeds, the standard deviation is 0.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        return "no plot: matplotlib is not installed (run pip install 'textcap[plot]')"
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    # Keep text as text, and write the same file for the same figures.
-    style = {"svg.fonttype": "none", "svg.hashsalt": "textcap", "font.size": 10, "font.family": "sans-serif"}
-    with matplotlib.rc_context(style):
+    def figure_of(pyplot: Any) -> Any:
         figure, axis = pyplot.subplots(figsize=(7.0, 3.8), layout="constrained")
         for (label, points), (marker, dash, colour) in zip(lines.items(), _STYLES, strict=False):
             if not points:
@@ -58,8 +53,6 @@ def draw_dial(path: Path, lines: Mapping[str, Sequence[Point]]) -> str:
         axis.set_ylabel("event F1")
         axis.spines[["top", "right"]].set_visible(False)
         figure.legend(loc="outside right upper", frameon=False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"Date": None} if path.suffix == ".svg" else {}
-        figure.savefig(path, metadata=metadata)
-        pyplot.close(figure)
-    return f"drew {path}"
+        return figure
+
+    return draw(path, figure_of)

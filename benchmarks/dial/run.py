@@ -40,8 +40,8 @@ from benchmarks.dial.turn import Dial
 from benchmarks.sound_world import (
     caption_embeddings,
     embed_sounds,
+    embed_texts,
     fill_jars,
-    keep_array,
     refuse_other_plan,
     train_mapper,
 )
@@ -57,10 +57,7 @@ def prepare(plan: Plan, work: Path, n_jobs: int) -> None:
     backbone = str(narrow_backbone(work / "backbone"))
     for role, several in clips(plan).items():
         embed_sounds(work / f"{role}-audio.npy", backbone, several, n_jobs)
-        path = work / f"{role}-text.npy"
-        if not path.exists():
-            captions = [clip.captions[0] for clip in several]
-            keep_array(path, Backbone.load(backbone).text_encoder().encode(captions).numpy())
+        embed_texts(work / f"{role}-text.npy", backbone, [clip.captions[0] for clip in several])
 
 
 def world_at(plan: Plan, work: Path, gap: float | str) -> World:

@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.dial.plan import NARROW, SHARES, WORLD_SEED, Part, Plan, World, clips, parts_of
 from benchmarks.dial.plot import Point, draw_dial
+from benchmarks.sound_world import show
 from textcap.demo.grammar import event_f1
 from textcap.files import atomic_write_text
 from textcap.gap.compare import best_bridge, compare_bridges
@@ -191,7 +192,4 @@ def _mean(several: Sequence[Mapping[str, float]], name: str) -> float:
 
 def _show(several: Sequence[Mapping[str, float]], name: str) -> str:
     values = [one[name] for one in several]
-    if any(map(math.isnan, values)):
-        return "–"
-    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{spread}"
+    return "–" if any(map(math.isnan, values)) else show(values)

@@ -1,10 +1,13 @@
 """Draw the noise sweep: scores against noise variance, with the calibrated value marked.
 
-Needs matplotlib, an optional dependency. Readable in greyscale: lines differ in marker and dash, not only in colour.
+Readable in greyscale: lines differ in marker and dash, not only in colour.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from benchmarks.plotting import draw
 
 PANELS = {"cider_d": "CIDEr-D", "event_f1": "event F1"}
 _SMALLEST = 0.0005  # the axis is linear up to this variance and logarithmic above it
@@ -19,16 +22,8 @@ def draw_sweep(path: Path, points: Sequence[tuple[float, Mapping[str, float]]], 
         points: Variance and figures of each part, by increasing variance.
         calibrated: The variance from the 30 pairs; one of the points.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        return "no plot: matplotlib is not installed (run pip install 'textcap[plot]')"
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    # Keep text as text, and write the same file for the same figures.
-    style = {"svg.fonttype": "none", "svg.hashsalt": "textcap", "font.size": 10, "font.family": "sans-serif"}
-    with matplotlib.rc_context(style):
+    def figure_of(pyplot: Any) -> Any:
         figure, axes = pyplot.subplots(1, len(PANELS), figsize=(8.0, 3.2), layout="constrained")
         for axis, (name, label) in zip(axes, PANELS.items(), strict=True):
             values = [figures[name] for _, figures in points]
@@ -49,8 +44,6 @@ def draw_sweep(path: Path, points: Sequence[tuple[float, Mapping[str, float]]], 
             axis.set_ylabel(label)
             axis.spines[["top", "right"]].set_visible(False)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"Date": None} if path.suffix == ".svg" else {}
-        figure.savefig(path, metadata=metadata)
-        pyplot.close(figure)
-    return f"drew {path}"
+        return figure
+
+    return draw(path, figure_of)

@@ -21,11 +21,10 @@ from benchmarks.paper.plan import (
     Plan,
 )
 from benchmarks.paper.writers import WRITERS, references
-from benchmarks.sound_world import embed_sounds, keep_array
+from benchmarks.sound_world import embed_sounds, embed_texts, keep_array
 from textcap.demo.folder import Clip, held_out_clips, training_pairs
 from textcap.demo.scenes import Scene
 from textcap.files import atomic_write_text
-from textcap.models.backbone import Backbone
 
 
 @cache
@@ -84,7 +83,7 @@ def prepare(plan: Plan, work: Path, n_jobs: int) -> None:
     for name, clips in sounds.items():
         embed_sounds(embedded / f"{name}.npy", plan.backbone, clips, n_jobs)
     for name, captions in texts.items():
-        _embed_text(plan, embedded / f"{name}.npy", captions)
+        embed_texts(embedded / f"{name}.npy", plan.backbone, captions)
     if plan.shift is not None:
         scenes = {name: [clip.scene for clip in clips] for name, clips in sounds.items()}
         scenes |= {writer: scenes_of(writer, plan.n_captions) for writer in WRITERS}
@@ -105,9 +104,3 @@ def prepare(plan: Plan, work: Path, n_jobs: int) -> None:
 def references_path(work: Path, writer: str) -> Path:
     """Return the path of a writer's references."""
     return work / f"references-{writer}.json"
-
-
-def _embed_text(plan: Plan, path: Path, captions: list[str]) -> None:
-    if not path.exists():
-        keep_array(path, Backbone.load(plan.backbone).text_encoder().encode(captions).numpy())
-        print(f"embedded {len(captions)} captions for {path.name}", flush=True)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from textcap.gap.measure import GapReport
     from textcap.models.backbone import Backbone
 
-_N, _DRAWS = 30, 10
 _Drawing = tuple[int, int, int]  # pairs in a draw, draws, seed
 WHEN_STOPPED = "run the same command again: what was embedded is kept"
 EXAMPLES = "textcap gap pairs.csv --plot gap.png\n\ntextcap gap --audio-sample recordings --captions captions.txt"
@@ -95,8 +94,9 @@ def gap(
         _without_pairs(sounds, str(audio_sample), texts, loaded, chosen, plot, seed, as_json)
     else:
         from textcap.data.pairs import read_pairs
+        from textcap.gap.measure import N_DRAWS, N_PAIRS
 
-        read, drawing = read_pairs(pairs, audio_folder=audio_dir), (n or _N, draws or _DRAWS, seed)
+        read, drawing = read_pairs(pairs, audio_folder=audio_dir), (n or N_PAIRS, draws or N_DRAWS, seed)
         _with_pairs(read, load_backbone(backbone, offline=offline), chosen, plot, drawing, as_json)
 
 
@@ -107,6 +107,7 @@ def _with_pairs(
     from textcap.gap.bridge.moments import measure_moments
     from textcap.gap.calibrate import measure_pair_gap
     from textcap.gap.compare import LEAST_PAIRS, MOST_PAIRS, best_bridge, compare_bridges, split_gap
+    from textcap.gap.measure import N_DRAWS, N_PAIRS
     from textcap.gap.plot import plot_gap
 
     name, (n, draws, seed) = pairs.file.name, drawing
@@ -136,7 +137,7 @@ def _with_pairs(
         alone = " --bridge noise" if best == "none" and backbone.config.default_bridge != "noise" else ""
         measured = f"--noise-from {shlex.quote(name)}"
         number = f"--noise-std {found.report.sample.noise_std:.4g}"
-        command = f"textcap train captions.txt{alone} {measured if drawing == (_N, _DRAWS, 0) else number}"
+        command = f"textcap train captions.txt{alone} {measured if drawing == (N_PAIRS, N_DRAWS, 0) else number}"
     note(f"use it with: {command}")
 
 
