@@ -183,11 +183,11 @@ def test_model_keeps_the_bridge_of_a_sample_and_captions_without_it(tmp_path: Pa
     shutil.copytree(world / "recordings", sounds)
     code, out, err = train("--audio-sample", "mine")
     assert (code, out) == (0, "model\n")
-    assert "bridge coral, computed from 40 sounds of mine" in err and "mine has only 40 different sounds" in err
+    assert "bridge centre, computed from 40 sounds of mine" in err and "mine has only 40 different sounds" in err
     stored = load_model(Path("model"))
-    assert stored.config.bridge.kind == "coral" and stored.affine is not None
+    assert stored.config.bridge.kind == "centre" and stored.affine is not None
     assert stored.config.bridge.sample is not None and stored.config.bridge.sample.n_sounds == 40
-    assert "coral, computed from 40 sounds of mine" in Path("model/README.md").read_text(encoding="utf-8")
+    assert "centre, computed from 40 sounds of mine" in Path("model/README.md").read_text(encoding="utf-8")
     captioner = Captioner.load("model", device="cpu")
     first = next(iter(captioner.caption(sounds / "001.wav")))
     shutil.rmtree(sounds)
@@ -198,6 +198,20 @@ def test_model_keeps_the_bridge_of_a_sample_and_captions_without_it(tmp_path: Pa
     assert again.candidates(vector)[0][0].caption == first.caption  # type: ignore[union-attr]
     plain = Captioner(again.backbone, stored.mapper, Bridge(BridgeConfig()), 999, torch.device("cpu"))
     assert plain.content_hash != again.content_hash
+
+
+@pytest.mark.parametrize(("n", "asked", "kind"), [(299, (), "centre"), (300, (), "coral"), (40, ("coral",), "coral")])
+def test_without_a_bridge_the_number_of_different_sounds_chooses_one(
+    tmp_path: Path, n: int, asked: tuple[str, ...], kind: str
+) -> None:
+    (tmp_path / "many").mkdir()
+    times = np.arange(4000) / 16000
+    for number in range(n):
+        soundfile.write(tmp_path / "many" / f"{number}.wav", np.sin(2 * np.pi * (200 + 10 * number) * times), 16000)
+    shutil.copyfile(tmp_path / "many" / "0.wav", tmp_path / "many" / "copy.wav")
+    assert train("--audio-sample", "many", *(f"--bridge={one}" for one in asked))[0] == 0
+    bridge = load_model(Path("model")).config.bridge
+    assert bridge.sample is not None and (bridge.kind, bridge.sample.n_sounds) == (kind, n)
 
 
 def test_names_and_copies_of_the_sounds_change_nothing(tmp_path: Path, world: Path) -> None:
@@ -278,11 +292,11 @@ def pairs_of(folder: Path) -> Path:
 
 def test_unreadable_and_silent_sounds_of_a_sample_are_left_out(tmp_path: Path, world: Path) -> None:
     shutil.copytree(world / "recordings", tmp_path / "mixed")
-    for number in range(5):
+    for number in range(12):
         (tmp_path / "mixed" / f"broken{number}.wav").write_bytes(b"no sound")
     soundfile.write(tmp_path / "mixed" / "silent.wav", np.zeros(16000), 16000)
     code, _, err = train("--audio-sample", "mixed", "--bridge", "centre")
-    assert code == 0 and err.count("skipped:") == 4 and "mixed: skipped: 2 more sounds" in err
+    assert code == 0 and err.count("skipped:") == 11 and "mixed: skipped: 2 more sounds" in err
     sample = load_model(Path("model")).config.bridge.sample
     assert sample is not None and sample.n_sounds == 40
 

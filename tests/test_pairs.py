@@ -82,14 +82,18 @@ def test_line_of_a_row_is_right_for_every_line_end(folder: Path, end: str, caplo
     assert caplog.messages == [f"{folder / 'pairs.csv'}, line 6: b.flac has no caption"]
 
 
+def log_all(pairs: PairSet) -> None:
+    log_skipped(pairs.file.name, [skipped.reason for skipped in pairs.skipped])
+
+
 def test_ten_skipped_sounds_are_listed_and_the_others_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = "".join(f"gone{i:02}.wav,x\n" for i in range(11))
-    log_skipped(read(folder, f"file,caption\n{rows}"))
+    log_all(read(folder, f"file,caption\n{rows}"))
     lines = caplog.messages
     path = folder / "pairs.csv"
     assert lines[:10] == [f"{path}: skipped: {folder / f'gone{i:02}.wav'} does not exist" for i in range(10)]
     assert lines[10:] == [f"{path}: skipped: 1 more sound"]
-    log_skipped(read(folder, f"file,caption\n{rows}gone11.wav,x\n"))
+    log_all(read(folder, f"file,caption\n{rows}gone11.wav,x\n"))
     assert caplog.messages[21:] == [f"{path}: skipped: 2 more sounds"]
 
 

@@ -20,7 +20,7 @@ _CACHE_VALUES = 2**20  # of one tensor in the audio tower's first stage; more do
 # Nothing but noise; the mean of each side subtracted; sounds given the mean and covariance of the text.
 BRIDGES = ("noise", "centre", "coral")
 MOVING = BRIDGES[1:]  # computed from sounds without captions
-DEFAULT_MOVING = "coral"
+_CORAL_FROM = 300  # sounds; with fewer, their covariance misleads more than it helps (docs/experiments.md)
 MIN_JUDGED = 50  # held-out sounds from which on an adapter is called helpful or not
 
 MAX_SEED = 2**63 - 1
@@ -32,6 +32,11 @@ MAX_VOCABULARY = 2**20
 MAX_WINDOW_SAMPLES = 2**24
 
 _Config = TypeVar("_Config")
+
+
+def moving_bridge(n_sounds: int) -> str:
+    """Return the bridge to compute from so many sounds without captions, where none is asked for."""
+    return "coral" if n_sounds >= _CORAL_FROM else "centre"
 
 
 def require(condition: bool, name: str, value: object, rule: str) -> None:

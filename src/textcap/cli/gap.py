@@ -13,7 +13,7 @@ from textcap.cli import options
 from textcap.cli.console import note, print_result, set_verbosity
 from textcap.cli.loading import load_backbone
 from textcap.cli.progress import embedding_progress
-from textcap.config import DEFAULT_MOVING, MAX_SEED, MOVING
+from textcap.config import MAX_SEED, MOVING, moving_bridge
 from textcap.data.text import counted
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _with_pairs(
     bridges = compare_bridges(audio, text, seed=seed) if len(audio) >= LEAST_PAIRS else []
     best = best_bridge(bridges) if bridges else None
     if plot is not None:
-        kind = best if best in MOVING else DEFAULT_MOVING
+        kind = best if best in MOVING else moving_bridge(len(audio))
         shown = kind, affine_bridge(kind, measure_moments(audio), measure_moments(text))
         plot_gap(plot, audio, text, after=shown, n_lines=min(n, 30), seed=seed)
     if as_json:
@@ -156,9 +156,9 @@ def _without_pairs(
 
     texts, file = captions.captions, captions.files[0].name
     with embedding_progress() as progress:
-        found = measure_unpaired_gap(sounds, folder, texts, DEFAULT_MOVING, backbone, device, progress=progress)
+        found = measure_unpaired_gap(sounds, folder, texts, None, backbone, device, progress=progress)
     if plot is not None:
-        plot_gap(plot, found.audio, found.text, after=(DEFAULT_MOVING, found.bridge), n_lines=0, seed=seed)
+        plot_gap(plot, found.audio, found.text, after=(found.kind, found.bridge), n_lines=0, seed=seed)
     if as_json:
         values = {"n_sounds": len(found.audio), "n_captions": len(texts), "parts": asdict(found.parts)}
         print(json.dumps({"audio_sample": folder, "backbone": backbone.name, **values}), flush=True)

@@ -6,7 +6,7 @@ names its line.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -98,12 +98,12 @@ def read_pairs(path: str | Path, *, audio_folder: str | Path | None = None) -> P
     return PairSet(file, pairs, tuple(skipped.values()))
 
 
-def log_skipped(pairs: PairSet) -> None:
-    """Log a warning for each of the first skipped sounds, with the reason, and one with the number of the others."""
-    for skipped in pairs.skipped[:_SKIPPED_SHOWN]:
-        _logger.warning("%s: skipped: %s", pairs.file.name, skipped.reason)
-    if (n_more := len(pairs.skipped) - _SKIPPED_SHOWN) > 0:
-        _logger.warning("%s: skipped: %s", pairs.file.name, counted(n_more, "more sound"))
+def log_skipped(name: str, reasons: Sequence[object]) -> None:
+    """Log a warning for each of the first skipped sounds of a file or folder, and one with the number of the others."""
+    for reason in reasons[:_SKIPPED_SHOWN]:
+        _logger.warning("%s: skipped: %s", name, reason)
+    if (n_more := len(reasons) - _SKIPPED_SHOWN) > 0:
+        _logger.warning("%s: skipped: %s", name, counted(n_more, "more sound"))
 
 
 def without(pairs: PairSet, unreadable: dict[Path, str]) -> PairSet:

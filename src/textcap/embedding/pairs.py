@@ -69,7 +69,7 @@ def embed_pairs(
     unusable |= {s: f"{s} is silent" for s, r in results.items() if isinstance(r, Recording) and r.is_silent}
     usable = without(pairs, unusable)
     _require(usable, min_pairs)
-    log_skipped(usable)
+    log_skipped(usable.file.name, [skipped.reason for skipped in usable.skipped])
     kept = [results[pair.audio] for pair in usable.pairs]
     return EmbeddedPairs(usable, np.stack([result.embedding for result in kept if isinstance(result, Recording)]))
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from textcap.audio.inputs import find_inputs
+from textcap.data.pairs import log_skipped
 from textcap.data.text import STDIN, counted
 from textcap.embedding.recordings import Recording, RecordingEmbedder, log_findings
 from textcap.errors import FileError, InputError
@@ -16,7 +17,7 @@ from textcap.models.backbone import Backbone
 
 MIN_SOUNDS = 10
 MOST_SOUNDS = 5000
-_ENOUGH, _SKIPPED_SHOWN = 100, 3
+_ENOUGH = 100
 
 _logger = logging.getLogger("textcap")
 
@@ -36,7 +37,7 @@ def find_sample(folders: Sequence[str | Path]) -> list[str]:
         raise InputError(f"{remote} is not a file or folder on this machine", hint="name a folder of recordings")
     for note in found.notes:
         _logger.warning("%s", note)
-    _log_skipped(", ".join(names), found.errors)
+    log_skipped(", ".join(names), found.errors)
     _require(", ".join(names), len(found.inputs), len(found.errors))
     return [one.name for one in found.inputs]
 
@@ -67,7 +68,7 @@ def embed_sample(
         sounds = [sounds[i] for i in np.sort(chosen)]
     results = RecordingEmbedder(backbone, device).embed(sounds, progress=progress)
     log_findings(sounds, results)
-    _log_skipped(name, [result for result in results if isinstance(result, InputError)])
+    log_skipped(name, [result for result in results if isinstance(result, InputError)])
     heard = [result.embedding for result in results if isinstance(result, Recording) and not result.is_silent]
     kept = np.unique(np.stack(heard), axis=0) if heard else np.empty((0, 0), np.float32)
     _require(name, len(kept), len(sounds) - len(kept))
@@ -75,13 +76,6 @@ def embed_sample(
         few = counted(len(kept), "different sound")
         _logger.warning("%s has only %s; a bridge is better with %d or more", name, few, _ENOUGH)
     return kept
-
-
-def _log_skipped(name: str, errors: Sequence[InputError]) -> None:
-    for error in errors[:_SKIPPED_SHOWN]:
-        _logger.warning("skipped: %s", error)
-    if (n_more := len(errors) - _SKIPPED_SHOWN) > 0:
-        _logger.warning("%s: skipped: %s", name, counted(n_more, "more sound"))
 
 
 def _require(name: str, n: int, n_left_out: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from textcap.config import NoiseCalibration
+from textcap.config import NoiseCalibration, moving_bridge
 from textcap.data.pairs import PairSet
 from textcap.embedding.captions import embed_captions
 from textcap.embedding.pairs import EmbeddedPairs, embed_pairs, one_caption_each
@@ -32,6 +32,7 @@ class UnpairedGap:
     parts: GapParts
     audio: NDArray[np.float32]  # [N, E], unit length
     text: NDArray[np.float32]  # [M, E], unit length
+    kind: str  # of the bridge
     bridge: AffineBridge
 
 
@@ -87,7 +88,7 @@ def measure_unpaired_gap(
     sounds: Sequence[str],
     name: str,
     captions: Sequence[str],
-    kind: str,
+    kind: str | None,
     backbone: Backbone,
     device: torch.device,
     *,
@@ -99,7 +100,7 @@ def measure_unpaired_gap(
         sounds: What `find_sample` returns.
         name: What to call the sounds in messages.
         captions: Captions to train on.
-        kind: The bridge to compute, one of `MOVING`.
+        kind: The bridge to compute, one of `MOVING`; None for that of `moving_bridge`.
         progress: Called with the number of sounds or captions embedded, the total, and what they are.
 
     Raises:
@@ -109,7 +110,8 @@ def measure_unpaired_gap(
     audio = embed_sample(sounds, name, backbone, device, progress=progress)
     text = embed_captions(captions, backbone, device, progress=lambda done: progress(done, len(captions), "captions"))
     moments = measure_moments(audio), measure_moments(text)
-    return UnpairedGap(unpaired_parts(*moments), audio, text, affine_bridge(kind, *moments))
+    kind = kind or moving_bridge(len(audio))
+    return UnpairedGap(unpaired_parts(*moments), audio, text, kind, affine_bridge(kind, *moments))
 
 
 def calibrate_noise(

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
-from textcap.config import DEFAULT_MOVING, MOVING, BackboneConfig, BridgeConfig, MapperConfig, TrainingConfig
+from textcap.config import MOVING, BackboneConfig, BridgeConfig, MapperConfig, TrainingConfig
 from textcap.data.captions import CaptionFile, CaptionSet, load_captions, split_weight
 from textcap.data.pairs import PairSet, read_pairs
 from textcap.data.text import STDIN, printable
@@ -87,7 +87,7 @@ def train(
         pairs: Pairs files, as `read_pairs` reads them. Each caption is learned from the embedding of its sound (the
             paper's audio-text training).
         bridge: How embeddings are moved, and the noise on them; None for the backbone's on text and none on sounds. A
-            kind of None is "coral" with a sample of sounds, "noise" with an adapter, and else the backbone's.
+            kind of None is `moving_bridge`'s with a sample of sounds, "noise" with an adapter, and else the backbone's.
         audio_sample: Recordings without captions, or a folder of them, to compute the bridge from.
         noise_from: Pairs to measure the noise on text with, in place of the bridge's.
         adapter: Applied to text embeddings before the noise.
@@ -253,12 +253,12 @@ def run_task(task: Task, backbone: Backbone, device: torch.device, report: Repor
 def _complete(
     given: BridgeConfig | None, backbone: BackboneConfig, *, has_sample: bool, has_adapter: bool
 ) -> BridgeConfig:
-    """Return the bridge that was asked for, or suits, before it is computed.
+    """Return the bridge that was asked for, or suits, before it is computed; a sample may leave its kind open.
 
     Raises:
         InputError: It lacks what it is computed from, or something given would stay unused.
     """
-    default = DEFAULT_MOVING if has_sample else "noise" if has_adapter else backbone.default_bridge
+    default = None if has_sample else "noise" if has_adapter else backbone.default_bridge
     bridge = given or BridgeConfig(backbone.noise_variance)
     bridge = replace(bridge, kind=bridge.kind or default, calibration=None, sample=None)
     if bridge.kind == "noise":
@@ -266,7 +266,7 @@ def _complete(
             raise InputError("the bridge noise uses no sounds", hint="take another bridge, or give no audio sample")
         return bridge
     if has_adapter:
-        problem = f"the bridge {bridge.kind} cannot be combined with an adapter"
+        problem = f"the bridge {bridge.kind or 'of an audio sample'} cannot be combined with an adapter"
         raise InputError(problem, hint="give one of them")
     if not has_sample and not (bridge.kind == "centre" and backbone.mean_sound):
         problem = f"the bridge {bridge.kind} is computed from sounds, which {backbone.name} does not have"

@@ -20,13 +20,11 @@ from textcap.data.captions import CaptionSet, warn_of_few
 from textcap.data.pairs import PairSet
 from textcap.embedding.captions import embed_captions
 from textcap.embedding.pairs import EmbeddedPairs, embed_pairs
-from textcap.embedding.sample import embed_sample
 from textcap.errors import InputError
 from textcap.gap.adapter import LinearAdapter
 from textcap.gap.bridge import Bridge
-from textcap.gap.bridge.affine import affine_bridge, centring
-from textcap.gap.bridge.moments import measure_moments
-from textcap.gap.calibrate import calibrate_noise
+from textcap.gap.bridge.affine import centring
+from textcap.gap.calibrate import calibrate_noise, measure_unpaired_gap
 from textcap.models.backbone import Backbone
 from textcap.store import store_folder
 from textcap.training.data import MAX_CAPTION_TOKENS, MIN_CAPTION_TOKENS, Examples, make_examples
@@ -68,13 +66,14 @@ def make_bridge(task: Task, backbone: Backbone, device: torch.device, report: Re
         InputError: The sample has too few sounds that can be read, or there are too few pairs to measure the noise on.
     """
     config, affine = task.bridge, None
-    if config.kind in MOVING and task.audio_sample:
+    if task.audio_sample:
         assert task.captions is not None
-        sounds = embed_sample(task.audio_sample, task.audio_sample_name, backbone, device, progress=_sounds(report))
-        digest = hashlib.sha256(sounds.tobytes()).hexdigest()
-        config = replace(config, sample=AudioSample(task.audio_sample_name, len(sounds), digest))
-        texts = measure_moments(_embed_captions(task.captions.captions, backbone, device, report))
-        affine = affine_bridge(str(config.kind), measure_moments(sounds), texts)
+        name, texts = task.audio_sample_name, task.captions.captions
+        found = measure_unpaired_gap(
+            task.audio_sample, name, texts, config.kind, backbone, device, progress=_sounds(report)
+        )
+        sample = AudioSample(name, len(found.audio), hashlib.sha256(found.audio.tobytes()).hexdigest())
+        config, affine = replace(config, kind=found.kind, sample=sample), found.bridge
     elif config.kind in MOVING:
         affine = centring(np.array(backbone.config.mean_sound), np.array(backbone.config.mean_text))
     bridge = Bridge(config, task.adapter, affine)
@@ -162,5 +161,5 @@ def _embed_captions(
     return embed_captions(captions, backbone, device, progress=lambda done: report(Embedded(done, n)))
 
 
-def _sounds(report: Report) -> Callable[[int, int], None]:
-    return lambda n_done, n_total: report(Embedded(n_done, n_total, "sounds"))
+def _sounds(report: Report) -> Callable[..., None]:
+    return lambda n_done, n_total, what="sounds": report(Embedded(n_done, n_total, what))
