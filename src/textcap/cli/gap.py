@@ -65,9 +65,10 @@ def gap(
     Prints one line for each figure: its name, its value, and for most its mean and standard deviation over the draws,
     separated by tabs. The noise follows the paper's rule: its standard deviation is the mean infinity norm of audio
     minus text embedding, over --n pairs of unit-length embeddings. The mean squared distance has three parts: a shift,
-    a difference in spread, and what is private to a sound or a caption. From 200 pairs on, bridges are compared by
-    recall, the share of held-out sounds that find their own caption; best_bridge is the simplest that none clearly
-    beats. Sounds that cannot be read are skipped.
+    a difference in spread, and what is private to a sound or a caption. From 200 pairs on, bridges are compared on
+    held-out pairs: by recall, the share of sounds that find their own caption, and by closeness, the share of the
+    distance to other captions that is gone for the own one. best_bridge is the simplest of those that are about as
+    close as the closest. Sounds that cannot be read are skipped.
 
     Without pairs, --audio-sample and --captions give the two parts of the distance that need none.
     """
@@ -151,19 +152,23 @@ def _without_pairs(
     seed: int,
     as_json: bool,
 ) -> None:
+    from textcap.embedding.captions import embed_captions
+    from textcap.embedding.sample import embed_sample
     from textcap.gap.calibrate import measure_unpaired_gap
     from textcap.gap.plot import plot_gap
 
     texts, file = captions.captions, captions.files[0].name
-    with embedding_progress() as progress:
-        found = measure_unpaired_gap(sounds, folder, texts, None, backbone, device, progress=progress)
+    with embedding_progress() as show:
+        audio = embed_sample(sounds, folder, backbone, device, progress=show)
+        text = embed_captions(texts, backbone, device, progress=lambda done: show(done, len(texts), "captions"))
+    found = measure_unpaired_gap(audio, text)
     if plot is not None:
-        plot_gap(plot, found.audio, found.text, after=(found.kind, found.bridge), n_lines=0, seed=seed)
+        plot_gap(plot, audio, text, after=(found.kind, found.bridge), n_lines=0, seed=seed)
     if as_json:
-        values = {"n_sounds": len(found.audio), "n_captions": len(texts), "parts": asdict(found.parts)}
+        values = {"n_sounds": len(audio), "n_captions": len(texts), "parts": asdict(found.parts)}
         print(json.dumps({"audio_sample": folder, "backbone": backbone.name, **values}), flush=True)
     else:
-        note(f"{counted(len(found.audio), 'sound')}, {counted(len(texts), 'caption')}; what is private needs pairs")
+        note(f"{counted(len(audio), 'sound')}, {counted(len(texts), 'caption')}; what is private needs pairs")
         _print_parts(found.parts)
     note(f"use it with: textcap train {shlex.quote(file)} --audio-sample {shlex.quote(folder)}")
 
@@ -188,8 +193,9 @@ def _print_parts(parts: "GapParts") -> None:
 def _print_bridges(bridges: Sequence["BridgeRecall"], best: str | None, n_pairs: int) -> None:
     if best is None:
         return
-    note(f"recall of {n_pairs - n_pairs // 2} held-out pairs under each bridge, with 95 % intervals")
+    note(f"recall, with 95 % intervals, and closeness of {n_pairs - n_pairs // 2} held-out pairs across each bridge")
     for one in bridges:
         for name, share in (("recall_at_1", one.recall_at_1), ("recall_at_10", one.recall_at_10)):
             print_result(f"{name} {one.bridge}", *(f"{value:.3f}" for value in asdict(share).values()))
+        print_result(f"closeness {one.bridge}", f"{one.closeness:.3f}")
     print_result("best_bridge", best)

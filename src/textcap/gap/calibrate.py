@@ -3,7 +3,7 @@
 Only as many sounds are embedded as the draws can use, however many the file names.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,13 +14,13 @@ from textcap.config import NoiseCalibration, moving_bridge
 from textcap.data.pairs import PairSet
 from textcap.embedding.captions import embed_captions
 from textcap.embedding.pairs import EmbeddedPairs, embed_pairs, one_caption_each
-from textcap.embedding.sample import embed_sample
 from textcap.gap.bridge import Bridge
 from textcap.gap.bridge.affine import AffineBridge, affine_bridge
 from textcap.gap.bridge.moments import measure_moments
 from textcap.gap.compare import GapParts, unpaired_parts
 from textcap.gap.measure import N_DRAWS, N_PAIRS, RULE, GapReport, measure_gap
 from textcap.models.backbone import Backbone
+from textcap.store import Vectors
 
 _CHOICE_STREAM = 1_000_000  # random stream for the choice of pairs, above the numbers that `measure_gap` uses
 
@@ -30,8 +30,6 @@ class UnpairedGap:
     """The gap between sounds and captions that do not belong together, and a bridge across it."""
 
     parts: GapParts
-    audio: NDArray[np.float32]  # [N, E], unit length
-    text: NDArray[np.float32]  # [M, E], unit length
     kind: str  # of the bridge
     bridge: AffineBridge
 
@@ -84,34 +82,17 @@ def measure_pair_gap(
     return PairGap(measure_gap(audio[rows], text[rows], n=n, draws=draws, seed=seed), embedded, text)
 
 
-def measure_unpaired_gap(
-    sounds: Sequence[str],
-    name: str,
-    captions: Sequence[str],
-    kind: str | None,
-    backbone: Backbone,
-    device: torch.device,
-    *,
-    progress: Callable[..., None] = lambda n_done, n_total, what="": None,
-) -> UnpairedGap:
-    """Embed sounds and captions, and measure the parts of the gap that need no pairs.
+def measure_unpaired_gap(audio: Vectors, text: Vectors, kind: str | None = None) -> UnpairedGap:
+    """Measure the parts of the gap that need no pairs, and compute a bridge.
 
     Args:
-        sounds: What `find_sample` returns.
-        name: What to call the sounds in messages.
-        captions: Captions to train on.
+        audio: Embeddings of sounds, `[N, E]`.
+        text: Embeddings of captions, `[M, E]`.
         kind: The bridge to compute, one of `MOVING`; None for that of `moving_bridge`.
-        progress: Called with the number of sounds or captions embedded, the total, and what they are.
-
-    Raises:
-        InputError: Too few of the sounds can be used.
-        DeviceError: The device has too little memory.
     """
-    audio = embed_sample(sounds, name, backbone, device, progress=progress)
-    text = embed_captions(captions, backbone, device, progress=lambda done: progress(done, len(captions), "captions"))
     moments = measure_moments(audio), measure_moments(text)
     kind = kind or moving_bridge(len(audio))
-    return UnpairedGap(unpaired_parts(*moments), audio, text, kind, affine_bridge(kind, *moments))
+    return UnpairedGap(unpaired_parts(*moments), kind, affine_bridge(kind, *moments))
 
 
 def calibrate_noise(

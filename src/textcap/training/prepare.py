@@ -20,6 +20,7 @@ from textcap.data.captions import CaptionSet, warn_of_few
 from textcap.data.pairs import PairSet
 from textcap.embedding.captions import embed_captions
 from textcap.embedding.pairs import EmbeddedPairs, embed_pairs
+from textcap.embedding.sample import embed_sample
 from textcap.errors import InputError
 from textcap.gap.adapter import LinearAdapter
 from textcap.gap.bridge import Bridge
@@ -68,11 +69,11 @@ def make_bridge(task: Task, backbone: Backbone, device: torch.device, report: Re
     config, affine = task.bridge, None
     if task.audio_sample:
         assert task.captions is not None
-        name, texts = task.audio_sample_name, task.captions.captions
-        found = measure_unpaired_gap(
-            task.audio_sample, name, texts, config.kind, backbone, device, progress=_sounds(report)
-        )
-        sample = AudioSample(name, len(found.audio), hashlib.sha256(found.audio.tobytes()).hexdigest())
+        name = task.audio_sample_name
+        sounds = embed_sample(task.audio_sample, name, backbone, device, progress=_sounds(report))
+        text = _embed_captions(task.captions.captions, backbone, device, report)
+        found = measure_unpaired_gap(sounds, text, config.kind)
+        sample = AudioSample(name, len(sounds), hashlib.sha256(sounds.tobytes()).hexdigest())
         config, affine = replace(config, kind=found.kind, sample=sample), found.bridge
     elif config.kind in MOVING:
         affine = centring(np.array(backbone.config.mean_sound), np.array(backbone.config.mean_text))
@@ -161,5 +162,5 @@ def _embed_captions(
     return embed_captions(captions, backbone, device, progress=lambda done: report(Embedded(done, n)))
 
 
-def _sounds(report: Report) -> Callable[..., None]:
-    return lambda n_done, n_total, what="sounds": report(Embedded(n_done, n_total, what))
+def _sounds(report: Report) -> Callable[[int, int], None]:
+    return lambda n_done, n_total: report(Embedded(n_done, n_total, "sounds"))
