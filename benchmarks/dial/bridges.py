@@ -33,7 +33,7 @@ class Sides:
     text: Array  # [N, E], of the training captions
     sounds: Array  # [S, E], of recordings without captions
     pairs_text: Array  # [P, E], of captions of the first P sounds
-    one_kind: Array  # [300, E], of recordings that all have one kind of sound
+    one_kind: Array  # [300, E] or fewer, of recordings that all have one kind of sound
 
     @property
     def pairs_audio(self) -> Array:

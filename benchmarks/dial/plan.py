@@ -87,7 +87,7 @@ class World:
     audio: Array  # [N, E], of the clips that they describe
     sounds: Array  # [S, E], of other clips
     sounds_text: Array  # [S, E], of a caption of each of these, used for pairs only
-    one_kind: Array  # [300, E], of those with the kind of sound that most of them have
+    one_kind: Array  # [300, E] or fewer, of those with the kind of sound that most of them have
     test: Array  # [T, E], of the sounds to caption
     test_text: Array  # [T, E], of one caption of each
     tuning: Array  # [T, E], of the sounds to tune on
@@ -106,7 +106,7 @@ def clips(plan: Plan) -> dict[str, list[Clip]]:
 
 
 def of_one_kind(several: list[Clip]) -> list[int]:
-    """Return the places of 300 clips that have the kind of sound that most clips have."""
+    """Return the places of up to 300 clips that have the kind of sound that most clips have."""
     counts = Counter(kind for clip in several for kind in clip.scene.kinds)
     kind, _ = counts.most_common(1)[0]
     return [i for i, clip in enumerate(several) if kind in clip.scene.kinds][:300]

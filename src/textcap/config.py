@@ -20,7 +20,7 @@ _CACHE_VALUES = 2**20  # of one tensor in the audio tower's first stage; more do
 # Nothing but noise; the mean of each side subtracted; sounds given the mean and covariance of the text.
 BRIDGES = ("noise", "centre", "coral")
 MOVING = BRIDGES[1:]  # computed from sounds without captions
-_CORAL_FROM = 300  # sounds; with fewer, their covariance misleads more than it helps (docs/experiments.md)
+_CORAL_FROM = 300  # sounds; with fewer, their covariance is of less use than their mean (docs/experiments.md)
 MIN_JUDGED = 50  # held-out sounds from which on an adapter is called helpful or not
 
 MAX_SEED = 2**63 - 1

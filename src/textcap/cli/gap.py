@@ -62,13 +62,14 @@ def gap(
 ) -> None:
     """Measure the modality gap: how far sounds are from their captions in CLAP's space.
 
-    Prints one line for each figure: its name, its value, and for most its mean and standard deviation over the draws,
-    separated by tabs. The noise follows the paper's rule: its standard deviation is the mean infinity norm of audio
-    minus text embedding, over --n pairs of unit-length embeddings. The mean squared distance has three parts: a shift,
-    a difference in spread, and what is private to a sound or a caption. From 200 pairs on, bridges are compared on
-    held-out pairs: by recall, the share of sounds that find their own caption, and by closeness, the share of the
-    distance to other captions that is gone for the own one. best_bridge is the simplest of those that are about as
-    close as the closest. Sounds that cannot be read are skipped.
+    Prints one line for each figure: its name and its value, and where there are any its mean and standard deviation
+    over the draws or the limits of its 95 % interval, separated by tabs. The noise follows the paper's rule: its
+    standard deviation is the mean infinity norm of audio minus text embedding, over --n pairs of unit-length
+    embeddings. The mean squared distance has three parts: a shift, a difference in spread, and what is private to a
+    sound or a caption. From 200 pairs on, bridges are compared on held-out pairs: by recall, the share of sounds that
+    find their own caption, and by closeness, by which share the squared distance to the own caption is less than that
+    to all captions. best_bridge is the simplest whose closeness is within .05 of the largest. Sounds that cannot be
+    read are skipped.
 
     Without pairs, --audio-sample and --captions give the two parts of the distance that need none.
     """

@@ -1,4 +1,4 @@
-"""Compare bridges by retrieval on held-out pairs, and split the modality gap into its parts.
+"""Compare bridges on held-out pairs, and split the modality gap into its parts.
 
 Noise cannot be judged here: it lowers every figure, and its use shows only in captions. Shapes: N pairs, E embedding
 width.
@@ -31,12 +31,13 @@ _Sides = tuple[Array, Array]
 class GapParts:
     """The mean squared distance of sounds and their captions; the first three are its parts and sum to it.
 
-    Without pairs, the last two are None.
+    Without pairs, the last three are None.
     """
 
     shift: float  # squared distance of the two means
     spread: float  # (s_a - s_t)^2, where s^2 is the mean squared distance of one side to its mean
     private: float | None = None  # 2 s_a s_t (1 - r), where s_a s_t r is the trace of the cross-covariance
+    shift_share: float | None = None  # of the shift in the sum of the three
     in_8_directions: float | None = None  # share of the squared distance, without the shift, that 8 directions hold
 
 
@@ -56,7 +57,7 @@ class BridgeRecall:
     bridge: str  # "none", one of `BRIDGES` but "noise", or "adapter"
     recall_at_1: Share
     recall_at_10: Share
-    # 1 less the mean squared distance of a sound to its own caption, beside that to others: 1 if they are the same
+    # 1 - a/b: a is the mean squared distance of sounds to their own captions, b that to all captions
     closeness: float
 
 
@@ -76,7 +77,8 @@ def split_gap(audio: NDArray[Any], text: NDArray[Any], *, seed: int = 0) -> GapP
         directions = np.linalg.svd(found - found.mean(axis=0), full_matrices=False)[2][:_DIRECTIONS]
         share = float(np.square(measured @ directions.T).sum() / np.square(measured).sum())
     shift = float(np.square(sounds.mean(axis=0) - captions.mean(axis=0)).sum())
-    return GapParts(shift, (s_a - s_t) ** 2, 2 * (s_a * s_t - together), share)
+    parts = shift, (s_a - s_t) ** 2, 2 * (s_a * s_t - together)
+    return GapParts(*parts, shift / max(sum(parts), 1e-12), share)
 
 
 def unpaired_parts(sounds: Moments, captions: Moments) -> GapParts:
@@ -86,7 +88,7 @@ def unpaired_parts(sounds: Moments, captions: Moments) -> GapParts:
 
 
 def compare_bridges(audio: NDArray[Any], text: NDArray[Any], *, seed: int = 0) -> list[BridgeRecall]:
-    """Return the recall under each bridge on half of the pairs `[N, E]`, computed from the other half.
+    """Return recall and closeness across each bridge on half of the pairs `[N, E]`, computed from the other half.
 
     The affine bridges do not use which sound belongs to which caption; the adapter does.
     """
