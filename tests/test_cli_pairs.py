@@ -84,6 +84,7 @@ def test_gap_prints_the_figures(pairs_file: Path) -> None:
         "shift",
         "spread",
         "private",
+        "shift_share",
     ]
     assert f"30 of {N_CLIPS} pairs" in err
     assert f"use it with: textcap train captions.txt --noise-from {pairs_file}" in err

@@ -51,7 +51,7 @@ _BridgeKind = Annotated[
         help="How to bridge the modality gap: noise on text embeddings; noise after both sides are centred; noise, and "
         "sounds given the mean and covariance of the text; or nothing. centre and coral need --audio-sample, unless "
         "the backbone has means to centre with.",
-        show_default="with --audio-sample coral from 300 sounds on, else centre; without it the backbone's",
+        show_default="the backbone's; with --audio-sample centre, or coral from 300 sounds on",
     ),
 ]
 _Adapter = Annotated[
