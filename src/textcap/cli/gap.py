@@ -13,7 +13,7 @@ from textcap.cli import options
 from textcap.cli.console import note, print_result, set_verbosity
 from textcap.cli.loading import load_backbone
 from textcap.cli.progress import embedding_progress
-from textcap.config import MAX_SEED, MOVING, moving_bridge
+from textcap.config import MAX_SEED, MOVING
 from textcap.data.text import counted
 
 if TYPE_CHECKING:
@@ -105,10 +105,15 @@ def gap(
 def _with_pairs(
     pairs: "PairSet", backbone: "Backbone", device: "torch.device", plot: Path | None, drawing: _Drawing, as_json: bool
 ) -> None:
-    from textcap.gap.bridge.affine import affine_bridge
-    from textcap.gap.bridge.moments import measure_moments
     from textcap.gap.calibrate import measure_pair_gap
-    from textcap.gap.compare import LEAST_PAIRS, MOST_PAIRS, best_bridge, compare_bridges, split_gap
+    from textcap.gap.compare import (
+        LEAST_PAIRS,
+        MOST_PAIRS,
+        best_bridge,
+        compare_bridges,
+        measure_unpaired_gap,
+        split_gap,
+    )
     from textcap.gap.measure import N_DRAWS, N_PAIRS
     from textcap.gap.plot import plot_gap
 
@@ -120,9 +125,8 @@ def _with_pairs(
     bridges = compare_bridges(audio, text, seed=seed) if len(audio) >= LEAST_PAIRS else []
     best = best_bridge(bridges) if bridges else None
     if plot is not None:
-        kind = best if best in MOVING else moving_bridge(len(audio))
-        shown = kind, affine_bridge(kind, measure_moments(audio), measure_moments(text))
-        plot_gap(plot, audio, text, after=shown, n_lines=min(n, 30), seed=seed)
+        shown = measure_unpaired_gap(audio, text, best if best in MOVING else None)
+        plot_gap(plot, audio, text, after=(shown.kind, shown.bridge), n_lines=min(n, 30), seed=seed)
     if as_json:
         values = {"parts": asdict(parts), "bridges": [asdict(one) for one in bridges], "best_bridge": best}
         print(json.dumps({"pairs": name, "backbone": backbone.name, **asdict(found.report), **values}), flush=True)
@@ -155,7 +159,7 @@ def _without_pairs(
 ) -> None:
     from textcap.embedding.captions import embed_captions
     from textcap.embedding.sample import embed_sample
-    from textcap.gap.calibrate import measure_unpaired_gap
+    from textcap.gap.compare import measure_unpaired_gap
     from textcap.gap.plot import plot_gap
 
     texts, file = captions.captions, captions.files[0].name

@@ -10,28 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from textcap.config import NoiseCalibration, moving_bridge
+from textcap.config import NoiseCalibration
 from textcap.data.pairs import PairSet
 from textcap.embedding.captions import embed_captions
 from textcap.embedding.pairs import EmbeddedPairs, embed_pairs, one_caption_each
 from textcap.gap.bridge import Bridge
-from textcap.gap.bridge.affine import AffineBridge, affine_bridge
-from textcap.gap.bridge.moments import measure_moments
-from textcap.gap.compare import GapParts, unpaired_parts
 from textcap.gap.measure import N_DRAWS, N_PAIRS, RULE, GapReport, measure_gap
 from textcap.models.backbone import Backbone
-from textcap.store import Vectors
 
 _CHOICE_STREAM = 1_000_000  # random stream for the choice of pairs, above the numbers that `measure_gap` uses
-
-
-@dataclass(frozen=True)
-class UnpairedGap:
-    """The gap between sounds and captions that do not belong together, and a bridge across it."""
-
-    parts: GapParts
-    kind: str  # of the bridge
-    bridge: AffineBridge
 
 
 @dataclass(frozen=True)
@@ -80,19 +67,6 @@ def measure_pair_gap(
         text = bridge.moved_text(torch.from_numpy(text)).numpy()
     rows = [row for row, pair in enumerate(embedded.pairs) if pair in drawn_from]
     return PairGap(measure_gap(audio[rows], text[rows], n=n, draws=draws, seed=seed), embedded, text)
-
-
-def measure_unpaired_gap(audio: Vectors, text: Vectors, kind: str | None = None) -> UnpairedGap:
-    """Measure the parts of the gap that need no pairs, and compute a bridge.
-
-    Args:
-        audio: Embeddings of sounds, `[N, E]`.
-        text: Embeddings of captions, `[M, E]`.
-        kind: The bridge to compute, one of `MOVING`; None for that of `moving_bridge`.
-    """
-    moments = measure_moments(audio), measure_moments(text)
-    kind = kind or moving_bridge(len(audio))
-    return UnpairedGap(unpaired_parts(*moments), kind, affine_bridge(kind, *moments))
 
 
 def calibrate_noise(

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from textcap.config import MOVING
-from textcap.gap.bridge.affine import affine_bridge
+from textcap.config import MOVING, moving_bridge
+from textcap.gap.bridge.affine import AffineBridge, affine_bridge
 from textcap.gap.bridge.moments import Moments, measure_moments
 from textcap.gap.fit import fit_adapter
 from textcap.gap.retrieval import Array, measure_retrieval, unit_rows
@@ -39,6 +39,15 @@ class GapParts:
     private: float | None = None  # 2 s_a s_t (1 - r), where s_a s_t r is the trace of the cross-covariance
     shift_share: float | None = None  # of the shift in the sum of the three
     in_8_directions: float | None = None  # share of the squared distance, without the shift, that 8 directions hold
+
+
+@dataclass(frozen=True)
+class UnpairedGap:
+    """The gap between sounds and captions that do not belong together, and a bridge across it."""
+
+    parts: GapParts
+    kind: str  # of the bridge
+    bridge: AffineBridge
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,19 @@ def unpaired_parts(sounds: Moments, captions: Moments) -> GapParts:
     """Return the first two parts of the gap, which need no pairs."""
     shift = float(np.square(sounds.mean - captions.mean).sum())
     return GapParts(shift, (math.sqrt(sounds.spread) - math.sqrt(captions.spread)) ** 2)
+
+
+def measure_unpaired_gap(audio: NDArray[Any], text: NDArray[Any], kind: str | None = None) -> UnpairedGap:
+    """Measure the parts of the gap that need no pairs, and compute a bridge.
+
+    Args:
+        audio: Embeddings of sounds, `[N, E]`.
+        text: Embeddings of captions, `[M, E]`.
+        kind: The bridge to compute, one of `MOVING`; None for that of `moving_bridge`.
+    """
+    moments = measure_moments(audio), measure_moments(text)
+    kind = kind or moving_bridge(len(audio))
+    return UnpairedGap(unpaired_parts(*moments), kind, affine_bridge(kind, *moments))
 
 
 def compare_bridges(audio: NDArray[Any], text: NDArray[Any], *, seed: int = 0) -> list[BridgeRecall]:

@@ -25,7 +25,8 @@ from textcap.errors import InputError
 from textcap.gap.adapter import LinearAdapter
 from textcap.gap.bridge import Bridge
 from textcap.gap.bridge.affine import centring
-from textcap.gap.calibrate import calibrate_noise, measure_unpaired_gap
+from textcap.gap.calibrate import calibrate_noise
+from textcap.gap.compare import measure_unpaired_gap
 from textcap.models.backbone import Backbone
 from textcap.store import store_folder
 from textcap.training.data import MAX_CAPTION_TOKENS, MIN_CAPTION_TOKENS, Examples, make_examples
