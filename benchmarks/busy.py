@@ -20,7 +20,7 @@ from textcap.cli.app import IDLE_THREADS
 from textcap.config import BackboneConfig, DecodingConfig
 from textcap.models.backbone import read_backbone_config
 from textcap.models.beam_search import beam_search
-from textcap.models.language_model import LanguageModel
+from textcap.models.gpt2 import Gpt2LanguageModel
 from textcap.models.mapper import Mapper
 from textcap.models.precision import prepare
 
@@ -96,8 +96,8 @@ def steady_work(backbone: str) -> None:
     """Train and caption, and print the seconds of wall and CPU time after one round to warm up."""
     config = BackboneConfig() if backbone == "full size" else read_backbone_config(backbone)
     torch.manual_seed(0)
-    mapper, language_model = Mapper(config.mapper), LanguageModel(config.language_model)
-    decoder = prepare(LanguageModel(config.language_model))
+    mapper, language_model = Mapper(config.mapper), Gpt2LanguageModel(config.language_model)
+    decoder = prepare(Gpt2LanguageModel(config.language_model))
     embeddings = torch.nn.functional.normalize(torch.randn(8, config.mapper.embedding_width), dim=-1)
     tokens, lengths = torch.randint(0, config.language_model.vocab_size, (8, 12)), torch.full((8,), 12)
 

@@ -14,9 +14,9 @@ from benchmarks.harness import Bench
 from benchmarks.machine import count_gflop
 from benchmarks.options import option
 from textcap.config import BackboneConfig
-from textcap.models.clap import AudioEncoder, TextEncoder
-from textcap.models.language_model import LanguageModel
+from textcap.models.gpt2 import Gpt2LanguageModel
 from textcap.models.mapper import Mapper
+from textcap.models.msclap import MsclapAudioEncoder, MsclapTextEncoder
 from textcap.training.data import n_steps
 
 BATCH, STEP_BATCH = 16, 128
@@ -47,7 +47,7 @@ def run(bench: Bench, sizes: Sizes) -> None:
 
 def training_gflop(config: BackboneConfig, n_tokens: int) -> float:
     """Return the operations per caption of a training step; gradients pass through GPT-2, although it is frozen."""
-    mapper, language_model = Mapper(config.mapper), LanguageModel(config.language_model)
+    mapper, language_model = Mapper(config.mapper), Gpt2LanguageModel(config.language_model)
     embeddings = torch.randn(BATCH, config.mapper.embedding_width)
     tokens, lengths = _captions(config, n_tokens)
     return count_gflop(lambda: language_model.loss(mapper(embeddings), tokens, lengths).backward()) / BATCH
@@ -55,14 +55,14 @@ def training_gflop(config: BackboneConfig, n_tokens: int) -> float:
 
 def text_gflop(config: BackboneConfig, n_tokens: int) -> float:
     """Return the operations for embedding one caption."""
-    encoder = TextEncoder(config.clap, None).eval()  # type: ignore[arg-type]  # needs no tokenizer: it gets tokens
+    encoder = MsclapTextEncoder(config.clap, None).eval()  # type: ignore[arg-type]  # needs no tokenizer: it gets tokens
     with torch.inference_mode():
         return count_gflop(lambda: encoder(*_captions(config, n_tokens))) / BATCH
 
 
 def window_gflop(config: BackboneConfig) -> float:
     """Return the operations for embedding one window of audio."""
-    encoder = AudioEncoder(config.clap).eval()
+    encoder = MsclapAudioEncoder(config.clap).eval()
     with torch.inference_mode():
         return count_gflop(lambda: encoder(torch.randn(2, config.clap.audio.window_samples))) / 2
 

@@ -107,7 +107,7 @@ def fill_store(captions: Sequence[str]) -> None:
         vectors = rng.standard_normal((len(indices), width), np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
-    store = Store.of("text", backbone.config.name, backbone.content_hash, width)
+    store = Store.of("text", backbone.clap.name, backbone.clap.content_hash, width)
     store.vectors([sha256(caption.encode()).digest() for caption in captions], draw_vectors)
 
 

@@ -20,7 +20,7 @@ from textcap.config import DecodingConfig
 from textcap.demo.folder import Clip, held_out_clips
 from textcap.demo.grammar import event_f1
 from textcap.models.beam_search import beam_search
-from textcap.models.language_model import LanguageModel
+from textcap.models.gpt2 import Gpt2LanguageModel
 from textcap.models.precision import prepare
 from textcap.scoring.words import cider_d
 
@@ -59,7 +59,7 @@ def run(bench: Bench, sizes: Sizes) -> None:
     bench.note(f"captions that are equal: {n_equal / len(clips):.1%}")
 
 
-def decode(model: LanguageModel, prefixes: Tensor, n_tokens: int) -> None:
+def decode(model: Gpt2LanguageModel, prefixes: Tensor, n_tokens: int) -> None:
     """Decode with five beams; no token ends a caption."""
     beam_search(model, prefixes, DecodingConfig(max_tokens=n_tokens), end_id=-1)
 

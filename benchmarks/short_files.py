@@ -108,7 +108,9 @@ def rehash(model: Path, old: Path, copy: Path) -> None:
     changed = {name: value for name, value in config.items() if name != "sha256"}
     known = ("noise_variance", "audio_noise_variance", "calibration")
     changed |= {"format_version": 2, "bridge": {name: config["bridge"][name] for name in known}}
-    changed["backbone_hash"] = folder_hash(files)
+    changed["backbone_name"], changed["backbone_hash"] = changed.pop("backbone")["backbone"], folder_hash(files)
+    for half in ("clap", "language_model"):
+        del changed[f"{half}_hash"], changed[f"{half}_licence"]
     (copy / "config.json").write_text(json.dumps(seal(changed)), encoding="utf-8")
 
 

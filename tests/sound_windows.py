@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from textcap.audio.windows import cut_windows
 from textcap.config import AudioConfig
 from textcap.embedding.recordings import WindowEmbeddings
-from textcap.models.clap import AudioEncoder
+from textcap.models.msclap import MsclapAudioEncoder
 
 SILENT_PEAK = 10 ** (-70 / 20)
 
@@ -29,7 +29,9 @@ def windows_of_vectors(
 
 
 @torch.inference_mode()
-def windows_of_samples(samples: NDArray[np.floating], encoder: AudioEncoder, config: AudioConfig) -> WindowEmbeddings:
+def windows_of_samples(
+    samples: NDArray[np.floating], encoder: MsclapAudioEncoder, config: AudioConfig
+) -> WindowEmbeddings:
     """Return the embeddings of the windows of a mono sound `[S]` at the model's rate."""
     windows = list(cut_windows(iter([samples.astype(np.float32)]), config))
     batches = [torch.from_numpy(np.stack([w.samples for w in windows[i : i + 16]])) for i in range(0, len(windows), 16)]

@@ -179,7 +179,7 @@ def test_nan_is_not_written(adapter: LinearAdapter, tmp_path: Path) -> None:
 def write(path: Path, matrix: torch.Tensor, bias: torch.Tensor, **changes: object) -> Path:
     """Write an adapter file as somebody would who knows how its SHA-256 is computed."""
     tensors = {"matrix": matrix, "bias": bias}
-    head = {"kind": "textcap adapter", "format_version": "2", "facts": json.dumps(vars(FACTS))}
+    head = {"kind": "textcap adapter", "format_version": "3", "facts": json.dumps(vars(FACTS))}
     save_file(tensors, path, seal({**head, "tensors": sha256_of_tensors(tensors), **changes}))
     return path
 
@@ -207,7 +207,7 @@ def test_invalid_adapter_is_refused_with_the_reason(tmp_path: Path) -> None:
         load_adapter(write(path, eye * float("inf"), zero))
     with pytest.raises(CheckpointError, match="tensor matrix of type I32, but must have float32"):
         load_adapter(write(path, eye.int(), zero))
-    with pytest.raises(CheckpointError, match="has format 1, but this version of textcap reads format 2"):
+    with pytest.raises(CheckpointError, match="has format 1, but this version of textcap reads format 3"):
         load_adapter(write(path, eye, zero, format_version="1"))
     with pytest.raises(CheckpointError, match="AdapterFacts is None, but must be an object"):
         load_adapter(write(path, eye, zero, facts="null"))
@@ -225,7 +225,7 @@ def test_adapter_of_other_weights_or_another_width_does_not_fit(adapter: LinearA
     backbone = Backbone.load("tiny")
     with pytest.raises(CheckpointError, match=r"h was fitted on tiny with weights abababababab, not [0-9a-f]{12}"):
         adapter.check_backbone(backbone, "h")
-    forged = replace(adapter, facts=replace(FACTS, backbone_hash=backbone.content_hash))
+    forged = replace(adapter, facts=replace(FACTS, clap_hash=backbone.clap.content_hash))
     with pytest.raises(CheckpointError, match="h has width 6, but the embeddings of tiny have width 256"):
         forged.check_backbone(backbone, "h")
     replace(forged, matrix=torch.eye(256), bias=torch.zeros(256)).check_backbone(backbone, "h")

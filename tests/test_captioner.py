@@ -20,8 +20,8 @@ from textcap.demo.render import render_scene
 from textcap.embedding.recordings import Recording
 from textcap.errors import CheckpointError, DeviceError, DownloadError, InputError
 from textcap.model_folder import ModelConfig, load_model, package_versions, save_model
-from textcap.models.backbone import Backbone
-from tiny_random import random_mapper, write_tiny_backbone
+from textcap.models.backbone import Backbone, BackboneNames
+from tiny_random import random_mapper, recorded, write_tiny_backbone
 
 SHORT = DecodingConfig(max_tokens=8)
 
@@ -30,8 +30,7 @@ def save_model_folder(folder: Path, backbone_name: str) -> Path:
     """Write a model folder with a random mapper, scaled so that different sounds get different captions."""
     backbone = Backbone.load(backbone_name)
     config = ModelConfig(
-        backbone_name=backbone_name,
-        backbone_hash=backbone.content_hash,
+        **recorded(backbone),
         bridge=BridgeConfig(0.01),
         mapper=backbone.config.mapper,
         training=TrainingConfig(),
@@ -228,7 +227,7 @@ def test_other_weights_than_those_trained_on_are_refused(backbone_folder: Path, 
     other = write_tiny_backbone(tmp_path / "other", seed=1)
     stored = load_model(save_model_folder(tmp_path / "first", str(backbone_folder)))
     swapped = tmp_path / "model"
-    save_model(swapped, ModelConfig(**{**vars(stored.config), "backbone_name": str(other)}), stored.mapper)
+    save_model(swapped, ModelConfig(**{**vars(stored.config), "backbone": BackboneNames(str(other))}), stored.mapper)
     with pytest.raises(CheckpointError, match="was trained on"):
         Captioner.load(swapped, device="cpu")
 
@@ -237,7 +236,7 @@ def test_backbone_folder_that_was_moved_is_named(backbone_folder: Path, tmp_path
     moved = shutil.copytree(backbone_folder, tmp_path / "backbone")
     model = save_model_folder(tmp_path / "model", str(moved))
     moved.rename(tmp_path / "elsewhere")
-    with pytest.raises(CheckpointError, match="put the backbone folder back, or train again") as caught:
+    with pytest.raises(CheckpointError, match="put the folder back, say where it lies with --clap") as caught:
         Captioner.load(model, device="cpu")
     assert str(moved) in str(caught.value)
 

@@ -12,7 +12,8 @@ from transformers import GPT2Model
 
 from reference_models import gpt2_config
 from textcap.config import AudioConfig, AudioTowerConfig, ClapConfig, TextTowerConfig
-from textcap.models.clap import AudioEncoder, FrontEnd, TextEncoder
+from textcap.models.clap import FrontEnd
+from textcap.models.msclap import MsclapAudioEncoder, MsclapTextEncoder
 from tiny_random import write_tokenizer
 
 with tempfile.TemporaryDirectory() as _folder:
@@ -37,9 +38,9 @@ CONFIG = ClapConfig(
 )
 
 
-def _text_encoder() -> TextEncoder:
+def _text_encoder() -> MsclapTextEncoder:
     torch.manual_seed(0)
-    return TextEncoder(CONFIG, TOKENIZER).eval()
+    return MsclapTextEncoder(CONFIG, TOKENIZER).eval()
 
 
 def test_log_mel_equals_a_direct_fourier_transform() -> None:
@@ -67,7 +68,7 @@ def test_front_end_of_the_paper_has_965_frames_of_64_mel_bins() -> None:
 
 def test_audio_embeddings_are_unit_length_and_independent_of_the_batch() -> None:
     torch.manual_seed(0)
-    encoder = AudioEncoder(CONFIG).eval()
+    encoder = MsclapAudioEncoder(CONFIG).eval()
     windows = torch.rand(3, 8000) - 0.5
     with torch.inference_mode():
         together, alone = encoder(windows), torch.cat([encoder(w[None]) for w in windows])
@@ -78,7 +79,7 @@ def test_audio_embeddings_are_unit_length_and_independent_of_the_batch() -> None
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_tower_in_half_precision_gives_nearly_the_same_embeddings(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    encoder = AudioEncoder(CONFIG).eval()
+    encoder = MsclapAudioEncoder(CONFIG).eval()
     windows = torch.rand(3, 8000) - 0.5
     with torch.inference_mode():
         exact, half = encoder(windows), encoder.compute_in(dtype)(windows)
@@ -120,7 +121,7 @@ def test_long_caption_is_cut_at_the_limit() -> None:
 
 def test_stretch_of_the_time_axis_runs_on_the_cpu_under_mps(monkeypatch: pytest.MonkeyPatch) -> None:
     # Without an MPS device, a tensor that claims to be on one is moved to the CPU and back.
-    tower = AudioEncoder(CONFIG).eval().tower
+    tower = MsclapAudioEncoder(CONFIG).eval().tower
     log_mel = torch.zeros(1, 1, 63, 16)
     moves: list[str] = []
 

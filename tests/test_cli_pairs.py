@@ -203,7 +203,7 @@ def test_fit_adapter_writes_an_adapter_that_training_accepts(pairs_file: Path, t
     code, out, err = run("fit-adapter", pairs_file)
     assert (code, out) == (0, "adapter.safetensors\n")
     adapter = load_adapter(tmp_path / "adapter.safetensors")
-    assert adapter.facts.backbone_hash == Backbone.load("tiny").content_hash
+    assert adapter.facts.clap_hash == Backbone.load("tiny").clap.content_hash
     assert (adapter.facts.n_pairs, adapter.facts.n_held_out) == (N_CLIPS, N_CLIPS // 5)
     assert f"mean cosine  {adapter.facts.cosine_before:.3f} -> {adapter.facts.cosine_after:.3f}" in err
     assert "warning: too few sounds to tell whether the adapter helps: at least 250 are needed" in err
@@ -332,7 +332,7 @@ def test_embed_keeps_the_order_and_the_names(pairs_file: Path, tmp_path: Path) -
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(vectors[2], vectors[5], atol=1e-6)
     backbone = Backbone.load("tiny")
-    assert (metadata["backbone"], metadata["backbone_hash"]) == ("tiny", backbone.content_hash)
+    assert (metadata["clap"], metadata["clap_hash"]) == ("tiny", backbone.clap.content_hash)
     expected = backbone.text_encoder().encode(["A dog barks"]).numpy()
     np.testing.assert_allclose(vectors[1:2], expected, atol=1e-6)
     embedded = embed_pairs(read_pairs(pairs_file), backbone, torch.device("cpu"))

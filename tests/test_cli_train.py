@@ -18,6 +18,7 @@ from textcap.cli.console import warn
 from textcap.cli.training_view import TrainingView
 from textcap.config import BridgeConfig, MapperConfig, TrainingConfig
 from textcap.model_folder import ModelConfig, load_model
+from textcap.models.backbone import BackboneNames
 from textcap.training.events import EpochDone, Event, Started, Stepped
 from textcap.training.state import STATE_FILE
 
@@ -189,8 +190,11 @@ def test_interruption_tells_whether_the_run_can_continue(saved: bool, message: s
 def started(total_steps: int = 4) -> Started:
     """Return the first event of a small run."""
     model = ModelConfig(
-        backbone_name="tiny",
-        backbone_hash="0" * 64,
+        backbone=BackboneNames("tiny"),
+        clap_hash="0" * 64,
+        clap_licence="MIT",
+        language_model_hash="0" * 64,
+        language_model_licence="MIT",
         bridge=BridgeConfig(noise_variance=0.01),
         mapper=MapperConfig(),
         training=TrainingConfig(epochs=3, warmup_steps=1),
@@ -243,7 +247,7 @@ def test_output_is_checked_before_standard_input_is_read(monkeypatch: pytest.Mon
 
 def test_help_shows_which_defaults_depend_on_the_backbone() -> None:
     shown = " ".join(run("--help").stdout.split())
-    assert shown.count("the backbone's") == 4
+    assert shown.count("the backbone's") == 7
 
 
 def test_rank_without_torchrun_does_not_silence_the_output(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from textcap.demo.grammar import event_f1, word_scene
 from textcap.demo.render import render_scene
 from textcap.demo.scenes import sample_scene
 from textcap.models.backbone import Backbone
-from textcap.models.language_model import LanguageModel
+from textcap.models.gpt2 import Gpt2LanguageModel
 from textcap.models.tokenizer import Tokenizer
 from textcap.weights import embedded_folder
 
@@ -90,7 +90,7 @@ def test_language_model_names_the_sounds_in_its_context(backbone: Backbone) -> N
     assert event_f1(captions, scenes).f1 > 0.9
 
 
-def _continue(model: LanguageModel, tokens: list[int], tokenizer: Tokenizer) -> str:
+def _continue(model: Gpt2LanguageModel, tokens: list[int], tokenizer: Tokenizer) -> str:
     """Return the greedy continuation of a sequence of tokens, decoded."""
     state, logits = model.start(model.gpt2.wte(torch.tensor([tokens])))
     generated: list[int] = []

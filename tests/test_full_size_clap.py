@@ -28,8 +28,8 @@ from full_size import (
 from test_verify import assert_verify_finds
 from textcap.audio.windows import read_windows
 from textcap.errors import CheckpointError
-from textcap.models.clap import load_audio_encoder, load_text_encoder
 from textcap.models.loading import Checkpoint
+from textcap.models.msclap import load_audio_encoder, load_text_encoder
 
 pytestmark = pytest.mark.full_size
 

@@ -23,11 +23,11 @@ from textcap.captioner import Captioner
 from textcap.config import BridgeConfig, DecodingConfig
 from textcap.errors import CheckpointError
 from textcap.gap.bridge import Bridge
-from textcap.models.backbone import CLAPCAP, kind_of
 from textcap.models.beam_search import beam_search
-from textcap.models.language_model import load_language_model
+from textcap.models.gpt2 import load_gpt2
 from textcap.models.loading import Checkpoint
 from textcap.models.mapper import load_clapcap_mapper
+from textcap.models.weight_files import CLAPCAP, kind_of
 
 END_TOKEN_ID = kind_of(CLAPCAP).end_token_id
 
@@ -115,7 +115,7 @@ def test_missing_tensor_of_the_language_model_is_an_error(full):
     name = "gpt.transformer.h.11.mlp.c_fc.bias"
     without = {other: tensor for other, tensor in full.tensors.items() if other != name}
     with pytest.raises(CheckpointError, match=f"clapcap.pth lacks the tensor {name}$"):
-        load_language_model(full.backbone.config.language_model, Checkpoint("clapcap.pth", without), "gpt.transformer.")
+        load_gpt2(full.backbone.config.language_model, Checkpoint("clapcap.pth", without), "gpt.transformer.")
 
 
 def test_verify_agrees_and_finds_a_wrong_tensor(full, monkeypatch):

@@ -29,8 +29,8 @@ from textcap.files import parse_json, seal
 from textcap.gap.adapter import LinearAdapter, load_adapter, save_adapter
 from textcap.model_folder import load_model, save_model
 from textcap.models.backbone import Backbone
-from textcap.models.clap import AudioEncoder
 from textcap.models.mapper import Mapper
+from textcap.models.msclap import MsclapAudioEncoder
 from textcap.training.state import TrainingProgress, WorkFolder, load_state
 from tiny_random import write_tiny_backbone
 
@@ -325,7 +325,7 @@ def claps(draw: st.DrawFn) -> ClapConfig:
 def test_every_audio_tower_that_is_accepted_gives_what_transformers_gives(config: ClapConfig) -> None:
     def use() -> None:
         torch.manual_seed(0)
-        encoder = AudioEncoder(config).eval()
+        encoder = MsclapAudioEncoder(config).eval()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # some filters are narrower than a bin
             mel = mel_filter_bank(

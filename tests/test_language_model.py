@@ -8,8 +8,8 @@ from transformers import GPT2LMHeadModel
 from reference_models import gpt2_config
 from textcap.config import LanguageModelConfig
 from textcap.errors import CheckpointError
-from textcap.models import language_model
-from textcap.models.language_model import LanguageModel, load_language_model
+from textcap.models import gpt2 as language_model
+from textcap.models.gpt2 import Gpt2LanguageModel, load_gpt2
 from textcap.models.loading import Checkpoint, read_checkpoint
 
 TINY = LanguageModelConfig(n_layers=2, width=16, n_heads=2, n_positions=32, vocab_size=23)
@@ -25,10 +25,10 @@ def make_reference(config: LanguageModelConfig = TINY, seed: int = 0) -> GPT2LMH
     return reference.eval()
 
 
-def make_pair(config: LanguageModelConfig = TINY, seed: int = 0) -> tuple[LanguageModel, GPT2LMHeadModel]:
+def make_pair(config: LanguageModelConfig = TINY, seed: int = 0) -> tuple[Gpt2LanguageModel, GPT2LMHeadModel]:
     reference = make_reference(config, seed)
     checkpoint = Checkpoint("memory", reference.transformer.state_dict())
-    return load_language_model(config, checkpoint), reference
+    return load_gpt2(config, checkpoint), reference
 
 
 def _batch(seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -173,7 +173,7 @@ def test_prefix_is_kept_once_per_clip():
 
 def test_too_many_positions_are_an_error():
     model, _ = make_pair()
-    with pytest.raises(ValueError, match="33 positions are needed, but GPT-2 has only 32"):
+    with pytest.raises(ValueError, match="33 positions are needed, but the language model has only 32"):
         model.start(torch.zeros(1, 33, 16))
     state, _ = model.start(torch.zeros(1, 32, 16))
     with pytest.raises(ValueError, match="33 positions"):
@@ -197,7 +197,7 @@ def test_weights_load_with_every_known_prefix_of_names(tmp_path, before):
     }
     save_file(tensors | extras, tmp_path / "model.safetensors")
     checkpoint = read_checkpoint(tmp_path / "model.safetensors")
-    model = load_language_model(TINY, checkpoint, before if before.startswith("gpt.") else None)
+    model = load_gpt2(TINY, checkpoint, before if before.startswith("gpt.") else None)
     prefixes, tokens, lengths = _batch()
     expected = _reference_loss(reference, prefixes, tokens, lengths)
     torch.testing.assert_close(model.loss(prefixes, tokens, lengths), expected, rtol=1e-5, atol=1e-6)
@@ -210,14 +210,14 @@ def test_missing_tensor_or_wrong_shape_is_an_error_with_the_name_of_the_tensor()
     for name in tensors:
         without = {other: tensor for other, tensor in tensors.items() if other != name}
         with pytest.raises(CheckpointError, match=f"gpt2.file lacks the tensor {name}$"):
-            load_language_model(TINY, Checkpoint("gpt2.file", without))
+            load_gpt2(TINY, Checkpoint("gpt2.file", without))
         longer = tensors | {name: torch.cat((tensors[name], tensors[name]))}
         with pytest.raises(CheckpointError, match=f"gpt2.file: tensor {name} has shape"):
-            load_language_model(TINY, Checkpoint("gpt2.file", longer))
+            load_gpt2(TINY, Checkpoint("gpt2.file", longer))
 
 
 def test_output_layer_other_than_the_token_embedding_is_an_error():
     reference = make_reference()
     tensors = reference.transformer.state_dict() | {"lm_head.weight": torch.zeros(23, 16)}
     with pytest.raises(CheckpointError, match="lm_head.weight differs from the token embedding wte.weight"):
-        load_language_model(TINY, Checkpoint("gpt2.file", tensors))
+        load_gpt2(TINY, Checkpoint("gpt2.file", tensors))

@@ -20,14 +20,19 @@ from textcap.data.captions import CaptionFile
 from textcap.errors import CheckpointError, InputError
 from textcap.files import seal, unseal
 from textcap.model_folder import ModelConfig, load_model, model_card, package_versions, save_model
-from textcap.models.backbone import Backbone, kind_of
+from textcap.models.backbone import Backbone, BackboneNames
 from textcap.models.loading import sha256_of_tensors
 from textcap.models.mapper import Mapper
+from textcap.models.weight_files import kind_of
+from tiny_random import recorded
 
 SIZES = MapperConfig(embedding_width=6, width=8, prefix_length=2, n_layers=1, n_heads=2)
 CONFIG = ModelConfig(
-    backbone_name="tiny",
-    backbone_hash="ab" * 32,
+    backbone=BackboneNames("tiny"),
+    clap_hash="ab" * 32,
+    clap_licence="MIT",
+    language_model_hash="12" * 32,
+    language_model_licence="",
     bridge=BridgeConfig(noise_variance=0.04, kind="noise"),
     mapper=SIZES,
     training=TrainingConfig(epochs=3, seed=2**62),
@@ -67,7 +72,7 @@ def test_saved_model_loads_unchanged(folder: Path, mapper: Mapper) -> None:
     stored = load_model(folder)
     config = stored.config
     assert config == CONFIG and stored.path == folder
-    assert (config.backbone_name, config.backbone_hash, config.end_token_id) == ("tiny", "ab" * 32, 319)
+    assert (config.backbone.backbone, config.clap_hash, config.end_token_id) == ("tiny", "ab" * 32, 319)
     assert config.bridge.noise_std == pytest.approx(0.2)
     embeddings = torch.randn(3, 6)
     tensors = stored.mapper.state_dict()
@@ -85,7 +90,7 @@ def test_folder_has_four_readable_files(folder: Path, mapper: Mapper) -> None:
         "metrics.jsonl",
     ]
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    assert (config["kind"], config["format_version"]) == ("textcap model", 3)
+    assert (config["kind"], config["format_version"]) == ("textcap model", 4)
     assert config["bridge"] == {
         "noise_variance": 0.04,
         "audio_noise_variance": 0.0,
@@ -157,14 +162,14 @@ def test_files_follow_the_umask(tmp_path: Path, mapper: Mapper) -> None:
 def test_card_says_what_the_backbone_does_not_know(tmp_path: Path, mapper: Mapper) -> None:
     warning = "its captions of recordings mean nothing"
     for name, is_warned in (("tiny", True), ("msclap-2023", False)):
-        save_model(tmp_path / name, replace(CONFIG, backbone_name=name), mapper, METRICS)
+        save_model(tmp_path / name, replace(CONFIG, backbone=BackboneNames(name)), mapper, METRICS)
         assert (warning in (tmp_path / name / "README.md").read_text(encoding="utf-8")) == is_warned
         assert (warning in kind_of(name).remark) == is_warned
 
 
 def test_names_that_are_not_utf_8_are_kept(tmp_path: Path, mapper: Mapper) -> None:
     name = os.fsdecode(b"caf\xe9")
-    config = replace(CONFIG, backbone_name=name, caption_files=(CaptionFile(f"{name}.txt", "cd" * 32, 1),))
+    config = replace(CONFIG, backbone=BackboneNames(name), caption_files=(CaptionFile(f"{name}.txt", "cd" * 32, 1),))
     save_model(tmp_path / name, config, mapper, METRICS)
     assert load_model(tmp_path / name).config == config
     assert "# caf\\\\xe9\n" in (tmp_path / name / "README.md").read_text(encoding="utf-8")
@@ -290,7 +295,7 @@ def test_parameters_are_counted_before_anything_is_built(folder: Path, monkeypat
 @pytest.mark.parametrize("number", [0, 1, "2", 1.5, [2]])
 def test_unknown_format_version_is_refused(folder: Path, number: object) -> None:
     edit(folder, lambda config: config.update(format_version=number))
-    with pytest.raises(CheckpointError, match="has format .* but this version of textcap reads format 3"):
+    with pytest.raises(CheckpointError, match="has format .* but this version of textcap reads format 4"):
         load_model(folder)
 
 
@@ -332,12 +337,15 @@ def test_unknown_tensor_is_named(folder: Path) -> None:
 
 def test_backbone_of_other_weights_or_sizes_does_not_fit(folder: Path) -> None:
     backbone = Backbone.load("tiny")
-    with pytest.raises(CheckpointError, match="was trained on tiny with weights abababababab, but those on disk are"):
+    with pytest.raises(CheckpointError, match="was trained on tiny, its CLAP with weights abababababab, but those"):
         load_model(folder).check_backbone(backbone)
-    edit(folder, lambda config: config.update(backbone_hash=backbone.content_hash))
+    edit(folder, lambda config: config.update(clap_hash=backbone.clap.content_hash))
+    with pytest.raises(CheckpointError, match="on tiny, its language model with weights 121212121212"):
+        load_model(folder).check_backbone(backbone)
+    edit(folder, lambda config: config.update(language_model_hash=backbone.language_model_half.content_hash))
     with pytest.raises(CheckpointError, match=r"config\.json does not fit the sizes of tiny"):
         load_model(folder).check_backbone(backbone)
-    config = replace(CONFIG, backbone_hash=backbone.content_hash, mapper=backbone.config.mapper)
+    config = replace(CONFIG, **recorded(backbone), mapper=backbone.config.mapper)
     for end_token_id, fits in ((999, True), (1000, False), (2**63, False)):
         save_model(folder, replace(config, end_token_id=end_token_id), Mapper(config.mapper), force=True)
         if fits:
@@ -365,8 +373,11 @@ def test_card_escapes_names_and_the_command() -> None:
         "adapter": None,
         "n_training_captions": 1,
         "n_held_out_captions": 0,
-        "backbone_name": "|x|",
-        "backbone_hash": "`",
+        "backbone": {"backbone": "|x|", "clap": None, "language_model": "<b>/c"},
+        "clap_hash": "`",
+        "clap_licence": "|",
+        "language_model_hash": "0",
+        "language_model_licence": "",
         "packages": {},
         "device": "cpu",
         "precision": "float32",
@@ -377,7 +388,8 @@ def test_card_escapes_names_and_the_command() -> None:
     assert [line for line in lines if line.startswith("# ")] == ['# evil"\\\\x0a\\# name']
     assert sum(line.startswith("````") for line in lines) == 2
     assert not any("<script>" in line for line in lines)
-    assert any(r"| backbone | \|x\|, content hash `?` |" == line for line in lines)
+    assert any(r"| CLAP | \|x\|, licence: \|, content hash `?` |" == line for line in lines)
+    assert any(r"| language model | \<b\>/c, licence: unknown, content hash `0` |" == line for line in lines)
 
 
 def test_card_shows_no_absolute_path(tmp_path: Path, mapper: Mapper) -> None:
@@ -387,7 +399,7 @@ def test_card_shows_no_absolute_path(tmp_path: Path, mapper: Mapper) -> None:
     )
     config = replace(
         CONFIG,
-        backbone_name=str(place / "backbone"),
+        backbone=BackboneNames(str(place / "backbone")),
         bridge=BridgeConfig(calibration=NoiseCalibration(f"{place}/noise.csv", "ab" * 32, 9, 0, "mean")),
         caption_files=(CaptionFile(f"{place}/a.txt", "cd" * 32, 3), CaptionFile("sub/b.txt", "cd" * 32, 3)),
         pair_files=(CaptionFile(r"C:\secret\pairs.csv", "cd" * 32, 3),),

@@ -34,7 +34,7 @@ from textcap.embedding.recordings import Recording, RecordingEmbedder
 from textcap.errors import CheckpointError, FileError, InputError
 from textcap.gap.bridge import Bridge
 from textcap.models.backbone import Backbone
-from textcap.models.clap import AudioEncoder, TextEncoder
+from textcap.models.msclap import MsclapAudioEncoder, MsclapTextEncoder
 from textcap.store import Store, delete_store, inspect_store, store_folder
 from textcap.training.loop import new_mapper
 
@@ -347,13 +347,13 @@ def test_deleted_store_leaves_nothing(path: Path) -> None:
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The captions that a text encoder embeds during the test."""
     encoded: list[str] = []
-    encode = TextEncoder.encode
+    encode = MsclapTextEncoder.encode
 
-    def counting(self: TextEncoder, captions: list[str], **options: int) -> torch.Tensor:
+    def counting(self: MsclapTextEncoder, captions: list[str], **options: int) -> torch.Tensor:
         encoded.extend(captions)
         return encode(self, captions, **options)
 
-    monkeypatch.setattr(TextEncoder, "encode", counting)
+    monkeypatch.setattr(MsclapTextEncoder, "encode", counting)
     return encoded
 
 
@@ -381,7 +381,7 @@ def test_other_weights_do_not_share_a_store(backbone: Backbone, encoded: list[st
 
 
 def test_damaged_text_encoder_is_named(backbone_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TextEncoder, "encode", lambda self, captions: torch.full((len(captions), 24), torch.nan))
+    monkeypatch.setattr(MsclapTextEncoder, "encode", lambda self, captions: torch.full((len(captions), 24), torch.nan))
     with pytest.raises(CheckpointError, match="the text encoder of .* gives embeddings that are NaN or infinite"):
         embed_captions(["a dog barks"], Backbone.load(str(backbone_folder)), CPU)
 
@@ -418,13 +418,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
 def windows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of windows of each batch that an audio encoder embeds during the test."""
     counts: list[int] = []
-    forward = AudioEncoder.forward
+    forward = MsclapAudioEncoder.forward
 
-    def counting(self: AudioEncoder, samples: torch.Tensor) -> torch.Tensor:
+    def counting(self: MsclapAudioEncoder, samples: torch.Tensor) -> torch.Tensor:
         counts.append(len(samples))
         return forward(self, samples)
 
-    monkeypatch.setattr(AudioEncoder, "forward", counting)
+    monkeypatch.setattr(MsclapAudioEncoder, "forward", counting)
     return counts
 
 
@@ -531,14 +531,14 @@ def test_recent_files_are_hashed_again(backbone: Backbone, sounds: list[Path], m
 def test_file_that_changes_while_it_is_read_is_not_kept(
     backbone: Backbone, sounds: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward, before = AudioEncoder.forward, sounds[0].read_bytes()
+    forward, before = MsclapAudioEncoder.forward, sounds[0].read_bytes()
 
-    def changing(self: AudioEncoder, samples: torch.Tensor) -> torch.Tensor:
+    def changing(self: MsclapAudioEncoder, samples: torch.Tensor) -> torch.Tensor:
         sounds[0].write_bytes(sounds[1].read_bytes())
         return forward(self, samples)
 
     with monkeypatch.context() as patch:
-        patch.setattr(AudioEncoder, "forward", changing)
+        patch.setattr(MsclapAudioEncoder, "forward", changing)
         embed(backbone, sounds[:1])
     sounds[0].write_bytes(before)
     expected = embed(backbone, sounds[:1])
@@ -589,7 +589,7 @@ def test_embedding_that_is_not_finite_is_an_error_and_not_kept(
     backbone: Backbone, sounds: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(AudioEncoder, "forward", lambda self, samples: torch.full((len(samples), 24), torch.nan))
+        patch.setattr(MsclapAudioEncoder, "forward", lambda self, samples: torch.full((len(samples), 24), torch.nan))
         for path, result in zip(sounds, results(backbone, sounds), strict=True):
             assert isinstance(result, FileError)
             assert str(result).startswith(f"{path} has an embedding that is NaN or infinite")
@@ -810,11 +810,11 @@ def reading_threads() -> int:
 def test_reading_thread_ends_with_an_error_of_the_model(
     backbone: Backbone, sounds: list[Path], monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    def failing(self: AudioEncoder, samples: torch.Tensor) -> torch.Tensor:
+    def failing(self: MsclapAudioEncoder, samples: torch.Tensor) -> torch.Tensor:
         assert reading_threads() == 1
         raise error
 
-    monkeypatch.setattr(AudioEncoder, "forward", failing)
+    monkeypatch.setattr(MsclapAudioEncoder, "forward", failing)
     long = Sound(np.random.default_rng(0).normal(size=600 * RATE_HZ) * 0.1, RATE_HZ)
     begun = time.monotonic()
     for use in (lambda e: e.embed([long, *sounds], batch_size=2), lambda e: e.windows(long, batch_size=2)):
@@ -833,7 +833,7 @@ def test_error_of_the_reading_thread_is_raised(backbone: Backbone, sounds: list[
 def test_results_do_not_depend_on_which_side_is_slow(
     backbone: Backbone, sounds: list[Path], monkeypatch: pytest.MonkeyPatch, cache: Callable[[str], None]
 ) -> None:
-    forward, n_read = AudioEncoder.forward, 0
+    forward, n_read = MsclapAudioEncoder.forward, 0
     batches: list[list[torch.Tensor]] = []
 
     def reading(source: object, config: object, note: object) -> Iterator[object]:
@@ -843,14 +843,14 @@ def test_results_do_not_depend_on_which_side_is_slow(
             n_read += 1
             yield window
 
-    def embedding(self: AudioEncoder, samples: torch.Tensor) -> torch.Tensor:
+    def embedding(self: MsclapAudioEncoder, samples: torch.Tensor) -> torch.Tensor:
         time.sleep(embed_s)
         batches[-1].append(samples)
         assert n_read <= sum(map(len, batches[-1])) + 3 + 2  # the queue, what waits for a place, and the next
         return forward(self, samples)
 
     monkeypatch.setattr("textcap.embedding.recordings.read_windows", reading)
-    monkeypatch.setattr(AudioEncoder, "forward", embedding)
+    monkeypatch.setattr(MsclapAudioEncoder, "forward", embedding)
     vectors = []
     for delays_s in ((0.0, 0.02), (0.01, 0.0)):
         read_s, embed_s = delays_s

@@ -29,9 +29,9 @@ from textcap.errors import CheckpointError, DeviceError, FileError, InputError, 
 from textcap.files import remove_quietly
 from textcap.gap.bridge import Bridge
 from textcap.model_folder import load_model
-from textcap.models import clap
+from textcap.models import msclap
 from textcap.models.backbone import Backbone
-from textcap.models.language_model import LanguageModel
+from textcap.models.gpt2 import Gpt2LanguageModel
 from textcap.training import loop, processes, state, train
 from textcap.training.data import NOISE_STREAM, Examples, epoch_batches, make_examples
 from textcap.training.events import Embedded, EpochDone, Event, Started, Stepped
@@ -42,7 +42,7 @@ from textcap.training.state import STATE_FILE, TrainingProgress, WorkFolder, has
 # Of 203 captions 20 are held out; the last of the batches of 13 has one caption.
 CAPTIONS = tiny_random.tiny_captions(203)
 SETTINGS = {"captions": "", "backbone": "", "bridge": {}, "mapper": {}, "training": {"seed": 1}}
-LANGUAGE_MODEL_LOSS = LanguageModel.loss
+LANGUAGE_MODEL_LOSS = Gpt2LanguageModel.loss
 QUICK = TrainingConfig(epochs=2, batch_size=13, learning_rate=5e-3, seed=3)
 
 
@@ -88,7 +88,7 @@ def test_run_equals_a_plain_loop(
     monkeypatch.setitem(loop._MICRO_BATCH_VALUES, "cpu", values_at_once)
     sizes: list[int] = []
     monkeypatch.setattr(
-        LanguageModel, "loss", lambda self, *args: (sizes.append(len(args[1])), LANGUAGE_MODEL_LOSS(self, *args))[1]
+        Gpt2LanguageModel, "loss", lambda self, *args: (sizes.append(len(args[1])), LANGUAGE_MODEL_LOSS(self, *args))[1]
     )
     config = replace(QUICK, epochs=1)
     run = make_run(backbone, examples, config)
@@ -252,7 +252,7 @@ def test_out_of_memory_while_embedding_leaves_no_files(
     def encode(*args: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("tried to allocate")
 
-    monkeypatch.setattr(clap.TextEncoder, "encode", encode)
+    monkeypatch.setattr(msclap.MsclapTextEncoder, "encode", encode)
     with pytest.raises(DeviceError, match="out of memory on cpu while embedding captions"):
         train_tiny(backbone_folder, tmp_path / "model")
     assert not any(tmp_path.iterdir())
@@ -304,7 +304,7 @@ def test_training_writes_a_model_folder(backbone_folder: Path, tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
     stored = load_model(tmp_path / "model")
     assert stored.mapper.config.prefix_length == 3 and stored.config.end_token_id == 319
-    assert stored.config.backbone_hash == Backbone.load(str(backbone_folder)).content_hash
+    assert stored.config.clap_hash == Backbone.load(str(backbone_folder)).clap.content_hash
     assert stored.config.bridge.noise_variance == 0.01, "the backbone's own"
     assert (stored.config.n_training_captions, stored.config.n_held_out_captions) == (183, 20)
     assert stored.config.training == QUICK and stored.config.command == "textcap train captions.txt"

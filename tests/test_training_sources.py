@@ -334,11 +334,11 @@ def test_too_few_pairs_to_measure_the_noise_are_refused(backbone_folder: Path, p
     assert list(tmp_path.iterdir()) == []
 
 
-def make_adapter(backbone_hash: str) -> LinearAdapter:
+def make_adapter(clap_hash: str) -> LinearAdapter:
     generator = torch.Generator().manual_seed(0)
     facts = AdapterFacts(
-        backbone_name="x",
-        backbone_hash=backbone_hash,
+        clap_name="x",
+        clap_hash=clap_hash,
         method="ridge",
         strength=0.0,
         n_pairs=40,
@@ -360,7 +360,7 @@ def make_adapter(backbone_hash: str) -> LinearAdapter:
 def test_adapter_is_used_in_training_and_saved_with_the_model(
     backbone_folder: Path, backbone: Backbone, tmp_path: Path
 ) -> None:
-    adapter = make_adapter(backbone.content_hash)
+    adapter = make_adapter(backbone.clap.content_hash)
     save_adapter(tmp_path / "h.safetensors", adapter)
     noiseless = BridgeConfig(noise_variance=0.0)
     path = tmp_path / "h.safetensors"

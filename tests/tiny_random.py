@@ -6,6 +6,7 @@ Its encoders and its GPT-2 are untrained, but all parts have the real classes an
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -21,9 +22,10 @@ from textcap.config import (
     MapperConfig,
     TextTowerConfig,
 )
-from textcap.models.clap import AudioEncoder, TextEncoder
-from textcap.models.language_model import LanguageModel
+from textcap.models.backbone import Backbone
+from textcap.models.gpt2 import Gpt2LanguageModel
 from textcap.models.mapper import Mapper
+from textcap.models.msclap import MsclapAudioEncoder, MsclapTextEncoder
 from textcap.models.tokenizer import END_OF_TEXT, Tokenizer
 
 SOUNDS = ("dog", "bell", "car", "bird", "door", "engine", "siren", "child", "kettle", "drum", "train", "horn")
@@ -94,9 +96,9 @@ def write_tiny_backbone(folder: Path, *, seed: int = 0, noise_variance: float = 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         parts = {
-            "audio_encoder": AudioEncoder(config.clap),
-            "text_encoder": TextEncoder(config.clap, tokenizer),
-            "language_model": LanguageModel(config.language_model).gpt2,
+            "audio_encoder": MsclapAudioEncoder(config.clap),
+            "text_encoder": MsclapTextEncoder(config.clap, tokenizer),
+            "language_model": Gpt2LanguageModel(config.language_model).gpt2,
         }
         with torch.no_grad():  # with GPT-2's small initial weights, the output hardly depends on the prefix
             for parameter in parts["language_model"].parameters():
@@ -106,6 +108,18 @@ def write_tiny_backbone(folder: Path, *, seed: int = 0, noise_variance: float = 
         save_file(tensors, folder / f"{name}.safetensors")
     (folder / "config.json").write_text(json.dumps(asdict(config)), encoding="utf-8")
     return folder
+
+
+def recorded(backbone: Backbone) -> dict[str, Any]:
+    """Return what a model folder records about a backbone."""
+    clap, language_model = backbone.clap, backbone.language_model_half
+    return {
+        "backbone": backbone.names,
+        "clap_hash": clap.content_hash,
+        "clap_licence": clap.licence,
+        "language_model_hash": language_model.content_hash,
+        "language_model_licence": language_model.licence,
+    }
 
 
 def random_mapper(config: MapperConfig) -> Mapper:

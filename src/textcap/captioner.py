@@ -28,14 +28,16 @@ from textcap.embedding.recordings import Reading, Recording, RecordingEmbedder, 
 from textcap.errors import CheckpointError, DeviceError, InputError
 from textcap.gap.bridge import Bridge
 from textcap.model_folder import StoredModel, load_model
-from textcap.models.backbone import CLAPCAP, EMBEDDED, Backbone, kind_of
+from textcap.models.backbone import CLAPCAP, Backbone, BackboneNames
 from textcap.models.beam_search import Hypothesis, beam_search
 from textcap.models.mapper import Mapper
 from textcap.models.precision import check_precision, prepare
 from textcap.models.similarity import rank, with_text_encoder
+from textcap.models.weight_files import kind_of
 from textcap.results import Candidate, CaptionResult, Piece
 from textcap.timeline import find_pieces, join_equal
-from textcap.weights import WEIGHT_SETS, DownloadProgress
+from textcap.weights import DownloadProgress, model_folder
+from textcap.weights.repository import is_repository
 
 DEFAULT_MODEL = Path("textcap-model")
 _LOAD_MEMORY_HINT = "close other programs that use the device, or use --device cpu"
@@ -103,17 +105,22 @@ class Captioner:
         *,
         device: str | torch.device = "auto",
         precision: str = "float32",
+        clap: str | None = None,
+        language_model: str | None = None,
         offline: bool | None = None,
         progress: DownloadProgress | None = None,
     ) -> "Captioner":
         """Load a captioner from a model folder, or a released one by name.
 
         Args:
-            model: A folder that `textcap train` wrote, or "clapcap" for the captioner that the paper's authors
-                released. By default the folder `textcap-model` if it exists, else "clapcap".
+            model: A folder that `textcap train` wrote, a repository of the hub that holds one, or "clapcap" for the
+                captioner that the paper's authors released. By default the folder `textcap-model` if it exists, else
+                "clapcap".
             device: A torch device, or "auto", "cpu", "mps", "cuda", "cuda:1" and so on; see `device.resolve_device`.
             precision: "int8" for 8-bit products of the decoder on the CPU, "bf16" or "float16" for the tower and the
                 decoder where the device has them. Captions differ a little from those in "float32".
+            clap: Where the CLAP that the model was trained on lies now, see `BackboneNames`.
+            language_model: Where its language model lies now.
             offline: Whether to work without the network; by default the environment variable HF_HUB_OFFLINE decides.
             progress: Called while weights are downloaded with a file's name, its bytes so far and the total.
 
@@ -130,9 +137,16 @@ class Captioner:
         chosen = resolve_device(device)
         check_precision(precision, chosen)
         if kind_of(str(model)).mapper is not None:
+            if clap or language_model:
+                raise InputError(f"{model} has both of its halves", hint="leave out --clap and --language-model")
             return cls.released(Backbone.load(str(model), offline=offline, progress=progress), chosen, precision)
-        stored = load_model(Path(model))
-        backbone = _load_backbone_of(stored, offline, progress)
+        if not os.path.isdir(model) and is_repository(str(model)):
+            stored = load_model(model_folder(str(model), offline=offline, progress=progress))
+        else:
+            stored = load_model(Path(model))
+        names = stored.config.backbone
+        names = replace(names, clap=clap or names.clap, language_model=language_model or names.language_model)
+        backbone = _load_backbone_of(stored, names, offline, progress)
         stored.check_backbone(backbone)
         with memory_errors(f"while loading {model} on {chosen}", hint=_LOAD_MEMORY_HINT):
             bridge = Bridge(stored.config.bridge, affine=stored.affine)
@@ -396,12 +410,12 @@ def _stack(embeddings: list[NDArray[np.float32]]) -> Tensor:
     return torch.from_numpy(np.stack(embeddings))
 
 
-def _load_backbone_of(stored: StoredModel, offline: bool | None, progress: DownloadProgress | None) -> Backbone:
-    name = stored.config.backbone_name
+def _load_backbone_of(
+    stored: StoredModel, names: BackboneNames, offline: bool | None, progress: DownloadProgress | None
+) -> Backbone:
     try:
-        return Backbone.load(name, offline=offline, progress=progress)
+        return Backbone.load(names, offline=offline, progress=progress)
     except InputError as error:
-        if name in (*WEIGHT_SETS, EMBEDDED):
-            raise
-        message = f"{stored.path} was trained on the backbone {name}, but {error.message}"
-        raise CheckpointError(message, hint="put the backbone folder back, or train again") from error
+        message = f"{stored.path} was trained on the backbone {stored.config.backbone}, but {error.message}"
+        hint = "put the folder back, say where it lies with --clap or --language-model, or train again"
+        raise CheckpointError(message, hint=hint) from error

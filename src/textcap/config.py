@@ -21,6 +21,7 @@ _CACHE_VALUES = 2**20  # of one tensor in the audio tower's first stage; more do
 BRIDGES = ("noise", "centre", "coral")
 MOVING = BRIDGES[1:]  # computed from sounds without captions
 _CORAL_FROM = 300  # sounds; with fewer, their covariance is of less use than their mean (docs/experiments.md)
+PADDINGS = ("repeat", "repeatpad")
 MIN_JUDGED = 50  # held-out sounds from which on an adapter is called helpful or not
 
 MAX_SEED = 2**63 - 1
@@ -62,7 +63,9 @@ class Checked:
         for one in dataclasses.fields(self):
             value, limits = getattr(self, one.name), one.metadata
             numbers = value if isinstance(value, tuple) else (value,)
-            within = not limits or all(limits["least"] <= number <= limits["most"] for number in numbers)
+            within = (
+                not limits or value is None or all(limits["least"] <= number <= limits["most"] for number in numbers)
+            )
             require(within, one.name, value, limits.get("rule", ""))
 
 
@@ -120,6 +123,8 @@ class AudioConfig(Checked):
     mel_rate_hz: int = field(default=32000, metadata=counts(1_000_000))
     mel_min_hz: float = field(default=50.0, metadata=NOT_NEGATIVE)
     mel_max_hz: float = 14000.0
+    # how a shorter clip fills a window: "repeat", or "repeatpad" for whole repeats and then zeros
+    padding: str = "repeat"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,6 +138,7 @@ class AudioConfig(Checked):
         most = self.mel_rate_hz / 2
         in_range = self.mel_min_hz < self.mel_max_hz <= most
         require(in_range, "mel_max_hz", self.mel_max_hz, f"above mel_min_hz and at most {most:g}, half of mel_rate_hz")
+        require(self.padding in PADDINGS, "padding", self.padding, " or ".join(PADDINGS))
 
     @property
     def window_samples(self) -> int:
@@ -189,7 +195,7 @@ class AudioTowerConfig(Checked):
 
 @dataclass(frozen=True)
 class LanguageModelConfig(Checked):
-    """Sizes of a GPT-2: the frozen one that generates the caption."""
+    """Sizes of the frozen language model that generates the caption."""
 
     n_layers: int = field(default=12, metadata=counts(MAX_LAYERS))
     width: int = field(default=768, metadata=counts(MAX_WIDTH))
@@ -276,14 +282,14 @@ class MapperConfig(Checked):
 
 @dataclass(frozen=True)
 class BackboneConfig(Checked):
-    """A backbone: CLAP and GPT-2, which are frozen, the sizes of a mapper between them, and the default noise."""
+    """A backbone: CLAP and a language model, which are frozen, a mapper between them, and the default noise."""
 
     name: str = "msclap-2023"
     clap: ClapConfig = field(default_factory=ClapConfig)
     language_model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     mapper: MapperConfig = field(default_factory=MapperConfig)
-    # of the noise that suits the modality gap of this CLAP
-    noise_variance: float = field(default=0.015, metadata=NOT_NEGATIVE)
+    # of the noise that suits the modality gap of this CLAP; None if that is not known
+    noise_variance: float | None = field(default=0.015, metadata=NOT_NEGATIVE)
     # means of the embeddings of sounds and of captions, so that a bridge can centre both sides; empty if not known
     mean_sound: tuple[float, ...] = ()
     mean_text: tuple[float, ...] = ()
@@ -310,6 +316,22 @@ class BackboneConfig(Checked):
         rule = f"two lists of {wanted[0]} numbers, the width of CLAP, or both empty"
         require(lengths in ((0, 0), (wanted[0], wanted[0])), "mean_sound, mean_text", lengths, rule)
 
+    def noise_for(self, wanted: float | None, *, is_measured: bool) -> float:
+        """Return the variance of the noise to train with.
+
+        Args:
+            wanted: What the user asked for; None for what suits this CLAP.
+            is_measured: Whether something else sets or replaces the noise.
+
+        Raises:
+            InputError: It is not known what suits this CLAP.
+        """
+        variance = self.noise_variance if wanted is None else wanted
+        if variance is None and not is_measured:
+            hint = "give --noise-from pairs.csv, --noise-variance, or --audio-sample FOLDER"
+            raise InputError("the noise that suits this CLAP is not known", hint=hint)
+        return variance or 0.0
+
     @property
     def default_bridge(self) -> str:
         """The bridge that needs no sounds but those of the backbone: "centre" if their mean is known, else "noise"."""
@@ -331,8 +353,8 @@ class NoiseCalibration(Checked):
 class AdapterFacts:
     """How a linear adapter was fitted, and the scores on held-out clips of an adapter fitted on the other clips."""
 
-    backbone_name: str
-    backbone_hash: str
+    clap_name: str
+    clap_hash: str
     method: str  # "ridge" or "sgd"
     strength: float  # weight of the penalty on the squared matrix, next to the mean squared error
     n_pairs: int  # clips that the adapter was fitted on

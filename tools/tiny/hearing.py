@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from textcap.config import ClapConfig
 from textcap.demo.scenes import Scene
 from textcap.demo.sounds import KINDS
-from textcap.models.clap import AudioEncoder
+from textcap.models.msclap import MsclapAudioEncoder
 from tiny.log import Log
 from tiny.loop import half_precision, train
 from tiny.settings import HearingSettings
@@ -30,7 +30,7 @@ class Listener(nn.Module):
 
     def __init__(self, config: ClapConfig) -> None:
         super().__init__()
-        self.encoder = AudioEncoder(config)
+        self.encoder = MsclapAudioEncoder(config)
         self.labels = nn.Linear(config.audio_tower.width, len(KINDS))
 
     def forward(self, log_mel: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from textcap.demo.scenes import LAYOUTS, Scene
 from textcap.demo.sounds import KINDS
-from textcap.models.clap import AudioEncoder, TextEncoder
+from textcap.models.msclap import MsclapAudioEncoder, MsclapTextEncoder
 from tiny.log import Log
 from tiny.settings import Gap, ProjectionSettings
 from tiny.sound import Clips
@@ -32,7 +32,7 @@ _RIDGE = 3.0
 
 
 def fit_projections(
-    audio: AudioEncoder, text: TextEncoder, clips: Clips, gap: Gap, settings: ProjectionSettings, log: Log
+    audio: MsclapAudioEncoder, text: MsclapTextEncoder, clips: Clips, gap: Gap, settings: ProjectionSettings, log: Log
 ) -> None:
     """Train the projections of both encoders in place; the towers are not changed."""
     audio.eval(), text.eval()
@@ -122,13 +122,15 @@ def _orthonormal(n: int, width: int, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def _pool_sounds(audio: AudioEncoder, clips: Clips, batch_size: int = 64) -> Tensor:
+def _pool_sounds(audio: MsclapAudioEncoder, clips: Clips, batch_size: int = 64) -> Tensor:
     batches = torch.from_numpy(clips.log_mel).split(batch_size)
     return torch.cat([audio.tower(batch[:, None].float()) for batch in batches])
 
 
 @torch.no_grad()
-def _pool_captions(text: TextEncoder, scenes: list[Scene], rng: np.random.Generator, batch_size: int = 256) -> Tensor:
+def _pool_captions(
+    text: MsclapTextEncoder, scenes: list[Scene], rng: np.random.Generator, batch_size: int = 256
+) -> Tensor:
     captions = [draw_caption(scene, rng)[1] for scene in scenes]
     order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
     pooled = torch.empty(len(captions), text.config.text_tower.width)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from textcap.config import ClapConfig
 from textcap.demo.grammar import word_scene
 from textcap.demo.sounds import KINDS
-from textcap.models.clap import AudioEncoder, TextEncoder
+from textcap.models.msclap import MsclapAudioEncoder, MsclapTextEncoder
 from textcap.models.tokenizer import Tokenizer
 from tiny.hearing import Listener, kinds_present, load_listener, mask
 from tiny.log import Log
@@ -34,7 +34,7 @@ def train_towers(
     """Train both towers, the audio tower from the result of `train_hearing`; write files that end in "towers"."""
     torch.manual_seed(settings.seed)
     listener, checkpoint = load_listener(folder, config), folder / "towers.unfinished"
-    audio, text = listener.encoder, TextEncoder(config, tokenizer)
+    audio, text = listener.encoder, MsclapTextEncoder(config, tokenizer)
     model = _Towers(listener, text, len(KINDS), config.embedding_width)
     present = kinds_present(clips.scenes)
     with_kind = {kind: present[:, number].nonzero()[:, 0].numpy() for number, kind in enumerate(KINDS)}
@@ -68,7 +68,7 @@ def train_towers(
 class _Towers(nn.Module):
     """All that the contrastive stage trains."""
 
-    def __init__(self, listener: Listener, text: TextEncoder, n_kinds: int, width: int) -> None:
+    def __init__(self, listener: Listener, text: MsclapTextEncoder, n_kinds: int, width: int) -> None:
         super().__init__()
         self.listener, self.text = listener, text
         self.directions = nn.Parameter(torch.randn(n_kinds, width))  # one for each kind
@@ -103,15 +103,15 @@ def _loss(audio: Tensor, text: Tensor, tags: Tensor, directions: Tensor, setting
 
 def load_towers(
     folder: Path, ending: str, tokenizer: Tokenizer, config: ClapConfig
-) -> tuple[AudioEncoder, TextEncoder]:
+) -> tuple[MsclapAudioEncoder, MsclapTextEncoder]:
     """Return the encoders that `save_towers` wrote."""
-    audio, text = AudioEncoder(config), TextEncoder(config, tokenizer)
+    audio, text = MsclapAudioEncoder(config), MsclapTextEncoder(config, tokenizer)
     audio.load_state_dict(load_file(folder / f"audio_encoder.{ending}"))
     text.load_state_dict(load_file(folder / f"text_encoder.{ending}"))
     return audio, text
 
 
-def save_towers(folder: Path, ending: str, audio: AudioEncoder, text: TextEncoder) -> None:
+def save_towers(folder: Path, ending: str, audio: MsclapAudioEncoder, text: MsclapTextEncoder) -> None:
     """Write the weights of both encoders; the ending of the file names tells the stage."""
     for name, model in (("text_encoder", text), ("audio_encoder", audio)):
         partial = folder / f"{name}.partial"
@@ -120,7 +120,7 @@ def save_towers(folder: Path, ending: str, audio: AudioEncoder, text: TextEncode
 
 
 @torch.inference_mode()
-def measure_towers(audio: AudioEncoder, text: TextEncoder, clips: Clips, seed: int) -> dict[str, float]:
+def measure_towers(audio: MsclapAudioEncoder, text: MsclapTextEncoder, clips: Clips, seed: int) -> dict[str, float]:
     """Return recall (sound to caption) among 500 pairs, and measures of the modality gap."""
     audio.eval(), text.eval()
     rng = np.random.default_rng(seed)
@@ -144,7 +144,7 @@ def measure_towers(audio: AudioEncoder, text: TextEncoder, clips: Clips, seed: i
 
 @torch.inference_mode()
 def measure_means(
-    audio: AudioEncoder, text: TextEncoder, clips: Clips, seed: int
+    audio: MsclapAudioEncoder, text: MsclapTextEncoder, clips: Clips, seed: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean embedding of clips and that of their plain captions, rounded to seven decimal places."""
     rng = np.random.default_rng(seed)
@@ -155,7 +155,7 @@ def measure_means(
 
 
 @torch.inference_mode()
-def embed_clips(audio: AudioEncoder, log_mel: np.ndarray, batch_size: int = 128) -> Tensor:
+def embed_clips(audio: MsclapAudioEncoder, log_mel: np.ndarray, batch_size: int = 128) -> Tensor:
     """Return embeddings `[W, E]` of cached log-mel spectrograms `[W, F, M]`."""
     batches = torch.from_numpy(log_mel).split(batch_size)
     return torch.cat([audio.embed_log_mel(batch[:, None].float()) for batch in batches])

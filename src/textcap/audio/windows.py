@@ -35,9 +35,9 @@ class Window:
 def read_windows(source: SoundSource, config: AudioConfig, *, note: Note = lambda text: None) -> Iterator[Window]:
     """Yield windows that cover every sample of a sound, with the channels averaged.
 
-    A recording shorter than a window is repeated to fill it, as in msclap. A longer one gives a window every `hop_s`
-    seconds, and a last one that ends with the recording. Where the channels of a window cancel, its loudest channel
-    stands for all.
+    A recording shorter than a window is repeated to fill it, as its CLAP does it. A longer one gives a window every
+    `hop_s` seconds, and a last one that ends with the recording. Where the channels of a window cancel, its loudest
+    channel stands for all.
 
     Args:
         note: Called with what the user must know about the sound, worded to follow its name.
@@ -80,4 +80,12 @@ def cut_windows(blocks: Iterator[Samples] | SoundReader, config: AudioConfig) ->
     if total >= size:
         yield Window(held[-size:], (total - size) / rate, total / rate)
     else:
-        yield Window(np.resize(held, (size, *held.shape[1:])), 0.0, total / rate)
+        yield Window(_filled(held, size, config.padding), 0.0, total / rate)
+
+
+def _filled(samples: Samples, size: int, padding: str) -> Samples:
+    """Return samples repeated to a size, or as often as they fit and then zeros."""
+    repeated = np.resize(samples, (size, *samples.shape[1:]))
+    if padding == "repeatpad":
+        repeated[size // len(samples) * len(samples) :] = 0
+    return repeated

@@ -39,7 +39,8 @@ def caption(
         typer.Option(
             "-m",
             "--model",
-            help="A model folder that textcap train wrote, or clapcap, the captioner released with msclap.",
+            help="A model folder that textcap train wrote, a repository of the hub that holds one, or clapcap, the "
+            "captioner released with msclap.",
             show_default="textcap-model if that folder exists, else clapcap",
         ),
     ] = None,
@@ -114,6 +115,8 @@ def caption(
             show_default=options.DEFAULT_BATCH,
         ),
     ] = None,
+    clap: options.ClapOption = None,
+    language_model: options.LanguageModelOption = None,
     device: options.DeviceOption = "auto",
     precision: Annotated[
         str,
@@ -172,7 +175,13 @@ def caption(
 
     with options.settings_from_flags("precision"), download_progress() as progress:
         captioner = Captioner.load(
-            model, device=device, precision=precision, offline=offline or None, progress=progress
+            model,
+            device=device,
+            precision=precision,
+            clap=clap,
+            language_model=language_model,
+            offline=offline or None,
+            progress=progress,
         )
     note(f"model {captioner.name}, backbone {captioner.backbone.name} on {captioner.device}, {precision}")
     if captioner.backbone.kind.remark:

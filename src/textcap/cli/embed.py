@@ -26,6 +26,7 @@ def embed(
         "embeddings.safetensors"
     ),
     backbone: options.BackboneOption = options.DEFAULT_BACKBONE,
+    clap: options.ClapOption = None,
     device: options.DeviceOption = "auto",
     batch_size: options.BatchSizeOption = None,
     offline: options.OfflineOption = False,
@@ -59,7 +60,7 @@ def embed(
     from textcap.embedding.export import embed_inputs, save_embeddings
 
     chosen = resolve_device(device)
-    loaded = load_backbone(backbone, offline=offline)
+    loaded = load_backbone(backbone, clap, offline=offline)
     with embedding_progress() as progress:
         found = embed_inputs(names, text or [], loaded, chosen, batch_size=batch_size, progress=progress)
     for error in found.errors:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.filesize import decimal
@@ -17,22 +17,20 @@ WHEN_STOPPED = "run the same command to continue the download"
 EXAMPLES = "textcap fetch all\n\ntextcap fetch metrics --from jars/"
 
 
-Weights = Literal["msclap-2023", "clapcap", "all", "metrics"]
-
-
 def fetch(
     weights: Annotated[
-        Weights,
+        str,
         typer.Argument(
             help="msclap-2023: the weights to train on. clapcap: the released captioner. all: both of these. "
-            "metrics: the jars of METEOR, SPICE and their tokenizer."
+            "metrics: the jars of METEOR, SPICE and their tokenizer. Or a repository of the hub, with a language model "
+            "such as Qwen/Qwen3-0.6B, a CLAP of LAION, or a model folder of textcap."
         ),
     ] = "msclap-2023",
     revision: Annotated[
         list[str] | None,
         typer.Option(
             metavar="REV",
-            help="Branch, tag or commit of microsoft/msclap, or REPO@REV for another repository; repeatable.",
+            help="Branch, tag or commit of the repository, or of microsoft/msclap; REPO@REV for another; repeatable.",
         ),
     ] = None,
     sources: Annotated[
@@ -64,8 +62,13 @@ def fetch(
     path.
     """
     from textcap import weights as library
+    from textcap.weights.repository import is_repository
 
     set_verbosity(quiet, verbose)
+    known = [*library.WEIGHT_SETS, "all", "metrics"]
+    if weights not in known and not is_repository(weights):
+        message = f"is {weights!r}, but must be one of {', '.join(known)}, or a repository such as Qwen/Qwen3-0.6B"
+        raise typer.BadParameter(message, param_hint="WEIGHTS")
     if weights == "metrics":
         if revision:
             raise typer.BadParameter("does not apply to metrics", param_hint="--revision")
@@ -88,7 +91,7 @@ def fetch(
     if weights == "metrics":
         _fetch_metrics(sources or [])
     if names:
-        _fetch(names, _by_repository(revision or []))
+        _fetch(names, _by_repository(revision or [], weights if is_repository(weights) else "microsoft/msclap"))
 
 
 def _fetch(names: list[str], revisions: dict[str, str]) -> None:
@@ -134,9 +137,9 @@ def _print_states(states: Sequence[tuple[str, str, Path | None]], argument: str)
         raise CheckpointError(message, hint=f"run textcap fetch {argument}")
 
 
-def _by_repository(revisions: list[str]) -> dict[str, str]:
+def _by_repository(revisions: list[str], default: str) -> dict[str, str]:
     asked = {}
     for text in revisions:
         repo, _, revision = text.rpartition("@")
-        asked[repo or "microsoft/msclap"] = revision
+        asked[repo or default] = revision
     return asked

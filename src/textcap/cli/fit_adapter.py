@@ -47,6 +47,7 @@ def fit_adapter(
         float, typer.Option(min=0, max=1, help="Adam's initial learning rate, above 0 and below 1; used by sgd only.")
     ] = 1e-3,
     backbone: options.BackboneOption = options.DEFAULT_BACKBONE,
+    clap: options.ClapOption = None,
     device: options.DeviceOption = "auto",
     seed: Annotated[
         int,
@@ -78,7 +79,7 @@ def fit_adapter(
     check_file_place(output, force=force, inputs=[pairs])
     read = read_pairs(pairs, audio_folder=audio_dir)
     chosen = resolve_device(device)
-    loaded = load_backbone(backbone, offline=offline)
+    loaded = load_backbone(backbone, clap, offline=offline)
     with embedding_progress() as progress:
         embedded = embed_pairs(read, loaded, chosen, min_pairs=MIN_PAIRS, progress=progress)
     with options.settings_from_flags("strength", "epochs", "learning_rate"):

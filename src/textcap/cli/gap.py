@@ -52,6 +52,7 @@ def gap(
         typer.Option(help="Plot the embeddings and their cosines to a .png, .svg or .pdf file; needs textcap\\[plot]."),
     ] = None,
     backbone: options.BackboneOption = options.DEFAULT_BACKBONE,
+    clap: options.ClapOption = None,
     device: options.DeviceOption = "auto",
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the random draws of pairs.")] = 0,
     offline: options.OfflineOption = False,
@@ -92,14 +93,14 @@ def gap(
 
         assert audio_sample is not None and captions is not None
         sounds, texts = find_sample([audio_sample]), load_captions([captions])
-        loaded = load_backbone(backbone, offline=offline)
+        loaded = load_backbone(backbone, clap, offline=offline)
         _without_pairs(sounds, str(audio_sample), texts, loaded, chosen, plot, seed, as_json)
     else:
         from textcap.data.pairs import read_pairs
         from textcap.gap.measure import N_DRAWS, N_PAIRS
 
         read, drawing = read_pairs(pairs, audio_folder=audio_dir), (n or N_PAIRS, draws or N_DRAWS, seed)
-        _with_pairs(read, load_backbone(backbone, offline=offline), chosen, plot, drawing, as_json)
+        _with_pairs(read, load_backbone(backbone, clap, offline=offline), chosen, plot, drawing, as_json)
 
 
 def _with_pairs(

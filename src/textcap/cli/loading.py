@@ -8,9 +8,11 @@ if TYPE_CHECKING:
     from textcap.models.backbone import Backbone
 
 
-def load_backbone(name: str, *, offline: bool) -> "Backbone":
-    """Return a backbone, downloading what is missing unless `offline` is set."""
-    from textcap.models.backbone import Backbone
+def load_backbone(
+    name: str, clap: str | None = None, language_model: str | None = None, *, offline: bool
+) -> "Backbone":
+    """Return a backbone, perhaps with other halves, downloading what is missing unless `offline` is set."""
+    from textcap.models.backbone import Backbone, BackboneNames
 
     with download_progress() as progress:
-        return Backbone.load(name, offline=offline or None, progress=progress)
+        return Backbone.load(BackboneNames(name, clap, language_model), offline=offline or None, progress=progress)

@@ -30,6 +30,20 @@ BackboneOption = Annotated[
         help="Frozen CLAP and GPT-2: msclap-2023, tiny (the small models of textcap demo), or a backbone folder."
     ),
 ]
+ClapOption = Annotated[
+    str | None,
+    typer.Option(
+        help="CLAP to take in place of the backbone's: a folder, or a repository such as laion/clap-htsat-unfused.",
+        show_default="the backbone's",
+    ),
+]
+LanguageModelOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Language model to take in place of the backbone's: a folder, or a repository such as Qwen/Qwen3-0.6B.",
+        show_default="the backbone's",
+    ),
+]
 DEFAULT_BATCH = "8 to 64, more for small models"
 BatchSizeOption = Annotated[
     int | None,

@@ -11,6 +11,7 @@ import typer
 
 from textcap.cli import options
 from textcap.cli.console import note, set_verbosity
+from textcap.cli.loading import load_backbone
 from textcap.config import MAX_SEED, BridgeConfig, TrainingConfig
 
 WHEN_STOPPED = "run the same command to continue"
@@ -81,6 +82,8 @@ def train(
         bool, typer.Option("--plain-text", help="Take each line as a caption, also of files that look like tables.")
     ] = False,
     backbone: options.BackboneOption = options.DEFAULT_BACKBONE,
+    clap: options.ClapOption = None,
+    language_model: options.LanguageModelOption = None,
     noise_variance: _NoiseVariance = None,
     noise_std: _NoiseStd = None,
     noise_from: _NoiseFrom = None,
@@ -109,7 +112,9 @@ def train(
     prefix_length: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Number of prefix vectors that the mapper passes to GPT-2.", show_default="the backbone's"
+            min=1,
+            help="Number of prefix vectors that the mapper makes.",
+            show_default="the backbone's",
         ),
     ] = None,
     mapper_layers: Annotated[
@@ -173,18 +178,23 @@ def train(
     set_verbosity(quiet, verbose)
     from textcap.cli.training_view import TrainingView
     from textcap.data.pairs import read_pairs
-    from textcap.models.backbone import kind_of, read_backbone_config
+    from textcap.models.backbone import BackboneNames, read_backbone_config
+    from textcap.models.weight_files import kind_of
     from textcap.training import train as train_model
     from textcap.training.processes import torchrun_place
 
     is_main = torchrun_place()[0] == 0
     set_verbosity(quiet or not is_main, verbose)
-    defaults = read_backbone_config(backbone)
-    if remark := kind_of(backbone).remark:
+    names = BackboneNames(backbone, clap, language_model)
+    names.check_trainable()
+    loaded = load_backbone(backbone, clap, language_model, offline=offline) if names.has_other_halves else None
+    defaults = loaded.config if loaded else read_backbone_config(backbone)
+    if (remark := kind_of(backbone).remark) and not (clap and language_model):
         note(remark)
     sizes = {"prefix_length": prefix_length, "n_layers": mapper_layers}
     with options.settings_from_flags("audio_noise_variance", "prefix_length", n_layers="--mapper-layers"):
-        noise = 0.0 if bridge == "none" else defaults.noise_variance if variance is None else variance
+        is_measured = noise_from is not None or audio_sample is not None or not captions
+        noise = 0.0 if bridge == "none" else defaults.noise_for(variance, is_measured=is_measured)
         bridge_config = BridgeConfig(noise, audio_noise_variance, kind="noise" if bridge == "none" else bridge)
         mapper = replace(defaults.mapper, **{name: value for name, value in sizes.items() if value is not None})
     with TrainingView(output) as view:
@@ -193,7 +203,7 @@ def train(
             captions,
             output,
             plain_text=plain_text,
-            backbone=backbone,
+            backbone=loaded or names,
             pairs=read,
             bridge=bridge_config,
             audio_sample=audio_sample or (),

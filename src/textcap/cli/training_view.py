@@ -72,7 +72,7 @@ class TrainingView:
         model = started.model
         devices = f"{model.n_processes} x " if model.n_processes > 1 else ""
         lines = [
-            f"backbone {model.backbone_name} on {devices}{model.device}, {model.precision}",
+            f"backbone {model.backbone} on {devices}{model.device}, {model.precision}",
             *_bridge_lines(started),
             *_source_lines(started),
             f"training on {counted(model.n_training_captions, 'caption')}, {model.n_held_out_captions:,} held out; "

@@ -35,7 +35,7 @@ def embed_captions(
         DeviceError: The device has too little memory.
     """
     clap = backbone.config.clap
-    store = Store.of("text", backbone.config.name, backbone.content_hash, clap.embedding_width)
+    store = Store.of("text", backbone.clap.name, backbone.clap.content_hash, clap.embedding_width)
     encoder = cache(lambda: backbone.text_encoder(device))
 
     def encode(indices: list[int]) -> NDArray[np.float32]:

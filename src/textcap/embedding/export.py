@@ -98,7 +98,7 @@ def embed_inputs(
 def save_embeddings(path: Path, embeddings: ExportedEmbeddings, backbone: Backbone) -> None:
     """Write embeddings to a safetensors file as the tensor `embeddings`.
 
-    The metadata holds the names and kinds of the inputs, the name and content hash of the backbone, the version of
+    The metadata holds the names and kinds of the inputs, the name and content hash of the CLAP, the version of
     textcap, and the checksums of `write_tensors`.
 
     Raises:
@@ -107,8 +107,8 @@ def save_embeddings(path: Path, embeddings: ExportedEmbeddings, backbone: Backbo
     metadata = {
         "names": json.dumps(embeddings.names),
         "kinds": json.dumps(embeddings.kinds),
-        "backbone": backbone.config.name,
-        "backbone_hash": backbone.content_hash,
+        "clap": backbone.clap.name,
+        "clap_hash": backbone.clap.content_hash,
         "textcap": version("textcap"),
     }
     write_tensors(path, {"embeddings": torch.from_numpy(embeddings.vectors.copy())}, metadata)

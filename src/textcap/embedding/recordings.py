@@ -84,7 +84,7 @@ class RecordingEmbedder:
         rules = f"{READING_VERSION} {sorted(asdict(clap.audio).items())}"
         if self._dtype != torch.float32:
             rules += f" {precision}"
-        self.store = Store.of("audio", backbone.config.name, backbone.content_hash, clap.embedding_width, rules)
+        self.store = Store.of("audio", backbone.clap.name, backbone.clap.content_hash, clap.embedding_width, rules)
 
     @cached_property
     def encoder(self) -> AudioEncoder:

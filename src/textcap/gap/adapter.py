@@ -1,6 +1,6 @@
 """The linear adapter h from text to audio embeddings (paper, Table 3), and its file format.
 
-An adapter records the backbone that it was fitted on. Fitting one is left to `gap.fit`.
+An adapter records the CLAP that it was fitted on. Fitting one is left to `gap.fit`.
 """
 
 import json
@@ -17,7 +17,7 @@ from textcap.files import parse_json
 from textcap.models.backbone import Backbone
 from textcap.models.loading import read_tensors, write_tensors
 
-FORMAT_VERSION = "2"
+FORMAT_VERSION = "3"
 
 _KIND = "textcap adapter"
 _REFIT_HINT = "run textcap fit-adapter to make an adapter"
@@ -29,7 +29,7 @@ class LinearAdapter:
 
     matrix: Tensor  # W, [E, E], in the layout of torch.nn.Linear.weight
     bias: Tensor  # b, [E]
-    facts: AdapterFacts  # the backbone and the pairs it was fitted on, and its figures on held-out pairs
+    facts: AdapterFacts  # the CLAP and the pairs it was fitted on, and its figures on held-out pairs
 
     def apply(self, embeddings: Tensor) -> Tensor:
         """Apply h to text embeddings `[B, E]`, and return vectors `[B, E]` that are not unit length."""
@@ -37,23 +37,23 @@ class LinearAdapter:
         return torch.nn.functional.linear(embeddings, matrix, bias)
 
     def check_backbone(self, backbone: Backbone, name: str) -> None:
-        """Check that the adapter was fitted on a backbone.
+        """Check that the adapter was fitted on the CLAP of a backbone.
 
         Args:
             name: The adapter's file or what to call it, for the error message.
 
         Raises:
-            CheckpointError: The backbone has other weights or another width.
+            CheckpointError: The CLAP has other weights or another width.
         """
         width, expected = len(self.bias), backbone.config.clap.embedding_width
-        if self.facts.backbone_hash != backbone.content_hash:
-            theirs, ours = self.facts.backbone_hash[:12], backbone.content_hash[:12]
-            problem = f"was fitted on {self.facts.backbone_name} with weights {theirs}, not {ours}"
+        if self.facts.clap_hash != backbone.clap.content_hash:
+            theirs, ours = self.facts.clap_hash[:12], backbone.clap.content_hash[:12]
+            problem = f"was fitted on {self.facts.clap_name} with weights {theirs}, not {ours}"
         elif width != expected:
             problem = f"has width {width}, but the embeddings of {backbone.name} have width {expected}"
         else:
             return
-        raise CheckpointError(f"{name} {problem}", hint="fit it again on this backbone, or train on that --backbone")
+        raise CheckpointError(f"{name} {problem}", hint="fit it again on this CLAP, or train on that one")
 
 
 def save_adapter(path: Path, adapter: LinearAdapter) -> None:

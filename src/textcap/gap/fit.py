@@ -55,8 +55,8 @@ class FittedAdapter:
         """
         both = {"before": asdict(self.before), "after": asdict(self.after)}
         facts = AdapterFacts(
-            backbone_name=backbone.config.name,
-            backbone_hash=backbone.content_hash,
+            clap_name=backbone.clap.name,
+            clap_hash=backbone.clap.content_hash,
             method=self.method,
             strength=self.strength,
             n_pairs=n_pairs,

@@ -1,8 +1,8 @@
 """Save and load a model folder: a trained mapper with everything that is needed to use it and to train it again.
 
-The backbone is not part of the folder, only its name and content hash. A folder is written under a temporary name and
-then renamed, so an interrupted run leaves no incomplete model folder. `config.json` has the SHA-256 of the mapper and
-of its own content, so that a damaged folder is refused.
+The backbone is not part of the folder, only the names and content hashes of its halves. A folder is written under a
+temporary name and then renamed, so an interrupted run leaves no incomplete model folder. `config.json` has the SHA-256
+of the mapper and of its own content, so that a damaged folder is refused.
 """
 
 import json
@@ -34,11 +34,12 @@ from textcap.files import MODEL_FOLDER, atomic_folder, read_json, seal, sha256_o
 from textcap.gap.adapter import LinearAdapter, save_adapter
 from textcap.gap.bridge.affine import AffineBridge, shapes
 from textcap.model_folder.card import model_card
-from textcap.models.backbone import Backbone
+from textcap.models.backbone import Backbone, BackboneNames
 from textcap.models.loading import read_tensors, write_tensors
 from textcap.models.mapper import Mapper
+from textcap.models.weight_files import Half
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 CONFIG_FILE = "config.json"
 MAPPER_FILE = "mapper.safetensors"
@@ -56,8 +57,12 @@ _DAMAGED_HINT = "copy the whole folder again, or train again"
 class ModelConfig(Checked):
     """What a model folder records besides the weights; enough to repeat the training run."""
 
-    backbone_name: str  # as `Backbone.load` takes it
-    backbone_hash: str  # content hash of the backbone that the mapper was trained on
+    backbone: BackboneNames  # as `Backbone.load` takes it
+    # content hashes of the halves that the mapper was trained on, and their licences
+    clap_hash: str
+    clap_licence: str
+    language_model_hash: str
+    language_model_licence: str
     bridge: BridgeConfig
     mapper: MapperConfig
     training: TrainingConfig
@@ -90,17 +95,22 @@ class StoredModel:
         """Check that a backbone is the one that the mapper was trained on.
 
         Raises:
-            CheckpointError: Its weights or its sizes are others.
+            CheckpointError: The weights of a half, or its sizes, are others.
         """
         config = self.config
-        if backbone.content_hash != config.backbone_hash:
-            theirs = f"{config.backbone_name} with weights {config.backbone_hash[:12]}"
-            message = f"{self.path} was trained on {theirs}, but those on disk are {backbone.content_hash[:12]}"
-            raise CheckpointError(message, hint="download the revision it was trained on, or train it again")
+        halves: list[tuple[Half, str, str]] = [
+            (backbone.clap, "CLAP", config.clap_hash),
+            (backbone.language_model_half, "language model", config.language_model_hash),
+        ]
+        for half, what, expected in halves:
+            if half.content_hash != expected:
+                theirs = f"{config.backbone}, its {what} with weights {expected[:12]}"
+                message = f"{self.path} was trained on {theirs}, but those on disk are {half.content_hash[:12]}"
+                raise CheckpointError(message, hint="download the revision it was trained on, or train it again")
         mapper, language_model = config.mapper, backbone.config.language_model
         fits = (mapper.embedding_width, mapper.width) == (backbone.config.clap.embedding_width, language_model.width)
         if not fits or config.end_token_id >= language_model.vocab_size:
-            message = f"{self.path / CONFIG_FILE} does not fit the sizes of {config.backbone_name}"
+            message = f"{self.path / CONFIG_FILE} does not fit the sizes of {config.backbone}"
             raise CheckpointError(message, hint=_DAMAGED_HINT)
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from textcap.config import MOVING
 from textcap.data.text import counted, printable
-from textcap.models.backbone import kind_of
+from textcap.models.weight_files import BASES, kind_of
+from textcap.weights.repository import is_repository
 
 # Characters that have a meaning in Markdown, or in HTML inside it.
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~&<>$:@-])")
@@ -33,10 +34,11 @@ def model_card(name: str, config: Mapping[str, Any], metrics: Sequence[Mapping[s
     files = "\n".join(lines)
     kinds = (["text alone"] if not pairs else ["text"] if texts else []) + ["pairs of sound and text"] * bool(pairs)
     no_audio = "" if pairs else " No captions of sounds were used." if _moved(bridge) else " No audio was used."
-    remark = kind_of(config["backbone_name"]).remark
+    remark = kind_of(config["backbone"]["backbone"]).remark
     remark = f"\n{_text(remark[:1].upper() + remark[1:])}.\n" if remark else ""
     packages = _text(", ".join(f"{package} {number}" for package, number in config["packages"].items()))
-    return f"""# {_text(name)}
+    return f"""{_front_matter(config["backbone"])}
+# {_text(name)}
 
 An audio captioner that was trained on {" and ".join(kinds)} with textcap. This folder holds the mapper, the only part
 that was trained. The encoders and the language model belong to the backbone, which is not in this folder.
@@ -58,8 +60,7 @@ Trained on {trained}, with {held_out} held out.{no_audio}
 
 | | |
 |---|---|
-| backbone | {_text(_place(config["backbone_name"]))}, content hash {_code(config["backbone_hash"])} |
-| noise variance on text embeddings | {_noise(bridge)} |
+{_halves(config)}| noise variance on text embeddings | {_noise(bridge)} |
 {_moved(bridge)}{_audio_noise(bridge)}{_adapter(config["adapter"])}| mapper | {_mapper(mapper)} |
 | epochs, batch size | {training["epochs"]}, {training["batch_size"]} |
 | learning rate | {training["learning_rate"]:g} |
@@ -72,6 +73,25 @@ Trained on {trained}, with {held_out} held out.{no_audio}
 {_results(metrics)}
 The licences of the backbone's weights and of the training captions apply to what is made with them.
 """
+
+
+def _front_matter(names: Mapping[str, str | None]) -> str:
+    """Return what a hub reads of the card, with the repositories of both halves if they have one."""
+    own = BASES.get(names["backbone"] or "", ("", ""))
+    bases = [given or base for given, base in zip((names["clap"], names["language_model"]), own, strict=True)]
+    listed = [f"- {base}" for base in bases if base and is_repository(base)]
+    lines = ["---", "library_name: textcap", "pipeline_tag: audio-to-text", "tags:", "- audio-captioning"]
+    return "\n".join([*lines, *(["base_model:", *listed] if listed else []), "---", ""])
+
+
+def _halves(config: Mapping[str, Any]) -> str:
+    names = config["backbone"]
+    rows = ""
+    for what, half in (("CLAP", "clap"), ("language model", "language_model")):
+        name = _text(_place(names[half] or names["backbone"]))
+        licence = _text(config[f"{half}_licence"] or "unknown")
+        rows += f"| {what} | {name}, licence: {licence}, content hash {_code(config[f'{half}_hash'])} |\n"
+    return rows
 
 
 def _file(file: Mapping[str, Any], kind: str = "") -> str:

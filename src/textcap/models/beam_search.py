@@ -1,4 +1,4 @@
-"""Beam search over the frozen GPT-2: find the token ids of the best captions for each prefix.
+"""Beam search over the frozen language model: find the token ids of the best captions for each prefix.
 
 Beams are ranked by mean log probability per token, as in the released captioner, and all clips of a batch are searched
 at once. Letters: B clips, C of them not yet done, K beams, R language model rows.

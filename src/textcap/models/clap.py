@@ -1,11 +1,14 @@
-"""The two CLAP encoders, which turn windows of sound and captions into unit-length embeddings.
+"""What textcap uses of a CLAP: an encoder of sound and one of captions, which share one space of embeddings.
 
-This module finds their tensors in msclap's checkpoints. `textcap.audio` decodes sound files and cuts them into windows.
-Letters: N captions, W windows, S samples, F frames, M mel bins, E embedding width.
+`msclap` and `laion_clap` load them; what both have of the audio side is here. `textcap.audio` decodes sound files and
+cuts them into windows. Letters: N captions, W windows, S samples, F frames, M mel bins, E embedding width.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from textcap.config import AudioConfig, ClapConfig
-from textcap.models.gpt2 import Gpt2, attend_to, causal
+from textcap.errors import CheckpointError
 from textcap.models.htsat import Htsat
-from textcap.models.loading import Checkpoint, TensorSource, load_exact
-from textcap.models.tokenizer import Tokenizer
+from textcap.models.hub_folder import HubFolder
+from textcap.models.weight_files import Half
 
 _MOST_WINDOWS = 256  # at once; CUDA's attention takes 65,535 attention windows, and a window of sound has 64 or more
+_KINDS = {"clap": "textcap.models.laion_clap"}  # by the model type of config.json
 _POWER_FLOOR = 1e-10  # -100 dB; msclap calls it amin
 
 
@@ -49,30 +53,15 @@ class FrontEnd(nn.Module):
         return 10 * torch.log10(torch.clamp(power @ self.mel, min=_POWER_FLOOR))[:, None]
 
 
-class Projection(nn.Module):
-    """Projects the output of a tower into the shared space; the result is not unit length."""
-
-    def __init__(self, width: int, embedding_width: int) -> None:
-        super().__init__()
-        self.linear1 = nn.Linear(width, embedding_width, bias=False)
-        self.linear2 = nn.Linear(embedding_width, embedding_width, bias=False)
-        self.layer_norm = nn.LayerNorm(embedding_width)
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """Project pooled tower outputs `[B, width]` to `[B, E]`."""
-        first = self.linear1(pooled)
-        return self.layer_norm(first + self.linear2(F.gelu(first)))  # type: ignore[no-any-return]
-
-
 class AudioEncoder(nn.Module):
     """CLAP's audio encoder: front end, HTSAT and projection."""
 
-    def __init__(self, config: ClapConfig) -> None:
+    def __init__(self, config: ClapConfig, projection: nn.Module) -> None:
         super().__init__()
         self.config = config
         self.front_end = FrontEnd(config.audio)
         self.tower = Htsat(config.audio_tower, config.audio.n_mels)
-        self.projection = Projection(config.audio_tower.width, config.embedding_width)
+        self.projection = projection
 
     def compute_in(self, dtype: torch.dtype) -> "AudioEncoder":
         """Let the tower compute in a type; the spectrogram, its normalisation and the projection stay in float32."""
@@ -100,43 +89,28 @@ class AudioEncoder(nn.Module):
         return F.normalize(self.projection(pooled), dim=-1)
 
 
-class TextEncoder(nn.Module):
-    """CLAP's text encoder: GPT-2, pooled at the last token, and projection."""
+class TextEncoder(nn.Module, ABC):
+    """CLAP's text encoder: a tower and a projection."""
 
-    def __init__(self, config: ClapConfig, tokenizer: Tokenizer) -> None:
+    def __init__(self, config: ClapConfig) -> None:
         super().__init__()
         self.config = config
-        self.tokenizer = tokenizer
-        self.tower = Gpt2(config.text_tower)
-        self.projection = Projection(config.text_tower.width, config.embedding_width)
 
+    @abstractmethod
+    def tokenize(self, captions: list[str]) -> list[list[int]]:
+        """Return the token ids of each caption as the tower takes them, cut to its most tokens."""
+
+    @abstractmethod
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Embed tokenised captions.
 
-        Attention is causal and padding is on the right, so padding has no effect and needs no mask. The position to
-        pool is taken from the length; msclap counts ids other than 0, but id 0 is the token "!".
-
         Args:
-            tokens: `[B, T]`, int64, each row with the end token last, followed by any padding.
-            lengths: `[B]`, int64, tokens of each row including the end token but not the padding.
+            tokens: `[B, T]`, int64, each row followed by any padding, which has no effect.
+            lengths: `[B]`, int64, tokens of each row without the padding.
 
         Returns:
             `[B, E]`, unit length.
         """
-        return F.normalize(self.projection(self.pooled(tokens, lengths)), dim=-1)
-
-    def pooled(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Return the tower's outputs `[B, width]` at the last tokens, before the projection."""
-        is_token = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]  # [B, T]
-        rows = torch.arange(len(tokens), device=tokens.device)
-
-        def attend(_: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-            if queries.shape[-2] == keys.shape[-2]:
-                return causal(queries, keys, values)
-            return attend_to(queries, keys, values, is_token[:, None, None])
-
-        hidden: Tensor = self.tower(self.tower.wte(tokens), attend, pick=lambda x: x[rows, lengths - 1][:, None])
-        return hidden[:, 0]
 
     @torch.inference_mode()
     def encode(self, captions: Sequence[str], *, batch_size: int = 64) -> Tensor:
@@ -148,61 +122,61 @@ class TextEncoder(nn.Module):
         Returns:
             `[N, E]`, float32, unit length, on the CPU, in the order of the captions.
         """
-        rows = self.tokenizer.encode_for_clap(list(captions), self.config.text_tower.max_tokens)
+        rows = self.tokenize(list(captions))
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        device = self.projection.linear1.weight.device
+        device = next(self.parameters()).device
         embeddings = torch.empty(len(rows), self.config.embedding_width)
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             lengths = torch.tensor([len(rows[i]) for i in batch])
-            padded = torch.full((len(batch), int(lengths.max())), self.tokenizer.end_id)
+            padded = torch.zeros(len(batch), int(lengths.max()), dtype=torch.int64)
             for row, i in enumerate(batch):
                 padded[row, : len(rows[i])] = torch.tensor(rows[i])
             embeddings[batch] = self(padded.to(device), lengths.to(device)).float().cpu()
         return embeddings
 
 
-def load_audio_encoder(config: ClapConfig, checkpoint: Checkpoint, prefix: str = "audio_encoder.") -> AudioEncoder:
-    """Build the frozen audio encoder from an msclap checkpoint.
+class ClapHalf(Half, ABC):
+    """A CLAP on disk, whose encoders are loaded when they are needed.
 
-    If the file lacks a buffer of the front end, the buffer is computed as in msclap and listed in `checkpoint.absent`.
+    Attributes:
+        config: The sizes of its parts.
+        has_text: Whether it has a text encoder.
+    """
 
-    Args:
-        prefix: "audio_encoder." in the CLAP checkpoint, "clap." in the clapcap checkpoint.
+    config: ClapConfig
+    has_text: bool = True
+
+    @abstractmethod
+    def audio_encoder(self) -> AudioEncoder:
+        """Return the audio encoder, frozen, on the CPU.
+
+        Raises:
+            CheckpointError: A tensor is missing, has another shape, or is damaged; the message names it.
+        """
+
+    @abstractmethod
+    def text_encoder(self) -> TextEncoder:
+        """Return the text encoder, frozen, on the CPU.
+
+        Raises:
+            CheckpointError: As for the audio encoder.
+            InputError: There is none.
+        """
+
+
+def open_clap(name: str, folder: Path) -> ClapHalf:
+    """Return the CLAP in a folder of transformers' form.
 
     Raises:
-        CheckpointError: A tensor is missing or has another shape; the message names it.
+        CheckpointError: The folder has no CLAP of a known kind.
     """
-    return load_exact(AudioEncoder(config), checkpoint, lambda ours: _audio_source(ours, prefix))
-
-
-def load_text_encoder(
-    config: ClapConfig, checkpoint: Checkpoint, tokenizer: Tokenizer, prefix: str = "caption_encoder."
-) -> TextEncoder:
-    """Build the frozen text encoder from an msclap CLAP checkpoint.
-
-    Args:
-        prefix: The prefix of the encoder's tensor names in the checkpoint.
-
-    Raises:
-        CheckpointError: A tensor is missing or has another shape; the message names it.
-    """
-    encoder = TextEncoder(config, tokenizer)
-    return load_exact(encoder, checkpoint, lambda ours: TensorSource(prefix + ours.replace("tower.", "base.", 1)))
-
-
-def _audio_source(ours: str, prefix: str) -> TensorSource:
-    """Return the place in an msclap checkpoint of the tensor that our encoder calls `ours`."""
-    htsat = f"{prefix}base.htsat."
-    if ours == "front_end.mel":
-        return TensorSource(f"{htsat}logmel_extractor.melW", optional=True)
-    if ours == "front_end.window":
-        # Recover the window from the Fourier kernels: they are cosines times the window, and cos(0) is 1.
-        kernels = f"{htsat}spectrogram_extractor.stft.conv_real.weight"
-        return TensorSource(kernels, lambda kernel: kernel[0, 0], optional=True)
-    if not ours.startswith("tower."):
-        return TensorSource(prefix + ours)
-    return TensorSource(htsat + ours.removeprefix("tower."), optional=ours.endswith("num_batches_tracked"))
+    hub = HubFolder(name, folder)
+    if hub.model_type not in _KINDS:
+        problem = f"is of the type {hub.model_type!r}, but must be one of {', '.join(_KINDS)}"
+        raise CheckpointError(f"the CLAP {name} {problem}", hint="use laion/clap-htsat-unfused, or msclap-2023")
+    half: ClapHalf = import_module(_KINDS[hub.model_type]).open_half(hub)
+    return half
 
 
 def mel_matrix(config: AudioConfig) -> Tensor:

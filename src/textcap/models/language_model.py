@@ -1,62 +1,57 @@
-"""The frozen GPT-2: the loss of captions given a prefix, and next-token logits with a key-value cache.
+"""What textcap uses of a frozen language model: the loss of captions given a prefix, and next-token logits.
 
 A decoding step takes R rows, each of which may continue any row of the step before, so beams are left to
-`beam_search`.
+`beam_search`. `gpt2` runs GPT-2, and `causal_lm` whatever else transformers runs. Letters: B batch, P prefix, T tokens,
+R rows, D width of the input embeddings, V vocabulary.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from abc import ABC, abstractmethod
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from textcap.config import LanguageModelConfig
-from textcap.errors import CheckpointError
-from textcap.models.gpt2 import Gpt2, causal
-from textcap.models.loading import Checkpoint, TensorSource, load_exact
+from textcap.models.hub_folder import HubFolder
+from textcap.models.weight_files import Half
 
-_LOSS_ROWS = 256  # positions whose logits are held at once
+_KINDS = {"gpt2": "textcap.models.gpt2"}  # by the model type of config.json
+_ANY_KIND = "textcap.models.causal_lm"
 
 
-@dataclass(frozen=True)
-class DecodingState:
-    """Cached keys and values of R rows that belong to C clips.
-
-    The prefix is kept once per clip, however many rows continue it; only the tokens after it are kept per row.
+class CaptionTokenizer(Protocol):
+    """Converts captions to the token ids of a language model and back.
 
     Attributes:
-        clips: [R], int64, the index in the prefix cache of each row's clip.
-        prefix_cache: [2, C, heads, P, d] for each layer, keys and values of the prefixes.
-        row_cache: [2, R, heads, t, d] for each layer, keys and values of the t tokens after the prefix.
+        end_id: The id of the token that ends a caption.
     """
 
-    clips: Tensor
-    prefix_cache: tuple[Tensor, ...]
-    row_cache: tuple[Tensor, ...]
+    end_id: int
 
-    @property
-    def n_positions(self) -> int:
-        """Number of positions used so far, including the prefix."""
-        return self.prefix_cache[0].shape[-2] + self.row_cache[0].shape[-2]
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """Return the token ids of each text, without adding special tokens."""
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of token ids, without special tokens."""
 
 
-class LanguageModel(nn.Module):
-    """GPT-2 with frozen weights and no dropout; gradients pass through it to the prefix."""
+class LanguageModel(nn.Module, ABC):
+    """A language model with frozen weights and no dropout; gradients pass through it to the prefix.
+
+    Attributes:
+        config: Its sizes; positions are those that prefix and caption may take.
+    """
 
     def __init__(self, config: LanguageModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.gpt2 = Gpt2(config)
-        self.head = nn.Linear(config.width, config.vocab_size, bias=False, device="meta")
-        self.head.weight = self.gpt2.wte.weight
-        self.requires_grad_(False)
-        self.eval()
 
     def train(self, mode: bool = True) -> "LanguageModel":
         """Stay in evaluation mode, even when a parent module switches to training mode."""
         return super().train(False)
 
+    @abstractmethod
     def loss(self, prefixes: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Return the mean cross-entropy of the captions' tokens, a scalar in nats per token.
 
@@ -65,170 +60,79 @@ class LanguageModel(nn.Module):
             tokens: [B, T], int64, the caption and the end token, followed by padding with any id.
             lengths: [B], int64, from 1 to T, tokens of each row without the padding.
         """
-        n_prefix = prefixes.shape[1]
-        self._check_positions(n_prefix + tokens.shape[1] - 1)
-        # The last token is only predicted, never an input.
-        embedded = torch.cat((prefixes, self.gpt2.wte(tokens[:, :-1])), dim=1)
-        hidden = self.gpt2(embedded, lambda _, *qkv: causal(*qkv), pick=lambda x: x[:, n_prefix - 1 :])  # [B, T, D]
-        is_target = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
-        loss: Tensor = _FrozenHeadLoss.apply(hidden[is_target], self.head.weight, tokens[is_target])  # type: ignore[no-untyped-call]
-        return loss
 
-    @torch.inference_mode()
-    def start(self, prefixes: Tensor) -> tuple[DecodingState, Tensor]:
+    @abstractmethod
+    def start(self, prefixes: Tensor) -> tuple[Any, Tensor]:
         """Run the prefixes.
 
         Args:
             prefixes: [B, P, D].
 
         Returns:
-            The state of B rows, one per clip, and the logits [B, V] of the first token after each prefix.
+            A state of B rows that only the model itself reads, and the logits [B, V] of the first token after each
+            prefix, in float32 or wider; -inf for tokens that may never be said.
         """
-        self._check_positions(prefixes.shape[1])
-        cache: list[Tensor] = []
 
-        def attend(_: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-            cache.append(torch.stack((keys, values)))
-            return causal(queries, keys, values)
-
-        hidden = self.gpt2(prefixes.to(self.gpt2.wte.weight.dtype), attend, pick=lambda x: x[:, -1:])  # [B, 1, D]
-        clips = torch.arange(len(prefixes), device=prefixes.device)
-        state = DecodingState(clips, tuple(cache), tuple(layer[..., :0, :] for layer in cache))
-        return state, self._logits(hidden)
-
-    @torch.inference_mode()
-    def advance(self, state: DecodingState, rows: Tensor, tokens: Tensor) -> tuple[DecodingState, Tensor]:
-        """Continue rows by one token each, and drop clips without rows from the cache.
+    @abstractmethod
+    def advance(self, state: Any, rows: Tensor, tokens: Tensor) -> tuple[Any, Tensor]:
+        """Continue rows by one token each.
 
         Args:
+            state: What the step before has returned; it is used up.
             rows: [R], int64, the row of `state` that each new row continues; a row may occur any number of times.
             tokens: [R], int64, the token that each new row appends.
 
         Returns:
             The state of the R new rows, and the logits [R, V] of the token after that.
         """
-        self._check_positions(state.n_positions + 1)
-        state = _select_rows(state, rows)
-        grid = _RowGrid(state.clips, state.prefix_cache[0].shape[1])
-        cache: list[Tensor] = []
 
-        def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-            rows_so_far = torch.cat((state.row_cache[layer], torch.stack((keys, values))), dim=-2)
-            cache.append(rows_so_far)
-            return _attend_to_both(queries, state.prefix_cache[layer], rows_so_far, grid)
+    def n_values(self, n_prefix: int, n_tokens: int) -> int:
+        """Return about how many values a caption's gradient keeps in memory, to size micro-batches by."""
+        return (n_prefix + n_tokens) * self.config.width * self.config.n_layers
 
-        hidden = self.gpt2(self.gpt2.wte(tokens)[:, None], attend, position=state.n_positions)  # [R, 1, D]
-        return DecodingState(state.clips, state.prefix_cache, tuple(cache)), self._logits(hidden)
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.head(hidden[:, -1])
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-    def _check_positions(self, n_positions: int) -> None:
+    def check_positions(self, n_positions: int) -> None:
+        """Raise a ValueError if prefix and caption have too many positions."""
         if n_positions > self.config.n_positions:
-            raise ValueError(f"{n_positions} positions are needed, but GPT-2 has only {self.config.n_positions}")
+            room = self.config.n_positions
+            raise ValueError(f"{n_positions} positions are needed, but the language model has only {room}")
 
 
-def load_language_model(
-    config: LanguageModelConfig, checkpoint: Checkpoint, prefix: str | None = None
-) -> LanguageModel:
-    """Build the frozen GPT-2 from a weight file.
+class LanguageModelHalf(Half, ABC):
+    """A language model on disk, which is loaded when it is needed.
 
-    Args:
-        prefix: The prefix of GPT-2's tensor names in the checkpoint: "gpt.transformer." in that of clapcap. By default
-            "transformer." or none, depending on the file: both occur for the same weights.
+    Attributes:
+        config: Its sizes.
+    """
+
+    config: LanguageModelConfig
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> CaptionTokenizer:
+        """Its tokenizer.
+
+        Raises:
+            CheckpointError: The files of the tokenizer are not valid, or do not fit the model.
+        """
+
+    @abstractmethod
+    def load(self) -> LanguageModel:
+        """Return the model on the CPU.
+
+        Raises:
+            CheckpointError: The weights are missing or damaged, or the model cannot be used to write captions.
+        """
+
+
+def open_language_model(name: str, folder: Path) -> LanguageModelHalf:
+    """Return the language model in a folder of transformers' form, of whatever kind it is.
 
     Raises:
-        CheckpointError: A tensor is missing or has another shape, or the output layer differs from the token
-            embedding, which GPT-2 shares with it; the message names the tensor.
+        CheckpointError: The folder has no language model.
     """
-    if prefix is None:
-        prefix = "transformer." if "transformer.wte.weight" in checkpoint.tensors else ""
-    model = LanguageModel(config)
-    gpt2 = model.gpt2
-    load_exact(gpt2, checkpoint, lambda name: TensorSource(prefix + name))
-    head = prefix.removesuffix("transformer.") + "lm_head.weight"
-    if head in checkpoint.tensors and not torch.equal(checkpoint.tensors[head].to(gpt2.wte.weight), gpt2.wte.weight):
-        raise CheckpointError(f"{checkpoint.path}: {head} differs from the token embedding {prefix}wte.weight")
-    return model
-
-
-class _FrozenHeadLoss(torch.autograd.Function):
-    """Mean cross-entropy of targets [N] after a frozen output layer, of hidden states [N, D] and its weight [V, D].
-
-    Logits are computed a few rows at a time, and the gradient with them, so that neither is kept for all rows.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        needs_gradient, device_type = ctx.needs_input_grad[0], hidden.device.type
-        if torch.is_autocast_enabled(device_type):
-            weight = weight.to(torch.get_autocast_dtype(device_type))  # once: autocast would do it for each part
-        total = torch.zeros((), device=hidden.device)
-        gradient = torch.empty_like(hidden) if needs_gradient else None
-        for start in range(0, len(targets), _LOSS_ROWS):
-            rows = slice(start, start + _LOSS_ROWS)
-            log_probabilities = F.linear(hidden[rows].to(weight.dtype), weight).float().log_softmax(dim=-1)  # [rows, V]
-            total -= log_probabilities.gather(1, targets[rows, None]).sum()
-            if gradient is not None:
-                errors = log_probabilities.exp_()
-                # Before rounding: of a likely target little is left.
-                errors.scatter_add_(1, targets[rows, None], errors.new_full((len(errors), 1), -1.0))
-                gradient[rows] = errors.to(weight.dtype) @ weight / len(targets)
-        ctx.save_for_backward(gradient)
-        return total / len(targets)
-
-    @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * outer[0].to(gradient.dtype), None, None
-
-
-class _RowGrid:
-    """Arranges rows in a grid of clips and slots, so that the rows of a clip share one product with its prefix."""
-
-    def __init__(self, clips: Tensor, n_clips: int) -> None:
-        earlier = torch.tril(clips[:, None] == clips, diagonal=-1)
-        self.clips, self.slots = clips, earlier.sum(dim=1)
-        self.shape = (n_clips, int(self.slots.max()) + 1)
-
-    def spread(self, rows: Tensor) -> Tensor:
-        """Arrange rows [R, ...] as [C, slots, ...], with zeros in empty slots."""
-        grid = rows.new_zeros(self.shape + rows.shape[1:])
-        grid[self.clips, self.slots] = rows
-        return grid
-
-    def collect(self, grid: Tensor) -> Tensor:
-        """Return the rows [R, ...] of a grid [C, slots, ...]."""
-        return grid[self.clips, self.slots]
-
-
-def _attend_to_both(queries: Tensor, prefix: Tensor, row: Tensor, grid: _RowGrid) -> Tensor:
-    """Attend from one token per row to the prefix of its clip and to the row's own tokens, with one softmax over both.
-
-    Args:
-        queries: [R, heads, 1, d].
-        prefix: [2, C, heads, P, d], keys and values.
-        row: [2, R, heads, t, d], keys and values, with the token itself last.
-
-    Returns:
-        [R, heads, 1, d].
-    """
-    n_prefix = prefix.shape[-2]
-    queries = queries * queries.shape[-1] ** -0.5
-    by_clip = grid.spread(queries[:, :, 0]).transpose(1, 2)  # [C, heads, slots, d]
-    to_prefix = grid.collect((by_clip @ prefix[0].transpose(-1, -2)).transpose(1, 2))  # [R, heads, P]
-    to_row = (queries @ row[0].transpose(-1, -2))[:, :, 0]  # [R, heads, t]
-    weights = torch.cat((to_prefix, to_row), dim=-1).softmax(dim=-1).to(queries.dtype)
-    from_prefix = grid.spread(weights[..., :n_prefix]).transpose(1, 2) @ prefix[1]  # [C, heads, slots, d]
-    from_row = weights[:, :, None, n_prefix:] @ row[1]  # [R, heads, 1, d]
-    return grid.collect(from_prefix.transpose(1, 2))[:, :, None] + from_row
-
-
-def _select_rows(state: DecodingState, rows: Tensor) -> DecodingState:
-    clips = state.clips[rows]
-    kept, clips = torch.unique(clips, return_inverse=True)
-    prefix_cache = state.prefix_cache
-    if len(kept) < prefix_cache[0].shape[1]:
-        prefix_cache = tuple(layer.index_select(1, kept) for layer in prefix_cache)
-    return DecodingState(clips, prefix_cache, tuple(layer.index_select(1, rows) for layer in state.row_cache))
+    hub = HubFolder(name, folder)
+    for module in (_KINDS.get(hub.model_type, _ANY_KIND), _ANY_KIND):
+        half: LanguageModelHalf | None = import_module(module).open_half(hub)
+        if half is not None:
+            return half
+    raise AssertionError("the last kind opens whatever it is given, or says why not")

@@ -190,7 +190,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a `.safetensors` file, or a `.pth` file with its tensors under "model" as in msclap.
+    """Read a `.safetensors` file, a `.bin` file of tensors, or a `.pth` file with them under "model" as in msclap.
 
     If the format of a `.pth` file allows it, its tensors stay on disk until they are used.
 
@@ -213,7 +213,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if type(error).__name__ != "UnpicklingError":
             raise
         raise CheckpointError(f"{path} is not a weight file, or contains more than tensors", hint=hint) from error
-    tensors = content.get("model") if isinstance(content, dict) else None
+    tensors = content.get("model", content if path.suffix == ".bin" else None) if isinstance(content, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise CheckpointError(f'{path} has no tensors under "model"', hint=hint)
     return Checkpoint(path, tensors)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from textcap.config import require
 from textcap.device import computes_bfloat16
 from textcap.errors import DeviceError
-from textcap.models.gpt2 import Conv1D
+from textcap.models.gpt2_transformer import Conv1D
 
 PRECISIONS = ("float32", "int8", "bf16", "float16")
 

@@ -27,7 +27,7 @@ def with_text_encoder(backbone: Backbone, *, offline: bool | None = True) -> Bac
         DownloadError: The backbone has no text encoder, and the weights of the one that has are not on disk.
         CheckpointError: The audio encoders differ.
     """
-    if backbone.kind.text_encoder is not None:
+    if backbone.clap.has_text:
         return backbone
     try:
         found = Backbone.load(WITH_TEXT, offline=offline)

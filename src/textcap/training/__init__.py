@@ -30,7 +30,7 @@ from textcap.errors import DeviceError, InputError
 from textcap.files import MODEL_FOLDER, check_folder_place
 from textcap.gap.adapter import LinearAdapter, load_adapter
 from textcap.model_folder import ModelConfig, package_versions, save_model
-from textcap.models.backbone import EMBEDDED, Backbone, check_trainable, read_backbone_config
+from textcap.models.backbone import Backbone, BackboneNames, read_backbone_config
 from textcap.training.events import Event, Report, Started
 from textcap.training.loop import MapperTraining
 from textcap.training.prepare import (
@@ -44,7 +44,7 @@ from textcap.training.prepare import (
 )
 from textcap.training.processes import launch, torchrun_place
 from textcap.training.state import WorkFolder, load_state
-from textcap.weights import WEIGHT_SETS, DownloadProgress
+from textcap.weights import DownloadProgress
 
 _Pairs = PairSet | str | Path
 
@@ -56,7 +56,7 @@ def train(
     output: str | Path,
     *,
     plain_text: bool = False,
-    backbone: Backbone | str | Path = "msclap-2023",
+    backbone: Backbone | BackboneNames | str | Path = "msclap-2023",
     pairs: _Pairs | Sequence[_Pairs] = (),
     bridge: BridgeConfig | None = None,
     audio_sample: str | Path | Sequence[str | Path] = (),
@@ -132,9 +132,13 @@ def train(
     moves = bridge is not None and bridge.kind in MOVING
     if not has_text and (noise_pairs is not None or adapter is not None or folders or moves):
         raise InputError("noise, bridges or adapters for text were given, but no captions", hint="give a caption file")
-    name = backbone.name if isinstance(backbone, Backbone) else str(backbone)
-    check_trainable(name)
-    sizes = backbone.config if isinstance(backbone, Backbone) else read_backbone_config(name)
+    halves = backbone.names if isinstance(backbone, Backbone) else BackboneNames.of(backbone)
+    halves.check_trainable()
+    if not isinstance(backbone, Backbone) and halves.has_other_halves:  # whose sizes they alone know
+        backbone = Backbone.load(halves, offline=offline, progress=download_progress)
+    sizes = backbone.config if isinstance(backbone, Backbone) else read_backbone_config(halves.backbone)
+    is_measured = noise_pairs is not None or bool(folders) or not has_text
+    bridge = bridge or BridgeConfig(sizes.noise_for(None, is_measured=is_measured))
     bridge = _complete(bridge, sizes, has_sample=bool(folders), has_adapter=adapter is not None)
     sample = find_sample(folders) if folders else []
     texts = captions if isinstance(captions, CaptionSet) else None
@@ -143,7 +147,7 @@ def train(
 
     chosen = resolve_device(str(device))
     if not isinstance(backbone, Backbone):
-        backbone = Backbone.load(name, offline=offline, progress=download_progress)
+        backbone = Backbone.load(halves, offline=offline, progress=download_progress)
     mapper = mapper or backbone.config.mapper
     max_tokens(backbone, mapper)
     fitted = load_adapter(Path(adapter)) if isinstance(adapter, str | Path) else adapter
@@ -170,7 +174,7 @@ def train(
         n_processes = torch.cuda.device_count() if use_all_devices else 1
     if n_processes > 1:
         try:
-            launch((task, name, chosen), n_processes, report)
+            launch((task, halves, chosen), n_processes, report)
         finally:
             WorkFolder.sweep(task.output)
     else:
@@ -201,7 +205,8 @@ def run_task(task: Task, backbone: Backbone, device: torch.device, report: Repor
             bridge = make_bridge(task, backbone, device, report)
         settings = {
             **identity(task, embedded),
-            "backbone": backbone.content_hash,
+            "clap": backbone.clap.content_hash,
+            "language_model": backbone.language_model_half.content_hash,
             "bridge": asdict(bridge.config),
             "mapper": asdict(task.mapper),
             "training": asdict(task.config),
@@ -250,16 +255,13 @@ def run_task(task: Task, backbone: Backbone, device: torch.device, report: Repor
                 work.close()
 
 
-def _complete(
-    given: BridgeConfig | None, backbone: BackboneConfig, *, has_sample: bool, has_adapter: bool
-) -> BridgeConfig:
+def _complete(bridge: BridgeConfig, backbone: BackboneConfig, *, has_sample: bool, has_adapter: bool) -> BridgeConfig:
     """Return the bridge that was asked for, or suits, before it is computed; a sample may leave its kind open.
 
     Raises:
         InputError: It lacks what it is computed from, or something given would stay unused.
     """
     default = None if has_sample else "noise" if has_adapter else backbone.default_bridge
-    bridge = given or BridgeConfig(backbone.noise_variance)
     bridge = replace(bridge, kind=bridge.kind or default, calibration=None, sample=None)
     if bridge.kind == "noise":
         if has_sample:
@@ -317,11 +319,13 @@ def _model_config(
     task: Task, backbone: Backbone, embedded: Sequence[EmbeddedPairs], run: MapperTraining
 ) -> ModelConfig:
     """Return what the model folder records about a run."""
-    is_name = backbone.name == EMBEDDED or backbone.name in WEIGHT_SETS
+    clap, language_model = backbone.clap, backbone.language_model_half
     return ModelConfig(
-        # A folder must be found from any working folder.
-        backbone_name=backbone.name if is_name else os.path.abspath(backbone.name),
-        backbone_hash=backbone.content_hash,
+        backbone=backbone.names.absolute(),
+        clap_hash=clap.content_hash,
+        clap_licence=clap.licence,
+        language_model_hash=language_model.content_hash,
+        language_model_licence=language_model.licence,
         bridge=run.bridge.config,
         mapper=task.mapper,
         training=task.config,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from textcap.device import seeded_generator
 from textcap.gap.bridge import Bridge
-from textcap.models.tokenizer import Tokenizer
+from textcap.models.language_model import CaptionTokenizer
 from textcap.training.sources import (
     AUDIO,
     TEXT,
@@ -65,7 +65,7 @@ class TokenTable:
         return tokens, torch.tensor([len(row) for row in rows])
 
 
-def tokenize_captions(captions: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> TokenTable:
+def tokenize_captions(captions: Sequence[str], tokenizer: CaptionTokenizer, max_tokens: int) -> TokenTable:
     """Return the token ids of each caption followed by the end token, cut to `max_tokens` in all.
 
     If a caption spells out the end token, it is removed there: it may only stand at the end.
@@ -151,7 +151,7 @@ class Examples:
 def make_examples(
     captions: Sequence[str],
     embeddings: Embeddings,
-    tokenizer: Tokenizer,
+    tokenizer: CaptionTokenizer,
     *,
     max_tokens: int = MAX_CAPTION_TOKENS,
     held_out_captions: int = 0,

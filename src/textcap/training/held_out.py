@@ -11,9 +11,8 @@ from textcap.config import DecodingConfig
 from textcap.device import seeded_generator
 from textcap.gap.bridge import Bridge
 from textcap.models.beam_search import beam_search
-from textcap.models.language_model import LanguageModel
+from textcap.models.language_model import CaptionTokenizer, LanguageModel
 from textcap.models.mapper import Mapper
-from textcap.models.tokenizer import Tokenizer
 from textcap.training.data import HELD_OUT_STREAM, Examples
 from textcap.training.events import Sample
 
@@ -56,7 +55,7 @@ def evaluate_held_out(
     mapper: Mapper,
     bridge: Bridge,
     language_model: LanguageModel,
-    tokenizer: Tokenizer,
+    tokenizer: CaptionTokenizer,
     seed: int,
 ) -> HeldOutResult:
     """Measure the loss on all held-out captions, and generate captions from some of their embeddings.

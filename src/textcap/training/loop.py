@@ -1,4 +1,4 @@
-"""Train a mapper: GPT-2 stays frozen, and the mapper learns the prefix that makes it generate a caption.
+"""Train a mapper: the language model stays frozen; the mapper learns the prefix that makes it write a caption.
 
 Reading captions and writing the model folder are left to `textcap.training`. The number of processes changes the result
 by rounding only, about 1e-6: the noise of a step is drawn for its whole batch, each process takes its share, and the
@@ -22,9 +22,8 @@ from textcap.config import MapperConfig, TrainingConfig
 from textcap.device import memory_errors, seeded_generator
 from textcap.errors import InputError
 from textcap.gap.bridge import Bridge
-from textcap.models.language_model import LanguageModel
+from textcap.models.language_model import CaptionTokenizer, LanguageModel
 from textcap.models.mapper import Mapper
-from textcap.models.tokenizer import Tokenizer
 from textcap.training.data import MAPPER_STREAM, NOISE_STREAM, Examples, n_steps, rate_factor, scaled_warmup
 from textcap.training.events import EpochDone, Report, Stepped
 from textcap.training.held_out import evaluate_held_out
@@ -61,7 +60,7 @@ class MapperTraining:
         self,
         examples: Examples,
         language_model: LanguageModel,
-        tokenizer: Tokenizer,
+        tokenizer: CaptionTokenizer,
         bridge: Bridge,
         mapper_config: MapperConfig,
         config: TrainingConfig,
@@ -179,8 +178,8 @@ class MapperTraining:
 
     def _micro_batches(self, indices: Indices, mine: Indices) -> list[Indices]:
         """Divide this process's places in a batch into parts whose activations fit into memory at once."""
-        sizes, longest = self.language_model.config, int(self.examples.tokens.lengths[indices[mine]].max())
-        values = (self.plain_mapper.config.prefix_length + longest) * sizes.width * sizes.n_layers
+        longest = int(self.examples.tokens.lengths[indices[mine]].max())
+        values = self.language_model.n_values(self.plain_mapper.config.prefix_length, longest)
         most = _MICRO_BATCH_VALUES["cpu" if self.accelerator.device.type == "cpu" else "other"]
         n_parts = min(len(mine), math.ceil(len(mine) * values / most))
         return np.array_split(mine, n_parts)

@@ -6,6 +6,7 @@ whether two sets hold the same bytes. Reading the files is left to `textcap.mode
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from typing import Literal
 from textcap.errors import CheckpointError, DownloadError, InputError
 from textcap.files import rename_durably, sha256_of_file
 from textcap.weights.cache import cache_folder as cache_folder
-from textcap.weights.cache import check_space, known_sha256, writing_to
+from textcap.weights.cache import check_space, writing_to
+from textcap.weights.cache import known_sha256 as known_sha256
 from textcap.weights.cache import own_cache_folder as own_cache_folder
 from textcap.weights.catalogue import GPT2, MSCLAP, copies, files_of, find_folder
 from textcap.weights.catalogue import METRIC_MODELS as METRIC_MODELS
@@ -25,8 +27,9 @@ from textcap.weights.catalogue import WeightFile as WeightFile
 from textcap.weights.download import DownloadProgress as DownloadProgress
 from textcap.weights.download import RemoteFile, download_file, locked, look_up, silent
 from textcap.weights.hub import Hub as Hub
-from textcap.weights.hub import check_online, is_offline
+from textcap.weights.hub import Refused, check_online, is_offline
 from textcap.weights.hub_cache import RepoCache, content_state, has_hash, kept_hash
+from textcap.weights.repository import files_on_disk, files_on_hub, find_repository, gated, is_repository
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def folder_hash(paths: Iterable[Path]) -> str:
         CheckpointError: One of them cannot be read.
     """
     try:
-        return _hash_of({path.name: sha256_of_file(path) for path in paths})
+        return hash_of({path.name: sha256_of_file(path) for path in paths})
     except InputError as error:
         raise CheckpointError(error.message, hint=error.hint) from error
 
@@ -97,7 +100,7 @@ def find(name: str) -> WeightSet | None:
         if known is None:
             return None
         paths[file.role] = known[0]
-    return WeightSet(name, paths, _hash_of({role: known_sha256(path) for role, path in paths.items()}))
+    return WeightSet(name, paths, hash_of({role: known_sha256(path) for role, path in paths.items()}))
 
 
 def ensure(
@@ -144,7 +147,7 @@ def fetch(
     their own commit. The commit is recorded with the files; given as the revision later, it downloads the same bytes.
 
     Args:
-        names: Keys of `WEIGHT_SETS` or `METRIC_MODELS`.
+        names: Keys of `WEIGHT_SETS` or `METRIC_MODELS`, or repositories of the hub.
         revision: Branch, tag or commit of microsoft/msclap, or one for each repository by name. A branch or tag is
             looked up again even if its files are on disk. Without a revision, files on disk are used.
         progress: Called with the bytes downloaded, with what is waited for, and with each damaged file.
@@ -159,8 +162,19 @@ def fetch(
         InputError: There is no such set or repository, the revision is not valid, or a file on disk cannot be read.
     """
     show = progress or silent
-    revisions = _revisions(revision)
-    wanted = list(dict.fromkeys(file for name in names for file in files_of(name)))
+    repositories = [name for name in names if is_repository(name) and name not in METRIC_MODELS]
+    revisions = _revisions(revision, repositories)
+    listed: dict[str, tuple[WeightFile, ...]] = {}
+    for repo in repositories:
+        listed[repo] = () if repo in revisions else files_on_disk(repo)
+        if not listed[repo]:
+            check_online("use weights that are on disk")
+            hub = hub or Hub.from_environment()
+            try:
+                listed[repo] = files_on_hub(hub, repo, revisions.setdefault(repo, "main"))
+            except Refused as error:
+                raise gated(hub, repo, error) from error
+    wanted = list(dict.fromkeys(file for name in names for file in listed.get(name) or files_of(name)))
     # A model that is used as a folder needs all of its files from one commit.
     revisions |= {name: "main" for name in names if name in METRIC_MODELS and find_folder(name) is None}
     fetched: dict[WeightFile, FetchedFile] = {}
@@ -180,8 +194,13 @@ def fetch(
         hub = hub or Hub.from_environment()
         for file in missing:
             asked = damaged.get(file) or commits.get(file.repo, "main")
-            release = RemoteFile(file.name, file.url, file.sha256, None, file.sha256[:40])
-            remotes[file] = release if file.url else look_up(hub, file.repo, file.name, asked, show)
+            if file.url:
+                remotes[file] = RemoteFile(file.name, file.url, file.sha256, None, file.sha256[:40])
+            else:
+                try:
+                    remotes[file] = look_up(hub, file.repo, file.name, asked, show)
+                except Refused as error:
+                    raise (gated(hub, file.repo, error) if file.repo in listed else error) from error
             if file not in damaged:
                 commits[file.repo] = remotes[file].commit
     contents = _contents_on_disk(remotes)
@@ -209,13 +228,13 @@ def verify_cache(names: Sequence[str]) -> list[VerifiedFile]:
     """Check files on disk against the hashes that the cache has kept from their download; never use the network.
 
     Args:
-        names: Keys of `WEIGHT_SETS` or `METRIC_MODELS`.
+        names: Keys of `WEIGHT_SETS` or `METRIC_MODELS`, or repositories of the hub.
 
     Raises:
         InputError: There is no such set, or one of its files cannot be read.
     """
     result = []
-    for file in dict.fromkeys(file for name in names for file in files_of(name)):
+    for file in dict.fromkeys(file for name in names for file in files_on_disk(name) or files_of(name)):
         known = next(copies(file), None)
         state = "missing" if known is None else content_state(known[0], file.sha256, thorough=True)
         result.append(VerifiedFile(file, known and known[0], state))
@@ -253,16 +272,43 @@ def _download_blob(hub: Hub, remote: RemoteFile, cache: RepoCache, progress: Dow
     return True
 
 
-def _revisions(revision: str | Mapping[str, str] | None) -> dict[str, str]:
-    by_repo = {MSCLAP: revision} if isinstance(revision, str) else dict(revision or {})
+def model_folder(name: str, *, offline: bool | None = None, progress: DownloadProgress | None = None) -> Path:
+    """Return the folder that a name leads to: a local one goes first, else a repository of the hub, which is fetched.
+
+    Args:
+        name: A folder, or a repository such as "Qwen/Qwen3-0.6B".
+        offline: Never download; by default as HF_HUB_OFFLINE says.
+        progress: Called with the bytes downloaded.
+
+    Raises:
+        InputError: It is neither.
+        DownloadError: The repository is not on disk, and must not or cannot be downloaded.
+    """
+    if os.path.isdir(name):
+        return Path(name)
+    if not is_repository(name):
+        hint = "name a folder, or a repository of the hub such as Qwen/Qwen3-0.6B"
+        raise InputError(f"{name} is not a folder", hint=hint)
+    if (found := find_repository(name)) is not None:
+        return found
+    if offline or (offline is None and is_offline()):
+        message = f"{name} is neither a folder nor on disk as a repository, and nothing is downloaded offline"
+        raise DownloadError(message, hint=f"run textcap fetch {name} with a network")
+    return fetch([name], progress=progress)[0].path.parent
+
+
+def _revisions(revision: str | Mapping[str, str] | None, repositories: Sequence[str]) -> dict[str, str]:
+    only = repositories[0] if len(repositories) == 1 else MSCLAP
+    by_repo = {only: revision} if isinstance(revision, str) else dict(revision or {})
     for repo, name in by_repo.items():
-        if repo not in (MSCLAP, GPT2):
+        if repo not in (MSCLAP, GPT2, *repositories):
             raise InputError(f"no weights come from the repository {repo!r}", hint=f"use {MSCLAP} or {GPT2}")
         if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", name) or ".." in name:
             raise InputError(f"{name!r} is not a valid revision", hint="use a branch, a tag or a commit")
     return by_repo
 
 
-def _hash_of(hashes: Mapping[str, str]) -> str:
+def hash_of(hashes: Mapping[str, str]) -> str:
+    """Return one SHA-256 for several by name, in any order."""
     lines = "".join(f"{key} {value}\n" for key, value in sorted(hashes.items()))
     return hashlib.sha256(lines.encode("utf-8")).hexdigest()

@@ -74,6 +74,10 @@ class PassingFailure(DownloadError):
         self.wait_s = wait_s
 
 
+class Refused(DownloadError):
+    """The server wants a token, or another one; hubs also say so of what does not exist."""
+
+
 class Unreachable(PassingFailure):
     """No server answered."""
 
@@ -204,7 +208,7 @@ def _check_status(hub: Hub, response: httpx2.Response, what: str) -> None:
         raise PassingFailure(message, hint=hint, wait_s=number_of(response.headers.get("Retry-After", "")) or 0)
     if hub.token and hint == _REFUSED_HINT:
         hint = "renew or remove your token (HF_TOKEN, or the one of hf auth login): it is not accepted"
-    raise DownloadError(message, hint=hint)
+    raise (Refused if status in (401, 403) else DownloadError)(message, hint=hint)
 
 
 def _unreachable(url: httpx2.URL, error: httpx2.TransportError) -> DownloadError:
