@@ -18,7 +18,8 @@ from textcap.model_folder import load_model, save_model
 from textcap.models.backbone import Backbone
 from textcap.models.loading import read_tensors
 from textcap.models.mapper import Mapper
-from textcap.training.state import TrainingProgress, WorkFolder, load_state
+from textcap.training.state import TrainingProgress, load_state
+from work_folders import open_work
 
 N_PLACES = 50
 SETTINGS = {"captions": "ab" * 32, "training": {"seed": 3, "learning_rate": 1e-4}}
@@ -49,13 +50,13 @@ def read_model(folder: Path) -> Any:
 
 
 def write_work(folder: Path) -> None:
-    work = WorkFolder.open(folder / "model", SETTINGS)
+    work = open_work(folder / "model", SETTINGS)
     work.save(PROGRESS, {f"mapper.{name}": tensor for name, tensor in Mapper(SIZES).state_dict().items()})
     work.close()
 
 
 def read_work(folder: Path) -> Any:
-    work = WorkFolder.open(folder / "model", SETTINGS)
+    work = open_work(folder / "model", SETTINGS)
     try:
         return load_state(work.path)
     finally:
@@ -136,7 +137,7 @@ def test_edited_progress_of_a_run_is_refused(tmp_path: Path, change: dict[str, A
 
 def test_state_of_another_run_is_refused(tmp_path: Path) -> None:
     write_work(tmp_path / "a")
-    other = WorkFolder.open(tmp_path / "b" / "model", {**SETTINGS, "captions": "cd" * 32})
+    other = open_work(tmp_path / "b" / "model", {**SETTINGS, "captions": "cd" * 32})
     other.save(PROGRESS, {"mapper.spread.weight": torch.zeros(2)})
     other.close()
     shutil.copy(other.path / "state.safetensors", tmp_path / "a" / "model.partial" / "state.safetensors")

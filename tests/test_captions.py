@@ -225,10 +225,10 @@ def test_table_that_cannot_be_used_is_an_error(tmp_path: Path, name: str, conten
 
 
 def test_few_or_equal_captions_are_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    warn_of_few([f"caption {i}" for i in range(500)] + ["caption 1"])
+    warn_of_few(500)
     assert not caplog.messages
-    warn_of_few(["a"] * 600)
-    warn_of_few([str(i % 499) for i in range(1000)])
+    warn_of_few(1)
+    warn_of_few(499)
     assert [message.split(":")[0] for message in caplog.messages] == [
         "all captions are alike",
         "only 499 distinct captions",

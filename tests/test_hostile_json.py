@@ -31,8 +31,9 @@ from textcap.model_folder import load_model, save_model
 from textcap.models.backbone import Backbone
 from textcap.models.mapper import Mapper
 from textcap.models.msclap import MsclapAudioEncoder
-from textcap.training.state import TrainingProgress, WorkFolder, load_state
+from textcap.training.state import TrainingProgress, load_state
 from tiny_random import write_tiny_backbone
+from work_folders import open_work
 
 resource = pytest.importorskip("resource")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and a limit of the address space")
@@ -155,7 +156,7 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("intact")
     save_model(folder / "model", CONFIG, Mapper(SIZES))
     save_adapter(folder / "h.safetensors", LinearAdapter(torch.eye(6), torch.zeros(6), FACTS))
-    work = WorkFolder.open(folder / "run", SETTINGS)
+    work = open_work(folder / "run", SETTINGS)
     work.save(TrainingProgress(step=3, metrics=({"epoch": 1},)), Mapper(SIZES).state_dict())
     work.close()
     write_tiny_backbone(folder / "backbone")
@@ -186,7 +187,7 @@ def test_settings_of_an_unfinished_run(place: Path, intact: Path, text: bytes, c
     values = changed(json.loads((intact / "run.partial" / "settings.json").read_text()), changes)
     for content in (expanded(text), dumped(values), dumped(sealed(values) if isinstance(values, dict) else values)):
         path.write_bytes(content)
-        never_more_than_an_error(lambda: WorkFolder.open(place / "run", SETTINGS).close())
+        never_more_than_an_error(lambda: open_work(place / "run", SETTINGS).close())
         never_more_than_an_error(lambda: load_state(place / "run.partial"))
 
 

@@ -28,6 +28,7 @@ from textcap.model_folder import load_model, save_model
 from textcap.models.mapper import Mapper
 from textcap.training.state import TrainingProgress, WorkFolder, load_state
 from tiny_random import tiny_captions, write_tiny_backbone
+from work_folders import open_work
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
 
@@ -45,7 +46,7 @@ def train(root: Path, *, force: bool = False, seed: int = 1) -> None:
     """Write and remove the files of a run as `textcap.training.run_task` does; two steps, with a state after each."""
     output = root / "model"
     check_folder_place(output, kind=MODEL_FOLDER, force=force or WorkFolder.done_run(output) is not None)
-    work = WorkFolder.open(output, {**SETTINGS, "seed": seed}, force=force)
+    work = open_work(output, {**SETTINGS, "seed": seed}, force=force)
     try:
         if not work.is_done:
             state = load_state(work.path)

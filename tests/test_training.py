@@ -38,6 +38,7 @@ from textcap.training.events import Embedded, EpochDone, Event, Started, Stepped
 from textcap.training.held_out import HeldOutResult
 from textcap.training.loop import MapperTraining, new_mapper
 from textcap.training.state import STATE_FILE, TrainingProgress, WorkFolder, has_saved, load_state
+from work_folders import open_work
 
 # Of 203 captions 20 are held out; the last of the batches of 13 has one caption.
 CAPTIONS = tiny_random.tiny_captions(203)
@@ -453,11 +454,11 @@ def test_state_contains_the_moments_of_adam(backbone_folder: Path, tmp_path: Pat
 
 
 def test_second_run_with_the_same_output_is_refused(tmp_path: Path) -> None:
-    first = WorkFolder.open(tmp_path / "model", SETTINGS)
+    first = open_work(tmp_path / "model", SETTINGS)
     with pytest.raises(InputError, match="another training run is writing"):
-        WorkFolder.open(tmp_path / "model", SETTINGS)
+        open_work(tmp_path / "model", SETTINGS)
     first.close()
-    WorkFolder.open(tmp_path / "model", SETTINGS).remove()
+    open_work(tmp_path / "model", SETTINGS).remove()
     assert not any(tmp_path.iterdir())
 
 
@@ -468,13 +469,13 @@ def test_work_folder_with_files_of_others_is_untouched(tmp_path: Path, name: str
     (path / name).write_text('{"editor": "mine"}')
     for force in (False, True):
         with pytest.raises(InputError, match=f"model.partial is needed .* contains {name}, which textcap did not"):
-            WorkFolder.open(tmp_path / "model", SETTINGS, force=force)
+            open_work(tmp_path / "model", SETTINGS, force=force)
     WorkFolder.sweep(tmp_path / "model")
     assert [path.name for path in path.iterdir()] == [name]
 
 
 def test_removing_a_work_folder_keeps_files_of_others(tmp_path: Path) -> None:
-    work = WorkFolder.open(tmp_path / "model", SETTINGS)
+    work = open_work(tmp_path / "model", SETTINGS)
     work.save(TrainingProgress(), {"a": torch.zeros(1)})
     (work.path / "notes.txt").write_text("mine")
     work.remove()
@@ -483,13 +484,13 @@ def test_removing_a_work_folder_keeps_files_of_others(tmp_path: Path) -> None:
 
 def test_work_folder_without_a_state_is_deleted(tmp_path: Path) -> None:
     output = tmp_path / "model"
-    work = WorkFolder.open(output, SETTINGS)
+    work = open_work(output, SETTINGS)
     assert work.path.is_dir() and not has_saved(output)
     WorkFolder.sweep(output)
     assert work.path.is_dir(), "it is still open"
     work.close()
     assert not any(tmp_path.iterdir())
-    work = WorkFolder.open(output, SETTINGS)
+    work = open_work(output, SETTINGS)
     work.save(TrainingProgress(), {"a": torch.zeros(1)})
     work.close()
     WorkFolder.sweep(output)
@@ -500,7 +501,7 @@ def test_work_folder_without_a_state_is_deleted(tmp_path: Path) -> None:
 def test_state_follows_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
-        work = WorkFolder.open(tmp_path / "model", SETTINGS)
+        work = open_work(tmp_path / "model", SETTINGS)
         work.save(TrainingProgress(), {"a": torch.zeros(1)})
     finally:
         os.umask(before)

@@ -157,15 +157,15 @@ def test_clips_are_held_out_with_all_their_captions() -> None:
 
 def test_mixed_embeddings_read_from_both_tables() -> None:
     text, audio = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
-    mixed = MixedEmbeddings(text, audio, np.array([3, 3, 0]))
+    mixed = MixedEmbeddings(text, np.array([0, 2, 0, 1]), audio, np.array([3, 3, 0]))
     assert len(mixed) == 7
-    np.testing.assert_array_equal(mixed[np.array([6, 1, 4, 0])], [audio[0], text[1], audio[3], text[0]])
+    np.testing.assert_array_equal(mixed[np.array([6, 1, 4, 0])], [audio[0], text[2], audio[3], text[0]])
 
 
 def test_text_and_audio_go_through_their_sides_of_the_bridge(backbone: Backbone) -> None:
     rng = np.random.default_rng(0)
     text, audio = (torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(n, 24)))).float() for n in (60, 20))
-    mixed = MixedEmbeddings(text.numpy(), audio.numpy(), np.repeat(np.arange(20), 2))
+    mixed = MixedEmbeddings(text.numpy(), np.arange(60), audio.numpy(), np.repeat(np.arange(20), 2))
     sources = (Source("t", TEXT, 0, 60), Source("p", AUDIO, 60, 100))
     examples = make_examples(CAPTIONS, mixed, backbone.tokenizer, sources=sources)
     bridge = Bridge(BridgeConfig(noise_variance=0.01))

@@ -70,10 +70,10 @@ class FolderKind:
 
 
 _MODEL_FILES = r"config\.json|mapper\.safetensors|adapter\.safetensors|README\.md|metrics\.jsonl"
-_WORK_FILES = r"settings\.json|state\.safetensors|metrics\.jsonl|lock"
+_WORK_FILES = r"settings\.json|state\.safetensors|metrics\.jsonl|lock|captions(/[\w.-]+)?"
 
 MODEL_FOLDER = FolderKind("textcap model", "config.json", _MODEL_FILES)
-WORK_FOLDER = FolderKind("textcap training run", "settings.json", _WORK_FILES, before_mark="lock")
+WORK_FOLDER = FolderKind("textcap training run", "settings.json", _WORK_FILES, before_mark=r"lock|captions(/[\w.-]+)?")
 DEMO_FOLDER = FolderKind(
     "textcap demo",
     "demo.json",

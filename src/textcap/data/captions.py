@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from textcap.errors import InputError
 
 MAX_CHARACTERS = 1000
 MAX_WEIGHT = 1000.0
+_TOLD = 3  # odd lines of a file that are told one by one
 FEW_CAPTIONS = 500  # with fewer distinct ones, a model learns to repeat them
 
 _BOM = "\ufeff"
@@ -42,12 +43,15 @@ class CaptionFile:
 class CaptionSet:
     """Captions in file order, and the files they come from."""
 
-    captions: list[str]  # duplicates are kept; no caption is empty
+    captions: Sequence[str]  # duplicates are kept; no caption is empty
     files: tuple[CaptionFile, ...]
+    known_hash: str = ""  # the content hash, if it is known
 
     @property
     def content_hash(self) -> str:
         """SHA-256 of the captions in order, in hexadecimal; independent of how the files store them."""
+        if self.known_hash:
+            return self.known_hash
         digest = hashlib.sha256()
         for caption in self.captions:
             digest.update(caption.encode() + b"\n")  # no caption contains a line end
@@ -77,23 +81,39 @@ def load_captions(paths: Sequence[str | Path], *, plain_text: bool = False) -> C
     weighted = [split_weight(path) for path in paths]
     if [path for path, _ in weighted].count(STDIN) > 1:
         raise InputError("standard input was given twice")
-    captions: list[str] = []
     files: list[CaptionFile] = []
-    for path, weight in weighted:
-        reader, before = TextReader(path), len(captions)
-        name = reader.name
-        for place, text in _captions_in(reader, plain_text):
-            if caption := clean_caption(text, f"{name}, {place}"):
-                captions.append(caption)
-        if len(captions) == before:
-            raise InputError(f"{name} has no captions", hint="write one caption per line")
-        files.append(CaptionFile(name, reader.sha256, len(captions) - before, weight))
+    readers, weights = [TextReader(path) for path, _ in weighted], [weight for _, weight in weighted]
+    captions = list(read_captions(readers, weights, files, plain_text=plain_text))
     return CaptionSet(captions, tuple(files))
 
 
-def warn_of_few(captions: Iterable[str]) -> None:
+def read_captions(
+    readers: Sequence[TextReader], weights: Sequence[float], files: list[CaptionFile], *, plain_text: bool = False
+) -> Iterator[str]:
+    """Yield the captions of files one by one, with the errors of `load_captions`.
+
+    Args:
+        readers: The files.
+        weights: The weight of each.
+        files: Gets what is to be recorded of each file once it is read.
+        plain_text: See `load_captions`.
+    """
+    for reader, weight in zip(readers, weights, strict=True):
+        n_captions = n_cut = 0
+        for place, text in _captions_in(reader, plain_text):
+            n_cut += len(text) > MAX_CHARACTERS
+            if caption := clean_caption(text, f"{reader.name}, {place}", is_told=n_cut <= _TOLD):
+                n_captions += 1
+                yield caption
+        if not n_captions:
+            raise InputError(f"{reader.name} has no captions", hint="write one caption per line")
+        if n_cut > _TOLD:
+            _logger.warning("%s: %s too long in all", reader.name, counted(n_cut, "caption"))
+        files.append(CaptionFile(reader.name, reader.sha256, n_captions, weight))
+
+
+def warn_of_few(n_distinct: int) -> None:
     """Log a warning if there are too few different captions to learn from."""
-    n_distinct = len(set(captions))
     if n_distinct == 1:
         _logger.warning("all captions are alike: a model that is trained on them can say nothing else")
     elif n_distinct < FEW_CAPTIONS:
@@ -149,16 +169,17 @@ def split_weight(path: str | Path) -> tuple[str, float]:
     return name, weight
 
 
-def clean_caption(text: str, place: str) -> str:
+def clean_caption(text: str, place: str, *, is_told: bool = True) -> str:
     """Return a caption ready for training, cut to `MAX_CHARACTERS` with a warning in the log.
 
     Byte order marks at its start are removed; control characters, line ends and surrogates become spaces.
 
     Args:
         place: Where the text comes from, for the warning.
+        is_told: Whether to log the warning.
     """
     # Concatenated files have a byte order mark in the middle.
     caption = text.lstrip(_BOM).translate(_CONTROLS).strip()
-    if len(caption) > MAX_CHARACTERS:
+    if len(caption) > MAX_CHARACTERS and is_told:
         _logger.warning("%s: cut from %s to %s characters", place, f"{len(caption):,}", f"{MAX_CHARACTERS:,}")
     return caption[:MAX_CHARACTERS].rstrip()

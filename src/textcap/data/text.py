@@ -76,11 +76,12 @@ class TextReader:
 
     Args:
         path: The file; "-" is standard input.
+        copy: A copy of it to read instead.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = str(path)
-        self.name = "standard input" if self.path == STDIN else self.path
+    def __init__(self, path: str | Path, copy: Path | None = None) -> None:
+        self.path = str(path if copy is None else copy)
+        self.name = "standard input" if str(path) == STDIN else str(path)
         self._digest = hashlib.sha256()
 
     @property

@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
@@ -20,11 +22,13 @@ def embed_captions(
     device: torch.device,
     *,
     progress: Callable[[int], None] = lambda n_done: None,
+    folder: Path | None = None,
 ) -> NDArray[np.float32]:
     """Return the text embeddings of captions, and compute only those that are not in the store.
 
     Args:
         progress: Called with the number of captions done, if any has to be embedded.
+        folder: A folder for these captions alone, to keep the embeddings in; if it has them, nothing is computed.
 
     Returns:
         `[N, E]`, in the order of the captions, unit length, read-only; a memory map unless there are none.
@@ -35,7 +39,8 @@ def embed_captions(
         DeviceError: The device has too little memory.
     """
     clap = backbone.config.clap
-    store = Store.of("text", backbone.clap.name, backbone.clap.content_hash, clap.embedding_width)
+    clap_hash = backbone.clap.content_hash
+    store = Store.of("text", backbone.clap.name, clap_hash, clap.embedding_width)
     encoder = cache(lambda: backbone.text_encoder(device))
 
     def encode(indices: list[int]) -> NDArray[np.float32]:
@@ -45,6 +50,26 @@ def embed_captions(
             raise CheckpointError(message, hint="its weights are damaged; download or copy them again")
         return vectors
 
-    keys = [hashlib.sha256(caption.encode()).digest() for caption in captions]
+    keep = folder and folder / f"text-{clap_hash[:16]}.f32"
     with memory_errors(f"on {device} while embedding captions", hint="close other programs, or use --device cpu"):
-        return store.vectors(keys, encode, progress=progress)
+        return store.vectors(_Keys(captions), encode, progress=progress, keep=keep)
+
+
+class _Keys(Sequence[bytes]):
+    """The SHA-256 of captions, computed as they are asked for."""
+
+    def __init__(self, captions: Sequence[str]) -> None:
+        self._captions = captions
+
+    def __len__(self) -> int:
+        return len(self._captions)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        found = self._captions[index]
+        if isinstance(found, str):
+            return hashlib.sha256(found.encode()).digest()
+        return [hashlib.sha256(caption.encode()).digest() for caption in found]

@@ -8,7 +8,7 @@ with the same arguments.
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,8 +20,9 @@ from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from textcap.config import MOVING, BackboneConfig, BridgeConfig, MapperConfig, TrainingConfig
-from textcap.data.captions import CaptionFile, CaptionSet, load_captions, split_weight
+from textcap.data.captions import CaptionFile, CaptionSet, split_weight
 from textcap.data.pairs import PairSet, read_pairs
+from textcap.data.stored import store_captions
 from textcap.data.text import STDIN, printable
 from textcap.device import computes_bfloat16, memory_errors, resolve_device
 from textcap.embedding.pairs import EmbeddedPairs
@@ -43,7 +44,8 @@ from textcap.training.prepare import (
     max_tokens,
 )
 from textcap.training.processes import launch, torchrun_place
-from textcap.training.state import WorkFolder, load_state
+from textcap.training.sharing import leaving_no_copies, share_captions, share_state
+from textcap.training.state import CAPTIONS, WorkFolder, load_state
 from textcap.weights import DownloadProgress
 
 _Pairs = PairSet | str | Path
@@ -141,48 +143,54 @@ def train(
     bridge = bridge or BridgeConfig(sizes.noise_for(None, is_measured=is_measured))
     bridge = _complete(bridge, sizes, has_sample=bool(folders), has_adapter=adapter is not None)
     sample = find_sample(folders) if folders else []
-    texts = captions if isinstance(captions, CaptionSet) else None
-    if texts is None and names:
-        texts = load_captions(_several(captions), plain_text=plain_text)
-
-    chosen = resolve_device(str(device))
-    if not isinstance(backbone, Backbone):
-        backbone = Backbone.load(halves, offline=offline, progress=download_progress)
-    mapper = mapper or backbone.config.mapper
-    max_tokens(backbone, mapper)
-    fitted = load_adapter(Path(adapter)) if isinstance(adapter, str | Path) else adapter
-    if fitted is not None:
-        fitted.check_backbone(backbone, "the adapter" if fitted is adapter else str(adapter))
-    task = Task(
-        output=Path(os.path.abspath(output)),
-        captions=texts,
-        pairs=sounds,
-        bridge=bridge if texts else replace(bridge, kind="noise", noise_variance=0.0),
-        audio_sample=sample,
-        audio_sample_name=", ".join(folders),
-        noise_from=noise_pairs,
-        adapter=fitted,
-        mapper=mapper,
-        config=config,
-        force=force,
-        command=command,
-    )
-    if n_started > 1:
-        n_processes = 1  # torchrun has started the other processes
-    elif n_processes is None:
-        use_all_devices = chosen.type == "cuda" and chosen.index is None
-        n_processes = torch.cuda.device_count() if use_all_devices else 1
-    if n_processes > 1:
-        try:
-            launch((task, halves, chosen), n_processes, report)
-        finally:
-            WorkFolder.sweep(task.output)
-    else:
-        run_task(task, backbone, chosen, report)
+    given = captions if isinstance(captions, CaptionSet) else _several(captions)
+    work = None if rank else WorkFolder.lock(Path(output))
+    with closing(work) if work else nullcontext():
+        # Before the backbone is loaded, or downloaded: captions are what is most often wrong.
+        texts = store_captions(given, work.path / CAPTIONS, plain_text=plain_text) if work and has_text else None
+        chosen = resolve_device(str(device))
+        if not isinstance(backbone, Backbone):
+            backbone = Backbone.load(halves, offline=offline, progress=download_progress)
+        mapper = mapper or backbone.config.mapper
+        max_tokens(backbone, mapper)
+        fitted = load_adapter(Path(adapter)) if isinstance(adapter, str | Path) else adapter
+        if fitted is not None:
+            fitted.check_backbone(backbone, "the adapter" if fitted is adapter else str(adapter))
+        task = Task(
+            output=Path(os.path.abspath(output)),
+            has_text=has_text,
+            captions=texts,
+            pairs=sounds,
+            bridge=bridge if has_text else replace(bridge, kind="noise", noise_variance=0.0),
+            audio_sample=sample,
+            audio_sample_name=", ".join(folders),
+            noise_from=noise_pairs,
+            adapter=fitted,
+            mapper=mapper,
+            config=config,
+            force=force,
+            command=command,
+        )
+        if n_started > 1:
+            n_processes = 1  # torchrun has started the other processes
+        elif n_processes is None:
+            use_all_devices = chosen.type == "cuda" and chosen.index is None
+            n_processes = torch.cuda.device_count() if use_all_devices else 1
+        if n_processes == 1:
+            run_task(task, backbone, chosen, report, work)
+            return task.output
+        assert work is not None
+        work.release()  # to the main one of the processes
+    try:
+        launch((task, halves, chosen), n_processes, report)
+    finally:
+        WorkFolder.sweep(task.output)
     return task.output
 
 
-def run_task(task: Task, backbone: Backbone, device: torch.device, report: Report) -> MapperTraining | None:
+def run_task(
+    task: Task, backbone: Backbone, device: torch.device, report: Report, work: WorkFolder | None = None
+) -> MapperTraining | None:
     """Run a task in this process, which may be one of several.
 
     Args:
@@ -190,6 +198,7 @@ def run_task(task: Task, backbone: Backbone, device: torch.device, report: Repor
         backbone: The backbone to train on.
         device: The device to compute on.
         report: Called with each event, in the main process only.
+        work: The work folder, if the main process has locked it.
 
     Returns:
         The finished run; None if it was finished before, and killed before it deleted its work folder.
@@ -200,19 +209,24 @@ def run_task(task: Task, backbone: Backbone, device: torch.device, report: Repor
     with _accelerator(device) as accelerator:
         report = report if accelerator.is_main_process else _ignore_event
         device = accelerator.device
-        with accelerator.main_process_first():  # the other processes read its results from the cache
-            embedded = embed_all_pairs(task, backbone, device, report)
-            bridge = make_bridge(task, backbone, device, report)
-        settings = {
-            **identity(task, embedded),
-            "clap": backbone.clap.content_hash,
-            "language_model": backbone.language_model_half.content_hash,
-            "bridge": asdict(bridge.config),
-            "mapper": asdict(task.mapper),
-            "training": asdict(task.config),
-        }
-        work = WorkFolder.open(task.output, settings, force=task.force) if accelerator.is_main_process else None
-        try:
+        if work is None and accelerator.is_main_process:
+            work = WorkFolder.lock(task.output)
+        with closing(work) if work else leaving_no_copies(task.output):
+            if task.has_text:
+                task = replace(task, captions=share_captions(task.captions, task.output))
+            with accelerator.local_main_process_first():  # the others read its results from the cache
+                embedded = embed_all_pairs(task, backbone, device, report)
+                bridge = make_bridge(task, backbone, device, report)
+            if work is not None:
+                settings = {
+                    **identity(task, embedded),
+                    "clap": backbone.clap.content_hash,
+                    "language_model": backbone.language_model_half.content_hash,
+                    "bridge": asdict(bridge.config),
+                    "mapper": asdict(task.mapper),
+                    "training": asdict(task.config),
+                }
+                work.begin(task.output, settings, force=task.force)
             # The main process has now kept or discarded the state of an earlier run.
             if broadcast_object_list([work is not None and work.is_done])[0]:
                 if work is not None:
@@ -232,7 +246,7 @@ def run_task(task: Task, backbone: Backbone, device: torch.device, report: Repor
                     report=report,
                     work=work,
                 )
-            if state := load_state(WorkFolder.path_of(task.output)):
+            if state := share_state(load_state(work.path) if work else None, device):
                 run.resume(*state)
             config = _model_config(task, backbone, embedded, run)
             report(Started(config, examples.counts, run.total_steps, run.progress.step, run.warmup_steps))
@@ -250,9 +264,6 @@ def run_task(task: Task, backbone: Backbone, device: torch.device, report: Repor
                 )
                 work.remove()
             return run
-        finally:
-            if work is not None:
-                work.close()
 
 
 def _complete(bridge: BridgeConfig, backbone: BackboneConfig, *, has_sample: bool, has_adapter: bool) -> BridgeConfig:

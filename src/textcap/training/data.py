@@ -4,16 +4,22 @@ Needs no models and no devices. Every choice follows from the seed, so any batch
 own. Letters: N captions, B batch, T tokens, E embedding width.
 """
 
+import logging
+import os
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from textcap.data.stored import distinct
+from textcap.data.text import counted
 from textcap.device import seeded_generator
 from textcap.gap.bridge import Bridge
 from textcap.models.language_model import CaptionTokenizer
@@ -40,47 +46,71 @@ SPLIT_STREAM, ORDER_STREAM, NOISE_STREAM, MAPPER_STREAM, HELD_OUT_STREAM = range
 _TOKENIZER_BATCH_SIZE = 4096
 _BATCHES_PER_SORTED_CHUNK = 50
 
+_logger = logging.getLogger("textcap")
+
 
 @dataclass(frozen=True)
 class TokenTable:
-    """The token ids of many captions in one flat array."""
+    """The token ids of many captions in one flat array, those of equal captions once."""
 
-    ids: NDArray[np.int32]  # [all tokens], int32
-    offsets: NDArray[np.int64]  # [N + 1], int64: caption i is ids[offsets[i]:offsets[i + 1]]
+    ids: NDArray[np.int32]  # [all tokens], int32; may be a memory map
+    offsets: NDArray[np.int64]  # [M + 1], int64: different caption m is ids[offsets[m]:offsets[m + 1]]
+    rows: NDArray[np.integer[Any]]  # [N], which of the M each caption is
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self.rows)
 
     @cached_property
-    def lengths(self) -> Indices:
-        """The number of tokens of each caption, end token included, [N], int64."""
-        return np.diff(self.offsets)
+    def lengths(self) -> NDArray[np.int32]:
+        """The number of tokens of each caption, end token included, [N], int32."""
+        lengths: NDArray[np.int32] = np.diff(self.offsets).astype(np.int32)[self.rows]
+        return lengths
 
     def padded(self, indices: Sequence[int] | Indices) -> tuple[Tensor, Tensor]:
         """Return token ids [B, T], int64, padded with 0 to the longest caption, and lengths [B], int64."""
-        rows = [self.ids[self.offsets[i] : self.offsets[i + 1]] for i in indices]
+        rows = [self.ids[self.offsets[row] : self.offsets[row + 1]] for row in self.rows[indices]]
         tokens = torch.zeros(len(rows), max(len(row) for row in rows), dtype=torch.int64)
         for i, row in enumerate(rows):
             tokens[i, : len(row)] = torch.from_numpy(row.astype(np.int64))
         return tokens, torch.tensor([len(row) for row in rows])
 
 
-def tokenize_captions(captions: Sequence[str], tokenizer: CaptionTokenizer, max_tokens: int) -> TokenTable:
+def tokenize_captions(
+    captions: Sequence[str], tokenizer: CaptionTokenizer, max_tokens: int, keep: Path | None = None
+) -> TokenTable:
     """Return the token ids of each caption followed by the end token, cut to `max_tokens` in all.
 
     If a caption spells out the end token, it is removed there: it may only stand at the end.
+
+    Args:
+        keep: Where to keep the tokens. If they are there, they must be of the same captions, and are used as they are.
     """
-    flat = array("i")
-    offsets = [0]
-    for start in range(0, len(captions), _TOKENIZER_BATCH_SIZE):
-        for ids in tokenizer.encode(list(captions[start : start + _TOKENIZER_BATCH_SIZE])):
-            flat.extend([i for i in ids if i != tokenizer.end_id][: max_tokens - 1])
+    different, rows = distinct(captions)
+    files = None if keep is None else (keep.with_suffix(".ids.npy"), keep.with_suffix(".offsets.npy"))
+    if files is not None and files[1].exists():
+        return TokenTable(np.load(files[0], mmap_mode="r"), np.load(files[1], mmap_mode="r"), rows)
+    flat, offsets, n_cut = array("i"), array("q", [0]), 0
+    for start in range(0, len(different), _TOKENIZER_BATCH_SIZE):
+        for ids in tokenizer.encode(list(different[start : start + _TOKENIZER_BATCH_SIZE])):
+            kept = [i for i in ids if i != tokenizer.end_id]
+            n_cut += len(kept) >= max_tokens
+            flat.extend(kept[: max_tokens - 1])
             flat.append(tokenizer.end_id)
             offsets.append(len(flat))
-    return TokenTable(np.array(flat, dtype=np.int32), np.array(offsets))
+    if n_cut:
+        _logger.warning("%s cut to %d tokens", counted(n_cut, "caption"), max_tokens)
+    table = TokenTable(np.frombuffer(flat, np.int32), np.frombuffer(offsets, np.int64), rows)
+    if files is None:
+        return table
+    np.save(files[0], table.ids)
+    np.save(files[1].with_suffix(".partial"), table.offsets)
+    os.replace(files[1].with_suffix(".partial.npy"), files[1])  # last, when both are complete
+    return tokenize_captions(captions, tokenizer, max_tokens, keep)
 
 
-def split_held_out(captions: Sequence[str], wanted: int, seed: int, clips: Sequence[int] | None = None) -> Indices:
+def split_held_out(
+    captions: Sequence[str], wanted: int, seed: int, clips: Sequence[int] | Indices | None = None
+) -> Indices:
     """Choose the captions that are held out from training.
 
     All copies of a caption stay on the same side; otherwise the held-out loss would be measured on memorised captions.
@@ -100,7 +130,7 @@ def split_held_out(captions: Sequence[str], wanted: int, seed: int, clips: Seque
     sizes = np.bincount(groups)
     chosen: set[int] = set()
     n_held_out = 0
-    for i in torch.randperm(len(captions), generator=seeded_generator(seed, SPLIT_STREAM)).tolist():
+    for i in torch.randperm(len(captions), generator=seeded_generator(seed, SPLIT_STREAM)).numpy():
         if n_held_out == limit:
             break
         group = int(groups[i])
@@ -157,7 +187,8 @@ def make_examples(
     held_out_captions: int = 0,
     seed: int = 0,
     sources: Sequence[Source] = (),
-    clips: Sequence[int] | None = None,
+    clips: Sequence[int] | Indices | None = None,
+    keep: Path | None = None,
 ) -> Examples:
     """Combine captions and their embeddings into examples.
 
@@ -170,6 +201,7 @@ def make_examples(
         seed: Seed of the split.
         sources: The files that the captions belong to, in order; by default all are text from one file.
         clips: See `split_held_out`.
+        keep: See `tokenize_captions`.
 
     Raises:
         ValueError: There are not as many embeddings as captions, or there are none.
@@ -178,19 +210,20 @@ def make_examples(
         numbers = f"{len(captions)} captions and {len(embeddings)} embeddings"
         raise ValueError(f"got {numbers}, but need as many of both, and at least one")
     held_out = split_held_out(captions, held_out_captions, seed, clips)
-    training = np.setdiff1d(np.arange(len(captions)), held_out)
-    tokens = tokenize_captions(captions, tokenizer, max_tokens)
+    is_training = np.ones(len(captions), bool)
+    is_training[held_out] = False
+    tokens = tokenize_captions(captions, tokenizer, max_tokens, keep)
     return Examples(
         embeddings=embeddings,
         tokens=tokens,
-        training=training,
+        training=np.flatnonzero(is_training),
         held_out=held_out,
-        held_out_captions=tuple(captions[i] for i in held_out),
+        held_out_captions=tuple(captions[int(i)] for i in held_out),
         sources=tuple(sources) or (Source("captions", TEXT, 0, len(captions)),),
     )
 
 
-def epoch_batches(lengths: Indices, batch_size: int, seed: int, epoch: int) -> list[Indices]:
+def epoch_batches(lengths: NDArray[np.integer[Any]], batch_size: int, seed: int, epoch: int) -> list[Indices]:
     """Put all captions into batches of similar length, in a different order every epoch.
 
     Captions are shuffled, then sorted by length within chunks of many batches. This needs nearly as little padding as

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from textcap.config import MOVING, AudioSample, BridgeConfig, MapperConfig, TrainingConfig
 from textcap.data.captions import CaptionSet, warn_of_few
 from textcap.data.pairs import PairSet
+from textcap.data.stored import distinct
 from textcap.embedding.captions import embed_captions
 from textcap.embedding.pairs import EmbeddedPairs, embed_pairs
 from textcap.embedding.sample import embed_sample
@@ -32,8 +33,11 @@ from textcap.store import store_folder
 from textcap.training.data import MAX_CAPTION_TOKENS, MIN_CAPTION_TOKENS, Examples, make_examples
 from textcap.training.events import Embedded, Report
 from textcap.training.sources import AUDIO, TEXT, MixedEmbeddings, Source
+from textcap.training.state import CAPTIONS, WorkFolder
 
 MEMORY_HINT = "stop other programs that use its memory, or choose another --device"
+
+_MOST_CAPTIONS, _SAMPLE_SEED = 200_000, 0  # that a bridge is computed from; of more, as many drawn at random
 
 _logger = logging.getLogger("textcap")
 
@@ -43,7 +47,8 @@ class Task:
     """What a run trains and on what, read and checked; every process of a run gets the same task."""
 
     output: Path  # the model folder to write, absolute
-    captions: CaptionSet | None  # to learn from their text embeddings
+    has_text: bool  # whether there are captions to learn from their text embeddings
+    captions: CaptionSet | None  # they, stored in the work folder; None in a process that has not received them yet
     pairs: tuple[PairSet, ...]  # captions to learn from the embeddings of their sounds
     bridge: BridgeConfig
     audio_sample: Sequence[str]  # recordings without captions to compute the bridge from; none for the backbone's means
@@ -72,8 +77,11 @@ def make_bridge(task: Task, backbone: Backbone, device: torch.device, report: Re
         assert task.captions is not None
         name = task.audio_sample_name
         sounds = embed_sample(task.audio_sample, name, backbone, device, progress=_sounds(report))
-        text = _embed_captions(task.captions.captions, backbone, device, report)
-        found = measure_unpaired_gap(sounds, text, config.kind)
+        folder = WorkFolder.path_of(task.output) / CAPTIONS
+        text, rows = _embed_captions(task.captions.captions, folder, backbone, device, report)
+        if len(rows) > _MOST_CAPTIONS:
+            rows = np.sort(np.random.default_rng(_SAMPLE_SEED).choice(rows, _MOST_CAPTIONS, replace=False))
+        found = measure_unpaired_gap(sounds, text[rows], config.kind)
         sample = AudioSample(name, len(sounds), hashlib.sha256(sounds.tobytes()).hexdigest())
         config, affine = replace(config, kind=found.kind, sample=sample), found.bridge
     elif config.kind in MOVING:
@@ -92,32 +100,37 @@ def make_task_examples(
     Raises:
         DeviceError: The device has not enough memory to embed the captions.
     """
-    captions: list[str] = []
+    captions: Sequence[str] = ()
     sources: list[Source] = []
-    text = audio = np.empty((0, backbone.config.clap.embedding_width), np.float32)
-    owners = np.empty(0, np.int64)
+    work = WorkFolder.path_of(task.output)
+    audio, owners = np.empty((0, backbone.config.clap.embedding_width), np.float32), np.empty(0, np.int64)
+    text, keep = audio, None
+    rows: NDArray[np.integer[Any]] = owners
     if task.captions is not None:
         for file in task.captions.files:
             first = sources[-1].end if sources else 0
             sources.append(Source(file.name, TEXT, first, first + file.n_captions, file.weight))
-        captions += task.captions.captions
+        captions, keep = task.captions.captions, work / CAPTIONS
         _logger.info("text embeddings are kept in %s", store_folder())
-        text = _embed_captions(captions, backbone, device, report)
+        text, rows = _embed_captions(captions, keep, backbone, device, report)
     for one in embedded:
-        sources.append(Source(one.source.file.name, AUDIO, len(captions), len(captions) + len(one.captions)))
-        captions += one.captions
+        end = sources[-1].end if sources else 0
+        sources.append(Source(one.source.file.name, AUDIO, end, end + len(one.captions)))
         owners = np.concatenate([owners, one.owners + len(audio)])
         audio = np.concatenate([audio, one.audio])
-    warn_of_few(captions)
+    if embedded:
+        captions, keep = [*captions, *(caption for one in embedded for caption in one.captions)], None
+    warn_of_few(len(distinct(captions)[0]))
     return make_examples(
         captions,
-        MixedEmbeddings(text, audio, owners),
+        MixedEmbeddings(text, rows, audio, owners),
         backbone.tokenizer,
         max_tokens=max_tokens(backbone, task.mapper),
         held_out_captions=task.config.held_out_captions,
         seed=task.config.seed,
         sources=sources,
-        clips=[-1] * len(text) + owners.tolist(),
+        clips=np.concatenate([np.full(len(rows), -1), owners]) if len(owners) else None,
+        keep=keep and keep / f"tokens-{backbone.language_model_half.content_hash[:16]}",
     )
 
 
@@ -157,10 +170,13 @@ def max_tokens(backbone: Backbone, mapper: MapperConfig) -> int:
 
 
 def _embed_captions(
-    captions: Sequence[str], backbone: Backbone, device: torch.device, report: Report
-) -> NDArray[np.float32]:
-    n = len(captions)
-    return embed_captions(captions, backbone, device, progress=lambda done: report(Embedded(done, n)))
+    captions: Sequence[str], folder: Path, backbone: Backbone, device: torch.device, report: Report
+) -> tuple[NDArray[np.float32], NDArray[np.integer[Any]]]:
+    """Return the embeddings `[M, E]` of the different captions, and which of them each caption has, `[N]`."""
+    different, rows = distinct(captions)
+    n = len(different)
+    progress = lambda done: report(Embedded(done, n))  # noqa: E731
+    return embed_captions(different, backbone, device, progress=progress, folder=folder), rows
 
 
 def _sounds(report: Report) -> Callable[[int, int], None]:

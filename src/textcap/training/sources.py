@@ -6,11 +6,13 @@ epoch alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from textcap.data.stored import distinct
 from textcap.device import seeded_generator
 
 Indices = NDArray[np.int64]
@@ -45,24 +47,27 @@ class MixedEmbeddings:
     """The embeddings of captions and of sounds as one table, without copying them.
 
     Args:
-        text: `[N, E]`, one row for each caption of a text file; may be a memory map.
+        text: `[M, E]`, one row for each different caption of text files; may be a memory map.
+        rows: `[N]`, the row of `text` for each caption of a text file.
         audio: `[C, E]`, one row for each clip.
         owners: `[M]`, int64, the row of `audio` for each caption of a pair. In the table these captions follow the N
             captions of text files.
     """
 
-    def __init__(self, text: NDArray[np.float32], audio: NDArray[np.float32], owners: Indices) -> None:
-        self._text, self._audio, self._owners = text, audio, owners
+    def __init__(
+        self, text: NDArray[np.float32], rows: NDArray[np.integer[Any]], audio: NDArray[np.float32], owners: Indices
+    ) -> None:
+        self._text, self._rows, self._audio, self._owners = text, rows, audio, owners
 
     def __len__(self) -> int:
-        return len(self._text) + len(self._owners)
+        return len(self._rows) + len(self._owners)
 
     def __getitem__(self, rows: Indices) -> NDArray[np.float32]:
         """Return the embeddings `[B, E]` of the captions with indices `[B]`."""
-        n_text = len(self._text)
+        n_text = len(self._rows)
         is_text = rows < n_text
         found = np.empty((len(rows), self._audio.shape[1]), np.float32)
-        found[is_text] = self._text[rows[is_text]]
+        found[is_text] = self._text[self._rows[rows[is_text]]]
         found[~is_text] = self._audio[self._owners[rows[~is_text] - n_text]]
         return found
 
@@ -105,7 +110,7 @@ def count_source(source: Source, training: Indices) -> SourceCount:
     return SourceCount(source.name, source.kind, n_captions, drawn)
 
 
-def group_captions(captions: Sequence[str], clips: Sequence[int] | None = None) -> Indices:
+def group_captions(captions: Sequence[str], clips: Sequence[int] | Indices | None = None) -> Indices:
     """Group captions so that all copies of a caption, and all captions of a clip, are in one group.
 
     Args:
@@ -115,23 +120,27 @@ def group_captions(captions: Sequence[str], clips: Sequence[int] | None = None) 
     Returns:
         For each caption the index of the first caption in its group, `[N]`, int64.
     """
-    first_of: dict[object, int] = {}
-    leader = list(range(len(captions)))
+    groups = np.array(distinct(captions)[1], np.int64)  # of equal captions; joined below by clips
+    if clips is not None:
+        joined: dict[int, int] = {}
 
-    def find(i: int) -> int:
-        while leader[i] != i:
-            leader[i] = leader[leader[i]]
-            i = leader[i]
-        return i
+        def root(group: int) -> int:
+            while (above := joined.get(group, group)) != group:
+                joined[group] = joined.get(above, above)  # halves the way for the next time
+                group = above
+            return group
 
-    for i, caption in enumerate(captions):
-        keys: list[object] = [caption]
-        if clips is not None and clips[i] >= 0:
-            keys.append(int(clips[i]))
-        for key in keys:
-            a, b = find(i), find(first_of.setdefault(key, i))
-            leader[max(a, b)] = min(a, b)
-    return np.array([find(i) for i in range(len(captions))], dtype=np.int64)
+        owners = np.asarray(clips)[: len(groups)]
+        for i in np.flatnonzero(owners >= 0).tolist():
+            one, other = root(int(groups[i])), root(-1 - int(owners[i]))  # groups of clips have numbers below 0
+            joined[min(one, other)] = max(one, other)
+        changed = [group for group in joined if group >= 0]
+        renamed = np.arange(groups.max() + 1)
+        renamed[changed] = [root(group) for group in changed]
+        groups = renamed[groups]
+    first = np.empty(groups.max() + 1, np.int64)
+    first[groups[::-1]] = np.arange(len(groups))[::-1]  # the last to be written is the first caption
+    return first[groups]
 
 
 def _positions(source: Source, training: Indices) -> Indices:

@@ -34,6 +34,7 @@ from textcap.models.loading import read_tensors, write_tensors
 STATE_FILE = "state.safetensors"
 SETTINGS_FILE = WORK_FOLDER.mark_file
 
+CAPTIONS = "captions"  # folder of stored captions
 _LOCK_FILE = "lock"
 
 
@@ -84,18 +85,15 @@ class WorkFolder:
         return run if path.is_dir() else None
 
     @classmethod
-    def open(cls, output: Path, settings: Mapping[str, Any], *, force: bool = False) -> "WorkFolder":
-        """Create the work folder of a run, or open the existing one to continue its run.
+    def lock(cls, output: Path) -> "WorkFolder":
+        """Create the work folder of a run, or take the existing one.
 
         Args:
             output: The model folder that the run will write; the work folder is beside it.
-            settings: Everything that identifies the run, as plain values for JSON. An unfinished run with other
-                settings is not continued.
-            force: Discard an unfinished run with other settings.
 
         Raises:
-            InputError: The unfinished run has other settings, another process is working on it, or the folder cannot
-                be written or contains files that no run has written.
+            InputError: Another process is working on it, or it cannot be written or contains files that no run has
+                written.
         """
         path = cls.path_of(output)
         try:
@@ -108,14 +106,8 @@ class WorkFolder:
             raise InputError(f"another training run is writing {path}", hint=hint) from error
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
-        work = cls(path, lock)
-        try:
-            sweep(path, after_s=0)
-            work._continue_or_start(output, json.loads(json.dumps(settings)), force)
-        except BaseException:
-            work.close()
-            raise
-        return work
+        sweep(path, after_s=0)
+        return cls(path, lock)
 
     @classmethod
     def sweep(cls, output: Path) -> None:
@@ -131,8 +123,19 @@ class WorkFolder:
             return
         cls(path, lock).close()
 
-    def _continue_or_start(self, output: Path, settings: dict[str, Any], force: bool) -> None:
-        state_file = self.path / STATE_FILE
+    def begin(self, output: Path, settings: Mapping[str, Any], *, force: bool = False) -> None:
+        """Continue the run in the folder, or start one.
+
+        Args:
+            output: The model folder that the run will write.
+            settings: Everything that identifies the run, as plain values for JSON. An unfinished run with other
+                settings is not continued.
+            force: Discard an unfinished run with other settings.
+
+        Raises:
+            InputError: The unfinished run has other settings, or the folder cannot be written.
+        """
+        state_file, settings = self.path / STATE_FILE, dict(json.loads(json.dumps(settings)))
         self.run, done = sha256_of_json(settings), self.done_run(output)
         if done not in (None, self.run) and not force:
             self.remove()
@@ -172,9 +175,13 @@ class WorkFolder:
         if not self._lock.is_locked:
             return
         if (self.path / STATE_FILE).exists():
-            self._lock.release()
+            self.release()
         else:
             self.remove()
+
+    def release(self) -> None:
+        """Unlock the folder for another process of the run."""
+        self._lock.release()
 
     def remove(self) -> None:
         """Delete this run's files, and the folder unless something else was put into it.
@@ -183,7 +190,13 @@ class WorkFolder:
         """
         if os.name == "nt":  # which cannot delete an open file
             self._lock.release()
-        for name in (METRICS_FILE, STATE_FILE, SETTINGS_FILE, _LOCK_FILE):  # without settings, only a lock is ours
+        for name in (
+            CAPTIONS,
+            METRICS_FILE,
+            STATE_FILE,
+            SETTINGS_FILE,
+            _LOCK_FILE,
+        ):  # without settings, only a lock is ours
             remove_quietly(self.path / name)
         self._lock.release()
         with suppress(OSError):
@@ -222,7 +235,7 @@ def _refuse_foreign(path: Path) -> None:
         raise InputError(message, hint="move it away, or choose another -o")
 
 
-def _differing(settings_file: Path, settings: dict[str, Any]) -> list[str]:
+def _differing(settings_file: Path, settings: Mapping[str, Any]) -> list[str]:
     """Return the names of the settings that differ from those in a file."""
     try:
         found = read_sealed(settings_file).get("settings")

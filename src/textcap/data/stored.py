@@ -1,0 +1,178 @@
+"""Captions on disk, mapped rather than read, so that memory hardly grows with their number.
+
+A folder holds the text of all lines, where each line ends, and which lines are alike. Letters: N lines, M different
+captions.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textcap.config import from_dict
+from textcap.data.captions import CaptionFile, CaptionSet, read_captions, split_weight
+from textcap.data.text import STDIN, TextReader
+from textcap.errors import FileError, InputError
+from textcap.files import atomic_write_text, read_sealed, seal, sha256_of_file
+
+_FACTS_FILE = "captions.json"  # written last
+_TEXT_FILE, _ARRAYS = "captions.txt", ("ends", "rows", "firsts")
+_STDIN_FILE = "stdin.txt"
+_BATCH = 4096
+
+Indices = NDArray[np.int64]
+
+
+class StoredCaptions(Sequence[str]):
+    """The captions in a folder that `store_captions` wrote.
+
+    Attributes:
+        rows: [N], int32, the number of each line's caption among the different ones, by first occurrence.
+        firsts: [M], int64, the first line of each different caption.
+    """
+
+    FILES: ClassVar = (_TEXT_FILE, *(f"{name}.npy" for name in _ARRAYS))
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        arrays = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS)
+        self._ends, self.rows, self.firsts = arrays
+        self._text = np.memmap(folder / _TEXT_FILE, np.uint8, mode="r")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StoredCaptions, (self._folder,)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        start = self._ends[index - 1] if index else 0
+        return self._text[start : self._ends[index] - 1].tobytes().decode()
+
+
+class DistinctCaptions(Sequence[str]):
+    """The M different ones of stored captions, in the order of their first occurrence."""
+
+    def __init__(self, stored: StoredCaptions) -> None:
+        self._stored = stored
+
+    def __len__(self) -> int:
+        return len(self._stored.firsts)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self._stored[int(first)] for first in self._stored.firsts[index]]
+        return self._stored[int(self._stored.firsts[index])]
+
+
+def distinct(captions: Sequence[str]) -> tuple[Sequence[str], NDArray[np.integer[Any]]]:
+    """Return the M different captions by first occurrence, and the number of each of the N among them, `[N]`."""
+    if isinstance(captions, StoredCaptions):
+        return DistinctCaptions(captions), captions.rows
+    numbers: dict[str, int] = {}
+    rows = np.array([numbers.setdefault(caption, len(numbers)) for caption in captions], dtype=np.int64)
+    return list(numbers), rows
+
+
+def store_captions(captions: CaptionSet | Sequence[str | Path], folder: Path, *, plain_text: bool) -> CaptionSet:
+    """Store captions, or the captions of files, in a folder; if it holds those of the same files, read nothing.
+
+    Args:
+        captions: Captions, or caption files as `load_captions` takes them.
+        folder: A folder for these captions alone.
+        plain_text: See `load_captions`.
+
+    Returns:
+        The captions, mapped.
+
+    Raises:
+        InputError: The same errors as of `load_captions`, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(captions, CaptionSet):
+            _empty(folder)
+            return _set(_write(captions.captions, folder), captions.files, folder)
+        names, weights = zip(*map(split_weight, captions), strict=True)
+        if STDIN in names:
+            (folder / _STDIN_FILE).write_bytes(b"".join(TextReader(STDIN).pieces()))
+        readers = [TextReader(name, folder / _STDIN_FILE if name == STDIN else None) for name in names]
+        inputs = [plain_text, [[reader.name, weight] for reader, weight in zip(readers, weights, strict=True)]]
+        if (known := _stored_files(folder, inputs, readers)) is not None:
+            return _set(StoredCaptions(folder), known, folder)
+        _empty(folder)
+        files: list[CaptionFile] = []
+        stored = _write(read_captions(readers, weights, files, plain_text=plain_text), folder)
+        facts = {"inputs": inputs, "found": [asdict(file) for file in files]}
+        atomic_write_text(folder / _FACTS_FILE, json.dumps(seal(facts)))
+        return _set(stored, files, folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror or error}", hint="free some space") from error
+
+
+def _empty(folder: Path) -> None:
+    """Delete what was made of other captions."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name != _FACTS_FILE):
+        if path.name != _STDIN_FILE:
+            path.unlink()
+
+
+def _set(stored: StoredCaptions, files: Iterable[CaptionFile], folder: Path) -> CaptionSet:
+    return CaptionSet(stored, tuple(files), sha256_of_file(folder / _TEXT_FILE))
+
+
+def _stored_files(folder: Path, inputs: list[Any], readers: list[TextReader]) -> list[CaptionFile] | None:
+    """Return the caption files that the folder holds, if these are the ones that are asked for and unchanged."""
+    try:
+        facts = read_sealed(folder / _FACTS_FILE)
+        files = [from_dict(CaptionFile, values) for values in facts.get("found", [])]
+        same = facts.get("inputs") == inputs and [file.sha256 for file in files] == [
+            sha256_of_file(Path(one.path)) for one in readers
+        ]
+    except FileError:
+        return None
+    return files if same else None
+
+
+def _write(captions: Iterable[str], folder: Path) -> StoredCaptions:
+    remaining, ends, keys = iter(captions), [np.zeros(0, np.int64)], bytearray()
+    with open(folder / _TEXT_FILE, "wb") as text:
+        while batch := [caption.encode() + b"\n" for caption in islice(remaining, _BATCH)]:
+            ends.append(text.tell() + np.cumsum([len(line) for line in batch]))
+            keys += b"".join(hashlib.sha256(line).digest()[:16] for line in batch)
+            text.write(b"".join(batch))
+    rows, firsts = _number(np.frombuffer(keys, "<u8").reshape(-1, 2))
+    arrays: tuple[NDArray[Any], ...] = (np.concatenate(ends), rows, firsts)
+    for name, array in zip(_ARRAYS, arrays, strict=True):
+        np.save(folder / f"{name}.npy", array)
+    return StoredCaptions(folder)
+
+
+def _number(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int32], Indices]:
+    """Number different keys `[N, 2]` by first occurrence: the number of each key `[N]`, and the first of each `[M]`."""
+    order = np.lexsort((keys[:, 0], keys[:, 1]))  # stable, so the first of equal keys comes first
+    is_new = np.ones(len(keys), bool)
+    is_new[1:] = (keys[order[1:]] != keys[order[:-1]]).any(axis=1)
+    firsts = order[is_new]
+    by_first = firsts.argsort()
+    numbers = np.empty(len(firsts), np.int32)
+    numbers[by_first] = np.arange(len(firsts), dtype=np.int32)
+    rows = np.empty(len(keys), np.int32)
+    rows[order] = numbers[is_new.cumsum(dtype=np.int32) - 1]
+    return rows, firsts[by_first]
