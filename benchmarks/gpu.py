@@ -23,7 +23,7 @@ from textcap.config import DecodingConfig, TrainingConfig
 from textcap.embedding.captions import embed_captions
 from textcap.training import train
 from textcap.training.data import n_steps
-from textcap.training.events import EpochDone, Event, Started
+from textcap.training.events import Event, Measured, Started
 
 PAPER = TrainingConfig()
 PAPER_CAPTIONS = 65_002
@@ -71,7 +71,7 @@ def measure_recipe(bench: Bench, sizes: Sizes, weights: Weights) -> float:
     def report(event: Event) -> None:
         if isinstance(event, Started):
             marks.append((time.perf_counter(), event.first_step))
-        if isinstance(event, EpochDone):
+        if isinstance(event, Measured):
             marks.append((time.perf_counter(), event.step))
 
     config = TrainingConfig(epochs=2, held_out_captions=0)

@@ -23,7 +23,7 @@ from work_folders import open_work
 
 N_PLACES = 50
 SETTINGS = {"captions": "ab" * 32, "training": {"seed": 3, "learning_rate": 1e-4}}
-PROGRESS = TrainingProgress(step=15, epoch_loss_sum=1.5, epoch_tokens=7, metrics=({"epoch": 1, "loss": 0.1},))
+PROGRESS = TrainingProgress(step=15, loss_sum=1.5, n_tokens=7, metrics=({"epoch": 1, "loss": 0.1},))
 
 
 def same(first: Any, second: Any) -> bool:
@@ -116,7 +116,7 @@ def test_flipped_bit_is_refused_or_changes_nothing(
 
 @pytest.mark.parametrize(
     "change",
-    [{"step": 30}, {"step": 0}, {"metrics": []}, {"epoch_tokens": 8}],
+    [{"step": 30}, {"step": 0}, {"metrics": []}, {"n_tokens": 8}],
 )
 def test_edited_progress_of_a_run_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     """Edit the file as bytes, keeping its length, as a patch of the JSON inside would."""
@@ -126,7 +126,7 @@ def test_edited_progress_of_a_run_is_refused(tmp_path: Path, change: dict[str, A
     edits = {
         "step": (b'\\"step\\": 15', b'\\"step\\": %-2d' % change.get("step", 0)),
         "metrics": (b'\\"epoch\\": 1', b'\\"epoch\\": 2'),
-        "epoch_tokens": (b'\\"epoch_tokens\\": 7', b'\\"epoch_tokens\\": 8'),
+        "n_tokens": (b'\\"n_tokens\\": 7', b'\\"n_tokens\\": 8'),
     }
     old, new = edits[next(iter(change))]
     assert content.count(old) == 1

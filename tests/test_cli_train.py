@@ -19,7 +19,7 @@ from textcap.cli.training_view import TrainingView
 from textcap.config import BridgeConfig, MapperConfig, TrainingConfig
 from textcap.model_folder import ModelConfig, load_model
 from textcap.models.backbone import BackboneNames
-from textcap.training.events import EpochDone, Event, Started, Stepped
+from textcap.training.events import Event, Measured, Started, Stepped
 from textcap.training.state import STATE_FILE
 
 QUICK = ["--epochs", "2", "--batch-size", "40", "--learning-rate", "5e-3", "--device", "cpu"]
@@ -150,7 +150,7 @@ def test_stopped_run_continues_and_reports_it(backbone: Path) -> None:
 
     class StoppingView(TrainingView):
         def __call__(self, event: Event) -> None:
-            if isinstance(event, EpochDone) and event.epoch == 2:
+            if isinstance(event, Measured) and event.epoch == 2:
                 raise Stop
             super().__call__(event)
 

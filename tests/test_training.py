@@ -34,7 +34,7 @@ from textcap.models.backbone import Backbone
 from textcap.models.gpt2 import Gpt2LanguageModel
 from textcap.training import loop, processes, state, train
 from textcap.training.data import NOISE_STREAM, Examples, epoch_batches, make_examples
-from textcap.training.events import Embedded, EpochDone, Event, Started, Stepped
+from textcap.training.events import Embedded, Event, Measured, Started, Stepped
 from textcap.training.held_out import HeldOutResult
 from textcap.training.loop import MapperTraining, new_mapper
 from textcap.training.state import STATE_FILE, TrainingProgress, WorkFolder, has_saved, load_state
@@ -146,7 +146,7 @@ def test_loss_falls_and_the_language_model_is_unchanged(backbone: Backbone, exam
 
     steps = [event for event in events if isinstance(event, Stepped)]
     assert [event.step for event in steps] == list(range(1, 151))
-    epochs = [event for event in events if isinstance(event, EpochDone)]
+    epochs = [event for event in events if isinstance(event, Measured)]
     assert [event.epoch for event in epochs] == list(range(1, 11))
     for event in epochs:
         assert [sample.reference for sample in event.samples] == [s.reference for s in epochs[0].samples]
@@ -219,7 +219,7 @@ def test_collapse_is_warned_of_after_every_epoch_but_the_first_of_several(
     warned_before: list[int] = []
 
     def note_epoch(event: Event) -> None:
-        if isinstance(event, EpochDone):
+        if isinstance(event, Measured):
             if any("nearly the same captions for everything: 5% of its" in message for message in caplog.messages):
                 warned_before.append(event.epoch)
             caplog.clear()
@@ -368,7 +368,7 @@ def test_killed_run_continues_to_the_same_result(backbone_folder: Path, tmp_path
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train_tiny(backbone_folder, whole)
     # First in the middle of an epoch, then after the epoch was evaluated and before it is saved.
-    for moment in (("Stepped", "8"), ("EpochDone", "15")):
+    for moment in (("Stepped", "8"), ("Measured", "15")):
         where = [str(Path(__file__).parent), str(backbone_folder), str(killed)]
         command = [sys.executable, "-c", RUN_UNTIL_KILLED, *where, *moment]
         done = subprocess.run(command, timeout=300, capture_output=True, text=True)
@@ -406,7 +406,7 @@ def stop_after(step: int):
     """Return a report function that stops the run after a step."""
 
     def report(event: Event) -> None:
-        if isinstance(event, EpochDone | Stepped) and event.step > step:
+        if isinstance(event, Measured | Stepped) and event.step > step:
             raise Stop
 
     return report
@@ -515,7 +515,7 @@ def test_run_with_names_that_are_not_utf_8(backbone_folder: Path, tmp_path: Path
     options = {"config": replace(QUICK, batch_size=100), "command": f"textcap train {name}.txt"}
 
     def stop(event: Event) -> None:
-        if isinstance(event, EpochDone) and event.epoch == 2:
+        if isinstance(event, Measured) and event.epoch == 2:
             raise Stop
 
     with pytest.raises(Stop):
@@ -694,7 +694,7 @@ def test_workers_of_a_script_without_a_guard_end_with_it(
         process = subprocess.Popen([sys.executable, "-"], cwd=tmp_path, text=True, **streams)
     assert process.stderr is not None
     events: list[str] = []
-    while events.count("EpochDone") < 2:  # the state is saved after the first is reported
+    while events.count("Measured") < 2:  # the state is saved after the first is reported
         events.append(process.stderr.readline().strip())
         assert events[-1], process.communicate()
     assert events.count("Started") == 1

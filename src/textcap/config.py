@@ -21,6 +21,7 @@ _CACHE_VALUES = 2**20  # of one tensor in the audio tower's first stage; more do
 BRIDGES = ("noise", "centre", "coral")
 MOVING = BRIDGES[1:]  # computed from sounds without captions
 _CORAL_FROM = 300  # sounds; with fewer, their covariance is of less use than their mean (docs/experiments.md)
+KEPT = ("last", "best")
 PADDINGS = ("repeat", "repeatpad")
 MIN_JUDGED = 50  # held-out sounds from which on an adapter is called helpful or not
 
@@ -424,15 +425,20 @@ class TrainingConfig(Checked):
     """How the mapper is trained (paper, section 4.1)."""
 
     epochs: int = field(default=30, metadata=counts())
+    steps: int | None = field(default=None, metadata=counts())  # in place of epochs; None: as many as the epochs have
     batch_size: int = field(default=128, metadata=counts())  # captions per step, over all devices together
     learning_rate: float = 1e-4
     warmup_steps: int = field(default=2000, metadata=NOT_NEGATIVE)  # shortened for runs of fewer than 10,000 steps
     # kept for validation; at most a tenth of all captions
     held_out_captions: int = field(default=200, metadata=NOT_NEGATIVE)
     seed: int = field(default=0, metadata=SEEDS)
+    keep: str = "last"  # one of KEPT: which of the mappers that are measured is the result
+    # stop after this many measurements in a row without a better one; None: never
+    patience: int | None = field(default=None, metadata=counts())
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(self.keep in KEPT, "keep", self.keep, " or ".join(KEPT))
         require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "above 0 and below 1")
 
 

@@ -78,11 +78,16 @@ def memory_errors(message: str, *, hint: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # torch has an exception class for devices only; its CPU allocator raises a plain RuntimeError.
-        is_cpu_memory = "can't allocate memory" in str(error) or "not enough memory" in str(error)
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or is_cpu_memory:
+        if is_out_of_memory(error):
             raise DeviceError(f"out of memory {message}", hint=hint) from error
         raise
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out."""
+    # torch has an exception class for devices only; its CPU allocator raises a plain RuntimeError.
+    is_cpu_memory = "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or is_cpu_memory
 
 
 def seeded_generator(seed: int, *stream: int, device: torch.device | str = "cpu") -> torch.Generator:

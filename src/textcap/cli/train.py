@@ -94,6 +94,9 @@ def train(
     audio_dir: _AudioDirs = None,
     audio_noise_variance: _AudioNoise = 0.0,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over all captions.")] = TrainingConfig.epochs,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps, in place of --epochs.", show_default=False)
+    ] = None,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Captions per training step, over all devices together.")
     ] = TrainingConfig.batch_size,
@@ -109,6 +112,26 @@ def train(
     held_out: Annotated[
         int, typer.Option(min=0, help="Number of captions held out to measure the loss; at most a tenth of all.")
     ] = TrainingConfig.held_out_captions,
+    val: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Captions, or pairs of sound and text, to measure the loss on in place of --held-out captions.",
+        ),
+    ] = None,
+    keep: Annotated[
+        Literal["last", "best"],
+        typer.Option(help="Which mapper to keep: that of the last step, or of the least held-out loss."),
+    ] = "last",
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Stop when the held-out loss has not fallen for so many measurements: one an epoch, and one every "
+            "2,000 steps.",
+            show_default="never stop early",
+        ),
+    ] = None,
     prefix_length: Annotated[
         int | None,
         typer.Option(
@@ -174,6 +197,9 @@ def train(
             warmup_steps=warmup_steps,
             held_out_captions=held_out,
             seed=seed,
+            steps=steps,
+            keep=keep,
+            patience=patience,
         )
     set_verbosity(quiet, verbose)
     from textcap.cli.training_view import TrainingView
@@ -211,6 +237,7 @@ def train(
             adapter=adapter,
             mapper=mapper,
             config=config,
+            val=val,
             device=device,
             force=force,
             offline=offline or None,

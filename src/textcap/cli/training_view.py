@@ -12,7 +12,7 @@ from textcap.config import MOVING
 from textcap.data.text import counted
 
 if TYPE_CHECKING:
-    from textcap.training.events import EpochDone, Event, Started, Stepped
+    from textcap.training.events import Event, Measured, Started, Stepped
 
 
 class TrainingView:
@@ -47,7 +47,7 @@ class TrainingView:
 
     def __call__(self, event: "Event") -> None:
         """Show an event."""
-        from textcap.training.events import Embedded, EpochDone, Started, Stepped
+        from textcap.training.events import Embedded, Measured, Started, Stepped
 
         match event:
             case Embedded(n_done, n_total, what):
@@ -57,8 +57,8 @@ class TrainingView:
                 self._show_start(event)
             case Stepped():
                 self._show_step(event)
-            case EpochDone():
-                _show_epoch(event)
+            case Measured():
+                _show_measured(event)
 
     def _start_bar(self) -> None:
         """Start the bar if it has not started; a terminal shows one display at a time, so downloads end first."""
@@ -124,8 +124,9 @@ def _source_lines(started: "Started") -> list[str]:
     ]
 
 
-def _show_epoch(done: "EpochDone") -> None:
-    parts = [f"epoch {done.epoch}/{done.epochs}: loss {done.loss:.3f}"]
+def _show_measured(done: "Measured") -> None:
+    step = f", step {done.step:,}" if done.within_epoch else ""
+    parts = [f"epoch {done.epoch}/{done.epochs}{step}: loss {done.loss:.3f}"]
     if done.held_out_loss is not None:
         parts.append(f"held-out loss {done.held_out_loss:.3f}")
     if done.distinct_share is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from textcap.data import tables
 from textcap.data.captions import CaptionFile, clean_caption
-from textcap.data.text import STDIN, TextFile, counted, read_text
+from textcap.data.text import LINE_ENDS, STDIN, TextFile, TextReader, counted, read_text
 from textcap.errors import FileError, InputError
 
 _SKIPPED_SHOWN = 10
@@ -96,6 +96,21 @@ def read_pairs(path: str | Path, *, audio_folder: str | Path | None = None) -> P
     pairs = tuple(AudioPair(audio, tuple(texts)) for audio, texts in captions.items())
     file = CaptionFile(source.name, source.sha256, sum(len(pair.captions) for pair in pairs))
     return PairSet(file, pairs, tuple(skipped.values()))
+
+
+def is_pairs_file(path: str | Path) -> bool:
+    """Return whether a file names sounds with their captions, by its first line: a header or a JSON object.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    if str(path) == STDIN:
+        return False
+    line = LINE_ENDS.split(next(TextReader(path).chunks(), "").lstrip(), maxsplit=1)[0]
+    record = tables.json_or_none(line) if line.startswith("{") else None
+    if isinstance(record, dict):
+        return tables.is_pairs_header([*record])
+    return tables.find_delimiter(line, tables.is_pairs_header) is not None
 
 
 def log_skipped(name: str, reasons: Sequence[object]) -> None:

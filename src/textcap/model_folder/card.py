@@ -33,6 +33,7 @@ def model_card(name: str, config: Mapping[str, Any], metrics: Sequence[Mapping[s
     held_out = counted(config["n_held_out_captions"], "caption")
     files = "\n".join(lines)
     kinds = (["text alone"] if not pairs else ["text"] if texts else []) + ["pairs of sound and text"] * bool(pairs)
+    length = "steps" if training["steps"] else "epochs"
     no_audio = "" if pairs else " No captions of sounds were used." if _moved(bridge) else " No audio was used."
     remark = kind_of(config["backbone"]["backbone"]).remark
     remark = f"\n{_text(remark[:1].upper() + remark[1:])}.\n" if remark else ""
@@ -62,7 +63,7 @@ Trained on {trained}, with {held_out} held out.{no_audio}
 |---|---|
 {_halves(config)}| noise variance on text embeddings | {_noise(bridge)} |
 {_moved(bridge)}{_audio_noise(bridge)}{_adapter(config["adapter"])}| mapper | {_mapper(mapper)} |
-| epochs, batch size | {training["epochs"]}, {training["batch_size"]} |
+| {length}, batch size | {training[length]}, {training["batch_size"]} |
 | learning rate | {training["learning_rate"]:g} |
 | warm-up steps | {training["warmup_steps"]:,}, at most a fifth of the steps in a run of fewer than 10,000 |
 | seed | {training["seed"]} |
@@ -70,7 +71,7 @@ Trained on {trained}, with {held_out} held out.{no_audio}
 | packages | {packages} |
 
 {_fence(_command(config["command"]))}
-{_results(metrics)}
+{_results(metrics, keeps_best=training["keep"] == "best")}
 The licences of the backbone's weights and of the training captions apply to what is made with them.
 """
 
@@ -134,10 +135,11 @@ def _adapter(facts: Mapping[str, Any] | None) -> str:
     )
 
 
-def _results(metrics: Sequence[Mapping[str, Any]]) -> str:
+def _results(metrics: Sequence[Mapping[str, Any]], *, keeps_best: bool) -> str:
     if not metrics:
         return ""
-    last = metrics[-1]
+    measured = [one for one in metrics if one["held_out_loss"] is not None]
+    last = min(measured, key=lambda one: float(one["held_out_loss"])) if keeps_best and measured else metrics[-1]
     lines = [f"\n## After epoch {last['epoch']}\n", f"Training loss {last['loss']:.4f} nats per token."]
     if last["held_out_loss"] is not None:
         lines.append(

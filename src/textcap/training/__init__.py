@@ -20,8 +20,8 @@ from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from textcap.config import MOVING, BackboneConfig, BridgeConfig, MapperConfig, TrainingConfig
-from textcap.data.captions import CaptionFile, CaptionSet, split_weight
-from textcap.data.pairs import PairSet, read_pairs
+from textcap.data.captions import CaptionFile, CaptionSet, load_captions, split_weight
+from textcap.data.pairs import PairSet, is_pairs_file, read_pairs
 from textcap.data.stored import store_captions
 from textcap.data.text import STDIN, printable
 from textcap.device import computes_bfloat16, memory_errors, resolve_device
@@ -66,6 +66,7 @@ def train(
     adapter: LinearAdapter | str | Path | None = None,
     mapper: MapperConfig | None = None,
     config: TrainingConfig = TrainingConfig(),
+    val: PairSet | str | Path | None = None,
     device: torch.device | str = "auto",
     n_processes: int | None = None,
     force: bool = False,
@@ -94,7 +95,9 @@ def train(
         noise_from: Pairs to measure the noise on text with, in place of the bridge's.
         adapter: Applied to text embeddings before the noise.
         mapper: The sizes of the mapper; None for the backbone's.
-        config: Epochs, batch size, learning rate and seed.
+        config: Epochs or steps, batch size, learning rate, seed, and which of the measured mappers to keep.
+        val: Captions, or pairs, to measure the loss on in place of held-out captions; see `is_pairs_file`. Training
+            captions that also stand there are left out.
         device: The device to compute on, see `resolve_device`.
         n_processes: The number of processes. By default one for each visible CUDA device if `device` resolves to CUDA
             without a device number, else one. Ignored under torchrun, which has started the processes itself.
@@ -129,6 +132,12 @@ def train(
     check_folder_place(Path(output), kind=MODEL_FOLDER, force=may_exist, inputs=inputs)
     folders = [str(path) for path in _several(audio_sample)]
     has_text = isinstance(captions, CaptionSet) or bool(names)
+    val_pairs = _read_pairs(val) if isinstance(val, PairSet) or (val is not None and is_pairs_file(val)) else None
+    validates_on_text = val is not None and val_pairs is None
+    if validates_on_text and not has_text:
+        raise InputError("captions to validate on were given, but none to train on", hint="validate on pairs")
+    if (config.keep == "best" or config.patience) and val is None and not config.held_out_captions:
+        raise InputError("no caption is held out to tell which mapper is best", hint="give --val, or --held-out")
     if not has_text and not sounds:
         raise InputError("there is nothing to train on", hint="give a caption file or a pairs file")
     moves = bridge is not None and bridge.kind in MOVING
@@ -144,6 +153,12 @@ def train(
     bridge = _complete(bridge, sizes, has_sample=bool(folders), has_adapter=adapter is not None)
     sample = find_sample(folders) if folders else []
     given = captions if isinstance(captions, CaptionSet) else _several(captions)
+    if validates_on_text:
+        if isinstance(given, CaptionSet):
+            more = load_captions([str(val)], plain_text=plain_text)
+            given = CaptionSet([*given.captions, *more.captions], (*given.files, *more.files))
+        else:
+            given = [*given, str(val)]
     work = None if rank else WorkFolder.lock(Path(output))
     with closing(work) if work else nullcontext():
         # Before the backbone is loaded, or downloaded: captions are what is most often wrong.
@@ -161,6 +176,8 @@ def train(
             has_text=has_text,
             captions=texts,
             pairs=sounds,
+            validates_on_text=validates_on_text,
+            val_pairs=val_pairs,
             bridge=bridge if has_text else replace(bridge, kind="noise", noise_variance=0.0),
             audio_sample=sample,
             audio_sample_name=", ".join(folders),

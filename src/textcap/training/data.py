@@ -21,6 +21,7 @@ from torch import Tensor
 from textcap.data.stored import distinct
 from textcap.data.text import counted
 from textcap.device import seeded_generator
+from textcap.errors import InputError
 from textcap.gap.bridge import Bridge
 from textcap.models.language_model import CaptionTokenizer
 from textcap.training.sources import (
@@ -149,7 +150,8 @@ class Examples:
     training: Indices  # indices of the captions to train on, int64, ascending
     held_out: Indices  # indices of the captions held out, int64
     held_out_captions: tuple[str, ...]  # the text of the captions in `held_out`
-    sources: tuple[Source, ...]  # in order, text before audio; together they cover all N captions
+    sources: tuple[Source, ...]  # in order, text before audio
+    n_text: int  # captions with a text embedding; the others, which follow, have that of a sound
 
     @property
     def counts(self) -> tuple[SourceCount, ...]:
@@ -169,10 +171,8 @@ class Examples:
     def bridged(self, indices: Indices, bridge: Bridge, generator: torch.Generator) -> Tensor:
         """Return the mapper's input for caption indices `[B]`: bridged embeddings `[B, E]`, unit length, on the CPU."""
         embeddings = torch.from_numpy(np.array(self.embeddings[indices]))
-        # All audio sources follow the text sources.
-        n_text = min((source.first for source in self.sources if source.kind == AUDIO), default=len(self.tokens))
-        bridged = torch.empty_like(embeddings)
-        for rows, side in ((indices < n_text, bridge.text_side), (indices >= n_text, bridge.audio_training_side)):
+        is_text, bridged = indices < self.n_text, torch.empty_like(embeddings)
+        for rows, side in ((is_text, bridge.text_side), (~is_text, bridge.audio_training_side)):
             if rows.any():
                 bridged[rows] = side(embeddings[rows], generator)
         return bridged
@@ -189,6 +189,8 @@ def make_examples(
     sources: Sequence[Source] = (),
     clips: Sequence[int] | Indices | None = None,
     keep: Path | None = None,
+    n_text: int | None = None,
+    held_out: Indices | None = None,
 ) -> Examples:
     """Combine captions and their embeddings into examples.
 
@@ -202,24 +204,38 @@ def make_examples(
         sources: The files that the captions belong to, in order; by default all are text from one file.
         clips: See `split_held_out`.
         keep: See `tokenize_captions`.
+        n_text: How many captions, the first ones, have a text embedding; by default those of text sources.
+        held_out: Indices of captions to hold out in place of a random choice; all copies of them are left out.
 
     Raises:
+        InputError: Nothing is left to train on.
         ValueError: There are not as many embeddings as captions, or there are none.
     """
     if len(captions) != len(embeddings) or not len(captions):
         numbers = f"{len(captions)} captions and {len(embeddings)} embeddings"
         raise ValueError(f"got {numbers}, but need as many of both, and at least one")
-    held_out = split_held_out(captions, held_out_captions, seed, clips)
-    is_training = np.ones(len(captions), bool)
-    is_training[held_out] = False
     tokens = tokenize_captions(captions, tokenizer, max_tokens, keep)
+    sources = tuple(sources) or (Source("captions", TEXT, 0, len(captions)),)
+    if held_out is None:
+        held_out = split_held_out(captions, held_out_captions, seed, clips)
+        is_training = np.ones(len(captions), bool)
+        is_training[held_out] = False
+    else:
+        is_training = ~np.isin(tokens.rows, np.unique(tokens.rows[held_out]))
+        if n_left_out := int((~is_training).sum()) - len(held_out):
+            _logger.warning("%s left out, which also stand in the validation file", counted(n_left_out, "caption"))
+        if not is_training.any():
+            raise InputError("every caption to train on also stands in the validation file", hint="give another --val")
+    if n_text is None:
+        n_text = min((source.first for source in sources if source.kind == AUDIO), default=len(captions))
     return Examples(
         embeddings=embeddings,
         tokens=tokens,
         training=np.flatnonzero(is_training),
         held_out=held_out,
         held_out_captions=tuple(captions[int(i)] for i in held_out),
-        sources=tuple(sources) or (Source("captions", TEXT, 0, len(captions)),),
+        sources=sources,
+        n_text=n_text,
     )
 
 

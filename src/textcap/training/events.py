@@ -45,19 +45,20 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class EpochDone:
-    """The results of an epoch; written as one line of `metrics.jsonl`."""
+class Measured:
+    """A measurement at the end of an epoch, or in the midst of a long one; one line of `metrics.jsonl`."""
 
     epoch: int  # from 1
     epochs: int
     step: int
-    loss: float  # nats per token over the epoch
+    loss: float  # nats per token since the measurement before
     held_out_loss: float | None
     learning_rate: float
     captions_per_s: float
     distinct_share: float | None  # share of different captions among those generated from held-out embeddings, 0 to 1
     samples: tuple[Sample, ...]
+    within_epoch: bool = False  # whether the epoch goes on
 
 
-Event = Started | Embedded | Stepped | EpochDone
+Event = Started | Embedded | Stepped | Measured
 Report = Callable[[Event], None]

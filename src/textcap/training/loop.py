@@ -10,27 +10,28 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from textcap.config import MapperConfig, TrainingConfig
-from textcap.device import memory_errors, seeded_generator
+from textcap.device import is_out_of_memory, memory_errors, seeded_generator
 from textcap.errors import InputError
 from textcap.gap.bridge import Bridge
 from textcap.models.language_model import CaptionTokenizer, LanguageModel
 from textcap.models.mapper import Mapper
 from textcap.training.data import MAPPER_STREAM, NOISE_STREAM, Examples, n_steps, rate_factor, scaled_warmup
-from textcap.training.events import EpochDone, Report, Stepped
+from textcap.training.events import Measured, Report, Stepped
 from textcap.training.held_out import evaluate_held_out
 from textcap.training.sources import Indices
 from textcap.training.state import TrainingProgress, WorkFolder
 
 SAVE_EVERY_S = 300.0
+MEASURE_EVERY = 2000  # steps at most
 
 # Hidden values, captions times positions times width times layers, in one micro-batch: about 1.5 GB of activations on
 # the CPU; other devices need larger products to be busy.
@@ -50,7 +51,7 @@ class MapperTraining:
         tokenizer: The language model's tokenizer.
         bridge: Applied to the embeddings before the mapper.
         mapper_config: The sizes of the mapper to train.
-        config: Epochs, batch size, learning rate and seed.
+        config: Epochs or steps, batch size, learning rate, seed, and which mapper to keep.
         accelerator: The device, the precision and the processes.
         report: Called with steps and epochs; to be given to the main process only.
         work: The folder that the main process saves the state in; None to save nothing.
@@ -72,12 +73,16 @@ class MapperTraining:
         self.examples, self.bridge, self.config = examples, bridge, config
         self.language_model, self.tokenizer = language_model, tokenizer
         self.accelerator, self.report, self.work = accelerator, report, work
-        self.total_steps = n_steps(examples.n_per_epoch, config.batch_size, config.epochs)
+        self._steps_per_epoch = n_steps(examples.n_per_epoch, config.batch_size, 1)
+        self.total_steps = config.steps or self._steps_per_epoch * config.epochs
+        self._n_epochs = math.ceil(self.total_steps / self._steps_per_epoch)
         self.warmup_steps = scaled_warmup(config.warmup_steps, self.total_steps)
         self.progress = TrainingProgress(n_threads=torch.get_num_threads(), n_processes=accelerator.num_processes)
         mapper = new_mapper(mapper_config, config.seed)
         optimizer = torch.optim.Adam(mapper.parameters(), lr=config.learning_rate)
         self.mapper, self.optimizer = accelerator.prepare(mapper, optimizer)
+        self._n_divided = 1  # by how much steps are divided further, after memory ran out
+        self._best: dict[str, Tensor] = {}  # parameters of the best mapper so far, if it is kept
         self._last_saved = time.monotonic()
         self._steps_per_reading = 1 if accelerator.device.type == "cpu" else _STEPS_PER_REPORT
 
@@ -107,6 +112,8 @@ class MapperTraining:
             index: {moment: tensors[f"{moment}.{name}"] for moment in _ADAM_MOMENTS}
             for index, (name, _) in enumerate(plain.named_parameters())
         }
+        if any(name.startswith("best.") for name in tensors):
+            self._best = {name: tensors[f"best.{name}"] for name, _ in plain.named_parameters()}
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
@@ -120,28 +127,39 @@ class MapperTraining:
         device, batch = self.accelerator.device, self.config.batch_size
         hint = f"lower --batch-size, say to {max(1, batch // 2)}"
         with memory_errors(f"on {device} with batches of {batch}", hint=hint):
-            self._run_epochs()
+            self._run_steps()
         mapper = Mapper(self.plain_mapper.config)
-        mapper.load_state_dict({name: tensor.cpu() for name, tensor in self.plain_mapper.state_dict().items()})
+        last = {name: tensor.cpu() for name, tensor in self.plain_mapper.state_dict().items()}
+        mapper.load_state_dict({**last, **self._best})
         return mapper.eval().requires_grad_(False)
 
-    def _run_epochs(self) -> None:
+    def _run_steps(self) -> None:
         config = self.config
-        steps_per_epoch = self.total_steps // config.epochs
-        for epoch in range(self.progress.step // steps_per_epoch, config.epochs):
+        while self.progress.step < self.total_steps and not self._is_stalled():
+            epoch, first = divmod(self.progress.step, self._steps_per_epoch)
             batches = self.examples.epoch_batches(config.batch_size, config.seed, epoch)
+            last = min(len(batches), first + self.total_steps - self.progress.step)
             meter = _Meter()
-            for index in range(self.progress.step - epoch * steps_per_epoch, steps_per_epoch):
+            for index in range(first, last):
+                loss_sum = self._step(batches[index], epoch, self.progress.step + meter.n_unread)
                 batch = batches[index]
-                loss_sum = self._step(batch, epoch, self.progress.step + meter.n_unread)
                 meter.add(loss_sum, len(batch), int(self.examples.tokens.lengths[batch].sum()))
-                if meter.n_unread >= self._steps_per_reading:
+                is_measured = index + 1 == last or (index + 1) % MEASURE_EVERY == 0
+                if meter.n_unread >= self._steps_per_reading or is_measured:
                     self._read_meter(meter)
-                    # Not after the last step: `_end_epoch` turns the sums into the epoch's record and saves it.
-                    if index + 1 < steps_per_epoch and time.monotonic() - self._last_saved > SAVE_EVERY_S:
-                        self._save()
-            self._read_meter(meter)
-            self._end_epoch(epoch, meter.captions_per_s)
+                if is_measured:
+                    self._measure(epoch, meter.captions_per_s)
+                    if self._is_stalled():
+                        break
+                elif not meter.n_unread and time.monotonic() - self._last_saved > SAVE_EVERY_S:
+                    self._save()
+
+    def _is_stalled(self) -> bool:
+        """Return, in every process, whether the held-out loss has not fallen for as long as the settings allow."""
+        if self.config.patience is None:
+            return False
+        stalled: bool = broadcast_object_list([self.progress.n_worse >= self.config.patience])[0]
+        return stalled
 
     def _step(self, indices: Indices, epoch: int, step: int) -> Tensor:
         """Train on one batch; return this process's part of the summed loss in nats, a scalar."""
@@ -154,21 +172,25 @@ class MapperTraining:
         # weight 0.
         mine = np.arange(len(indices))[rank::n_processes] if rank < len(indices) else np.zeros(1, np.int64)
         weight = 1.0 if rank < len(indices) else 0.0
-        parts = self._micro_batches(indices, mine)
-        device = self.accelerator.device
-        loss_sum = torch.zeros((), device=device)
-        for number, part in enumerate(parts, start=1):
-            tokens, lengths = self.examples.tokens.padded(indices[part])
-            # Processes exchange their gradients once, after the last part.
-            waiting = self.accelerator.no_sync(self.mapper) if number < len(parts) else nullcontext()
-            with waiting:
-                with self.accelerator.autocast():
-                    prefixes = self.mapper(noisy[part].to(device))
-                    mean = self.language_model.loss(prefixes, tokens.to(device), lengths.to(device))
-                part_sum = mean * (weight * int(lengths.sum()))
-                # accelerate averages gradients over the processes; multiplying by their number makes the mean a sum.
-                self.accelerator.backward(part_sum * (n_processes / n_tokens))
-            loss_sum += part_sum.detach()
+        while True:
+            try:
+                parts = self._micro_batches(indices, mine)
+                loss_sum = self._accumulate(indices, parts, noisy, weight, n_tokens)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or len(parts) == len(mine):
+                    raise
+            # Out here, where the error no longer holds on to what was being computed.
+            self.optimizer.zero_grad()
+            if self.accelerator.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._n_divided *= 2
+            _logger.warning("%s is out of memory: steps are divided further from here on", self.accelerator.device)
+        if n_processes > 1:
+            # Once, and by hand: a process that repeats its parts would wait for others in a sum of its own.
+            for parameter in self.plain_mapper.parameters():
+                assert parameter.grad is not None
+                torch.distributed.all_reduce(parameter.grad)
         # Set here because accelerate would advance a scheduler once for each process.
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate_at(step)
@@ -176,12 +198,29 @@ class MapperTraining:
         self.optimizer.zero_grad()
         return loss_sum
 
+    def _accumulate(
+        self, indices: Indices, parts: list[Indices], noisy: Tensor, weight: float, n_tokens: int
+    ) -> Tensor:
+        """Add up the gradients of this process's parts of a batch of `n_tokens`; return their summed loss in nats."""
+        device = self.accelerator.device
+        loss_sum = torch.zeros((), device=device)
+        for part in parts:
+            tokens, lengths = self.examples.tokens.padded(indices[part])
+            with self.accelerator.no_sync(self.mapper):
+                with self.accelerator.autocast():
+                    prefixes = self.mapper(noisy[part].to(device))
+                    mean = self.language_model.loss(prefixes, tokens.to(device), lengths.to(device))
+                part_sum = mean * (weight * int(lengths.sum()))
+                self.accelerator.backward(part_sum * (1 / n_tokens))
+            loss_sum += part_sum.detach()
+        return loss_sum
+
     def _micro_batches(self, indices: Indices, mine: Indices) -> list[Indices]:
         """Divide this process's places in a batch into parts whose activations fit into memory at once."""
         longest = int(self.examples.tokens.lengths[indices[mine]].max())
         values = self.language_model.n_values(self.plain_mapper.config.prefix_length, longest)
         most = _MICRO_BATCH_VALUES["cpu" if self.accelerator.device.type == "cpu" else "other"]
-        n_parts = min(len(mine), math.ceil(len(mine) * values / most))
+        n_parts = min(len(mine), math.ceil(len(mine) * values / most) * self._n_divided)
         return np.array_split(mine, n_parts)
 
     def rate_at(self, step: int) -> float:
@@ -199,23 +238,29 @@ class MapperTraining:
         self.progress = dataclasses.replace(
             self.progress,
             step=step,
-            epoch_loss_sum=self.progress.epoch_loss_sum + loss_sum,
-            epoch_tokens=self.progress.epoch_tokens + n_tokens,
+            loss_sum=self.progress.loss_sum + loss_sum,
+            n_tokens=self.progress.n_tokens + n_tokens,
         )
         self.report(Stepped(step=step, loss=loss_sum / n_tokens, captions_per_s=meter.captions_per_s))
 
-    def _end_epoch(self, epoch: int, captions_per_s: float) -> None:
+    def _measure(self, epoch: int, captions_per_s: float) -> None:
+        """Measure the mapper, keep it if it is the best so far, and save the state of the run."""
         progress = self.progress
-        loss = progress.epoch_loss_sum / progress.epoch_tokens
-        metrics = progress.metrics
         if self.accelerator.is_main_process:
-            done = self._measure_epoch(epoch, loss, captions_per_s)
-            metrics = (*metrics, dataclasses.asdict(done))
+            done = self._measured(epoch, progress.loss_sum / progress.n_tokens, captions_per_s)
+            loss = done.held_out_loss
+            if loss is not None and (loss < progress.best_loss or not progress.best_step):
+                progress = dataclasses.replace(progress, best_step=progress.step, best_loss=loss)
+                if self.config.keep == "best":
+                    self._best = {
+                        name: one.detach().cpu().clone() for name, one in self.plain_mapper.named_parameters()
+                    }
+            progress = dataclasses.replace(progress, metrics=(*progress.metrics, dataclasses.asdict(done)))
             self.report(done)
-        self.progress = dataclasses.replace(progress, epoch_loss_sum=0.0, epoch_tokens=0, metrics=metrics)
+        self.progress = dataclasses.replace(progress, loss_sum=0.0, n_tokens=0)
         self._save()
 
-    def _measure_epoch(self, epoch: int, loss: float, captions_per_s: float) -> EpochDone:
+    def _measured(self, epoch: int, loss: float, captions_per_s: float) -> Measured:
         config = self.config
         held_out = None
         if len(self.examples.held_out):
@@ -229,12 +274,12 @@ class MapperTraining:
                     config.seed,
                 )
             # After the first of several epochs, every run still generates the same caption for everything.
-            if held_out.collapsed and (epoch > 0 or config.epochs == 1):
+            if held_out.collapsed and (epoch > 0 or self._n_epochs == 1):
                 distinct = f"{held_out.distinct_share:.0%} of its captions are distinct"
                 _logger.warning("the model generates nearly the same captions for everything: %s", distinct)
-        return EpochDone(
+        return Measured(
             epoch=epoch + 1,
-            epochs=config.epochs,
+            epochs=self._n_epochs,
             step=self.progress.step,
             loss=loss,
             held_out_loss=held_out.loss if held_out else None,
@@ -242,6 +287,7 @@ class MapperTraining:
             captions_per_s=captions_per_s,
             distinct_share=held_out.distinct_share if held_out else None,
             samples=held_out.samples if held_out else (),
+            within_epoch=self.progress.step % self._steps_per_epoch > 0 and self.progress.step < self.total_steps,
         )
 
     def _save(self) -> None:
@@ -250,6 +296,7 @@ class MapperTraining:
             return
         parameters, state = dict(self.plain_mapper.named_parameters()), self.optimizer.state_dict()["state"]
         tensors: dict[str, Tensor] = {f"mapper.{name}": parameter for name, parameter in parameters.items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self._best.items()}
         for index, name in enumerate(parameters):
             tensors |= {f"{moment}.{name}": state[index][moment] for moment in _ADAM_MOMENTS}
         self.work.save(self.progress, tensors)

@@ -50,6 +50,9 @@ class Task:
     has_text: bool  # whether there are captions to learn from their text embeddings
     captions: CaptionSet | None  # they, stored in the work folder; None in a process that has not received them yet
     pairs: tuple[PairSet, ...]  # captions to learn from the embeddings of their sounds
+    # what the held-out loss is measured on, in place of captions held out: the last of `captions`, or pairs
+    validates_on_text: bool
+    val_pairs: PairSet | None
     bridge: BridgeConfig
     audio_sample: Sequence[str]  # recordings without captions to compute the bridge from; none for the backbone's means
     audio_sample_name: str
@@ -62,8 +65,9 @@ class Task:
 
 
 def embed_all_pairs(task: Task, backbone: Backbone, device: torch.device, report: Report) -> list[EmbeddedPairs]:
-    """Embed the sounds of every set of pairs; sounds that cannot be used are skipped and logged."""
-    return [embed_pairs(pairs, backbone, device, progress=_sounds(report)) for pairs in task.pairs]
+    """Embed the sounds of every set of pairs, those to validate on last; sounds that cannot be used are logged."""
+    every = task.pairs if task.val_pairs is None else (*task.pairs, task.val_pairs)
+    return [embed_pairs(pairs, backbone, device, progress=_sounds(report)) for pairs in every]
 
 
 def make_bridge(task: Task, backbone: Backbone, device: torch.device, report: Report) -> Bridge:
@@ -113,9 +117,16 @@ def make_task_examples(
         captions, keep = task.captions.captions, work / CAPTIONS
         _logger.info("text embeddings are kept in %s", store_folder())
         text, rows = _embed_captions(captions, keep, backbone, device, report)
-    for one in embedded:
-        end = sources[-1].end if sources else 0
-        sources.append(Source(one.source.file.name, AUDIO, end, end + len(one.captions)))
+    held_out = None
+    if task.validates_on_text:  # its captions were stored after those of all other files
+        held_out = np.arange(*(getattr(sources.pop(), place) for place in ("first", "end")))
+    end = len(rows)
+    for number, one in enumerate(embedded):
+        place = Source(one.source.file.name, AUDIO, end, end := end + len(one.captions))
+        if task.val_pairs is not None and number == len(embedded) - 1:
+            held_out = np.arange(place.first, place.end)
+        else:
+            sources.append(place)
         owners = np.concatenate([owners, one.owners + len(audio)])
         audio = np.concatenate([audio, one.audio])
     if embedded:
@@ -130,6 +141,8 @@ def make_task_examples(
         seed=task.config.seed,
         sources=sources,
         clips=np.concatenate([np.full(len(rows), -1), owners]) if len(owners) else None,
+        n_text=len(rows),
+        held_out=held_out,
         keep=keep and keep / f"tokens-{backbone.language_model_half.content_hash[:16]}",
     )
 

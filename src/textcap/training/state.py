@@ -43,11 +43,18 @@ class TrainingProgress:
     """How far a run has come; all random choices follow from the seed and the step."""
 
     step: int = 0  # steps done since the start of the first epoch
-    epoch_loss_sum: float = 0.0  # nats, over the steps of the current epoch
-    epoch_tokens: int = 0  # tokens in the steps of the current epoch
+    loss_sum: float = 0.0  # nats, over the steps since the last measurement
+    n_tokens: int = 0  # tokens in these steps
     n_threads: int = 1  # of each process; another number rounds differently, also of processes
     n_processes: int = 1
-    metrics: tuple[dict[str, Any], ...] = field(default=())  # one record for each epoch done
+    metrics: tuple[dict[str, Any], ...] = field(default=())  # one record for each measurement
+    best_step: int = 0  # of the measurement with the least held-out loss so far; 0 before the first one
+    best_loss: float = 0.0  # nats per token
+
+    @property
+    def n_worse(self) -> int:
+        """The number of measurements since the best one."""
+        return sum(record["step"] > self.best_step for record in self.metrics)
 
 
 class WorkFolder:
