@@ -367,7 +367,15 @@ def test_card_escapes_names_and_the_command() -> None:
     values = {
         "bridge": asdict(BridgeConfig(0.0)),
         "mapper": {"n_layers": 1, "prefix_length": 2},
-        "training": {"epochs": 1, "steps": None, "keep": "last", "batch_size": 1, "learning_rate": 1e-4, "warmup_steps": 0, "seed": 0},
+        "training": {
+            "epochs": 1,
+            "steps": None,
+            "keep": "last",
+            "batch_size": 1,
+            "learning_rate": 1e-4,
+            "warmup_steps": 0,
+            "seed": 0,
+        },
         "caption_files": [{"name": "<script>.txt\n# not a heading", "sha256": "0", "n_captions": 1, "weight": 1.0}],
         "pair_files": [],
         "adapter": None,

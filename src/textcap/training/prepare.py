@@ -119,7 +119,8 @@ def make_task_examples(
         text, rows = _embed_captions(captions, keep, backbone, device, report)
     held_out = None
     if task.validates_on_text:  # its captions were stored after those of all other files
-        held_out = np.arange(*(getattr(sources.pop(), place) for place in ("first", "end")))
+        last = sources.pop()
+        held_out = np.arange(last.first, last.end)
     end = len(rows)
     for number, one in enumerate(embedded):
         place = Source(one.source.file.name, AUDIO, end, end := end + len(one.captions))
