@@ -323,7 +323,7 @@ def test_stores_differ_by_kind_backbone_width_and_rules(tmp_path: Path, monkeypa
     assert len({store.path for store in stores}) == 5
     for store in stores:
         assert store.path.parent == tmp_path / "embeddings"
-        assert re.fullmatch(r"(text|audio)-a____b_-[0-9a-f]{24}\.sqlite", store.path.name)
+        assert re.fullmatch(r"(text|audio)-b_-[0-9a-f]{24}\.sqlite", store.path.name)
 
 
 def test_use_of_a_store_shows_in_its_time(path: Path) -> None:

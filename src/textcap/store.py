@@ -83,7 +83,7 @@ class Store:
             rules: Whatever else decides which vector an item gets.
         """
         identity = hashlib.sha256(f"{FORMAT_VERSION} {backbone_hash} {width} {rules}".encode()).hexdigest()[:24]
-        name = re.sub(r"[^A-Za-z0-9_-]", "_", backbone_name)[:40]
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", os.path.basename(backbone_name))[:40]
         return cls(store_folder() / f"{kind}-{name}-{identity}.sqlite", width)
 
     def vectors(

@@ -145,7 +145,7 @@ class Backbone:
 
         names = BackboneNames.of(name)
         own, config = names.backbone, read_backbone_config(names.backbone)
-        if own in WEIGHT_SETS:
+        if own in WEIGHT_SETS and None in (names.clap, names.language_model):  # else none of its own is used
             paths = ensure(own, offline=offline, progress=progress).paths
         else:
             folder = _folder_of(own)

@@ -95,10 +95,10 @@ class CausalLm(LanguageModel):
         )
         with torch.inference_mode():
             whole = self._run(torch.cat((self._led(prefix), self._embed(tokens)), dim=1), 4, use_cache=False)
-            state, logits = self.start(prefix)
-            single = [logits]
+            state, logits = self.start(torch.cat((prefix.flip(1), prefix)))  # the other row is dropped
+            single = [logits[-1:]]
             for token in tokens[0]:
-                state, logits = self.advance(state, torch.zeros(1, dtype=torch.int64), token[None])
+                state, logits = self.advance(state, torch.tensor([len(logits) - 1]), token[None])
                 single.append(logits)
         expected, found = whole.logits[0, -4:].float(), torch.cat(single)
         expected, found = expected[:, sayable], found[:, sayable]
@@ -199,9 +199,13 @@ class CausalLmHalf(LanguageModelHalf):
                 local_files_only=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told by name below
             )
             if missing := sorted(report["missing_keys"]):
                 raise ValueError(f"its weights lack the tensor {missing[0]}")
+            # Names in transformers 4, with both shapes in 5.
+            if others := sorted(one if isinstance(one, str) else one[0] for one in report["mismatched_keys"]):
+                raise ValueError(f"its tensor {others[0]} has another shape than config.json asks for")
             for name, tensor in model.state_dict().items():
                 if not tensor.isfinite().all():
                     raise ValueError(f"its tensor {name} contains NaN or infinite values")

@@ -166,8 +166,12 @@ def open_half(folder: HubFolder) -> Gpt2Half | None:
     sizes = {ours: values.get(theirs) for ours, theirs in {**names, "vocab_size": "vocab_size"}.items()}
     files = WeightFiles(FOLDER_KIND, paths)
     config = folder.sizes(LanguageModelConfig, sizes)
+    try:
+        tokenizer = Tokenizer.load(paths["vocab"], paths["merges"])
+    except CheckpointError:  # such as one that ends a text with another token
+        return None
     # Rows of the vocabulary that the tokenizer lacks must never be said.
-    if Tokenizer.load(paths["vocab"], paths["merges"]).vocab_size != config.vocab_size:
+    if tokenizer.vocab_size != config.vocab_size or values.get("eos_token_id") not in (None, tokenizer.end_id):
         return None
     return Gpt2Half(folder.name, config, files, folder.licence)
 

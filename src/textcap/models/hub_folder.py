@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from logging import CRITICAL
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from textcap.weights.repository import INDEX, licence_of
 
 # What may stand beside the weights and decides what comes out.
 _DECISIVE = re.compile(
-    r"(config|preprocessor_config|added_tokens|special_tokens_map|tokenizer\w*|vocab)\.json|.+\.model|merges\.txt"
+    r"(config|(pre)?processor_config|added_tokens|special_tokens_map|tokenizer\w*|vocab)\.json|.+\.model|merges\.txt"
 )
 
 _Config = TypeVar("_Config")
@@ -83,10 +84,18 @@ class HubFolder:
     def refusing(self, problem: str, hint: str) -> Iterator[None]:
         """Turn whatever transformers makes of a folder that it cannot use into a CheckpointError of one line.
 
+        Within the block transformers shows no progress bars, and its log only what is critical.
+
         Args:
             problem: Worded to follow the name, such as "cannot write captions".
             hint: What to do about it.
         """
+        from transformers.utils import logging
+
+        level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity(CRITICAL)
+        if has_bars:
+            logging.disable_progress_bar()
         try:
             yield
         except CheckpointError:
@@ -95,6 +104,10 @@ class HubFolder:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             kind = self.model_type or "of no known type"
             raise CheckpointError(f"{self.name} ({kind}) {problem}: {lines[0]}", hint=hint) from error
+        finally:
+            logging.set_verbosity(level)
+            if has_bars:
+                logging.enable_progress_bar()
 
     def sizes(self, kind: type[_Config], values: Mapping[str, Any]) -> _Config:
         """Return sizes from config.json as a configuration of ours.

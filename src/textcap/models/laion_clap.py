@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from textcap.config import AudioConfig, AudioTowerConfig, ClapConfig, TextTowerConfig
+from textcap.config import PADDINGS, AudioConfig, AudioTowerConfig, ClapConfig, TextTowerConfig
 from textcap.errors import CheckpointError
 from textcap.models.clap import AudioEncoder, ClapHalf, TextEncoder
 from textcap.models.hub_folder import HubFolder
@@ -94,8 +94,9 @@ class LaionClapHalf(ClapHalf):
             raise CheckpointError(message, hint=f"use a CLAP without fusion, such as {unfused}")
         differing = [name for name, plain in _PLAIN.items() if getattr(tower, name, plain) != plain]
         stride = [tower.patch_size] * 2
-        if differing or list(tower.patch_stride) != stride or sound.padding not in ("repeat", "repeatpad"):
-            what = ", ".join(differing) or "patch_stride or padding"
+        usual = list(tower.patch_stride) == stride and sound.padding in PADDINGS and sound.truncation == "rand_trunc"
+        if differing or not usual:
+            what = ", ".join(differing) or "patch_stride, padding or truncation"
             raise CheckpointError(f"{self.name} differs from LAION's CLAP in {what}", hint="use msclap-2023")
         with self._refusing():
             self.config = ClapConfig(

@@ -51,7 +51,9 @@ def prepare(module: _Module, precision: str = "float32") -> _Module:
         precision: One that `check_precision` accepts for the module's device.
     """
     if precision in _HALF:
-        return module.to(_HALF[precision])
+        for parameter in module.parameters():  # not buffers: the frequencies of positions would lose theirs
+            parameter.data = parameter.to(_HALF[precision])
+        return module
     pack = _pack_int8 if precision == "int8" else _pack_float32
     on_cpu = next(module.parameters()).device.type == "cpu"
     if on_cpu and (precision == "int8" or _works(_pack_float32)):

@@ -20,7 +20,7 @@ INDEX = "model.safetensors.index.json"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _CONFIG = "config.json"  # placed last: a snapshot that has it is complete
 _WANTED = re.compile(
-    r"(preprocessor_config|added_tokens|special_tokens_map|tokenizer\w*|vocab)\.json|vocab\.txt|merges\.txt|\w+\.model"
+    r"((pre)?processor_config|added_tokens|special_tokens_map|tokenizer\w*|vocab)\.json|vocab\.txt|merges\.txt|\w+\.model"
     r"|(mapper|adapter)\.safetensors|metrics\.jsonl|README\.md"
 )
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
@@ -69,7 +69,7 @@ def files_on_hub(hub: Hub, repo: str, revision: str) -> tuple[WeightFile, ...]:
                 body += block
                 if len(body) > _MOST_BYTES:
                     raise DownloadError(f"the description of {repo} is too long", hint="check HF_ENDPOINT")
-        described: Any = parse_json(body, repo)
+        described: Any = parse_json(body, repo, max_bytes=_MOST_BYTES)
         names = {str(one["rfilename"]) for one in described["siblings"]}
     except (InputError, TypeError, KeyError) as error:
         raise DownloadError(f"the description of {repo} cannot be read", hint="check HF_ENDPOINT") from error
