@@ -250,7 +250,8 @@ def run_task(
                     _logger.warning("%s is complete; the run was killed before it deleted %s", task.output, work.path)
                     work.remove()
                 return None
-            examples = make_task_examples(task, embedded, backbone, device, report)
+            with accelerator.local_main_process_first():  # the others map what it has written
+                examples = make_task_examples(task, embedded, backbone, device, report)
             with memory_errors(f"on {device} while loading the models", hint=MEMORY_HINT):
                 run = MapperTraining(
                     examples,
