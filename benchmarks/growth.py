@@ -1,7 +1,9 @@
 """How cost grows: training up to its first step by the number of captions, and captioning by the number of files.
 
 Both with the tiny backbone. The store holds random vectors in place of the embeddings of the captions, because a
-million would take hours to compute; reading them costs the same. Writes two plots beside the results.
+million would take hours to compute; reading them costs the same. Each training run is killed after its second step and
+continued, and its memory is what belongs to the process alone, without what it maps. Writes two plots beside the
+results.
 """
 
 import os
@@ -20,8 +22,11 @@ from benchmarks.processes import DEFAULTS, Measured, made, run_function, run_pro
 from benchmarks.sounds import tiny_model, world_sounds
 from textcap.models.backbone import EMBEDDED, Backbone
 from textcap.store import Store
-from textcap.training import train
+from textcap.training import loop, train
 from textcap.training.events import Stepped
+
+# Seconds to start and to continue, and private memory in MB above that of 10,000 captions.
+_LIMITS = {1_000_000: (45.0, 30.0, 300.0), 10_000_000: (180.0, 60.0, 1000.0)}
 
 
 @dataclass(frozen=True)
@@ -29,15 +34,27 @@ class Sizes:
     """How far to go."""
 
     captions: tuple[int, ...] = option((1_000, 10_000, 100_000, 1_000_000), "numbers of captions to train on")
+    repeats: tuple[int, ...] = option(
+        (10,), "how often the last number of captions stands in the file, for further runs"
+    )
     files: tuple[int, ...] = option((100, 1_000, 10_000), "numbers of files of 1 s to caption")
 
 
 def run(bench: Bench, sizes: Sizes) -> None:
     """Measure each size once, and draw the plots."""
     bench.note("the embeddings of the captions are random vectors, put into the store before")
-    starts = {n: start_up(bench, n) for n in sizes.captions}
+    starts, resumed, private_mb = {}, {}, {}
+    for n, repeats in [*((n, 1) for n in sizes.captions), *((sizes.captions[-1], more) for more in sizes.repeats)]:
+        starts[n * repeats], resumed[n * repeats], private_mb[n * repeats] = start_up(bench, n, repeats)
     runs = {n: caption_files(bench, n) for n in sizes.files}
-    for what, found in (("train, up to the first step", starts), ("caption", runs)):
+    for n, least in _LIMITS.items():
+        if n in starts and 10_000 in starts:
+            grown_mb = private_mb[n] - private_mb[10_000]
+            measured = {"start": starts[n].wall_s, "resume": resumed[n].wall_s, "memory above 10,000": grown_mb}
+            for (what, value), limit, unit in zip(measured.items(), least, ("s", "s", "MB"), strict=True):
+                bench.bar(f"{what}, {n:,} captions", "the bar", value, limit, unit=unit, is_most=True)
+    found_by_name = {"train, up to the first step": starts, "continue, up to the next step": resumed, "caption": runs}
+    for what, found in found_by_name.items():
         for n, used in found.items():
             bench.record(Timing(f"{what}, {n:,}", "textcap", [used.wall_s], [used.cpu_s], peak_mb=used.peak_mb))
     bench.results.mkdir(parents=True, exist_ok=True)
@@ -48,28 +65,52 @@ def run(bench: Bench, sizes: Sizes) -> None:
     bench.note(draw(bench.results / "growth-files.png", "files of 1 s", runs, (files_per_s, memory)))
 
 
-def start_up(bench: Bench, n: int) -> Measured:
-    """Return what it takes to start training on captions whose embeddings are in the store, up to the first step."""
+def start_up(bench: Bench, n: int, repeats: int) -> tuple[Measured, Measured, float]:
+    """Return what it takes to start training and to continue, up to a step, and the private memory in MB.
+
+    The embeddings of the captions are in the store.
+    """
     captions = made(bench.work / f"distinct-{n}.txt", lambda path: write_distinct(path, n))
     fill_store(captions.read_text(encoding="utf-8").splitlines())
+    if repeats > 1:
+        text = captions.read_text(encoding="utf-8")
+        captions = made(bench.work / f"distinct-{n}-{repeats}.txt", lambda path: path.write_text(text * repeats))
     output = bench.work / f"growth-{os.getpid()}"
-    used = run_function("growth.train_one_step", bench.work, str(captions), str(output), env=DEFAULTS)
+    found = []
+    for _ in ("start", "continue"):
+        used = run_function("growth.train_two_steps", bench.work, str(captions), str(output), env=DEFAULTS)
+        seconds, private_mb = used.output.split()
+        # Without what follows the first step: leaving the process frees its memory, which is not part of starting.
+        found.append((Measured("", float(seconds), used.cpu_s, used.peak_mb), float(private_mb)))
     for left in bench.work.glob(f"{output.name}*"):
         shutil.rmtree(left)
     bench.empty_stores()
-    # Without what follows the first step: leaving the process frees its memory, which is not part of starting.
-    return Measured("", float(used.output), used.cpu_s, used.peak_mb)
+    return found[0][0], found[1][0], found[0][1]
 
 
-def train_one_step(captions: str, output: str) -> None:
-    """Train until the first step is done, and print the seconds since the process started."""
+def train_two_steps(captions: str, output: str) -> None:
+    """Train until the state after a step is saved; print the seconds up to that step, and the private memory in MB."""
+    loop.SAVE_EVERY_S = 0.0
+    n_steps = 0
 
     def report(event: object) -> None:
+        nonlocal n_steps
         if isinstance(event, Stepped):
-            print(time.time() - started_at(), flush=True)
-            os._exit(0)
+            n_steps += 1
+            if n_steps == 2:
+                os._exit(0)
+            print(time.time() - started_at(), private_memory_mb(), flush=True)
 
     train(Path(captions), output, backbone=EMBEDDED, device="cpu", report=report)
+
+
+def private_memory_mb() -> float:
+    """Return the memory of this process that is not mapped from files; NaN where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return float("nan")
+    return next(float(line.split()[1]) / 1000 for line in lines if line.startswith("RssAnon"))
 
 
 def started_at() -> float:
