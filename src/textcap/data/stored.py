@@ -6,11 +6,11 @@ captions.
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +27,29 @@ _STDIN_FILE = "stdin.txt"
 _BATCH = 4096
 
 Indices = NDArray[np.int64]
+T = TypeVar("T")
 
 
-class StoredCaptions(Sequence[str]):
+class Lazy(Sequence[T]):
+    """A sequence whose items are computed as they are asked for."""
+
+    def __init__(self, n_items: int, item: Callable[[int], T]) -> None:
+        self._n_items, self._item = n_items, item
+
+    def __len__(self) -> int:
+        return self._n_items
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        if isinstance(index, slice):
+            return [self._item(i) for i in range(*index.indices(self._n_items))]
+        return self._item(range(self._n_items)[index])
+
+
+class StoredCaptions(Lazy[str]):
     """The captions in a folder that `store_captions` wrote.
 
     Attributes:
@@ -44,47 +64,21 @@ class StoredCaptions(Sequence[str]):
         arrays = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS)
         self._ends, self.rows, self.firsts = arrays
         self._text = np.memmap(folder / _TEXT_FILE, np.uint8, mode="r")
+        super().__init__(len(self.rows), self._line)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StoredCaptions, (self._folder,)
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def _line(self, index: int) -> str:
         start = self._ends[index - 1] if index else 0
         return self._text[start : self._ends[index] - 1].tobytes().decode()
-
-
-class DistinctCaptions(Sequence[str]):
-    """The M different ones of stored captions, in the order of their first occurrence."""
-
-    def __init__(self, stored: StoredCaptions) -> None:
-        self._stored = stored
-
-    def __len__(self) -> int:
-        return len(self._stored.firsts)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self._stored[int(first)] for first in self._stored.firsts[index]]
-        return self._stored[int(self._stored.firsts[index])]
 
 
 def distinct(captions: Sequence[str]) -> tuple[Sequence[str], NDArray[np.integer[Any]]]:
     """Return the M different captions by first occurrence, and the number of each of the N among them, `[N]`."""
     if isinstance(captions, StoredCaptions):
-        return DistinctCaptions(captions), captions.rows
+        firsts = captions.firsts
+        return Lazy(len(firsts), lambda i: captions[int(firsts[i])]), captions.rows
     numbers: dict[str, int] = {}
     rows = np.array([numbers.setdefault(caption, len(numbers)) for caption in captions], dtype=np.int64)
     return list(numbers), rows

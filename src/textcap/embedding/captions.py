@@ -4,12 +4,12 @@ import hashlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from textcap.data.stored import Lazy
 from textcap.device import memory_errors
 from textcap.errors import CheckpointError
 from textcap.models.backbone import Backbone
@@ -50,26 +50,7 @@ def embed_captions(
             raise CheckpointError(message, hint="its weights are damaged; download or copy them again")
         return vectors
 
+    keys = Lazy(len(captions), lambda i: hashlib.sha256(captions[i].encode()).digest())
     keep = folder and folder / f"text-{clap_hash[:16]}.f32"
     with memory_errors(f"on {device} while embedding captions", hint="close other programs, or use --device cpu"):
-        return store.vectors(_Keys(captions), encode, progress=progress, keep=keep)
-
-
-class _Keys(Sequence[bytes]):
-    """The SHA-256 of captions, computed as they are asked for."""
-
-    def __init__(self, captions: Sequence[str]) -> None:
-        self._captions = captions
-
-    def __len__(self) -> int:
-        return len(self._captions)
-
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[bytes]: ...
-    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
-        found = self._captions[index]
-        if isinstance(found, str):
-            return hashlib.sha256(found.encode()).digest()
-        return [hashlib.sha256(caption.encode()).digest() for caption in found]
+        return store.vectors(keys, encode, progress=progress, keep=keep)
