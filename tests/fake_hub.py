@@ -1,14 +1,16 @@
 """A fake Hugging Face hub on loopback that serves a few files, with configurable faults.
 
 It answers the two requests of a download, HEAD and GET of a `/resolve/` URL, with the headers of the real hub: large
-files are redirected to a store, small ones are served directly.
+files are redirected to a store, small ones are served directly. `/api/models/` lists the files of a repository.
 """
 
 import hashlib
+import json
 import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -41,6 +43,7 @@ class FakeHub:
 
     large: dict[tuple[str, str], bytes] = field(default_factory=dict)  # content by repository and file name
     small: dict[tuple[str, str], bytes] = field(default_factory=dict)  # content by repository and file name
+    cards: dict[str, Any] = field(default_factory=dict)  # what the cards of repositories state, by repository
     commit: str = COMMIT  # the commit of the branch main
     other_commits: dict[str, str] = field(default_factory=dict)  # commits by revision
     requests: list[Request] = field(default_factory=list)  # all requests so far
@@ -85,6 +88,19 @@ class FakeHub:
         """Number of bytes sent in response to GET so far."""
         return sum(request.n_sent for request in self.requests if request.method == "GET")
 
+    def publish(self, repo: str, folder: Path) -> None:
+        """Serve the files of a folder as a repository, weights as large files."""
+        for path in folder.rglob("*"):
+            if path.is_file():
+                is_large = path.suffix in (".safetensors", ".bin")
+                (self.large if is_large else self.small)[repo, path.relative_to(folder).as_posix()] = path.read_bytes()
+
+    @property
+    def commits(self) -> dict[str, str]:
+        """The commits by revision, each also by itself."""
+        commits = {"main": self.commit, **self.other_commits}
+        return commits | {commit: commit for commit in commits.values()}
+
     def content(self, repo: str, name: str) -> bytes | None:
         """Return the content of a file, or None if the hub does not have it."""
         return self.large.get((repo, name), self.small.get((repo, name)))
@@ -119,15 +135,28 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path.startswith("/store/"):
             repo, name = self.path.removeprefix("/store/").rsplit("/", 1)
             self._serve(method, repo, name, request)
+        elif self.path.startswith("/api/models/"):
+            self._describe(request)
         else:
             self._resolve(method, request)
+
+    def _describe(self, request: Request) -> None:
+        repo, _, revision = self.path.removeprefix("/api/models/").partition("/revision/")
+        names = sorted(name for owner, name in [*self.fake.large, *self.fake.small] if owner == repo)
+        commit = self.fake.commits.get(unquote(revision))
+        if not names or commit is None:
+            self._send_status(404)
+            return
+        described = {"id": repo, "sha": commit, "siblings": [{"rfilename": name} for name in names]}
+        body = json.dumps({**described, "cardData": self.fake.cards.get(repo)}).encode()
+        self._send(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
+        self._send_body(body, request)
 
     def _resolve(self, method: str, request: Request) -> None:
         repo, _, rest = self.path.lstrip("/").partition("/resolve/")
         revision, _, name = rest.partition("/")
         revision = unquote(revision)
-        commits = {"main": self.fake.commit, **self.fake.other_commits}
-        commits |= {commit: commit for commit in commits.values()}
+        commits = self.fake.commits
         content = self.fake.content(repo, name)
         if content is None:
             self._send_status(404, {"X-Error-Code": "EntryNotFound"})

@@ -20,12 +20,12 @@ INDEX = "model.safetensors.index.json"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _CONFIG = "config.json"  # placed last: a snapshot that has it is complete
 _WANTED = re.compile(
-    r"((pre)?processor_config|added_tokens|special_tokens_map|tokenizer\w*|vocab)\.json|vocab\.txt|merges\.txt|\w+\.model"
-    r"|(mapper|adapter)\.safetensors|metrics\.jsonl|README\.md"
+    r"((pre)?processor_config|added_tokens|special_tokens_map|tokenizer\w*|vocab)\.json|vocab\.txt|merges\.txt|"
+    r"[\w.-]+\.model|(mapper|adapter)\.safetensors|metrics\.jsonl|README\.md"
 )
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _WEIGHTS = ("mapper.safetensors", "model.safetensors", INDEX, "pytorch_model.bin")  # the first that there is
-_LICENCE = re.compile(r"^license:\s*['\"]?([\w.+-]+)", re.MULTILINE)
+_LICENCE = re.compile(r"^license:[ \t]*['\"]?([\w.+-]+)", re.MULTILINE)
 _MOST_BYTES = 10_000_000  # of a description
 
 
@@ -81,10 +81,9 @@ def files_on_hub(hub: Hub, repo: str, revision: str) -> tuple[WeightFile, ...]:
     if weights == INDEX:
         wanted |= {name for name in names if _SHARD.fullmatch(name)}
     card = described.get("cardData")
-    licence = str(card.get("license") or "") if isinstance(card, dict) else ""
-    return tuple(
-        WeightFile(f"{repo}/{name}", repo, name, licence or "unknown", 0) for name in [*sorted(wanted), _CONFIG]
-    )
+    licence = card.get("license") if isinstance(card, dict) else None
+    licence = licence if isinstance(licence, str) else "unknown"
+    return tuple(WeightFile(f"{repo}/{name}", repo, name, licence, 0) for name in [*sorted(wanted), _CONFIG])
 
 
 def gated(hub: Hub, repo: str, error: Refused) -> DownloadError:
