@@ -229,6 +229,8 @@ def run_task(
         if work is None and accelerator.is_main_process:
             work = WorkFolder.lock(task.output)
         with closing(work) if work else leaving_no_copies(task.output):
+            with memory_errors(f"on {device} while loading the models", hint=MEMORY_HINT):
+                language_model = backbone.language_model(device)  # first: one that cannot be used is told at once
             if task.has_text:
                 task = replace(task, captions=share_captions(task.captions, task.output))
             with accelerator.local_main_process_first():  # the others read its results from the cache
@@ -255,7 +257,7 @@ def run_task(
             with memory_errors(f"on {device} while loading the models", hint=MEMORY_HINT):
                 run = MapperTraining(
                     examples,
-                    backbone.language_model(device),
+                    language_model,
                     backbone.tokenizer,
                     bridge,
                     task.mapper,
