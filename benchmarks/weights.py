@@ -27,9 +27,8 @@ from full_size import (
     write_tokenizer,
 )
 from textcap.config import AudioConfig, BackboneConfig, from_dict
-from textcap.models.backbone import Backbone
+from textcap.models.backbone import Backbone, BackboneNames
 from textcap.models.mapper import Mapper
-from textcap.weights import WeightSet
 
 CLAP, CLAPCAP, GPT2 = "clap", "clapcap", "model"
 
@@ -71,7 +70,7 @@ class Weights:
         return self._backbone(CLAPCAP, {CLAPCAP: self.folder / "clapcap.pth"})
 
     def _backbone(self, name: str, paths: dict[str, Path]) -> Backbone:
-        return Backbone(name, self.config, WeightSet(name, paths | self._tokenizer_files, "0" * 64))
+        return Backbone.of_files(BackboneNames(name), self.config, paths | self._tokenizer_files)
 
     @property
     def mapper(self) -> Mapper:

@@ -23,9 +23,8 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from textcap.config import BackboneConfig
-from textcap.models.backbone import Backbone
+from textcap.models.backbone import Backbone, BackboneNames
 from textcap.verify import import_msclap as _import_msclap
-from textcap.weights import WeightSet
 
 RATE_HZ = 44100
 STOP_TOKEN = 220  # ends the captions of clapcap, a space
@@ -230,7 +229,7 @@ def _byte_alphabet() -> list[str]:
 
 def make_backbone(name: str, paths: dict[str, Path]) -> Backbone:
     """Return a backbone loaded from the given files instead of the cache."""
-    return Backbone(name, BackboneConfig(name=name), WeightSet(name, paths, "0" * 64))
+    return Backbone.of_files(BackboneNames(name), BackboneConfig(name=name), paths)
 
 
 def write_sound(path: Path, duration_s: float, seed: int, rate_hz: int = RATE_HZ) -> Path:

@@ -294,6 +294,7 @@ AUDIO = st.fixed_dictionaries(
         "mel_rate_hz": st.just(8000),
         "mel_min_hz": st.sampled_from([0.0, 50.0]),
         "mel_max_hz": st.sampled_from([51.0, 4000.0]),
+        "padding": st.sampled_from(["repeat", "repeatpad"]),
     }
 )
 

@@ -378,6 +378,7 @@ def test_card_escapes_names_and_the_command() -> None:
         },
         "caption_files": [{"name": "<script>.txt\n# not a heading", "sha256": "0", "n_captions": 1, "weight": 1.0}],
         "pair_files": [],
+        "validation_files": [],
         "adapter": None,
         "n_training_captions": 1,
         "n_held_out_captions": 0,

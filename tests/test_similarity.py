@@ -1,7 +1,6 @@
 """The order of candidates, and where a text encoder for it comes from."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -55,7 +54,7 @@ def test_backbone_with_a_text_encoder_is_its_own() -> None:
 def as_clapcap() -> Backbone:
     """Return the tiny backbone as one without a text encoder."""
     backbone = Backbone.load("tiny")
-    backbone.kind = replace(backbone.kind, text_encoder=None)
+    backbone.clap.has_text = False
     return backbone
 
 

@@ -441,7 +441,7 @@ def test_skipped_sounds_are_reported(backbone_folder: Path, pairs_file: Path, tm
         (["--pairs", "p.csv", "--noise-std", "0.1"], "--noise-std applies to text, but no text file is given"),
         (["--pairs", "p.csv", "--adapter", "h"], "--adapter applies to text, but no text file is given"),
         (["a.txt", "--audio-noise-variance", "0.1"], "--audio-noise-variance: needs --pairs"),
-        (["a.txt", "--audio-dir", "x"], "--audio-dir: needs --pairs or --noise-from"),
+        (["a.txt", "--audio-dir", "x"], "--audio-dir: needs --pairs, --noise-from or --val"),
         (
             ["--pairs", "p", "--pairs", "q", "--pairs", "r", "--audio-dir", "x", "--audio-dir", "y"],
             "--audio-dir: is given 2 times, but must be given once, or once for each pairs file",

@@ -140,10 +140,11 @@ class Captioner:
             if clap or language_model:
                 raise InputError(f"{model} has both of its halves", hint="leave out --clap and --language-model")
             return cls.released(Backbone.load(str(model), offline=offline, progress=progress), chosen, precision)
-        if not os.path.isdir(model) and is_repository(str(model)):
-            stored = load_model(model_folder(str(model), offline=offline, progress=progress))
-        else:
-            stored = load_model(Path(model))
+        is_remote = not os.path.isdir(model) and is_repository(str(model))
+        folder = model_folder(str(model), offline=offline, progress=progress) if is_remote else Path(model)
+        stored = load_model(folder)
+        if is_remote and not (clap or language_model):
+            stored.config.backbone.check_public(str(model))
         names = stored.config.backbone
         names = replace(names, clap=clap or names.clap, language_model=language_model or names.language_model)
         backbone = _load_backbone_of(stored, names, offline, progress)

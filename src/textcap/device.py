@@ -85,9 +85,9 @@ def memory_errors(message: str, *, hint: str) -> Iterator[None]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out."""
-    # torch has an exception class for devices only; its CPU allocator raises a plain RuntimeError.
-    is_cpu_memory = "can't allocate memory" in str(error) or "not enough memory" in str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or is_cpu_memory
+    # torch has an exception class for CUDA only; other allocators raise a plain RuntimeError.
+    said = ("can't allocate memory", "not enough memory", "MPS backend out of memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in said)
 
 
 def seeded_generator(seed: int, *stream: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -70,10 +70,12 @@ class FolderKind:
 
 
 _MODEL_FILES = r"config\.json|mapper\.safetensors|adapter\.safetensors|README\.md|metrics\.jsonl"
-_WORK_FILES = r"settings\.json|state\.safetensors|metrics\.jsonl|lock|captions(/[\w.-]+)?"
+_STORED_FILES = r"captions\.(txt|json)|stdin\.txt|(ends|rows|firsts|(text|tokens)-[\w-]+)\.npy"
+_BEFORE_MARK = rf"lock|(captions|with-pairs)(/({_STORED_FILES}))?"
+_WORK_FILES = rf"settings\.json|state\.safetensors|metrics\.jsonl|{_BEFORE_MARK}"
 
 MODEL_FOLDER = FolderKind("textcap model", "config.json", _MODEL_FILES)
-WORK_FOLDER = FolderKind("textcap training run", "settings.json", _WORK_FILES, before_mark=r"lock|captions(/[\w.-]+)?")
+WORK_FOLDER = FolderKind("textcap training run", "settings.json", _WORK_FILES, before_mark=_BEFORE_MARK)
 DEMO_FOLDER = FolderKind(
     "textcap demo",
     "demo.json",

@@ -31,7 +31,6 @@ FORMAT_VERSION = 1
 BATCH_ROWS = 1024  # vectors that are computed, and made durable, at once
 
 _ATTEMPTS = 3
-_TEMPORARY = ".textcap-"
 _WAIT_S = 60.0  # how long to wait for another process's transaction
 # Rows are appended to a table, and its index finds them. `files` holds what is known without reading a file.
 _TABLES = [
@@ -73,38 +72,30 @@ class Store:
             os.utime(path)  # the time of the last use, by which `textcap cache` deletes old stores
 
     @classmethod
-    def of(cls, kind: str, backbone_name: str, backbone_hash: str, width: int, rules: str = "") -> "Store":
+    def of(cls, kind: str, name: str, clap_hash: str, width: int, rules: str = "") -> "Store":
         """Return the store in the cache folder for the vectors of an encoder.
 
         Args:
             kind: "audio" or "text".
-            backbone_name: Shown by `textcap cache`.
-            backbone_hash: Content hash of the backbone, which identifies the encoder's weights.
+            name: Of the CLAP, shown by `textcap cache`.
+            clap_hash: Its content hash, which identifies the encoder's weights.
             rules: Whatever else decides which vector an item gets.
         """
-        identity = hashlib.sha256(f"{FORMAT_VERSION} {backbone_hash} {width} {rules}".encode()).hexdigest()[:24]
-        name = re.sub(r"[^A-Za-z0-9_-]", "_", os.path.basename(backbone_name))[:40]
+        identity = hashlib.sha256(f"{FORMAT_VERSION} {clap_hash} {width} {rules}".encode()).hexdigest()[:24]
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", os.path.basename(name))[:40]
         return cls(store_folder() / f"{kind}-{name}-{identity}.sqlite", width)
 
-    def vectors(
-        self,
-        keys: Sequence[bytes],
-        encode: Encode,
-        *,
-        progress: Progress = lambda n_done: None,
-        keep: Path | None = None,
-    ) -> Vectors:
+    def vectors(self, keys: Sequence[bytes], encode: Encode, *, progress: Progress = lambda n_done: None) -> Vectors:
         """Return the vectors of keys as a read-only memory map, and compute only those that are not in the store.
 
         If several processes ask for the same keys at once, one computes the missing ones and the others wait. The map
-        belongs to a file without a name, whose disk space is freed together with the map, or to one that is kept.
+        belongs to a file without a name, whose disk space is freed together with the map.
 
         Args:
             keys: The SHA-256 of N items.
             encode: Returns the vectors `[M, E]` of the items with M indices. It is called with the missing items in
                 their order, each once, in batches of `BATCH_ROWS`.
             progress: Called with the number of vectors done, if any is missing.
-            keep: The file of the map. If it exists it must have the vectors of the same keys, and is used as it is.
 
         Returns:
             `[N, E]`, in the order of the keys.
@@ -114,11 +105,9 @@ class Store:
         """
         if not keys:
             return np.empty((0, self.width), np.float32)
-        if keep is not None and keep.exists():
-            return np.memmap(keep, np.float32, mode="r", shape=(len(keys), self.width))
-        for folder in (self.path.parent if keep is None else keep.parent, None):
+        for folder in (self.path.parent, None):
             try:
-                return self._map(folder, keys, encode, progress, keep)
+                return self._map(folder, keys, encode, progress)
             except OSError as error:
                 problem = error
         raise _no_space(problem) from problem
@@ -173,18 +162,13 @@ class Store:
         self.write({state: Row(key) for (state, settled), row, key in new if settled and key and not row}, "files")
         return keys
 
-    def _map(
-        self, folder: Path | None, keys: Sequence[bytes], encode: Encode, progress: Progress, keep: Path | None
-    ) -> Vectors:
+    def _map(self, folder: Path | None, keys: Sequence[bytes], encode: Encode, progress: Progress) -> Vectors:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        partial = None if keep is None or folder is None or os.name == "nt" else keep.with_suffix(".partial")
-        with open(partial, "w+b") if partial else tempfile.TemporaryFile(prefix=_TEMPORARY, dir=folder) as file:
+        with tempfile.TemporaryFile(prefix=".textcap-", suffix=".tmp", dir=folder) as file:
             for _ in range(_ATTEMPTS):  # a store that turns out to be damaged is filled anew
                 if not self._copy(keys, file):
                     file.flush()
-                    if partial and keep:
-                        os.replace(partial, keep)
                     return np.memmap(file, np.float32, mode="r", shape=(len(keys), self.width))  # keeps the file open
                 with self._alone(keys):
                     self._compute(keys, self._copy(keys, file), encode, progress)

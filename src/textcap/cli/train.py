@@ -66,7 +66,7 @@ _AudioDirs = Annotated[
     list[Path] | None,
     typer.Option(
         help="Folder that holds the sound files: one for all pairs files, or one for each --pairs in order and then "
-        "one for --noise-from.",
+        "one for --noise-from and one for --val.",
         show_default="the folder of each pairs file",
     ),
 ]
@@ -187,8 +187,8 @@ def train(
         _refuse_text_options(noise_from, variance, adapter, audio_sample, bridge)
     if audio_noise_variance and not pairs:
         raise typer.BadParameter("needs --pairs", param_hint="--audio-noise-variance")
-    folders = _audio_folders([*pairs, *([noise_from] if noise_from else [])], audio_dir or [])
-    fields = ("epochs", "batch_size", "learning_rate", "warmup_steps", "seed")
+    folders = _audio_folders([*pairs, *(path for path in (noise_from, val) if path)], audio_dir or [])
+    fields = ("epochs", "steps", "patience", "batch_size", "learning_rate", "warmup_steps", "seed")
     with options.settings_from_flags(*fields, held_out_captions="--held-out"):
         config = TrainingConfig(
             epochs=epochs,
@@ -203,7 +203,7 @@ def train(
         )
     set_verbosity(quiet, verbose)
     from textcap.cli.training_view import TrainingView
-    from textcap.data.pairs import read_pairs
+    from textcap.data.pairs import is_pairs_file, read_pairs
     from textcap.models.backbone import BackboneNames, read_backbone_config
     from textcap.models.weight_files import kind_of
     from textcap.training import train as train_model
@@ -233,11 +233,11 @@ def train(
             pairs=read,
             bridge=bridge_config,
             audio_sample=audio_sample or (),
-            noise_from=read_pairs(noise_from, audio_folder=folders[-1]) if noise_from else None,
+            noise_from=read_pairs(noise_from, audio_folder=folders[len(pairs)]) if noise_from else None,
             adapter=adapter,
             mapper=mapper,
             config=config,
-            val=val,
+            val=read_pairs(val, audio_folder=folders[-1]) if val and not plain_text and is_pairs_file(val) else val,
             device=device,
             force=force,
             offline=offline or None,
@@ -275,7 +275,7 @@ def _refuse_text_options(
 def _audio_folders(pair_paths: list[Path], audio_dirs: list[Path]) -> list[Path | None]:
     """Return the sound folder of each pairs file, None for its own."""
     if audio_dirs and not pair_paths:
-        raise typer.BadParameter("needs --pairs or --noise-from", param_hint="--audio-dir")
+        raise typer.BadParameter("needs --pairs, --noise-from or --val", param_hint="--audio-dir")
     if len(audio_dirs) > 1 and len(audio_dirs) != len(pair_paths):
         message = f"is given {len(audio_dirs)} times, but must be given once, or once for each pairs file"
         raise typer.BadParameter(message, param_hint="--audio-dir")

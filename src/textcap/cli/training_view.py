@@ -76,7 +76,8 @@ class TrainingView:
             *_bridge_lines(started),
             *_source_lines(started),
             f"training on {counted(model.n_training_captions, 'caption')}, {model.n_held_out_captions:,} held out; "
-            f"{counted(started.total_steps, 'step')} in {counted(model.training.epochs, 'epoch')}",
+            + counted(started.total_steps, "step")
+            + ("" if model.training.steps else f" in {counted(model.training.epochs, 'epoch')}"),
         ]
         if started.warmup_steps != model.training.warmup_steps:
             lines.append(

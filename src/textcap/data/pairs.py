@@ -99,18 +99,18 @@ def read_pairs(path: str | Path, *, audio_folder: str | Path | None = None) -> P
 
 
 def is_pairs_file(path: str | Path) -> bool:
-    """Return whether a file names sounds with their captions, by its first line: a header or a JSON object.
+    """Return whether a file names sounds with their captions, by its header or its first JSON object.
 
     Raises:
         InputError: The file cannot be read.
     """
-    if str(path) == STDIN:
+    if not os.path.isfile(path):  # a pipe could not be read again
         return False
-    line = LINE_ENDS.split(next(TextReader(path).chunks(), "").lstrip(), maxsplit=1)[0]
-    record = tables.json_or_none(line) if line.startswith("{") else None
-    if isinstance(record, dict):
-        return tables.is_pairs_header([*record])
-    return tables.find_delimiter(line, tables.is_pairs_header) is not None
+    text = next(TextReader(path).chunks(), "").lstrip()
+    if text.startswith(("{", "[")):  # of a list the first object
+        record = tables.json_or_none(text[text.find("{") : text.find("}") + 1])
+        return isinstance(record, dict) and tables.is_pairs_header([*record])
+    return tables.find_delimiter(LINE_ENDS.split(text, maxsplit=1)[0], tables.is_pairs_header) is not None
 
 
 def log_skipped(name: str, reasons: Sequence[object]) -> None:

@@ -7,6 +7,7 @@ captions.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -18,8 +19,16 @@ from numpy.typing import NDArray
 from textcap.config import from_dict
 from textcap.data.captions import CaptionFile, CaptionSet, read_captions, split_weight
 from textcap.data.text import STDIN, TextReader
-from textcap.errors import FileError, InputError
-from textcap.files import atomic_write_text, read_sealed, seal, sha256_of_file
+from textcap.errors import InputError
+from textcap.files import (
+    atomic_write_text,
+    atomic_write_with,
+    is_disk_full,
+    read_sealed,
+    remove_quietly,
+    seal,
+    sha256_of_file,
+)
 
 _FACTS_FILE = "captions.json"  # written last
 _TEXT_FILE, _ARRAYS = "captions.txt", ("ends", "rows", "firsts")
@@ -84,6 +93,20 @@ def distinct(captions: Sequence[str]) -> tuple[Sequence[str], NDArray[np.integer
     return list(numbers), rows
 
 
+def kept(path: Path | None, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    """Return an array, mapped from a file that is written if it is not there; without a path, in memory."""
+    if path is None:
+        return make()
+    with suppress(OSError, ValueError, EOFError):
+        found: NDArray[Any] = np.load(path, mmap_mode="r")
+        return found
+    array = make()
+    with suppress(InputError):  # without space it is used as it is, and made again by a resume
+        atomic_write_with(path, lambda new: np.save(new, array))
+        array = np.load(path, mmap_mode="r")
+    return array
+
+
 def store_captions(captions: CaptionSet | Sequence[str | Path], folder: Path, *, plain_text: bool) -> CaptionSet:
     """Store captions, or the captions of files, in a folder; if it holds those of the same files, read nothing.
 
@@ -101,34 +124,41 @@ def store_captions(captions: CaptionSet | Sequence[str | Path], folder: Path, *,
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(captions, CaptionSet):
-            _empty(folder)
-            return _set(_write(captions.captions, folder), captions.files, folder)
+            return _set(write_captions(captions.captions, folder), captions.files, folder)
         names, weights = zip(*map(split_weight, captions), strict=True)
+        if names.count(STDIN) > 1:
+            raise InputError("standard input was given twice")
         if STDIN in names:
-            (folder / _STDIN_FILE).write_bytes(b"".join(TextReader(STDIN).pieces()))
+            with open(folder / _STDIN_FILE, "wb") as copy:
+                copy.writelines(TextReader(STDIN).pieces())
         readers = [TextReader(name, folder / _STDIN_FILE if name == STDIN else None) for name in names]
         inputs = [plain_text, [[reader.name, weight] for reader, weight in zip(readers, weights, strict=True)]]
         if (known := _stored_files(folder, inputs, readers)) is not None:
             return _set(StoredCaptions(folder), known, folder)
-        _empty(folder)
         files: list[CaptionFile] = []
-        stored = _write(read_captions(readers, weights, files, plain_text=plain_text), folder)
-        facts = {"inputs": inputs, "found": [asdict(file) for file in files]}
+        stored = write_captions(read_captions(readers, weights, files, plain_text=plain_text), folder)
+        facts = {"inputs": inputs, "found": [asdict(file) for file in files], "stored": _hashes(folder)}
         atomic_write_text(folder / _FACTS_FILE, json.dumps(seal(facts)))
         return _set(stored, files, folder)
     except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror or error}", hint="free some space") from error
+        hint = "free some space, or write elsewhere" if is_disk_full(error) else None
+        raise InputError(f"{folder} cannot be written: {error.strerror or error}", hint=hint) from error
 
 
 def _empty(folder: Path) -> None:
     """Delete what was made of other captions."""
+    folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(folder.iterdir(), key=lambda path: path.name != _FACTS_FILE):
         if path.name != _STDIN_FILE:
-            path.unlink()
+            remove_quietly(path)
 
 
 def _set(stored: StoredCaptions, files: Iterable[CaptionFile], folder: Path) -> CaptionSet:
     return CaptionSet(stored, tuple(files), sha256_of_file(folder / _TEXT_FILE))
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {name: sha256_of_file(folder / name) for name in StoredCaptions.FILES}
 
 
 def _stored_files(folder: Path, inputs: list[Any], readers: list[TextReader]) -> list[CaptionFile] | None:
@@ -136,15 +166,17 @@ def _stored_files(folder: Path, inputs: list[Any], readers: list[TextReader]) ->
     try:
         facts = read_sealed(folder / _FACTS_FILE)
         files = [from_dict(CaptionFile, values) for values in facts.get("found", [])]
-        same = facts.get("inputs") == inputs and [file.sha256 for file in files] == [
-            sha256_of_file(Path(one.path)) for one in readers
-        ]
-    except FileError:
+        found = [sha256_of_file(Path(reader.path)) for reader in readers]
+        same = facts.get("inputs") == inputs and [file.sha256 for file in files] == found
+        same = same and facts.get("stored") == _hashes(folder)
+    except InputError:
         return None
     return files if same else None
 
 
-def _write(captions: Iterable[str], folder: Path) -> StoredCaptions:
+def write_captions(captions: Iterable[str], folder: Path) -> StoredCaptions:
+    """Store captions in a folder, in place of others."""
+    _empty(folder)
     remaining, ends, keys = iter(captions), [np.zeros(0, np.int64)], bytearray()
     with open(folder / _TEXT_FILE, "wb") as text:
         while batch := [caption.encode() + b"\n" for caption in islice(remaining, _BATCH)]:

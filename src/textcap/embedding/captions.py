@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,13 +21,11 @@ def embed_captions(
     device: torch.device,
     *,
     progress: Callable[[int], None] = lambda n_done: None,
-    folder: Path | None = None,
 ) -> NDArray[np.float32]:
     """Return the text embeddings of captions, and compute only those that are not in the store.
 
     Args:
         progress: Called with the number of captions done, if any has to be embedded.
-        folder: A folder for these captions alone, to keep the embeddings in; if it has them, nothing is computed.
 
     Returns:
         `[N, E]`, in the order of the captions, unit length, read-only; a memory map unless there are none.
@@ -39,8 +36,7 @@ def embed_captions(
         DeviceError: The device has too little memory.
     """
     clap = backbone.config.clap
-    clap_hash = backbone.clap.content_hash
-    store = Store.of("text", backbone.clap.name, clap_hash, clap.embedding_width)
+    store = Store.of("text", backbone.clap.name, backbone.clap.content_hash, clap.embedding_width)
     encoder = cache(lambda: backbone.text_encoder(device))
 
     def encode(indices: list[int]) -> NDArray[np.float32]:
@@ -51,6 +47,5 @@ def embed_captions(
         return vectors
 
     keys = Lazy(len(captions), lambda i: hashlib.sha256(captions[i].encode()).digest())
-    keep = folder and folder / f"text-{clap_hash[:16]}.f32"
     with memory_errors(f"on {device} while embedding captions", hint="close other programs, or use --device cpu"):
-        return store.vectors(keys, encode, progress=progress, keep=keep)
+        return store.vectors(keys, encode, progress=progress)

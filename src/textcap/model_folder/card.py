@@ -33,6 +33,8 @@ def model_card(name: str, config: Mapping[str, Any], metrics: Sequence[Mapping[s
     held_out = counted(config["n_held_out_captions"], "caption")
     files = "\n".join(lines)
     kinds = (["text alone"] if not pairs else ["text"] if texts else []) + ["pairs of sound and text"] * bool(pairs)
+    validated = ", ".join(_text(_place(file["name"])) for file in config["validation_files"])
+    validation = f" These are the captions of {validated}." if validated else ""
     length = "steps" if training["steps"] else "epochs"
     no_audio = "" if pairs else " No captions of sounds were used." if _moved(bridge) else " No audio was used."
     remark = kind_of(config["backbone"]["backbone"]).remark
@@ -55,7 +57,7 @@ for result in Captioner.load({_python_string(name)}).caption(["sound.wav"]):
 
 {files}
 
-Trained on {trained}, with {held_out} held out.{no_audio}
+Trained on {trained}, with {held_out} held out.{validation}{no_audio}
 
 ## Training
 
@@ -140,11 +142,12 @@ def _results(metrics: Sequence[Mapping[str, Any]], *, keeps_best: bool) -> str:
         return ""
     measured = [one for one in metrics if one["held_out_loss"] is not None]
     last = min(measured, key=lambda one: float(one["held_out_loss"])) if keeps_best and measured else metrics[-1]
-    lines = [f"\n## After epoch {last['epoch']}\n", f"Training loss {last['loss']:.4f} nats per token."]
+    place = f"step {last['step']:,}" if last.get("within_epoch") else f"epoch {last['epoch']}"
+    lines = [f"\n## After {place}\n", f"Training loss {last['loss']:.4f} nats per token."]
     if last["held_out_loss"] is not None:
         lines.append(
-            f"Held-out loss {last['held_out_loss']:.4f} nats per token. Of the captions generated from held-out text "
-            f"embeddings with noise, {last['distinct_share']:.0%} are distinct. Examples:\n\n"
+            f"Held-out loss {last['held_out_loss']:.4f} nats per token. Of the captions generated from held-out "
+            f"embeddings, {last['distinct_share']:.0%} are distinct. Examples:\n\n"
             "| reference | generated caption |\n|---|---|"
         )
         lines += [f"| {_text(one['reference'])} | {_text(one['caption'])} |" for one in last["samples"]]

@@ -9,10 +9,8 @@ import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from torch import nn
 
 from textcap.config import BackboneConfig, MapperConfig, from_dict
 from textcap.errors import CheckpointError, FileError, InputError
@@ -24,8 +22,6 @@ from textcap.models.weight_files import CLAPCAP as CLAPCAP
 from textcap.models.weight_files import EMBEDDED, FOLDER_KIND, KINDS, WeightFiles, kind_of
 from textcap.weights import WEIGHT_SETS, DownloadProgress, embedded_folder, ensure, model_folder
 from textcap.weights.repository import is_repository
-
-_Module = TypeVar("_Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -69,6 +65,17 @@ class BackboneNames:
         if self.clap is None and kind_of(self.backbone).text_encoder is None:
             problem = f"{self.backbone} has no text encoder, so no model can be trained on it"
             raise InputError(problem, hint="use msclap-2023")
+
+    def check_public(self, model: str) -> None:
+        """Check that what a model of others names is no place on this machine or on its network.
+
+        Raises:
+            CheckpointError: It is.
+        """
+        halves = (half for half in (self.clap, self.language_model) if half is not None)
+        if self.backbone not in KINDS or not all(map(is_repository, halves)):
+            hint = "ask its author for the folder, and give it with --clap or --language-model"
+            raise CheckpointError(f"{model} needs a folder of its author's machine: {self}", hint=hint)
 
     def __str__(self) -> str:
         halves = {"CLAP": self.clap, "language model": self.language_model}
@@ -140,31 +147,49 @@ class Backbone:
             InputError: No such backbone exists.
             CheckpointError: A configuration is not valid, or a half cannot be used.
         """
-        from textcap.models.gpt2 import Gpt2Half
-        from textcap.models.msclap import MsclapHalf
-
         names = BackboneNames.of(name)
         own, config = names.backbone, read_backbone_config(names.backbone)
-        if own in WEIGHT_SETS and None in (names.clap, names.language_model):  # else none of its own is used
+        clap, language_model = None, None
+        if names.clap is not None:
+            clap = open_clap(names.clap, model_folder(names.clap, offline=offline, progress=progress))
+        if names.language_model is not None:
+            folder = model_folder(names.language_model, offline=offline, progress=progress)
+            language_model = open_language_model(names.language_model, folder)
+        if own in WEIGHT_SETS and None in (clap, language_model):  # else none of its own is used
             paths = ensure(own, offline=offline, progress=progress).paths
         else:
             folder = _folder_of(own)
             paths = {part.role: folder / f"{part.role}.safetensors" for part in FOLDER_KIND.parts}
             paths |= {"vocab": folder / "vocab.json", "merges": folder / "merges.txt"}
-        files = WeightFiles(kind_of(own), paths)
-        clap: ClapHalf
-        if names.clap is None:
-            clap = MsclapHalf(config.name, config.clap, files)
-        else:
-            clap = open_clap(names.clap, model_folder(names.clap, offline=offline, progress=progress))
-            # What is known of a gap is known of one CLAP.
+        backbone = cls.of_files(names, config, paths, clap, language_model)
+        _ = backbone.content_hash  # reads the files, so that one that is missing is told now
+        return backbone
+
+    @classmethod
+    def of_files(
+        cls,
+        names: BackboneNames,
+        config: BackboneConfig,
+        paths: dict[str, Path],
+        clap: ClapHalf | None = None,
+        language_model: LanguageModelHalf | None = None,
+    ) -> "Backbone":
+        """Return a backbone whose halves, but for those that are given, are in weight files.
+
+        Args:
+            names: What it is called.
+            config: Its sizes.
+            paths: The files by role.
+        """
+        from textcap.models.gpt2 import Gpt2Half
+        from textcap.models.msclap import MsclapHalf
+
+        files = WeightFiles(kind_of(names.backbone), paths)
+        if clap is not None:  # what is known of a gap is known of one CLAP
             config = replace(config, noise_variance=None, mean_sound=(), mean_text=())
-        language_model: LanguageModelHalf
-        if names.language_model is None:
-            language_model = Gpt2Half(config.name, config.language_model, files, files.kind.licences[1])
-        else:
-            folder = model_folder(names.language_model, offline=offline, progress=progress)
-            language_model = open_language_model(names.language_model, folder)
+        clap = clap or MsclapHalf(config.name, config.clap, files)
+        own = config.language_model, files, files.kind.licences[1]
+        language_model = language_model or Gpt2Half(config.name, *own)
         mapper = _fitted(config.mapper, clap.config.embedding_width, language_model.config.width)
         config = replace(config, clap=clap.config, language_model=language_model.config, mapper=mapper)
         return cls(names, config, files, clap, language_model)

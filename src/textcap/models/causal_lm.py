@@ -21,7 +21,7 @@ from textcap.models.language_model import LanguageModel, LanguageModelHalf
 _HINT = "use a GPT-2, Llama, Qwen, GPT-NeoX, OPT or Gemma, with all of its files"
 _PROBE = "a"  # what a tokenizer puts before it, it puts before every text
 _TOLERANCE = 1e-3  # of logits that are computed in two ways, as a share of the largest
-_LOGIT_COPIES = 3  # of the logits, in memory at once for their gradient
+_LOGITS_PER_VALUE = 8  # a hidden value stands for about 90 bytes of a block, a logit for three floats
 
 
 class _State(NamedTuple):
@@ -78,7 +78,7 @@ class CausalLm(LanguageModel):
 
     def n_values(self, n_prefix: int, n_tokens: int) -> int:
         """Return about how many values a caption's gradient keeps in memory: also those of its logits."""
-        return super().n_values(n_prefix, n_tokens) + _LOGIT_COPIES * n_tokens * self.config.vocab_size
+        return super().n_values(n_prefix, n_tokens) + n_tokens * self.config.vocab_size // _LOGITS_PER_VALUE
 
     def check_cache(self) -> None:
         """Check that three tokens after a random prefix have the same logits one by one and all at once.
@@ -164,7 +164,6 @@ class CausalLmHalf(LanguageModelHalf):
         self.name, self.licence, self._folder = folder.name, folder.licence, folder
         with self._refusing():
             self._config = AutoConfig.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
-        self.content_hash = folder.content_hash
         with self._refusing(), torch.device("meta"):
             # Its embeddings tell the width, which config.json has under several names.
             embeddings: Any = _load_class().from_config(self._config).get_input_embeddings()
@@ -174,6 +173,9 @@ class CausalLmHalf(LanguageModelHalf):
         positions = int(getattr(text, "max_position_embeddings", MAX_POSITIONS)) - len(self.tokenizer.lead)
         sizes["n_positions"] = min(positions, MAX_POSITIONS)
         self.config = folder.sizes(LanguageModelConfig, sizes)
+
+    def _hash(self) -> str:
+        return self._folder.content_hash
 
     @cached_property
     def tokenizer(self) -> HubTokenizer:

@@ -127,7 +127,9 @@ class Gpt2Half(LanguageModelHalf):
 
     def __init__(self, name: str, config: LanguageModelConfig, files: WeightFiles, licence: str) -> None:
         self.name, self.config, self.licence, self._files = name, config, licence, files
-        self.content_hash = files.content_hash([files.kind.language_model], config)
+
+    def _hash(self) -> str:
+        return self._files.content_hash([self._files.kind.language_model], self.config)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -156,9 +158,10 @@ def open_half(folder: HubFolder) -> Gpt2Half | None:
     """Return the GPT-2 in a folder, or None if more than its sizes differ from that of the paper."""
     values, path = folder.config, folder.path
     paths = {"language_model": folder.weights[0], "vocab": path / "vocab.json", "merges": path / "merges.txt"}
-    n_inner = values.get("n_inner") or 4 * values.get("n_embd", 0)
+    width = values.get("n_embd")
+    n_inner = values.get("n_inner") or (4 * width if isinstance(width, int) else None)
     is_plain = all(values.get(name, plain) == plain for name, plain in _PLAIN.items())
-    if len(folder.weights) > 1 or not is_plain or n_inner != 4 * values.get("n_embd", 0):
+    if len(folder.weights) > 1 or not is_plain or n_inner != 4 * (width or 0):
         return None
     if not all(path.is_file() for path in paths.values()):
         return None

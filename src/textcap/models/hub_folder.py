@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from textcap.config import from_dict
+from textcap.device import is_out_of_memory
 from textcap.errors import CheckpointError, FileError, InputError
 from textcap.files import read_json
 from textcap.models.weight_files import content_hash
-from textcap.weights.repository import INDEX, licence_of
+from textcap.weights.repository import INDEX, WEIGHTS, licence_of
 
 # What may stand beside the weights and decides what comes out.
 _DECISIVE = re.compile(
-    r"(config|(pre)?processor_config|added_tokens|special_tokens_map|tokenizer\w*|vocab)\.json|.+\.model|merges\.txt"
+    r"(config|(pre)?processor_config|added_tokens|special_tokens_map|tokenizer\w*|vocab)\.json|.+\.model|(merges|vocab)\.txt"
 )
 
 _Config = TypeVar("_Config")
@@ -30,15 +31,17 @@ class HubFolder:
         name: As the user gave it, for messages.
         path: The folder.
         licence: The one that its card states, else "unknown".
+        weights: The weight files.
 
     Raises:
-        CheckpointError: It has no config.json, or that is damaged.
+        CheckpointError: It has no config.json or no weights, or one of them is missing or damaged.
     """
 
     def __init__(self, name: str, path: Path) -> None:
         self.name, self.path, self.licence = name, path, licence_of(path)
         self.config = self.json("config.json")
         self.model_type = str(self.config.get("model_type", ""))
+        self.weights = self._find_weights()
 
     def json(self, file: str) -> dict[str, Any]:
         """Return the object in a JSON file of the folder.
@@ -55,20 +58,13 @@ class HubFolder:
             raise CheckpointError(f"{self.name} cannot be used: {error.message}", hint=hint) from error
         return values
 
-    @cached_property
-    def weights(self) -> list[Path]:
-        """The weight files.
-
-        Raises:
-            CheckpointError: There are none, or one is missing.
-        """
-        names = ["model.safetensors"]
-        if (self.path / INDEX).is_file():
+    def _find_weights(self) -> list[Path]:
+        names = [next((name for name in WEIGHTS if (self.path / name).is_file()), WEIGHTS[0])]
+        if names == [INDEX]:
             shards = self.json(INDEX).get("weight_map")
-            # A name with a slash could lead out of the folder.
-            names = sorted({Path(str(name)).name for name in shards.values()}) if isinstance(shards, dict) else []
-        elif not (self.path / names[0]).is_file() and (self.path / "pytorch_model.bin").is_file():
-            names = ["pytorch_model.bin"]
+            names = sorted(set(map(str, shards.values()))) if isinstance(shards, dict) else []
+            if outside := next((name for name in names if re.search(r"[/\\]", name)), None):
+                raise CheckpointError(f"{self.name} has a weight file outside of its folder: {outside}")
         paths = [self.path / name for name in names]
         if missing := next((path for path in paths if not path.is_file()), None):
             raise CheckpointError(f"{self.name} has no weights: {missing} does not exist", hint="make a complete copy")
@@ -101,6 +97,8 @@ class HubFolder:
         except CheckpointError:
             raise
         except Exception as error:  # of many kinds; also AttributeError, for models with another kind of cache
+            if is_out_of_memory(error):
+                raise
             lines = str(error).strip().splitlines() or [type(error).__name__]
             kind = self.model_type or "of no known type"
             raise CheckpointError(f"{self.name} ({kind}) {problem}: {lines[0]}", hint=hint) from error

@@ -130,7 +130,9 @@ class LaionClapHalf(ClapHalf):
                 ),
                 embedding_width=self._theirs.projection_dim,
             )
-        self.content_hash = folder.content_hash
+
+    def _hash(self) -> str:
+        return self._folder.content_hash
 
     def audio_encoder(self) -> AudioEncoder:
         """Return the audio encoder, see `ClapHalf`."""
@@ -152,7 +154,12 @@ class LaionClapHalf(ClapHalf):
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:
-        checkpoint = read_checkpoint(self._folder.weights[0])
+        path, *more = self._folder.weights
+        if more:
+            raise CheckpointError(
+                f"{self.name} has several weight files, but must have one", hint="save it as one file"
+            )
+        checkpoint = read_checkpoint(path)
         names = [name for name in checkpoint.tensors if name.endswith("attention.self.query.weight")]
         joined = dict(checkpoint.tensors)
         for name in names:  # ours is one product for queries, keys and values

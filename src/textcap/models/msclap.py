@@ -127,9 +127,11 @@ class MsclapHalf(ClapHalf):
 
     def __init__(self, name: str, config: ClapConfig, files: WeightFiles) -> None:
         self.name, self.config, self._files = name, config, files
-        kind = files.kind
-        self.content_hash = files.content_hash([kind.audio_encoder, kind.text_encoder], config)
-        self.licence, self.has_text = kind.licences[0], kind.text_encoder is not None
+        self.licence, self.has_text = files.kind.licences[0], files.kind.text_encoder is not None
+
+    def _hash(self) -> str:
+        kind = self._files.kind
+        return self._files.content_hash([kind.audio_encoder, kind.text_encoder], self.config)
 
     def audio_encoder(self) -> AudioEncoder:
         """Return the audio encoder, see `ClapHalf`."""

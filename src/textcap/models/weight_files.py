@@ -6,13 +6,14 @@ A `BackboneKind` says where they are stored. One file may hold several parts, of
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
 
 from textcap.errors import CheckpointError, InputError
-from textcap.files import sha256_of_json
+from textcap.files import sha256_of_file, sha256_of_json
 from textcap.models.loading import Checkpoint, TensorSource, load_exact, read_checkpoint
 from textcap.models.tokenizer import Tokenizer
 from textcap.weights import hash_of, known_sha256
@@ -22,6 +23,7 @@ EMBEDDED = "tiny"
 CLAPCAP = "clapcap"
 # Repositories of the hub with the CLAP and the language model of a backbone.
 BASES = {"msclap-2023": (MSCLAP, GPT2), CLAPCAP: (MSCLAP, MSCLAP)}
+_LARGE_BYTES = 1 << 26
 TOKENIZER_ROLES = ("vocab", "merges")
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -33,13 +35,19 @@ class Half:
 
     Attributes:
         name: As the user gave it, or the name of the backbone that it belongs to.
-        content_hash: SHA-256 of everything that decides what comes out of it, in hexadecimal.
         licence: As its source states it; empty or "unknown" if that is not known.
     """
 
     name: str
-    content_hash: str
     licence: str = ""
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of everything that decides what comes out of it, in hexadecimal."""
+        return self._hash()
+
+    def _hash(self) -> str:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -172,10 +180,16 @@ def content_hash(paths: Mapping[str, Path], config: Any) -> str:
         CheckpointError: A file is missing or cannot be read.
     """
     try:
-        hashes = {role: known_sha256(path) for role, path in paths.items()}
+        hashes = {role: _sha256(path) for role, path in paths.items()}
     except InputError as error:
         raise CheckpointError(error.message, hint=error.hint) from error
     return hash_of({**hashes, "config": sha256_of_json(config)})
+
+
+def _sha256(path: Path) -> str:
+    # Of a small file it need not be remembered.
+    is_large = path.is_file() and path.stat().st_size > _LARGE_BYTES
+    return known_sha256(path) if is_large else sha256_of_file(path)
 
 
 def load_own(build: Callable[[], _Module], checkpoint: Checkpoint) -> _Module:

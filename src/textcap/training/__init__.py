@@ -132,12 +132,11 @@ def train(
     check_folder_place(Path(output), kind=MODEL_FOLDER, force=may_exist, inputs=inputs)
     folders = [str(path) for path in _several(audio_sample)]
     has_text = isinstance(captions, CaptionSet) or bool(names)
-    val_pairs = _read_pairs(val) if isinstance(val, PairSet) or (val is not None and is_pairs_file(val)) else None
+    has_sounds = isinstance(val, PairSet) or (val is not None and not plain_text and is_pairs_file(val))
+    val_pairs = _read_pairs(val) if val is not None and has_sounds else None
     validates_on_text = val is not None and val_pairs is None
     if validates_on_text and not has_text:
         raise InputError("captions to validate on were given, but none to train on", hint="validate on pairs")
-    if (config.keep == "best" or config.patience) and val is None and not config.held_out_captions:
-        raise InputError("no caption is held out to tell which mapper is best", hint="give --val, or --held-out")
     if not has_text and not sounds:
         raise InputError("there is nothing to train on", hint="give a caption file or a pairs file")
     moves = bridge is not None and bridge.kind in MOVING
@@ -156,7 +155,8 @@ def train(
     if validates_on_text:
         if isinstance(given, CaptionSet):
             more = load_captions([str(val)], plain_text=plain_text)
-            given = CaptionSet([*given.captions, *more.captions], (*given.files, *more.files))
+            files = given.files or (CaptionFile("captions", "", len(given.captions)),)
+            given = CaptionSet([*given.captions, *more.captions], (*files, *more.files))
         else:
             given = [*given, str(val)]
     work = None if rank else WorkFolder.lock(Path(output))
@@ -269,6 +269,8 @@ def run_task(
             if state := share_state(load_state(work.path) if work else None, device):
                 run.resume(*state)
             config = _model_config(task, backbone, embedded, run)
+            if (task.config.keep == "best" or task.config.patience) and not len(examples.held_out):
+                raise InputError("no caption is held out to tell which mapper is best", hint="give --val")
             report(Started(config, examples.counts, run.total_steps, run.progress.step, run.warmup_steps))
             mapper = run.run()
             if work is not None:
@@ -351,6 +353,7 @@ def _model_config(
 ) -> ModelConfig:
     """Return what the model folder records about a run."""
     clap, language_model = backbone.clap, backbone.language_model_half
+    texts, pairs = task.captions.files if task.captions else (), [one.source.file for one in embedded]
     return ModelConfig(
         backbone=backbone.names.absolute(),
         clap_hash=clap.content_hash,
@@ -363,8 +366,9 @@ def _model_config(
         end_token_id=backbone.tokenizer.end_id,
         n_training_captions=len(run.examples.training),
         n_held_out_captions=len(run.examples.held_out),
-        caption_files=_printable(task.captions.files if task.captions else ()),
-        pair_files=_printable(one.source.file for one in embedded),
+        caption_files=_printable(texts[:-1] if task.validates_on_text else texts),
+        pair_files=_printable(pairs[:-1] if task.val_pairs else pairs),
+        validation_files=_printable(texts[-1:] if task.validates_on_text else pairs[-1:] if task.val_pairs else ()),
         adapter=task.adapter.facts if task.adapter else None,
         packages=package_versions(),
         command=printable(task.command),

@@ -5,7 +5,6 @@ own. Letters: N captions, B batch, T tokens, E embedding width.
 """
 
 import logging
-import os
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from textcap.data.stored import distinct
+from textcap.data.stored import distinct, kept
 from textcap.data.text import counted
 from textcap.device import seeded_generator
 from textcap.errors import InputError
@@ -54,8 +53,8 @@ _logger = logging.getLogger("textcap")
 class TokenTable:
     """The token ids of many captions in one flat array, those of equal captions once."""
 
-    ids: NDArray[np.int32]  # [all tokens], int32; may be a memory map
-    offsets: NDArray[np.int64]  # [M + 1], int64: different caption m is ids[offsets[m]:offsets[m + 1]]
+    ids: Indices  # [all tokens], int64; may be a memory map
+    offsets: Indices  # [M + 1], int64: different caption m is ids[offsets[m]:offsets[m + 1]]
     rows: NDArray[np.integer[Any]]  # [N], which of the M each caption is
 
     def __len__(self) -> int:
@@ -72,7 +71,7 @@ class TokenTable:
         rows = [self.ids[self.offsets[row] : self.offsets[row + 1]] for row in self.rows[indices]]
         tokens = torch.zeros(len(rows), max(len(row) for row in rows), dtype=torch.int64)
         for i, row in enumerate(rows):
-            tokens[i, : len(row)] = torch.from_numpy(row.astype(np.int64))
+            tokens[i, : len(row)] = torch.from_numpy(np.array(row))
         return tokens, torch.tensor([len(row) for row in rows])
 
 
@@ -84,29 +83,26 @@ def tokenize_captions(
     If a caption spells out the end token, it is removed there: it may only stand at the end.
 
     Args:
-        keep: Where to keep the tokens. If they are there, they must be of the same captions, and are used as they are.
+        keep: Where to keep the tokens. If they are there, they must be of the same captions, tokenizer and limit.
     """
     different, rows = distinct(captions)
-    files = None if keep is None else (keep.with_suffix(".ids.npy"), keep.with_suffix(".offsets.npy"))
-    if files is not None and files[1].exists():
-        return TokenTable(np.load(files[0], mmap_mode="r"), np.load(files[1], mmap_mode="r"), rows)
+    both = kept(keep, lambda: _tokens(different, tokenizer, max_tokens))
+    return TokenTable(both[len(different) + 1 :], both[: len(different) + 1], rows)
+
+
+def _tokens(captions: Sequence[str], tokenizer: CaptionTokenizer, max_tokens: int) -> Indices:
+    """Return the M + 1 offsets of a `TokenTable`, followed by its ids."""
     flat, offsets, n_cut = array("i"), array("q", [0]), 0
-    for start in range(0, len(different), _TOKENIZER_BATCH_SIZE):
-        for ids in tokenizer.encode(list(different[start : start + _TOKENIZER_BATCH_SIZE])):
-            kept = [i for i in ids if i != tokenizer.end_id]
-            n_cut += len(kept) >= max_tokens
-            flat.extend(kept[: max_tokens - 1])
+    for start in range(0, len(captions), _TOKENIZER_BATCH_SIZE):
+        for ids in tokenizer.encode(list(captions[start : start + _TOKENIZER_BATCH_SIZE])):
+            caption = [i for i in ids if i != tokenizer.end_id]
+            n_cut += len(caption) >= max_tokens
+            flat.extend(caption[: max_tokens - 1])
             flat.append(tokenizer.end_id)
             offsets.append(len(flat))
     if n_cut:
         _logger.warning("%s cut to %d tokens", counted(n_cut, "caption"), max_tokens)
-    table = TokenTable(np.frombuffer(flat, np.int32), np.frombuffer(offsets, np.int64), rows)
-    if files is None:
-        return table
-    np.save(files[0], table.ids)
-    np.save(files[1].with_suffix(".partial"), table.offsets)
-    os.replace(files[1].with_suffix(".partial.npy"), files[1])  # last, when both are complete
-    return tokenize_captions(captions, tokenizer, max_tokens, keep)
+    return np.concatenate([np.frombuffer(offsets, np.int64), np.frombuffer(flat, np.int32)])
 
 
 def split_held_out(

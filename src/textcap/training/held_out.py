@@ -21,7 +21,7 @@ N_SAMPLES = 3
 _MAX_CAPTIONS = 50  # generated at the end of an epoch
 _COLLAPSED_SHARE = 0.2  # a smaller share of different captions counts as a collapse
 _MIN_REFERENCES = 10  # with fewer different references, few different captions are to be expected
-_BATCH_SIZE = 64
+_BATCH_SIZE, _MOST_VALUES = 64, 2**26  # captions whose loss is measured at once; see `LanguageModel.n_values`
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,11 @@ def evaluate_held_out(
     noisy = examples.bridged(examples.held_out[order], bridge, generator).to(device)  # [N, E]
 
     loss_sum, n_tokens = 0.0, 0
-    for start in range(0, len(order), _BATCH_SIZE):
-        tokens, lengths = examples.tokens.padded(examples.held_out[order[start : start + _BATCH_SIZE]])
-        prefixes = mapper(noisy[start : start + _BATCH_SIZE])
+    longest = int(examples.tokens.lengths[examples.held_out].max())
+    size = max(1, min(_BATCH_SIZE, _MOST_VALUES // language_model.n_values(mapper.config.prefix_length, longest)))
+    for start in range(0, len(order), size):
+        tokens, lengths = examples.tokens.padded(examples.held_out[order[start : start + size]])
+        prefixes = mapper(noisy[start : start + size])
         mean = language_model.loss(prefixes, tokens.to(device), lengths.to(device))
         loss_sum += float(mean) * int(lengths.sum())
         n_tokens += int(lengths.sum())

@@ -159,6 +159,8 @@ class MapperTraining:
         if self.config.patience is None:
             return False
         stalled: bool = broadcast_object_list([self.progress.n_worse >= self.config.patience])[0]
+        if stalled and self.accelerator.is_main_process:
+            _logger.info("stopped after step %s: the best was step %s", self.progress.step, self.progress.best_step)
         return stalled
 
     def _step(self, indices: Indices, epoch: int, step: int) -> Tensor:

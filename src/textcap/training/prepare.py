@@ -5,20 +5,22 @@ read them from the cache.
 """
 
 import hashlib
+import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from numpy.typing import NDArray
 
 from textcap.config import MOVING, AudioSample, BridgeConfig, MapperConfig, TrainingConfig
 from textcap.data.captions import CaptionSet, warn_of_few
 from textcap.data.pairs import PairSet
-from textcap.data.stored import distinct
+from textcap.data.stored import StoredCaptions, distinct, kept, write_captions
 from textcap.embedding.captions import embed_captions
 from textcap.embedding.pairs import EmbeddedPairs, embed_pairs
 from textcap.embedding.sample import embed_sample
@@ -33,11 +35,11 @@ from textcap.store import store_folder
 from textcap.training.data import MAX_CAPTION_TOKENS, MIN_CAPTION_TOKENS, Examples, make_examples
 from textcap.training.events import Embedded, Report
 from textcap.training.sources import AUDIO, TEXT, MixedEmbeddings, Source
-from textcap.training.state import CAPTIONS, WorkFolder
+from textcap.training.state import CAPTIONS, WITH_PAIRS, WorkFolder
 
 MEMORY_HINT = "stop other programs that use its memory, or choose another --device"
 
-_MOST_CAPTIONS, _SAMPLE_SEED = 200_000, 0  # that a bridge is computed from; of more, as many drawn at random
+_MOST_CAPTIONS, _SAMPLE_SEED = 100_000, 0  # that a bridge is computed from; of more, as many drawn at random
 
 _logger = logging.getLogger("textcap")
 
@@ -131,20 +133,22 @@ def make_task_examples(
         owners = np.concatenate([owners, one.owners + len(audio)])
         audio = np.concatenate([audio, one.audio])
     if embedded:
-        captions, keep = [*captions, *(caption for one in embedded for caption in one.captions)], None
+        more = (caption for one in embedded for caption in one.captions)
+        captions, keep = _stored_together(work / WITH_PAIRS, itertools.chain(captions, more)), work / WITH_PAIRS
     warn_of_few(len(distinct(captions)[0]))
+    most = max_tokens(backbone, task.mapper)
     return make_examples(
         captions,
         MixedEmbeddings(text, rows, audio, owners),
         backbone.tokenizer,
-        max_tokens=max_tokens(backbone, task.mapper),
+        max_tokens=most,
         held_out_captions=task.config.held_out_captions,
         seed=task.config.seed,
         sources=sources,
         clips=np.concatenate([np.full(len(rows), -1), owners]) if len(owners) else None,
         n_text=len(rows),
         held_out=held_out,
-        keep=keep and keep / f"tokens-{backbone.language_model_half.content_hash[:16]}",
+        keep=keep and keep / f"tokens-{backbone.language_model_half.content_hash[:16]}-{most}.npy",
     )
 
 
@@ -164,6 +168,7 @@ def identity(task: Task, embedded: Sequence[EmbeddedPairs]) -> dict[str, Any]:
         "weights": [[f.n_captions, f.weight] for f in files] if any(f.weight != 1 for f in files) else None,
         "pairs": pairs.hexdigest() if embedded else None,
         "adapter": hashlib.sha256(tensors).hexdigest() if adapter else None,
+        "validation": [files[-1].n_captions if task.validates_on_text else 0, task.val_pairs is not None],
     }
 
 
@@ -183,14 +188,24 @@ def max_tokens(backbone: Backbone, mapper: MapperConfig) -> int:
     return min(MAX_CAPTION_TOKENS, room)
 
 
+def _stored_together(folder: Path, captions: Iterable[str]) -> StoredCaptions:
+    """Return captions stored in a folder, which the first process of a machine writes."""
+    if PartialState().is_local_main_process:
+        write_captions(captions, folder)
+    return StoredCaptions(folder)
+
+
 def _embed_captions(
     captions: Sequence[str], folder: Path, backbone: Backbone, device: torch.device, report: Report
 ) -> tuple[NDArray[np.float32], NDArray[np.integer[Any]]]:
     """Return the embeddings `[M, E]` of the different captions, and which of them each caption has, `[N]`."""
     different, rows = distinct(captions)
     n = len(different)
-    progress = lambda done: report(Embedded(done, n))  # noqa: E731
-    return embed_captions(different, backbone, device, progress=progress, folder=folder), rows
+
+    def embed() -> NDArray[np.float32]:
+        return embed_captions(different, backbone, device, progress=lambda done: report(Embedded(done, n)))
+
+    return kept(folder / f"text-{backbone.clap.content_hash[:16]}.npy", embed), rows
 
 
 def _sounds(report: Report) -> Callable[[int, int], None]:

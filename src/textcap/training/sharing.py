@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from textcap.data.captions import CaptionSet
 from textcap.data.stored import StoredCaptions
 from textcap.errors import InputError
 from textcap.files import remove_quietly, rename_durably, sha256_of_file, workspace
-from textcap.training.state import CAPTIONS, TrainingProgress, WorkFolder
+from textcap.training.state import CAPTIONS, STORED, TrainingProgress, WorkFolder
 
 _BLOCK_BYTES = 1 << 24
 
@@ -30,9 +31,11 @@ def share_captions(captions: CaptionSet | None, output: Path) -> CaptionSet:
     """
     [(files, content_hash)] = broadcast_object_list([captions and (captions.files, captions.content_hash)])
     own = WorkFolder.path_of(output) / CAPTIONS
-    is_missing = captions is None and not _has(own, content_hash)
+    # One process of each machine receives them for all.
+    is_missing = captions is None and PartialState().is_local_main_process and not _has(own, content_hash)
     if any(gather_object([is_missing])):
         _receive(own, is_main=captions is not None, is_missing=is_missing)
+    PartialState().wait_for_everyone()
     return CaptionSet(StoredCaptions(own), files, content_hash)
 
 
@@ -54,10 +57,12 @@ def share_state(
 @contextmanager
 def leaving_no_copies(output: Path) -> Iterator[None]:
     """Delete at the end what `share_captions` has stored on a disk where the main process has no work folder."""
-    yield
-    folder = WorkFolder.path_of(output)
-    if {path.name for path in folder.glob("*")} <= {CAPTIONS}:
-        remove_quietly(folder)
+    try:
+        yield
+    finally:
+        folder = WorkFolder.path_of(output)
+        if {path.name for path in folder.glob("*")} <= set(STORED):
+            remove_quietly(folder)
 
 
 def _has(folder: Path, content_hash: str) -> bool:

@@ -29,12 +29,12 @@ from textcap.files import (
     sweep,
 )
 from textcap.model_folder import CONFIG_FILE, METRICS_FILE, metrics_lines
-from textcap.models.loading import read_tensors, write_tensors
+from textcap.models.loading import MAX_HEADER_BYTES, read_tensors, write_tensors
 
 STATE_FILE = "state.safetensors"
 SETTINGS_FILE = WORK_FOLDER.mark_file
 
-CAPTIONS = "captions"  # folder of stored captions
+STORED = CAPTIONS, WITH_PAIRS = "captions", "with-pairs"  # folders of stored captions, of text alone and of all
 _LOCK_FILE = "lock"
 
 
@@ -229,7 +229,8 @@ def load_state(work_folder: Path) -> tuple[TrainingProgress, dict[str, Tensor]] 
         settings = read_sealed(work_folder / SETTINGS_FILE)
         if metadata.get("run") != sha256_of_json(settings.get("settings")):
             raise FileError(path, f"is not the state of the run in {SETTINGS_FILE}")
-        return from_dict(TrainingProgress, parse_json(metadata.get("progress", ""), path)), tensors
+        progress = parse_json(metadata.get("progress", ""), path, max_bytes=MAX_HEADER_BYTES)
+        return from_dict(TrainingProgress, progress), tensors
     except InputError as error:
         raise CheckpointError(f"the state of the run cannot be used: {error.message}", hint=hint) from error
 

@@ -234,7 +234,9 @@ def verify_cache(names: Sequence[str]) -> list[VerifiedFile]:
         InputError: There is no such set, or one of its files cannot be read.
     """
     result = []
-    for file in dict.fromkeys(file for name in names for file in files_on_disk(name) or files_of(name)):
+    named = {**WEIGHT_SETS, **METRIC_MODELS}
+    listed = (files_of(name) if name in named or not is_repository(name) else files_on_disk(name) for name in names)
+    for file in dict.fromkeys(file for several in listed for file in several):
         known = next(copies(file), None)
         state = "missing" if known is None else content_state(known[0], file.sha256, thorough=True)
         result.append(VerifiedFile(file, known and known[0], state))

@@ -24,7 +24,8 @@ _WANTED = re.compile(
     r"[\w.-]+\.model|(mapper|adapter)\.safetensors|metrics\.jsonl|README\.md"
 )
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
-_WEIGHTS = ("mapper.safetensors", "model.safetensors", INDEX, "pytorch_model.bin")  # the first that there is
+WEIGHTS = ("model.safetensors", INDEX, "pytorch_model.bin")  # the first that there is
+_MAPPER = "mapper.safetensors"
 _LICENCE = re.compile(r"^license:[ \t]*['\"]?([\w.+-]+)", re.MULTILINE)
 _MOST_BYTES = 10_000_000  # of a description
 
@@ -41,7 +42,7 @@ def find_repository(repo: str) -> Path | None:
         commits = [cache.reference(RepoCache.OWN_REFERENCE), *cache.commits()]
         for commit in filter(None, commits):
             folder = cache.folder / "snapshots" / commit
-            if (folder / _CONFIG).is_file() and any(_is_there(folder, name) for name in _WEIGHTS):
+            if (folder / _CONFIG).is_file() and any(_is_there(folder, name) for name in (_MAPPER, *WEIGHTS)):
                 return folder
     return None
 
@@ -73,7 +74,7 @@ def files_on_hub(hub: Hub, repo: str, revision: str) -> tuple[WeightFile, ...]:
         names = {str(one["rfilename"]) for one in described["siblings"]}
     except (InputError, TypeError, KeyError) as error:
         raise DownloadError(f"the description of {repo} cannot be read", hint="check HF_ENDPOINT") from error
-    weights = next((name for name in _WEIGHTS if name in names), None)
+    weights = next((name for name in (_MAPPER, *WEIGHTS) if name in names), None)
     if weights is None or _CONFIG not in names:
         problem = "has no weights in safetensors, nor pytorch_model.bin" if _CONFIG in names else "has no config.json"
         raise DownloadError(f"{repo} {problem}", hint="choose another repository")
@@ -89,7 +90,7 @@ def files_on_hub(hub: Hub, repo: str, revision: str) -> tuple[WeightFile, ...]:
 def gated(hub: Hub, repo: str, error: Refused) -> DownloadError:
     """Return the error for a repository that the hub refuses, with its address."""
     hint = f"if it is gated, accept its terms at {hub.endpoint}/{repo} and set HF_TOKEN; else check its name"
-    return DownloadError(error.message, hint=hint)
+    return DownloadError(f"there is no folder {repo}, and {error.message}", hint=hint)
 
 
 def licence_of(folder: Path) -> str:

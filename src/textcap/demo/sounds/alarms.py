@@ -6,7 +6,7 @@ peak of 1.
 
 import numpy as np
 
-from textcap.demo.sounds import primitives as p
+import textcap.demo.sounds.primitives as p
 from textcap.demo.sounds.kinds import sound
 from textcap.demo.sounds.primitives import Signal
 
