@@ -1,13 +1,13 @@
 """Sounds of alarms and signals: siren, beeper, car horn, church bell, telephone, foghorn.
 
-Each function is the synthesiser of one kind and returns float64 [S] at any scale, which its decorator brings to a
-peak of 1.
+Each function is the synthesiser of one kind: float64 [S] at any scale, or parts of it, which `Kind` puts together
+and scales to a peak of 1.
 """
 
 import numpy as np
 
 import textcap.demo.sounds.primitives as p
-from textcap.demo.sounds.kinds import sound
+from textcap.demo.sounds.kinds import Parts, sound
 from textcap.demo.sounds.primitives import Signal
 
 
@@ -63,31 +63,27 @@ def church_bell(rng: np.random.Generator, duration_s: float, rate_hz: int, pace:
 
 
 @sound("alarms")
-def telephone_ringing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def telephone_ringing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return a desk telephone: a trill between two tones, on and off."""
     low_hz = p.uniform(rng, 850, 1050)
     ratio = p.uniform(rng, 1.22, 1.32)
     trill_hz = p.uniform(rng, 11, 13.5)
     ring_s = p.uniform(rng, 0.7, 0.9)
-    parts: list[tuple[float, Signal]] = []
     for t in p.onsets(rng, duration_s, ring_s + p.uniform(rng, 0.35, 0.5), 0.0, first_s=0.02):
         n = p.n_samples(ring_s, rate_hz)
         upper = np.tanh(6 * p.tone(trill_hz, n, rate_hz, [1.0])) * 0.5 + 0.5
         f0 = low_hz * (1.0 + (ratio - 1.0) * upper)
         warble = p.tone(f0, n, rate_hz, [1.0, 0.2, 0.5, 0.1, 0.25]) * (0.6 + 0.4 * upper)
-        parts.append((t, warble * p.swell(n, rate_hz, 0.01, 0.05)))
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, parts)
+        yield t, warble * p.swell(n, rate_hz, 0.01, 0.05)
 
 
 @sound("alarms")
-def foghorn_blowing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def foghorn_blowing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return very low steady blasts that end in a grunt."""
     pitch_hz = p.uniform(rng, 62, 84)
-    parts: list[tuple[float, Signal]] = []
     for t in p.onsets(rng, duration_s, p.uniform(rng, 1.6, 2.1), 0.05, first_s=0.02):
         n = p.n_samples(min(p.uniform(rng, 1.1, 1.5), max(0.5, duration_s - t)), rate_hz)
         f0 = pitch_hz * p.curve([(0, 0.98), (0.05, 1.0), (0.88, 1.0), (0.92, 0.8), (1, 0.78)], n)
         blast = p.tone(f0, n, rate_hz, p.falling(10, 0.6)) + 0.15 * p.noise(rng, n, rate_hz, 60, 400)
         blast = p.resonate(blast, rate_hz, [(150, 160, 1.0), (330, 150, 0.4)], 0.01)
-        parts.append((t, blast * p.swell(n, rate_hz, 0.06, 0.12)))
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, parts)
+        yield t, blast * p.swell(n, rate_hz, 0.06, 0.12)

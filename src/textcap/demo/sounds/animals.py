@@ -1,13 +1,13 @@
 """Sounds of animals: dog, cat, rooster, cow, birds, crickets.
 
-Each function is the synthesiser of one kind and returns float64 [S] at any scale, which its decorator brings to a
-peak of 1.
+Each function is the synthesiser of one kind: float64 [S] at any scale, or parts of it, which `Kind` puts together
+and scales to a peak of 1.
 """
 
 import numpy as np
 
 import textcap.demo.sounds.primitives as p
-from textcap.demo.sounds.kinds import sound
+from textcap.demo.sounds.kinds import Parts, sound
 from textcap.demo.sounds.primitives import Signal
 
 
@@ -87,9 +87,8 @@ def cow_mooing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: 
 
 
 @sound("animals", paced=True)
-def birds_chirping(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def birds_chirping(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return groups of quick whistled sweeps: several birds at different pitches."""
-    parts: list[tuple[float, Signal]] = []
     for start_s in p.onsets(rng, duration_s, 0.55 / pace, 0.4):
         centre_hz = p.uniform(rng, 2800, 5000)
         bend = p.uniform(rng, 0.2, 0.4) * float(rng.choice([-1.0, 1.0]))
@@ -97,20 +96,17 @@ def birds_chirping(rng: np.random.Generator, duration_s: float, rate_hz: int, pa
         for i in range(int(rng.integers(2, 5))):
             n = p.n_samples(0.65 * gap_s, rate_hz)
             f0 = centre_hz * p.curve([(0, 1 - bend), (0.5, 1), (1, 1 + bend)], n)
-            parts.append((start_s + i * gap_s, p.tone(f0, n, rate_hz, [1.0]) * p.swell(n, rate_hz, 0.012, 0.02)))
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, parts)
+            yield start_s + i * gap_s, p.tone(f0, n, rate_hz, [1.0]) * p.swell(n, rate_hz, 0.012, 0.02)
 
 
 @sound("animals", paced=True)
-def crickets_chirping(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def crickets_chirping(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return a high, steady tone cut into trills of three or four pulses."""
     carrier_hz = p.uniform(rng, 5000, 6400)
     pulses = int(rng.integers(3, 5))
     pulse_s = p.uniform(rng, 0.028, 0.034) / pace**0.3
     n = p.n_samples(pulse_s, rate_hz)
-    parts: list[tuple[float, Signal]] = []
     for start_s in p.onsets(rng, duration_s, p.uniform(rng, 0.26, 0.34) / pace, 0.04):
         for i in range(pulses):
             chirp = p.tone(carrier_hz * p.uniform(rng, 0.99, 1.01), n, rate_hz, [1.0, 0.1])
-            parts.append((start_s + i * 1.45 * pulse_s, chirp * p.swell(n, rate_hz, 0.006, 0.01)))
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, parts)
+            yield start_s + i * 1.45 * pulse_s, chirp * p.swell(n, rate_hz, 0.006, 0.01)

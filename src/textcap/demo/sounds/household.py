@@ -1,13 +1,13 @@
 """Sounds of household objects: clock, door knock, breaking glass, kettle, keyboard, vacuum cleaner.
 
-Each function is the synthesiser of one kind and returns float64 [S] at any scale, which its decorator brings to a
-peak of 1.
+Each function is the synthesiser of one kind: float64 [S] at any scale, or parts of it, which `Kind` puts together
+and scales to a peak of 1.
 """
 
 import numpy as np
 
 import textcap.demo.sounds.primitives as p
-from textcap.demo.sounds.kinds import sound
+from textcap.demo.sounds.kinds import Parts, sound
 from textcap.demo.sounds.primitives import Signal
 
 
@@ -29,12 +29,11 @@ def clock_ticking(rng: np.random.Generator, duration_s: float, rate_hz: int, pac
 
 
 @sound("household", short=True, paced=True)
-def door_knocking(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def door_knocking(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return three to five knocks on wood."""
     base_hz = p.uniform(rng, 190, 280)
     gap_s = p.uniform(rng, 0.2, 0.25) / pace
     n = p.n_samples(0.15, rate_hz)
-    parts: list[tuple[float, Signal]] = []
     for i in range(int(rng.integers(3, 6))):
         modes = [
             (base_hz, 0.12, 1.0),
@@ -44,8 +43,7 @@ def door_knocking(rng: np.random.Generator, duration_s: float, rate_hz: int, pac
         ]
         knock = p.ring(rng, n, rate_hz, modes)
         knock += 0.3 * p.noise(rng, n, rate_hz, 200, 1200) * p.decay(n, rate_hz, 0.001, 0.03)
-        parts.append((0.01 + i * gap_s * p.uniform(rng, 0.97, 1.03), knock * p.uniform(rng, 0.75, 1.0)))
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, parts)
+        yield 0.01 + i * gap_s * p.uniform(rng, 0.97, 1.03), knock * p.uniform(rng, 0.75, 1.0)
 
 
 @sound("household", short=True)

@@ -1,14 +1,15 @@
 """The kinds of sound, which the decorator `sound` collects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from textcap.demo.sounds.primitives import Signal, n_samples, peak_normalised
+from textcap.demo.sounds.primitives import Signal, n_samples, peak_normalised, place
 
-Synthesiser = Callable[[np.random.Generator, float, int, float], Signal]
+Parts = Iterable[tuple[float, Signal]]  # sounds, each with the time in s at which it starts
+Synthesiser = Callable[[np.random.Generator, float, int, float], Signal | Parts]
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,10 @@ class Kind:
         Args:
             pace: A factor on the rhythm: below 1 is slower, above 1 faster.
         """
-        x = peak_normalised(self.synthesise(rng, duration_s, rate_hz, pace))
-        return x[: n_samples(duration_s, rate_hz)].astype(np.float32)
+        n = n_samples(duration_s, rate_hz)
+        made = self.synthesise(rng, duration_s, rate_hz, pace)
+        whole = made if isinstance(made, np.ndarray) else place(n, rate_hz, made)
+        return peak_normalised(whole)[:n].astype(np.float32)
 
 
 COLLECTED: list[Kind] = []

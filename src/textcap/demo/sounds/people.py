@@ -1,13 +1,13 @@
 """Sounds of people: a man, a woman, a baby, applause, footsteps, snoring.
 
-Each function is the synthesiser of one kind and returns float64 [S] at any scale, which its decorator brings to a
-peak of 1.
+Each function is the synthesiser of one kind: float64 [S] at any scale, or parts of it, which `Kind` puts together
+and scales to a peak of 1.
 """
 
 import numpy as np
 
 import textcap.demo.sounds.primitives as p
-from textcap.demo.sounds.kinds import sound
+from textcap.demo.sounds.kinds import Parts, sound
 from textcap.demo.sounds.primitives import Signal
 
 # First three formants in Hz of a man's vowels: a, e, i, o, u.
@@ -16,13 +16,12 @@ _VOWELS = ((750, 1150, 2450), (480, 1850, 2500), (290, 2250, 2950), (480, 850, 2
 
 def _speech(
     rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float, pitch_hz: float, tract: float
-) -> Signal:
+) -> Parts:
     """Return babble: syllables made of a noisy consonant and a vowel, with pauses between phrases.
 
     Args:
         tract: Factor on the formant frequencies; a shorter vocal tract has higher ones.
     """
-    parts: list[tuple[float, Signal]] = []
     syllable_s = p.uniform(rng, 0.19, 0.23) / pace
     left_in_phrase = int(rng.integers(4, 8))
     skipped = False
@@ -40,32 +39,30 @@ def _speech(
         widths_gains = ((90, 1.0), (110, 0.8), (160, 0.45))
         formants = [(f * tract, w, g) for f, (w, g) in zip(vowel, widths_gains, strict=True)]
         voiced = p.resonate(source, rate_hz, formants, 0.01) * p.swell(n, rate_hz, 0.03, 0.07)
-        parts.append((t, voiced * p.uniform(rng, 0.7, 1.0) / (np.abs(voiced).max() + 1e-9)))
+        yield t, voiced * p.uniform(rng, 0.7, 1.0) / (np.abs(voiced).max() + 1e-9)
         if rng.random() < 0.4:
             k = p.n_samples(0.06, rate_hz)
             hiss = p.noise(rng, k, rate_hz, 3200 * tract, 7500) * p.swell(k, rate_hz, 0.02, 0.03)
-            parts.append((max(0.0, t - 0.04), 0.09 * hiss))
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, parts)
+            yield max(0.0, t - 0.04), 0.09 * hiss
 
 
 @sound("people", paced=True)
-def man_speaking(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def man_speaking(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return a low voice that babbles in vowels."""
     return _speech(rng, duration_s, rate_hz, pace, p.uniform(rng, 85, 115), p.uniform(rng, 0.9, 1.0))
 
 
 @sound("people", paced=True)
-def woman_speaking(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def woman_speaking(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return a higher voice that babbles in vowels."""
     return _speech(rng, duration_s, rate_hz, pace, p.uniform(rng, 215, 275), p.uniform(rng, 1.17, 1.27))
 
 
 @sound("people")
-def baby_crying(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def baby_crying(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return wails whose pitch rises and falls, with a gasp after each."""
     pitch_hz = p.uniform(rng, 430, 540)
     formants = [(1150, 350, 1.0), (2900, 600, 0.8), (4600, 900, 0.4)]
-    parts: list[tuple[float, Signal]] = []
     for t in p.onsets(rng, duration_s, p.uniform(rng, 0.8, 0.95), 0.1, first_s=0.02):
         n = p.n_samples(p.uniform(rng, 0.55, 0.68), rate_hz)
         f0 = (
@@ -74,10 +71,9 @@ def baby_crying(rng: np.random.Generator, duration_s: float, rate_hz: int, pace:
             * p.wander(rng, n, rate_hz, 14, 0.97, 1.03)
         )
         source = p.tone(f0, n, rate_hz, p.falling(14, 0.4)) * p.wander(rng, n, rate_hz, 28, 0.6, 1.0)
-        parts.append((t, p.resonate(source, rate_hz, formants, 0.05) * p.swell(n, rate_hz, 0.07, 0.16)))
+        yield t, p.resonate(source, rate_hz, formants, 0.05) * p.swell(n, rate_hz, 0.07, 0.16)
         k = p.n_samples(0.1, rate_hz)
-        parts.append((t + 0.68, 0.12 * p.noise(rng, k, rate_hz, 1500, 5000) * p.swell(k, rate_hz, 0.04, 0.04)))
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, parts)
+        yield t + 0.68, 0.12 * p.noise(rng, k, rate_hz, 1500, 5000) * p.swell(k, rate_hz, 0.04, 0.04)
 
 
 @sound("people")
@@ -115,18 +111,16 @@ def footsteps(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: f
 
 
 @sound("people", paced=True)
-def person_snoring(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def person_snoring(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return rough, rattling in-breaths and soft, whistling out-breaths."""
     period_s = p.uniform(rng, 1.5, 1.9) / pace
-    parts: list[tuple[float, Signal]] = []
     for t in p.onsets(rng, duration_s, period_s, 0.05, first_s=0.02):
         n = p.n_samples(0.5 * period_s, rate_hz)
         flutter_hz = p.uniform(rng, 24, 32) * p.curve([(0, 1.1), (1, 0.85)], n)
         flutter = np.clip(p.tone(flutter_hz, n, rate_hz, [1.0]), 0, 1) ** 2
         rattle = p.noise(rng, n, rate_hz, 120, 1600, -3.0, order=2) * flutter
         rattle = p.resonate(rattle, rate_hz, [(240, 200, 1.0), (620, 250, 0.6), (1300, 400, 0.3)])
-        parts.append((t, rattle / (np.abs(rattle).max() + 1e-9) * p.swell(n, rate_hz, 0.2 / pace, 0.1)))
+        yield t, rattle / (np.abs(rattle).max() + 1e-9) * p.swell(n, rate_hz, 0.2 / pace, 0.1)
         k = p.n_samples(0.32 * period_s, rate_hz)
         out = p.noise(rng, k, rate_hz, 1300, 3000, order=2) * p.swell(k, rate_hz, 0.1, 0.2)
-        parts.append((t + 0.58 * period_s, 0.045 * out))
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, parts)
+        yield t + 0.58 * period_s, 0.045 * out

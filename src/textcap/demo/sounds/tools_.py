@@ -1,36 +1,33 @@
 """Sounds of tools: hammer, saw, drill, chainsaw, scissors, metal.
 
-Each function is the synthesiser of one kind and returns float64 [S] at any scale, which its decorator brings to a
-peak of 1.
+Each function is the synthesiser of one kind: float64 [S] at any scale, or parts of it, which `Kind` puts together
+and scales to a peak of 1.
 """
 
 import numpy as np
 
 import textcap.demo.sounds.primitives as p
-from textcap.demo.sounds.kinds import sound
+from textcap.demo.sounds.kinds import Parts, sound
 from textcap.demo.sounds.primitives import Signal
 
 
 @sound("tools", paced=True)
-def hammer_hitting(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def hammer_hitting(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return blows on a nail: a wooden thump and a metallic ping whose pitch rises as the nail goes in."""
     base_hz = p.uniform(rng, 1300, 1900)
-    parts: list[tuple[float, Signal]] = []
     for i, t in enumerate(p.onsets(rng, duration_s, p.uniform(rng, 0.40, 0.48) / pace, 0.06)):
         n = p.n_samples(0.25, rate_hz)
         nail_hz = base_hz * (1.0 + 0.03 * i)
         blow = p.ring(rng, n, rate_hz, [(nail_hz, 0.16, 0.7), (nail_hz * 1.83, 0.12, 0.6), (nail_hz * 2.9, 0.08, 0.4)])
         blow += p.ring(rng, n, rate_hz, [(p.uniform(rng, 150, 190), 0.12, 1.2), (430, 0.06, 0.6)])
         blow += 0.5 * p.noise(rng, n, rate_hz, 400, 6000, order=2) * p.decay(n, rate_hz, 0.0005, 0.02)
-        parts.append((t, blow * p.uniform(rng, 0.75, 1.0)))
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, parts)
+        yield t, blow * p.uniform(rng, 0.75, 1.0)
 
 
 @sound("tools", paced=True)
-def saw_cutting(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def saw_cutting(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return a hand saw: strong forward strokes and weaker backward ones."""
     stroke_s = p.uniform(rng, 0.26, 0.32) / pace
-    parts: list[tuple[float, Signal]] = []
     for i, t in enumerate(p.onsets(rng, duration_s, stroke_s, 0.04)):
         n = p.n_samples(0.85 * stroke_s, rate_hz)
         away = i % 2 == 0
@@ -38,14 +35,12 @@ def saw_cutting(rng: np.random.Generator, duration_s: float, rate_hz: int, pace:
         rasp = p.noise(rng, n, rate_hz, 1000 if away else 1800, 5500, order=2)
         rasp *= 0.35 + np.clip(p.tone(teeth_hz, n, rate_hz, [1.0]), 0, 1)
         rasp += 0.5 * p.resonate(p.noise(rng, n, rate_hz, 300, 900), rate_hz, [(520, 150, 1.0)])
-        parts.append((t, rasp * p.swell(n, rate_hz, 0.3 * stroke_s, 0.3 * stroke_s) * (1.0 if away else 0.5)))
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, parts)
+        yield t, rasp * p.swell(n, rate_hz, 0.3 * stroke_s, 0.3 * stroke_s) * (1.0 if away else 0.5)
 
 
 @sound("tools")
-def drill_running(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def drill_running(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return an electric drill: a motor whine that spins up, bites and slows down."""
-    parts: list[tuple[float, Signal]] = []
     pitch_hz = p.uniform(rng, 620, 820)
     burst_s = p.uniform(rng, 0.9, 1.3)
     for t in p.onsets(rng, duration_s, burst_s + 0.25, 0.1, first_s=0.01):
@@ -54,8 +49,7 @@ def drill_running(rng: np.random.Generator, duration_s: float, rate_hz: int, pac
         f0 = pitch_hz * speed * p.wander(rng, n, rate_hz, 25, 0.985, 1.015)
         whine = p.tone(f0, n, rate_hz, [0.6, 0.8, 1.0, 0.5, 0.7, 0.3, 0.3, 0.2])
         grind = p.noise(rng, n, rate_hz, 1500, 6500, order=2) * p.wander(rng, n, rate_hz, 30, 0.3, 1.0)
-        parts.append((t, (whine + 0.4 * grind) * p.swell(n, rate_hz, 0.06, 0.1)))
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, parts)
+        yield t, (whine + 0.4 * grind) * p.swell(n, rate_hz, 0.06, 0.1)
 
 
 @sound("tools")

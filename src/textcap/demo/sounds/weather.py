@@ -1,7 +1,7 @@
 """Sounds of weather and nature: rain, thunder, wind, waves, a stream, a fire.
 
-Each function is the synthesiser of one kind and returns float64 [S] at any scale, which its decorator brings to a
-peak of 1.
+Each function is the synthesiser of one kind: float64 [S] at any scale, or parts of it, which `Kind` puts together
+and scales to a peak of 1.
 """
 
 import numpy as np
