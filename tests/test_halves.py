@@ -131,7 +131,7 @@ def test_other_weights_are_refused_by_name(trained: Path, data: Path, models: Pa
             assert f"{trained} was trained on {backbone_folder} with language model {models / 'llama'}" in line
             assert "its language model with weights" in line
         else:
-            assert f"{backbone_folder}" in line and "cannot write captions" in line
+            assert f"{backbone_folder} has no weights" in line
     result = _caption(data, trained, "--clap", models / "clap")
     (line,) = result.stderr.splitlines()
     assert result.exit_code == 1 and "its CLAP with weights" in line
