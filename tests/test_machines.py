@@ -24,6 +24,7 @@ from textcap.training.events import Stepped
 
 backbone, stop_at, failing = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 rank = os.environ.get("RANK", "0")
+os.environ |= {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}  # the first process of a machine of its own
 folder = Path(f"machine-{rank}")
 folder.mkdir(exist_ok=True)
 os.chdir(folder)
