@@ -106,7 +106,7 @@ def run(bench: Bench, sizes: Sizes) -> None:
     captions = captions_of_ordinary_length(backbone.tokenizer, sizes.captions)
     ours = OurStep(backbone, captions, backbone.text_encoder().encode(captions))
     # The same first weights: both mappers follow from the seed.
-    padded = PaddedStep(weights, captions, sizes.part, new_training(backbone, ours.training.examples, 1).plain_mapper)
+    padded = PaddedStep(weights, captions, sizes.part, new_training(backbone, ours.training.examples, 1).mapper)
     what = f"training step, {sizes.captions} captions"
     contenders = [
         Contender("textcap", ours),

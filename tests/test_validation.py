@@ -128,7 +128,7 @@ def test_best_mapper_is_that_of_the_least_loss(backbone_folder: Path, tmp_path: 
 
     def keep(event: Event) -> None:
         if isinstance(event, Measured):
-            kept.append({name: tensor.detach().clone() for name, tensor in run.plain_mapper.state_dict().items()})
+            kept.append({name: tensor.detach().clone() for name, tensor in run.mapper.state_dict().items()})
 
     run = MapperTraining(
         examples,

@@ -76,14 +76,9 @@ def load_captions(paths: Sequence[str | Path], *, plain_text: bool = False) -> C
         InputError: A file is missing, contains a NUL or a byte that is not UTF-8, is not the table that its name says,
             or has no captions; or a weight is out of range.
     """
-    if not paths:
-        raise InputError("no caption file was given")
-    weighted = [split_weight(path) for path in paths]
-    if [path for path, _ in weighted].count(STDIN) > 1:
-        raise InputError("standard input was given twice")
+    names, weights = split_weights(paths)
     files: list[CaptionFile] = []
-    readers, weights = [TextReader(path) for path, _ in weighted], [weight for _, weight in weighted]
-    captions = list(read_captions(readers, weights, files, plain_text=plain_text))
+    captions = list(read_captions([TextReader(name) for name in names], weights, files, plain_text=plain_text))
     return CaptionSet(captions, tuple(files))
 
 
@@ -167,6 +162,21 @@ def split_weight(path: str | Path) -> tuple[str, float]:
     if not 0 < weight <= MAX_WEIGHT:
         raise InputError(f"the weight of {name} is {number}, but must be above 0 and at most {MAX_WEIGHT:g}")
     return name, weight
+
+
+def split_weights(paths: Sequence[str | Path]) -> tuple[list[str], list[float]]:
+    """Return the names and the weights of caption files; see `split_weight`.
+
+    Raises:
+        InputError: There are none, standard input is among them twice, or a weight is out of range.
+    """
+    weighted = [split_weight(path) for path in paths]
+    names, weights = [name for name, _ in weighted], [weight for _, weight in weighted]
+    if not names:
+        raise InputError("no caption file was given")
+    if names.count(STDIN) > 1:
+        raise InputError("standard input was given twice")
+    return names, weights
 
 
 def clean_caption(text: str, place: str, *, is_told: bool = True) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textcap.config import from_dict
-from textcap.data.captions import CaptionFile, CaptionSet, read_captions, split_weight
+from textcap.data.captions import CaptionFile, CaptionSet, read_captions, split_weights
 from textcap.data.text import STDIN, TextReader
 from textcap.errors import InputError
 from textcap.files import (
@@ -125,22 +125,22 @@ def store_captions(captions: CaptionSet | Sequence[str | Path], folder: Path, *,
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(captions, CaptionSet):
-            return _set(write_captions(captions.captions, folder), captions.files, folder)
-        names, weights = zip(*map(split_weight, captions), strict=True)
-        if names.count(STDIN) > 1:
-            raise InputError("standard input was given twice")
+            stored = write_captions(captions.captions, folder)
+            return CaptionSet(stored, captions.files, sha256_of_file(folder / _TEXT_FILE))
+        names, weights = split_weights(captions)
         if STDIN in names:
             with open(folder / _STDIN_FILE, "wb") as copy:
                 copy.writelines(TextReader(STDIN).pieces())
         readers = [TextReader(name, folder / _STDIN_FILE if name == STDIN else None) for name in names]
         inputs = [plain_text, [[reader.name, weight] for reader, weight in zip(readers, weights, strict=True)]]
-        if (known := _stored_files(folder, inputs, readers)) is not None:
-            return _set(StoredCaptions(folder), known, folder)
+        if (known := _known(folder, inputs, readers)) is not None:
+            return known
         files: list[CaptionFile] = []
         stored = write_captions(read_captions(readers, weights, files, plain_text=plain_text), folder)
-        facts = {"inputs": inputs, "found": [asdict(file) for file in files], "stored": _hashes(folder)}
+        hashes = _hashes(folder)
+        facts = {"inputs": inputs, "found": [asdict(file) for file in files], "stored": hashes}
         atomic_write_text(folder / _FACTS_FILE, json.dumps(seal(facts)))
-        return _set(stored, files, folder)
+        return CaptionSet(stored, tuple(files), hashes[_TEXT_FILE])
     except OSError as error:
         hint = "free some space, or write elsewhere" if is_disk_full(error) else None
         raise InputError(f"{folder} cannot be written: {error.strerror or error}", hint=hint) from error
@@ -154,25 +154,22 @@ def _empty(folder: Path) -> None:
             remove_quietly(path)
 
 
-def _set(stored: StoredCaptions, files: Iterable[CaptionFile], folder: Path) -> CaptionSet:
-    return CaptionSet(stored, tuple(files), sha256_of_file(folder / _TEXT_FILE))
-
-
 def _hashes(folder: Path) -> dict[str, str]:
     return {name: sha256_of_file(folder / name) for name in StoredCaptions.FILES}
 
 
-def _stored_files(folder: Path, inputs: list[Any], readers: list[TextReader]) -> list[CaptionFile] | None:
-    """Return the caption files that the folder holds, if these are the ones that are asked for and unchanged."""
+def _known(folder: Path, inputs: list[Any], readers: list[TextReader]) -> CaptionSet | None:
+    """Return the captions that the folder holds, if they are of the files that are asked for, and unchanged."""
     try:
         facts = read_sealed(folder / _FACTS_FILE)
-        files = [from_dict(CaptionFile, values) for values in facts.get("found", [])]
-        found = [sha256_of_file(Path(reader.path)) for reader in readers]
-        same = facts.get("inputs") == inputs and [file.sha256 for file in files] == found
-        same = same and facts.get("stored") == _hashes(folder)
+        files = tuple(from_dict(CaptionFile, values) for values in facts.get("found", []))
+        if facts.get("inputs") != inputs:
+            return None
+        hashes, found = _hashes(folder), [sha256_of_file(Path(reader.path)) for reader in readers]
+        is_same = facts.get("stored") == hashes and [file.sha256 for file in files] == found
     except InputError:
         return None
-    return files if same else None
+    return CaptionSet(StoredCaptions(folder), files, hashes[_TEXT_FILE]) if is_same else None
 
 
 def write_captions(captions: Iterable[str], folder: Path) -> StoredCaptions:

@@ -188,8 +188,8 @@ class Backbone:
         if clap is not None:  # what is known of a gap is known of one CLAP
             config = replace(config, noise_variance=None, mean_sound=(), mean_text=())
         clap = clap or MsclapHalf(config.name, config.clap, files)
-        own = config.language_model, files, files.kind.licences[1]
-        language_model = language_model or Gpt2Half(config.name, *own)
+        if language_model is None:
+            language_model = Gpt2Half(config.name, config.language_model, files, files.kind.licences[1])
         mapper = _fitted(config.mapper, clap.config.embedding_width, language_model.config.width)
         config = replace(config, clap=clap.config, language_model=language_model.config, mapper=mapper)
         return cls(names, config, files, clap, language_model)

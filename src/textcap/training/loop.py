@@ -80,17 +80,13 @@ class MapperTraining:
         self.progress = TrainingProgress(n_threads=torch.get_num_threads(), n_processes=accelerator.num_processes)
         mapper = new_mapper(mapper_config, config.seed)
         optimizer = torch.optim.Adam(mapper.parameters(), lr=config.learning_rate)
-        self.mapper, self.optimizer = accelerator.prepare(mapper, optimizer)
+        # Not wrapped for several processes: their gradients are summed in `_step`.
+        self.mapper: Mapper = accelerator.prepare_model(mapper, evaluation_mode=True)
+        self.optimizer = accelerator.prepare_optimizer(optimizer)
         self._n_divided = 1  # by how much steps are divided further, after memory ran out
         self._best: dict[str, Tensor] = {}  # parameters of the best mapper so far, if it is kept
         self._last_saved = time.monotonic()
         self._steps_per_reading = 1 if accelerator.device.type == "cpu" else _STEPS_PER_REPORT
-
-    @property
-    def plain_mapper(self) -> Mapper:
-        """The mapper without the wrappers of accelerate."""
-        mapper: Mapper = self.accelerator.unwrap_model(self.mapper, keep_fp32_wrapper=True)
-        return mapper
 
     def resume(self, progress: TrainingProgress, tensors: Mapping[str, Tensor]) -> None:
         """Continue from a saved state, as if the run had never stopped; log a warning if rounding will differ.
@@ -106,14 +102,12 @@ class MapperTraining:
                 change = f"the run continues with {count} instead of {before} {what}"
                 _logger.warning("%s: rounding may change its mapper by up to about 1e-6", change)
         self.progress = dataclasses.replace(progress, n_threads=now.n_threads, n_processes=now.n_processes)
-        plain = self.plain_mapper
-        plain.load_state_dict({name: tensors[f"mapper.{name}"] for name, _ in plain.named_parameters()})
+        names = [name for name, _ in self.mapper.named_parameters()]
+        self.mapper.load_state_dict({name: tensors[f"mapper.{name}"] for name in names})
         state = {
-            index: {moment: tensors[f"{moment}.{name}"] for moment in _ADAM_MOMENTS}
-            for index, (name, _) in enumerate(plain.named_parameters())
+            index: {moment: tensors[f"{moment}.{name}"] for moment in _ADAM_MOMENTS} for index, name in enumerate(names)
         }
-        if any(name.startswith("best.") for name in tensors):
-            self._best = {name: tensors[f"best.{name}"] for name, _ in plain.named_parameters()}
+        self._best = {name: tensors[f"best.{name}"] for name in names if f"best.{name}" in tensors}
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
@@ -128,8 +122,8 @@ class MapperTraining:
         hint = f"lower --batch-size, say to {max(1, batch // 2)}"
         with memory_errors(f"on {device} with batches of {batch}", hint=hint):
             self._run_steps()
-        mapper = Mapper(self.plain_mapper.config)
-        last = {name: tensor.cpu() for name, tensor in self.plain_mapper.state_dict().items()}
+        mapper = Mapper(self.mapper.config)
+        last = {name: tensor.cpu() for name, tensor in self.mapper.state_dict().items()}
         mapper.load_state_dict({**last, **self._best})
         return mapper.eval().requires_grad_(False)
 
@@ -150,7 +144,7 @@ class MapperTraining:
                 if is_measured:
                     self._measure(epoch, meter.captions_per_s)
                     if self._is_stalled():
-                        break
+                        return
                 elif not meter.n_unread and time.monotonic() - self._last_saved > SAVE_EVERY_S:
                     self._save()
 
@@ -190,7 +184,7 @@ class MapperTraining:
             _logger.warning("%s is out of memory: steps are divided further from here on", self.accelerator.device)
         if n_processes > 1:
             # Once, and by hand: a process that repeats its parts would wait for others in a sum of its own.
-            for parameter in self.plain_mapper.parameters():
+            for parameter in self.mapper.parameters():
                 assert parameter.grad is not None
                 torch.distributed.all_reduce(parameter.grad)
         # Set here because accelerate would advance a scheduler once for each process.
@@ -208,19 +202,18 @@ class MapperTraining:
         loss_sum = torch.zeros((), device=device)
         for part in parts:
             tokens, lengths = self.examples.tokens.padded(indices[part])
-            with self.accelerator.no_sync(self.mapper):
-                with self.accelerator.autocast():
-                    prefixes = self.mapper(noisy[part].to(device))
-                    mean = self.language_model.loss(prefixes, tokens.to(device), lengths.to(device))
-                part_sum = mean * (weight * int(lengths.sum()))
-                self.accelerator.backward(part_sum * (1 / n_tokens))
+            with self.accelerator.autocast():
+                prefixes = self.mapper(noisy[part].to(device))
+                mean = self.language_model.loss(prefixes, tokens.to(device), lengths.to(device))
+            part_sum = mean * (weight * int(lengths.sum()))
+            self.accelerator.backward(part_sum * (1 / n_tokens))
             loss_sum += part_sum.detach()
         return loss_sum
 
     def _micro_batches(self, indices: Indices, mine: Indices) -> list[Indices]:
         """Divide this process's places in a batch into parts whose activations fit into memory at once."""
         longest = int(self.examples.tokens.lengths[indices[mine]].max())
-        values = self.language_model.n_values(self.plain_mapper.config.prefix_length, longest)
+        values = self.language_model.n_values(self.mapper.config.prefix_length, longest)
         most = _MICRO_BATCH_VALUES["cpu" if self.accelerator.device.type == "cpu" else "other"]
         n_parts = min(len(mine), math.ceil(len(mine) * values / most) * self._n_divided)
         return np.array_split(mine, n_parts)
@@ -254,9 +247,7 @@ class MapperTraining:
             if loss is not None and (loss < progress.best_loss or not progress.best_step):
                 progress = dataclasses.replace(progress, best_step=progress.step, best_loss=loss)
                 if self.config.keep == "best":
-                    self._best = {
-                        name: one.detach().cpu().clone() for name, one in self.plain_mapper.named_parameters()
-                    }
+                    self._best = {name: one.detach().cpu().clone() for name, one in self.mapper.named_parameters()}
             progress = dataclasses.replace(progress, metrics=(*progress.metrics, dataclasses.asdict(done)))
             self.report(done)
         self.progress = dataclasses.replace(progress, loss_sum=0.0, n_tokens=0)
@@ -269,7 +260,7 @@ class MapperTraining:
             with self.accelerator.autocast():
                 held_out = evaluate_held_out(
                     self.examples,
-                    self.plain_mapper,
+                    self.mapper,
                     self.bridge,
                     self.language_model,
                     self.tokenizer,
@@ -296,7 +287,7 @@ class MapperTraining:
         self._last_saved = time.monotonic()
         if self.work is None or not self.accelerator.is_main_process:
             return
-        parameters, state = dict(self.plain_mapper.named_parameters()), self.optimizer.state_dict()["state"]
+        parameters, state = dict(self.mapper.named_parameters()), self.optimizer.state_dict()["state"]
         tensors: dict[str, Tensor] = {f"mapper.{name}": parameter for name, parameter in parameters.items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self._best.items()}
         for index, name in enumerate(parameters):

@@ -43,6 +43,8 @@ def share_state(
     state: tuple[TrainingProgress, dict[str, Tensor]] | None, device: torch.device
 ) -> tuple[TrainingProgress, dict[str, Tensor]] | None:
     """Return the saved state of the main process in all of them, with the tensors on the CPU."""
+    if PartialState().num_processes == 1:
+        return state
     shapes = {name: tuple(tensor.shape) for name, tensor in state[1].items()} if state else {}
     progress, shapes = broadcast_object_list([state and state[0], shapes])
     if progress is None:
