@@ -234,3 +234,15 @@ def other_java() -> Callable[[int], Path]:
         return path
 
     return find
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail the test if anything tries to reach a network, this machine's own included."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        pytest.fail("the network was used")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from textcap.weights.hub import Hub
+
 COMMIT = "a" * 40
 PAGE = b"<!DOCTYPE html><html><body>Please log in to the network</body></html>"
 
@@ -225,3 +227,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
+
+
+def hub_at(fake: FakeHub) -> Hub:
+    """Return the client's view of a fake hub, with short waits."""
+    return Hub(fake.url, timeout_s=5.0, first_wait_s=0.001)

@@ -26,7 +26,7 @@ from tiny_random import random_mapper, recorded, write_tiny_backbone
 SHORT = DecodingConfig(max_tokens=8)
 
 
-def save_model_folder(folder: Path, backbone_name: str) -> Path:
+def save_model_folder(folder: Path, backbone_name: str | BackboneNames) -> Path:
     """Write a model folder with a random mapper, scaled so that different sounds get different captions."""
     backbone = Backbone.load(backbone_name)
     config = ModelConfig(

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,19 +16,19 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
-from fake_hub import COMMIT, FakeHub
+from fake_hub import COMMIT, FakeHub, hub_at
 from hub_models import save_clap, save_gpt2, save_language_model
+from test_captioner import save_model_folder
 from textcap.captioner import Captioner
 from textcap.cli.app import app
-from textcap.config import BridgeConfig, DecodingConfig, TrainingConfig
+from textcap.config import DecodingConfig
 from textcap.errors import CheckpointError, DownloadError, InputError
-from textcap.model_folder import ModelConfig, save_model
 from textcap.models.backbone import Backbone, BackboneNames
 from textcap.models.language_model import open_language_model
-from textcap.weights import Hub, cache_folder, ensure, fetch, model_folder, verify_cache
+from textcap.weights import cache_folder, ensure, fetch, model_folder, verify_cache
 from textcap.weights.hub_cache import RepoCache
 from textcap.weights.repository import find_repository, is_repository, licence_of
-from tiny_random import random_mapper, recorded, tiny_captions
+from tiny_random import tiny_captions
 
 LATER = "b" * 40
 LLAMA, CLAP, MODEL, GPT2 = "user/llama", "some-lab/clap", "user/captioner", "openai-community/gpt2"
@@ -57,20 +56,6 @@ def fake(monkeypatch: pytest.MonkeyPatch, folders: Path) -> Iterator[FakeHub]:
         fake.publish(LLAMA, folders / "llama")
         monkeypatch.setenv("HF_ENDPOINT", fake.url)
         yield fake
-
-
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: object, **options: object) -> None:
-        pytest.fail("the network was used")
-
-    for name in ("connect", "connect_ex", "sendto"):
-        monkeypatch.setattr(socket.socket, name, refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-
-
-def hub_at(fake: FakeHub) -> Hub:
-    return Hub(fake.url, timeout_s=5.0, first_wait_s=0.001)
 
 
 def run(*arguments: object) -> Result:
@@ -344,28 +329,9 @@ def test_licence_is_printed_as_the_hub_states_it(fake: FakeHub, card: Any, licen
     assert {row[3] for row in rows} == {f"{LLAMA}@{COMMIT}"} and rows[-1][0] == "config.json"
 
 
-def save_captioner(folder: Path, names: BackboneNames) -> Path:
-    """Write a model folder with a random mapper."""
-    backbone = Backbone.load(names)
-    config = ModelConfig(
-        **{**recorded(backbone), "backbone": names.absolute()},
-        bridge=BridgeConfig(0.01, kind="noise"),
-        mapper=backbone.config.mapper,
-        training=TrainingConfig(),
-        end_token_id=backbone.tokenizer.end_id,
-        n_training_captions=1,
-        n_held_out_captions=0,
-        caption_files=(),
-        packages={},
-        command="textcap train",
-    )
-    save_model(folder, config, random_mapper(backbone.config.mapper))
-    return folder
-
-
 def test_card_names_the_repositories_of_both_halves(fake: FakeHub, folders: Path, tmp_path: Path) -> None:
     fake.publish(CLAP, folders / "clap")
-    card = (save_captioner(tmp_path / "model", BackboneNames("tiny", CLAP, LLAMA)) / "README.md").read_text()
+    card = (save_model_folder(tmp_path / "model", BackboneNames("tiny", CLAP, LLAMA)) / "README.md").read_text()
     head = card.split("---\n")[1].splitlines()
     assert head[:2] == ["library_name: textcap", "pipeline_tag: audio-to-text"]
     assert head[head.index("base_model:") + 1 :] == [f"- {CLAP}", f"- {LLAMA}"]
@@ -373,7 +339,7 @@ def test_card_names_the_repositories_of_both_halves(fake: FakeHub, folders: Path
     assert r"| CLAP | some\-lab/clap, licence: unknown, content hash" in card
 
     names = BackboneNames("tiny", language_model=str(folders / "llama"))
-    card = (save_captioner(tmp_path / "other", names) / "README.md").read_text()
+    card = (save_model_folder(tmp_path / "other", names) / "README.md").read_text()
     assert "base_model" not in card and str(folders) not in card
     assert r"| language model | llama, licence: apache\-2.0" in card and "| CLAP | tiny, licence: MIT" in card
 
@@ -384,7 +350,7 @@ def test_card_names_the_repositories_of_both_halves(fake: FakeHub, folders: Path
 def test_model_folder_of_a_repository_captions_like_the_local_one(
     fake: FakeHub, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    local = save_captioner(tmp_path / "model", BackboneNames("tiny", language_model=LLAMA))
+    local = save_model_folder(tmp_path / "model", BackboneNames("tiny", language_model=LLAMA))
     fake.publish(MODEL, local)
     fake.small[MODEL, "notes.txt"] = b"not to be fetched"
     sound = tmp_path / "a.wav"
@@ -414,7 +380,7 @@ def test_model_folder_of_a_repository_captions_like_the_local_one(
 def test_model_folder_of_a_repository_leads_to_no_place_on_this_machine(
     fake: FakeHub, backbone_folder: Path, tmp_path: Path
 ) -> None:
-    local = save_captioner(tmp_path / "model", BackboneNames(str(backbone_folder)))
+    local = save_model_folder(tmp_path / "model", BackboneNames(str(backbone_folder)))
     fake.publish(MODEL, local)
     with pytest.raises(CheckpointError, match=f"{MODEL} needs a folder of its author's machine"):
         Captioner.load(MODEL, device="cpu")

@@ -6,7 +6,6 @@ import io
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,11 +19,10 @@ import huggingface_hub
 import pytest
 from typer.testing import CliRunner
 
-from fake_hub import COMMIT, FakeHub
+from fake_hub import COMMIT, FakeHub, hub_at
 from textcap.errors import CheckpointError, DownloadError, InputError
 from textcap.weights import (
     WEIGHT_SETS,
-    Hub,
     cache_folder,
     ensure,
     fetch,
@@ -57,20 +55,6 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     with FakeHub(large=dict(LARGE), small=dict(SMALL)) as fake:
         monkeypatch.setenv("HF_ENDPOINT", fake.url)
         yield fake
-
-
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: object, **options: object) -> None:
-        pytest.fail("the network was used")
-
-    for name in ("connect", "connect_ex", "sendto"):
-        monkeypatch.setattr(socket.socket, name, refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-
-
-def hub_at(fake: FakeHub) -> Hub:
-    return Hub(fake.url, timeout_s=5.0, first_wait_s=0.001)
 
 
 def contents(paths: dict[str, Path]) -> dict[str, bytes]:

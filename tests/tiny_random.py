@@ -114,7 +114,7 @@ def recorded(backbone: Backbone) -> dict[str, Any]:
     """Return what a model folder records about a backbone."""
     clap, language_model = backbone.clap, backbone.language_model_half
     return {
-        "backbone": backbone.names,
+        "backbone": backbone.names.absolute(),
         "clap_hash": clap.content_hash,
         "clap_licence": clap.licence,
         "language_model_hash": language_model.content_hash,
