@@ -111,6 +111,9 @@ def rehash(model: Path, old: Path, copy: Path) -> None:
     changed["backbone_name"], changed["backbone_hash"] = changed.pop("backbone")["backbone"], folder_hash(files)
     for half in ("clap", "language_model"):
         del changed[f"{half}_hash"], changed[f"{half}_licence"]
+    del changed["validation_files"]
+    later = ("steps", "keep", "patience")
+    changed["training"] = {name: value for name, value in config["training"].items() if name not in later}
     (copy / "config.json").write_text(json.dumps(seal(changed)), encoding="utf-8")
 
 

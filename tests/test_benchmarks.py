@@ -370,8 +370,9 @@ def test_one_line_in_a_thousand_may_differ():
 @pytest.mark.long
 def test_growth_is_measured_in_processes_and_drawn(tmp_path):
     bench = new_bench(tmp_path)
-    growth.run(bench, growth.Sizes(captions=(200,), files=(4,)))
-    assert [one.what for one in bench.timings] == ["train, up to the first step, 200", "caption, 4"]
+    growth.run(bench, growth.Sizes(captions=(200,), repeats=(), files=(4,)))
+    expected = ["train, up to the first step, 200", "continue, up to the next step, 200", "caption, 4"]
+    assert [one.what for one in bench.timings] == expected
     assert all(one.peak_mb > 50 for one in bench.timings)
     for name in ("growth-captions.png", "growth-files.png"):
         assert (bench.results / name).read_bytes().startswith(b"\x89PNG")
