@@ -266,8 +266,10 @@ def test_other_forms_of_the_weights_give_the_same_model(llama: Path, tmp_path: P
         save_language_model(folder, "llama", **saving)
         assert len(list(folder.glob("model-*.safetensors"))) > 1
     models = [open_language_model("model", path).load() for path in (folder, llama)]
+    first, second = (dict(model.named_parameters()) for model in models)
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     first, second = (model.start(torch.ones(1, 3, 16))[1] for model in models)
-    assert torch.equal(first, second)
+    torch.testing.assert_close(first, second)  # where a file is mapped decides how sums are rounded
     hashes = {open_language_model("model", path).content_hash for path in (folder, llama)}
     assert len(hashes) == 2
 
