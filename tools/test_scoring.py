@@ -1,9 +1,11 @@
 """Run the tests of scoring on other Python versions, with only the packages that scoring needs.
 
     python tools/test_scoring.py FOLDER VERSION...
+    python tools/test_scoring.py --ignored
 
 Each environment is made in FOLDER and kept. torch is in none of them. A version that is not installed on this machine
-is named and left out. Exits with 1 if a test fails.
+is named and left out. Exits with 1 if a test fails. --ignored prints the options with which pytest leaves out these
+tests.
 """
 
 import os
@@ -59,6 +61,9 @@ def make_environment(folder: Path, python: str) -> str:
 
 def main() -> None:
     """Run the tests on each version."""
+    if sys.argv[1:] == ["--ignored"]:
+        print(*(f"--ignore=tests/{name}" for name in TESTS))
+        return
     folder, *versions = sys.argv[1:]
     failed = False
     for version in versions:
