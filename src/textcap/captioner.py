@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -84,13 +84,14 @@ class Captioner:
         *,
         name: str = "the model",
         precision: str = "float32",
+        keeps_embeddings: bool = True,
     ) -> None:
         self.backbone, self.device, self.name, self.precision = backbone, device, name, precision
         self._capitalise = backbone.kind.mapper is not None  # for clapcap, whose captions msclap capitalises
         self._end_id = end_id
         self._bridge = bridge
         self._mapper = mapper.to(device).eval()
-        self._recordings = RecordingEmbedder(backbone, device, precision)
+        self._recordings = RecordingEmbedder(backbone, device, precision, keeps=keeps_embeddings)
         self._recordings.encoder.eval()  # loaded now, so that an error of the weights comes now
         self._language_model = prepare(backbone.language_model(device), precision)
 
@@ -108,6 +109,7 @@ class Captioner:
         clap: str | None = None,
         language_model: str | None = None,
         offline: bool | None = None,
+        keeps_embeddings: bool = True,
         progress: DownloadProgress | None = None,
     ) -> "Captioner":
         """Load a captioner from a model folder, or a released one by name.
@@ -122,6 +124,7 @@ class Captioner:
             clap: Where the CLAP that the model was trained on lies now, see `BackboneNames`.
             language_model: Where its language model lies now.
             offline: Whether to work without the network; by default the environment variable HF_HUB_OFFLINE decides.
+            keeps_embeddings: Whether the embeddings of sounds are read from the cache folder and written there.
             progress: Called while weights are downloaded with a file's name, its bytes so far and the total.
 
         Raises:
@@ -139,7 +142,8 @@ class Captioner:
         if kind_of(str(model)).mapper is not None:
             if clap or language_model:
                 raise InputError(f"{model} has both of its halves", hint="leave out --clap and --language-model")
-            return cls.released(Backbone.load(str(model), offline=offline, progress=progress), chosen, precision)
+            backbone = Backbone.load(str(model), offline=offline, progress=progress)
+            return cls.released(backbone, chosen, precision, keeps_embeddings=keeps_embeddings)
         is_remote = not os.path.isdir(model) and is_repository(str(model))
         folder = model_folder(str(model), offline=offline, progress=progress) if is_remote else Path(model)
         stored = load_model(folder)
@@ -152,10 +156,13 @@ class Captioner:
         with memory_errors(f"while loading {model} on {chosen}", hint=_LOAD_MEMORY_HINT):
             bridge = Bridge(stored.config.bridge, affine=stored.affine)
             end_id = stored.config.end_token_id
-            return cls(backbone, stored.mapper, bridge, end_id, chosen, name=str(model), precision=precision)
+            how: dict[str, Any] = {"precision": precision, "keeps_embeddings": keeps_embeddings}
+            return cls(backbone, stored.mapper, bridge, end_id, chosen, name=str(model), **how)
 
     @classmethod
-    def released(cls, backbone: Backbone, device: torch.device, precision: str = "float32") -> "Captioner":
+    def released(
+        cls, backbone: Backbone, device: torch.device, precision: str = "float32", *, keeps_embeddings: bool = True
+    ) -> "Captioner":
         """Return a captioner whose mapper comes with its backbone, such as clapcap.
 
         Raises:
@@ -166,7 +173,8 @@ class Captioner:
             mapper, bridge = backbone.released_mapper(), Bridge(BridgeConfig(noise_variance=0.0))
             end_id = backbone.kind.end_token_id
             end_id = backbone.tokenizer.end_id if end_id is None else end_id
-            return cls(backbone, mapper, bridge, end_id, device, name=backbone.name, precision=precision)
+            how: dict[str, Any] = {"precision": precision, "keeps_embeddings": keeps_embeddings}
+            return cls(backbone, mapper, bridge, end_id, device, name=backbone.name, **how)
 
     def caption(
         self,
@@ -218,7 +226,9 @@ class Captioner:
                     results.append(CaptionResult(name, error=r))
                 else:
                     several = next(found) if is_heard(r) else ()
-                    results.append(CaptionResult(name, several, None, r.duration_s, not is_heard(r), r.notes))
+                    own = None if r.is_silent else r.embedding
+                    facts: dict[str, Any] = {"duration_s": r.duration_s, "is_silent": not is_heard(r), "notes": r.notes}
+                    results.append(CaptionResult(name, several, embedding=own, **facts))
             return results
 
         return self._in_groups(sources, batch_size, reading, caption_group)
@@ -263,7 +273,7 @@ class Captioner:
                 spans = heard[start : start + size]
                 found = self.candidates(_stack([span.embedding for span in spans]), *how)
                 for span, (best, *_) in zip(spans, found, strict=True):
-                    pieces.append(Piece(span.start_s, span.end_s, best.caption, best.score))
+                    pieces.append(Piece(span.start_s, span.end_s, best.caption, best.score, span.embedding))
             joined, is_silent = tuple(join_equal(pieces)), bool(windows.is_silent.all()) and not pieces
             return [CaptionResult(name_of(source), (), joined, windows.duration_s, is_silent, windows.notes)]
 

@@ -1,8 +1,13 @@
 """What captioning gives: typed results, which can be read without loading torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from textcap.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Piece:
     end_s: float
     caption: str
     score: float  # mean log probability per token in nats, at most 0
+    # of what is heard, before any bridge, [E], unit length
+    embedding: "NDArray[np.float32] | None" = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ class CaptionResult:
         is_silent: Whether all of the sound is silent.
         notes: What the user must know of the sound, each worded to follow the path, such as "ends early".
         error: Why the sound could not be captioned; None if it was.
+        embedding: CLAP's embedding of the sound, before any bridge, `[E]`, unit length; None for silence, a time line,
+            whose pieces have their own, or an error.
     """
 
     path: str
@@ -52,6 +61,7 @@ class CaptionResult:
     is_silent: bool = False
     notes: tuple[str, ...] = ()
     error: InputError | None = None
+    embedding: "NDArray[np.float32] | None" = field(default=None, repr=False, compare=False)
 
     @property
     def caption(self) -> str:

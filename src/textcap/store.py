@@ -246,6 +246,21 @@ class Store:
             return result
 
 
+class NoStore(Store):
+    """Keeps nothing; knows a file by its place, its size and the times of its changes, and does not read it."""
+
+    def read(self, keys: Sequence[bytes], table: str = "vectors") -> list[Row | None]:
+        """Return that there is no row."""
+        return [None] * len(keys)
+
+    def write(self, rows: Mapping[bytes, Row], table: str = "vectors") -> None:
+        """Do nothing."""
+
+    def file_keys(self, paths: Sequence[Path]) -> list[bytes | None]:
+        """Return what stands for each file as it is now; None for one that cannot be read, or not twice."""
+        return [_state(path)[0] or None if os.path.isfile(path) else None for path in paths]
+
+
 def own_cache_folder() -> Path:
     """Return the folder for results that textcap can compute again; it is never Hugging Face's cache."""
     named = path_in("TEXTCAP_CACHE")

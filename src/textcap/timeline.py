@@ -64,7 +64,7 @@ def find_pieces(windows: WindowEmbeddings) -> list[Span]:
 def join_equal(pieces: Iterable[Piece]) -> list[Piece]:
     """Join pieces that follow one another without a gap and have the same caption.
 
-    The score of a joined piece is the mean of their scores, weighted by their lengths.
+    The score and the embedding of a joined piece are the means of theirs, weighted by their lengths.
     """
     joined: list[Piece] = []
     for piece in pieces:
@@ -74,7 +74,10 @@ def join_equal(pieces: Iterable[Piece]) -> list[Piece]:
             continue
         share = (last.end_s - last.start_s) / (piece.end_s - last.start_s)
         score = share * last.score + (1 - share) * piece.score
-        joined[-1] = Piece(last.start_s, piece.end_s, piece.caption, score)
+        embedding = None
+        if last.embedding is not None and piece.embedding is not None:
+            embedding = _unit(np.float32(share) * last.embedding + np.float32(1 - share) * piece.embedding)
+        joined[-1] = Piece(last.start_s, piece.end_s, piece.caption, score, embedding)
     return joined
 
 
@@ -162,5 +165,8 @@ def _mean_inside(windows: WindowEmbeddings, own: slice, start_s: float, end_s: f
     """Return the mean, at unit length `[E]`, of the windows wholly inside a span, or of all its own if none is."""
     inside = (windows.starts_s[own] >= start_s - 1e-6) & (windows.ends_s[own] <= end_s + 1e-6)
     vectors = windows.vectors[own][inside if inside.any() else slice(None)]
-    mean: NDArray[np.float32] = vectors.mean(axis=0)
-    return mean / np.float32(max(float(np.linalg.norm(mean)), 1e-12))
+    return _unit(vectors.mean(axis=0))
+
+
+def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    return vector / np.float32(max(float(np.linalg.norm(vector)), 1e-12))

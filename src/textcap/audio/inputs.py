@@ -79,19 +79,35 @@ def find_inputs(arguments: Sequence[str], *, recursive: bool = False, files_from
     Raises:
         InputError: The list cannot be read or names nothing, or standard input would be both a list and a sound.
     """
-    names, notes, n_repeated = list(arguments), list[str](), 0
+    notes, n_repeated = list[str](), 0
+    entries: dict[str, Input | InputError] = {}
+    for key, entry in each_input(arguments, notes, recursive=recursive, files_from=files_from):
+        n_repeated += key in entries
+        entries.setdefault(key, entry)
+    if n_repeated:
+        notes.append(f"{counted(n_repeated, 'input')} named more than once, and taken once")
+    return FoundInputs(list(entries.values()), notes)
+
+
+def each_input(
+    arguments: Sequence[str], notes: list[str], *, recursive: bool = False, files_from: str | None = None
+) -> Iterator[tuple[str, Input | InputError]]:
+    """Yield what `find_inputs` finds as it is found, with what is the same for two names of one sound: its real path.
+
+    Args:
+        arguments, recursive, files_from: As in `find_inputs`.
+        notes: What the user should know is appended.
+
+    Raises:
+        InputError: As in `find_inputs`.
+    """
+    names = list(arguments)
     if files_from is not None:
         names += _read_list(files_from)
         if files_from == STDIN in names:
             raise InputError("standard input cannot be both a list of names and a sound", hint="put one into a file")
-    entries: dict[str, Input | InputError] = {}
     for name in names:
-        for key, entry in _find(name, recursive, notes):
-            n_repeated += key in entries
-            entries.setdefault(key, entry)
-    if n_repeated:
-        notes.append(f"{counted(n_repeated, 'input')} named more than once, and taken once")
-    return FoundInputs(list(entries.values()), notes)
+        yield from _find(name, recursive, notes)
 
 
 def mask(text: str) -> str:
@@ -152,29 +168,37 @@ def _match(pattern: str, recursive: bool, notes: list[str]) -> Iterator[_Found]:
 def _search(folder: str, recursive: bool, notes: list[str]) -> Iterator[_Found]:
     """Yield the sounds in a folder, sorted by the parts of their paths as code points, the same on every system."""
     real = os.path.realpath(folder)
-    pending = [(folder, True)]  # paths, and whether each is a folder, the next one last
     n_found = n_links = n_folders = 0
+    # Folders that are being listed, each with the names in it that are left; that of a folder ends in a separator.
+    pending = [("", iter([os.sep]))]
     while pending:
-        path, is_folder = pending.pop()
+        place, names = pending[-1]
+        if (name := next(names, None)) is None:
+            pending.pop()
+            continue
+        path = folder if name == os.sep else os.path.join(place, name.rstrip(os.sep))
         try:
-            if not is_folder:
+            if not name.endswith(os.sep):
                 n_found += 1
                 below = path[len(folder) :].lstrip(os.sep)
                 yield _file(path, os.path.join(real, below), below)  # links below are not followed
                 continue
+            found: list[str] = []
             with os.scandir(path) as scanned:
-                entries = sorted((one for one in scanned if not one.name.startswith(".")), key=lambda one: one.name)
+                for entry in scanned:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        n_folders += 1
+                        found += [entry.name + os.sep] * recursive
+                    elif os.path.splitext(entry.name)[1][1:].lower() in ENDINGS or (recursive and os.path.isdir(entry)):
+                        n_links += entry.is_symlink()
+                        found += [entry.name] * entry.is_file(follow_symlinks=False)
         except OSError as error:
             n_found += 1
-            yield path, FileError(path, f"cannot be {'listed' if is_folder else 'read'}: {error.strerror or error}")
+            yield path, FileError(path, f"cannot be listed: {error.strerror or error}")
             continue
-        for entry in reversed(entries):
-            if entry.is_dir(follow_symlinks=False):
-                n_folders += 1
-                pending += [(entry.path, True)] * recursive
-            elif os.path.splitext(entry.name)[1][1:].lower() in ENDINGS or (recursive and os.path.isdir(entry)):
-                n_links += entry.is_symlink()
-                pending += [(entry.path, False)] * entry.is_file(follow_symlinks=False)
+        pending.append((path, iter(sorted(found, key=lambda one: one.rstrip(os.sep)))))
     if not n_found:
         links = f" but {counted(n_links, 'link')}, which it does not follow" if n_links else ""
         hint = "use --recursive for the folders in it" if n_folders and not recursive else "name files to take any"

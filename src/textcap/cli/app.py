@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from textcap.cli import corpus
 from textcap.cli.cache import cache
 from textcap.cli.caption import caption
 from textcap.cli.console import LogHandler, keep_stdout_for_results, print_error
@@ -93,6 +94,12 @@ def _help_of(command: Callable[..., None]) -> str:
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
+
+corpora = typer.Typer(help="Plan, caption and export far more sounds than one run can caption.", no_args_is_help=True)
+for name, example in corpus.EXAMPLES.items():
+    one = getattr(corpus, name)
+    corpora.command(help=_help_of(one), epilog=example)(one)
+app.add_typer(corpora, name="corpus")
 
 for command in (fetch, train, gap, fit_adapter, caption, score, embed, demo, verify, cache, info):
     # Every command's help ends with two commands that can be pasted.

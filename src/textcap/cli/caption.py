@@ -1,7 +1,6 @@
 """`textcap caption`: sounds in, one caption per line out, or time lines and subtitles."""
 
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,16 +12,14 @@ from textcap.cli.console import note, print_skipped, progress_bar, set_verbosity
 from textcap.cli.progress import download_progress
 from textcap.config import DecodingConfig
 from textcap.data.text import counted
-from textcap.outputs.forms import FORMS, JSONL, MERGED_FORMS, SIDECAR, TIMELINE_FORMS, Output, form_of
+from textcap.outputs.forms import JSONL, MERGED_FORMS, PARQUET, SIDECAR, TIMELINE_FORMS, Output, form_of
 from textcap.outputs.journal import journal_of
 from textcap.outputs.rows import Row, error_row, path_of
 
 EXAMPLES = "textcap caption *.wav -m textcap-model\n\ntextcap caption film.mp4 -o film.srt"
 WHEN_STOPPED = "with -o, the same command with --resume continues"
 
-_WIDE_BEAM = 8  # the default with several captions per sound
-_shape = partial(typer.Option, rich_help_panel="Form of the output")
-_selection = partial(typer.Option, rich_help_panel="Choice of captions")
+_shape = options.shape
 
 
 def caption(
@@ -34,20 +31,9 @@ def caption(
             show_default=False,
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "-m",
-            "--model",
-            help="A model folder that textcap train wrote, a repository of the hub that holds one, or clapcap, the "
-            "captioner released with msclap.",
-            show_default="textcap-model if that folder exists, else clapcap",
-        ),
-    ] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", help="Take the sounds in subfolders, too.")] = False,
-    files_from: Annotated[
-        str | None, typer.Option(help="A file that names an input on each line; - is standard input.", metavar="LIST")
-    ] = None,
+    model: options.ModelOption = None,
+    recursive: options.RecursiveOption = False,
+    files_from: options.FilesFromOption = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="The file or folder to write.", show_default="standard output"),
@@ -56,74 +42,36 @@ def caption(
         str | None,
         _shape(
             "--format",
-            help="text, jsonl, csv, srt, vtt, audacity (a label track) or sidecar (dog.txt beside dog.wav).",
+            help="text, jsonl, csv, parquet, srt, vtt, audacity (a label track) or sidecar (dog.txt beside dog.wav).",
             show_default="by the ending of the output",
         ),
     ] = None,
     as_json: Annotated[bool, _shape("--json", help="The same as --format jsonl.")] = False,
-    timeline: Annotated[bool, _shape("--timeline", help="Say what is heard when.")] = False,
-    hop_s: Annotated[
-        float | None,
-        _shape(
-            "--hop",
-            min=0.01,
-            help="Seconds between the starts of the windows of a time line.",
-            show_default="half a window",
-        ),
-    ] = None,
+    timeline: options.TimelineOption = False,
+    hop_s: options.HopOption = None,
     brackets: Annotated[bool, _shape("--brackets", help="Write \\[a dog is barking] in subtitles.")] = False,
     merge: Annotated[
         Path | None,
         _shape(exists=True, dir_okay=False, help="Add the captions to this SRT or VTT file."),
     ] = None,
     over_speech: Annotated[bool, _shape("--over-speech", help="With --merge, also where speech is.")] = False,
-    caption_silence: Annotated[bool, _shape("--caption-silence", help="Caption silence like any other sound.")] = False,
-    num_captions: Annotated[int, _selection(min=1, help="Captions per sound, best first.")] = 1,
-    rerank: Annotated[bool, _selection("--rerank", help="Order them by CLAP's similarity, too.")] = False,
-    rerank_weight: Annotated[
-        float,
-        _selection(min=0.0, max=1.0, help="Weight of the similarity against the score."),
-    ] = 0.75,
-    similarity: Annotated[
-        bool,
-        _selection("--similarity", help="Add the similarity of sound and caption to JSON."),
-    ] = False,
-    beam_size: Annotated[
-        int | None,
-        _selection(
-            min=1,
-            help="Number of partial captions that beam search keeps at each step.",
-            show_default=f"{DecodingConfig.beam_size}; {_WIDE_BEAM} with --num-captions or --rerank",
-        ),
-    ] = None,
-    min_length: Annotated[
-        int, _selection(min=0, help="Minimum length of a caption in tokens.")
-    ] = DecodingConfig.min_tokens,
-    max_length: Annotated[
-        int,
-        _selection(min=1, help="Maximum length of a caption in tokens; a token is about three quarters of a word."),
-    ] = DecodingConfig.max_tokens,
+    caption_silence: options.CaptionSilenceOption = False,
+    num_captions: options.NumCaptionsOption = 1,
+    rerank: options.RerankOption = False,
+    rerank_weight: options.RerankWeightOption = 0.75,
+    similarity: options.SimilarityOption = False,
+    beam_size: options.BeamSizeOption = None,
+    min_length: options.MinLengthOption = DecodingConfig.min_tokens,
+    max_length: options.MaxLengthOption = DecodingConfig.max_tokens,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an unfinished run, and try again what failed.")
     ] = False,
     force: options.ForceOption = False,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Number of sounds to caption at once; captions do not depend on it.",
-            show_default=options.DEFAULT_BATCH,
-        ),
-    ] = None,
+    batch_size: options.CaptionBatchOption = None,
     clap: options.ClapOption = None,
     language_model: options.LanguageModelOption = None,
     device: options.DeviceOption = "auto",
-    precision: Annotated[
-        str,
-        typer.Option(
-            help="float32, or for more speed and slightly different captions int8 (CPU), bf16 or float16.",
-        ),
-    ] = "float32",
+    precision: options.PrecisionOption = "float32",
     offline: options.OfflineOption = False,
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
@@ -138,21 +86,16 @@ def caption(
     set_verbosity(quiet, verbose)
     form = _form_of(form, as_json, output, merge)
     timeline = timeline or form in TIMELINE_FORMS
-    several = num_captions > 1 or rerank
-    size = beam_size or (max(_WIDE_BEAM, num_captions) if several else DecodingConfig.beam_size)
-    n_best = num_captions if num_captions > 1 else size if rerank else 1
-    with options.settings_from_flags("beam_size", min_tokens="--min-length", n_best="--num-captions"):
-        decoding = DecodingConfig(beam_size=size, max_tokens=max_length, min_tokens=min_length, n_best=n_best)
-    _refuse_misuse(
+    decoding = options.decoding_of(beam_size, min_length, max_length, num_captions, rerank)
+    options.refuse_misuse(
         {
+            **options.timeline_misuse(timeline, hop_s, num_captions, similarity),
             "--resume needs -o": resume and output is None,
             "--merge takes srt or vtt, and needs -o": merge is not None and (not output or form not in MERGED_FORMS),
             "--over-speech needs --merge": over_speech and merge is None,
-            "--hop needs a time line": hop_s is not None and not timeline,
             "--brackets needs subtitles": brackets and form not in TIMELINE_FORMS,
             "sidecar files hold one caption: leave out --timeline": timeline and form == SIDECAR,
-            "a time line has one caption for each piece: leave out --num-captions and --similarity": timeline
-            and (num_captions > 1 or similarity),
+            "a Parquet file needs -o": form == PARQUET and output is None,
         }
     )
     found = find_inputs(audio or [], recursive=recursive, files_from=files_from)
@@ -167,7 +110,7 @@ def caption(
     where.check(force=force or (resume and is_unfinished))
     if not found.inputs:  # told without loading torch
         failures = [error_row(path_of(error), error) for error in found.errors]
-        if form == JSONL:
+        if form in (JSONL, PARQUET):
             where.write(failures)
         return _show(failures, where)
     from textcap.captioner import Captioner, Ranking
@@ -188,7 +131,7 @@ def caption(
         note(captioner.backbone.kind.remark)
     ranking = Ranking(rerank_weight if rerank else None, similarity)
     settings = CaptionSettings(
-        decoding, ranking, num_captions, timeline, hop_s, caption_silence, batch_size, offline or None
+        decoding, ranking, num_captions, timeline, hop_s, caption_silence, batch_size, offline or None, form == PARQUET
     )
     with options.settings_from_flags(hop_s="--hop"):
         _show(caption_to(where, captioner, settings, resume=resume, force=force), where)
@@ -196,20 +139,13 @@ def caption(
 
 def _form_of(form: str | None, as_json: bool, output: Path | None, merge: Path | None) -> str:
     """Return the form of the output from the options that may name one."""
-    if form is not None and form not in FORMS:
-        raise typer.BadParameter(f"is {form!r}, but must be one of {', '.join(FORMS)}", param_hint="--format")
+    options.check_form(form)
     if as_json and form not in (None, JSONL):
         raise typer.BadParameter(f"give --json or --format {form}, not both")
     chosen = JSONL if as_json else form or form_of(output)
     if merge is not None and output is not None and chosen != form_of(merge):
         raise typer.BadParameter(f"{merge} is merged into a file of the same form, not {chosen}", param_hint="--merge")
     return chosen
-
-
-def _refuse_misuse(problems: dict[str, bool]) -> None:
-    for problem, holds in problems.items():
-        if holds:
-            raise typer.BadParameter(problem)
 
 
 def _show(rows: Iterable[Row], where: Output) -> None:

@@ -107,8 +107,7 @@ def save_embeddings(path: Path, embeddings: ExportedEmbeddings, backbone: Backbo
     metadata = {
         "names": json.dumps(embeddings.names),
         "kinds": json.dumps(embeddings.kinds),
-        "clap": backbone.clap.name,
-        "clap_hash": backbone.clap.content_hash,
+        **backbone.clap.facts,
         "textcap": version("textcap"),
     }
     write_tensors(path, {"embeddings": torch.from_numpy(embeddings.vectors.copy())}, metadata)

@@ -31,7 +31,7 @@ from textcap.errors import FileError, InputError
 from textcap.models.backbone import Backbone
 from textcap.models.clap import AudioEncoder
 from textcap.models.precision import half_precision
-from textcap.store import Row, Store
+from textcap.store import NoStore, Row, Store
 
 # To be raised when decoding, windows, the rules for silence and channels, or pooling change a result.
 READING_VERSION = 3
@@ -76,15 +76,19 @@ class RecordingEmbedder:
 
     Args:
         precision: In which the tower computes; int8 leaves it at float32.
+        keeps: Whether embeddings are kept in the cache folder.
     """
 
-    def __init__(self, backbone: Backbone, device: torch.device, precision: str = "float32") -> None:
+    def __init__(
+        self, backbone: Backbone, device: torch.device, precision: str = "float32", *, keeps: bool = True
+    ) -> None:
         self._backbone, self._device, self._dtype = backbone, device, half_precision(precision)
         clap = backbone.config.clap
         rules = f"{READING_VERSION} {sorted(asdict(clap.audio).items())}"
         if self._dtype != torch.float32:
             rules += f" {precision}"
-        self.store = Store.of("audio", backbone.clap.name, backbone.clap.content_hash, clap.embedding_width, rules)
+        own = backbone.clap.name, backbone.clap.content_hash, clap.embedding_width
+        self.store = Store.of("audio", *own, rules) if keeps else NoStore(Path(os.devnull), clap.embedding_width)
 
     @cached_property
     def encoder(self) -> AudioEncoder:

@@ -46,6 +46,11 @@ class Half:
         """SHA-256 of everything that decides what comes out of it, in hexadecimal."""
         return self._hash()
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """Its name and hash, as files of embeddings record them."""
+        return {"clap": self.name, "clap_hash": self.content_hash}
+
     def _hash(self) -> str:
         raise NotImplementedError
 

@@ -5,9 +5,11 @@ Rows come from `rows`; what a form does with errors and silence is in docs/forma
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, cast
 
 from textcap.audio.inputs import ENDINGS, Input
@@ -19,11 +21,19 @@ from textcap.outputs.rows import Row, csv_header, csv_lines, json_line, text_lin
 from textcap.outputs.subtitles import audacity, srt, vtt
 from textcap.results import Piece
 
-TEXT, JSONL, CSV, SIDECAR = "text", "jsonl", "csv", "sidecar"
+TEXT, JSONL, CSV, PARQUET, SIDECAR = "text", "jsonl", "csv", "parquet", "sidecar"
 _TRACKS = {"srt": srt, "vtt": vtt, "audacity": audacity}
-_ENDINGS = {".txt": TEXT, ".jsonl": JSONL, ".json": JSONL, ".csv": CSV, ".srt": "srt", ".vtt": "vtt"}
+_ENDINGS = {
+    ".txt": TEXT,
+    ".jsonl": JSONL,
+    ".json": JSONL,
+    ".csv": CSV,
+    ".parquet": PARQUET,
+    ".srt": "srt",
+    ".vtt": "vtt",
+}
 
-FORMS = (TEXT, JSONL, CSV, *_TRACKS, SIDECAR)
+FORMS = (TEXT, JSONL, CSV, PARQUET, *_TRACKS, SIDECAR)
 TIMELINE_FORMS = tuple(_TRACKS)
 MERGED_FORMS = ("srt", "vtt")
 
@@ -56,6 +66,7 @@ class Output:
         brackets: Whether captions in subtitles stand in brackets.
         merge: A subtitle file to merge the captions of the only sound into.
         over_speech: Whether these may stand at the same time as the cues of that file.
+        first_id: Of the rows of a Parquet file.
     """
 
     form: str
@@ -66,6 +77,7 @@ class Output:
     brackets: bool = False
     merge: Path | None = None
     over_speech: bool = False
+    first_id: int = 0
 
     @property
     def sounds(self) -> list[Input]:
@@ -100,6 +112,8 @@ class Output:
         Raises:
             InputError: A file exists, two sounds would have the same one, or a place cannot be written.
         """
+        if self.form == PARQUET:
+            import_module("textcap.outputs.parquet")  # tells what is missing
         n_inputs, path = len(self.inputs), self.path
         is_file = path is None or (path.suffix.lower() in _ENDINGS and not path.is_dir())
         if n_inputs > 1 and (self.merge is not None or (self.form in _TRACKS and is_file)):
@@ -152,8 +166,11 @@ class Output:
         """What stands before the rows of a file."""
         return csv_header(self.is_timeline, self.n_captions) if self.form == CSV else ""
 
-    def write(self, rows: Iterable[Row]) -> None:
+    def write(self, rows: Iterable[Row], facts: Mapping[str, str] = MappingProxyType({})) -> None:
         """Write the rows of all inputs, in their order, to the file or to the files.
+
+        Args:
+            facts: What a Parquet file records of the model.
 
         Raises:
             InputError: A file cannot be written.
@@ -161,6 +178,10 @@ class Output:
         if self.has_many_files:
             for one, row in zip(self.inputs, rows, strict=True):
                 self.write_own(one, row)
+        elif self.form == PARQUET and self.path is not None:
+            from textcap.outputs.parquet import write_rows
+
+            write_rows(self.path, rows, facts, self.first_id)
         elif self.path is not None:
             atomic_write_with(self.path, lambda new: _write_lines(new, self._all_text(rows)))
 

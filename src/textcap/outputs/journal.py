@@ -47,13 +47,14 @@ def open_journal(output: Path, settings: Mapping[str, Any], *, resume: bool, for
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             lock = Path(f"{path}.lock")
-            stack.enter_context(FileLock(lock).acquire(blocking=False))
-            stack.callback(remove_quietly, lock)
+            with suppress(NotImplementedError):  # a file system without locks
+                stack.enter_context(FileLock(lock).acquire(blocking=False))
+                stack.callback(remove_quietly, lock)
             if force and not resume:
                 path.unlink(missing_ok=True)
             file = stack.enter_context(open(path, "ab", buffering=0))
         except Timeout as error:
-            raise InputError(f"another process is writing {output}", hint="wait for its end") from error
+            raise BusyError(f"another process is writing {output}", hint="wait for its end") from error
         except OSError as error:
             raise FileError(path, f"cannot be written: {error.strerror or error}") from error
         journal = Journal(path, file)
@@ -64,6 +65,10 @@ def open_journal(output: Path, settings: Mapping[str, Any], *, resume: bool, for
             if not file.closed:
                 with suppress(InputError):  # the first error is the one to report
                     journal.reading(None)
+
+
+class BusyError(InputError):
+    """Another process is writing the same output."""
 
 
 class Journal:
@@ -134,12 +139,7 @@ class Journal:
             raise InputError(message, hint="use --resume to continue it, or --force to start again")
         if not header or header.pop("version", None) != FORMAT_VERSION:
             raise FileError(self.path, "is not a journal of this version of textcap", hint=OVERWRITE_HINT)
-        # Compared as JSON gives them: tuples are lists there.
-        wanted = json.loads(json.dumps(settings))
-        for name in sorted({*wanted, *header}):
-            if header.get(name) != wanted.get(name):
-                message = f"{self.path} was begun with {name} {header.get(name)!r}, not {wanted.get(name)!r}"
-                raise InputError(message, hint="use the same options, or --force to start again")
+        refuse_differences(self.path, header, settings, hint="use the same options, or --force to start again")
         if not line.endswith(b"\n"):
             self._write(b"\n")  # so that the next line is whole
         return True
@@ -159,6 +159,19 @@ class Journal:
                 os.fsync(self._file.fileno())
         except OSError as error:
             raise FileError(self.path, f"cannot be written: {error.strerror or error}") from error
+
+
+def refuse_differences(path: Path, begun: Mapping[str, Any], settings: Mapping[str, Any], *, hint: str) -> None:
+    """Compare the settings in a file with those of now, which are compared as JSON gives them: with lists for tuples.
+
+    Raises:
+        InputError: One differs; the message names the first.
+    """
+    wanted = json.loads(json.dumps(settings))
+    for name in sorted({*wanted, *begun}):
+        if begun.get(name) != wanted.get(name):
+            message = f"{path} was begun with {name} {begun.get(name)!r}, not {wanted.get(name)!r}"
+            raise InputError(message, hint=hint)
 
 
 def _checksum(text: str) -> str:

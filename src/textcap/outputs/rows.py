@@ -3,6 +3,7 @@
 A row is a result as plain values, as JSON Lines show it and as a journal keeps it; every form is made from rows.
 """
 
+import base64
 import csv
 import io
 import json
@@ -12,32 +13,35 @@ from typing import Any
 from textcap.audio.inputs import Input
 from textcap.data.text import escape_json, printable
 from textcap.errors import FileError, InputError
-from textcap.results import CaptionResult
+from textcap.results import Candidate, CaptionResult, Piece
 
 Row = dict[str, Any]
 
 
-def row_of(result: CaptionResult, n_captions: int = 1) -> Row:
+def row_of(result: CaptionResult, n_captions: int = 1, *, embeddings: bool = False) -> Row:
     """Return a result as values for JSON; docs/formats.md describes the fields.
 
     Candidates are listed if several are wanted, similarities if they were computed.
 
     Args:
         n_captions: Captions that are wanted.
+        embeddings: Whether to add the embeddings of the sound or its pieces, for `parquet`: float16 in base 64.
     """
     if result.error is not None:
         return error_row(result.path, result.error)
     row: Row = {"path": result.path}
     if result.pieces is None:
         row |= {"caption": result.caption, "score": result.score}
-        several = [_without_none(vars(one)) for one in result.candidates[:n_captions]]
+        several = [_values(one) for one in result.candidates[:n_captions]]
         if several and "similarity" in several[0]:
             row["similarity"] = several[0]["similarity"]
         if n_captions > 1:
             row["candidates"] = several
     row |= {"duration_s": result.duration_s, "silent": result.is_silent}
     if result.pieces is not None:
-        row["pieces"] = [vars(piece) for piece in result.pieces]
+        row["pieces"] = [_values(piece, embeddings) for piece in result.pieces]
+    if embeddings and result.embedding is not None:
+        row["embedding"] = _packed(result.embedding)
     return row | ({"notes": list(result.notes)} if result.notes else {})
 
 
@@ -85,5 +89,11 @@ def _cells(row: Row) -> list[Sequence[str]]:
     return [(row["path"], *(one["caption"] for one in row.get("candidates") or [row]))]
 
 
-def _without_none(values: dict[str, Any]) -> Row:
-    return {name: value for name, value in values.items() if value is not None}
+def _values(one: Candidate | Piece, embeddings: bool = False) -> Row:
+    values = {name: value for name, value in vars(one).items() if value is not None}
+    embedding = values.pop("embedding", None)
+    return values | ({"embedding": _packed(embedding)} if embeddings and embedding is not None else {})
+
+
+def _packed(embedding: Any) -> str:
+    return base64.b64encode(embedding.astype("<f2").tobytes()).decode()

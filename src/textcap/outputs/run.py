@@ -10,8 +10,9 @@ from textcap.audio.inputs import Input
 from textcap.audio.sources import SoundSource
 from textcap.captioner import Captioner, Ranking
 from textcap.config import DecodingConfig
+from textcap.embedding.recordings import READING_VERSION
 from textcap.errors import FileError, InputError
-from textcap.outputs.forms import JSONL, Output
+from textcap.outputs.forms import JSONL, PARQUET, Output
 from textcap.outputs.journal import Journal, open_journal
 from textcap.outputs.rows import Row, error_row, path_of, row_of
 from textcap.remote import open_source
@@ -30,6 +31,7 @@ class CaptionSettings:
     caption_silence: bool = False
     batch_size: int | None = None  # also the size of the slices; None: what suits the backbone
     offline: bool | None = None  # whether remote sounds are refused
+    embeddings: bool = False  # whether rows have the embeddings of the sounds, for Parquet
 
     def caption(
         self, captioner: Captioner, sources: Sequence[SoundSource], reading: Callable[[int | None], None]
@@ -52,13 +54,19 @@ class CaptionSettings:
         """Return everything that decides a sound's captions, for a journal."""
         settings = asdict(self)
         decoding, ranking, _ = (settings.pop(name) for name in ("decoding", "ranking", "offline"))
-        model = {"model": captioner.content_hash, "precision": captioner.precision}
+        model = {"model": captioner.content_hash, "precision": captioner.precision, "reading": READING_VERSION}
         size = captioner.backbone.config.batch_size(self.batch_size)
         return {**model, **decoding, **ranking, **settings, "batch_size": size}
 
 
 def caption_to(
-    where: Output, captioner: Captioner, settings: CaptionSettings, *, resume: bool = False, force: bool = False
+    where: Output,
+    captioner: Captioner,
+    settings: CaptionSettings,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    retries: bool = True,
 ) -> Iterator[Row]:
     """Caption the inputs of an output, yield their rows in order, and write it when the last one is done.
 
@@ -69,6 +77,8 @@ def caption_to(
         resume: Continue an unfinished run: a slice whose inputs are all in the journal is skipped, any other is done
             anew as a whole.
         force: Start again if there is an unfinished run.
+        retries: Whether the journal is kept while inputs have failed, so that a resumed run tries these again;
+            otherwise an output that exists is finished.
 
     Raises:
         InputError: There is an unfinished run, or it cannot be continued; see `open_journal`.
@@ -82,12 +92,14 @@ def caption_to(
         return
     n_failed = 0
     with open_journal(where.path, settings.identity(captioner), resume=resume, force=force) as journal:
+        if not retries and where.path.exists():  # another process has finished it meanwhile
+            return journal.delete()
         for row in _rows(captioner, where.inputs, settings, journal):
             n_failed += "error" in row
             yield row
-        if n_failed < len(where.inputs) or where.form == JSONL:  # else there is nothing to write
-            where.write(journal.rows([_key_of(one) for one in where.inputs]))
-        if not n_failed:
+        if n_failed < len(where.inputs) or where.form in (JSONL, PARQUET):  # else there is nothing to write
+            where.write(journal.rows([_key_of(one) for one in where.inputs]), captioner.backbone.clap.facts)
+        if not n_failed or not retries:
             journal.delete()
 
 
@@ -139,5 +151,6 @@ def _caption_slice(
 
         for index, result in zip(places, settings.caption(captioner, list(opened.values()), reading), strict=True):
             # The name of a remote sound is not the one of its copy.
-            rows[index] = row_of(replace(result, path=names[index]), settings.n_captions)
+            renamed = replace(result, path=names[index])
+            rows[index] = row_of(renamed, settings.n_captions, embeddings=settings.embeddings)
     return [rows[index] for index in range(len(part))]

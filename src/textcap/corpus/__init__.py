@@ -1,0 +1,1 @@
+"""Caption far more sounds than one run can: a plan of shards, which any number of processes work through."""
