@@ -132,7 +132,8 @@ EXPERIMENTS: dict[int, tuple[Part, ...]] = {
 }
 
 
-def parts_of(experiments: list[int]) -> list[Part]:
-    """Return the parts of experiments, each once, in the order in which they are run."""
+def parts_of(experiments: list[int], n_seeds: int = len(SEEDS)) -> list[Part]:
+    """Return the parts of experiments with the first seeds, each once, in the order in which they are run."""
     wanted = [part for number, parts in EXPERIMENTS.items() if number in experiments for part in parts]
+    wanted = [part for part in wanted if part.seed in SEEDS[:n_seeds]]
     return list(dict.fromkeys(wanted))

@@ -1,6 +1,7 @@
 """Run the paper's five experiments on the sound world, in about two hours on two cores.
 
-    python -m benchmarks.paper [--work FOLDER] [--jobs 2] [--half-shift] [--experiments 1 2 3 4 5] [--jars FOLDER]
+    python -m benchmarks.paper [--work FOLDER] [--jobs 2] [--half-shift] [--experiments 1 2 3 4 5] [--seeds 3]
+        [--jars FOLDER]
 
 Each mapper is one part. Its captions are kept in the work folder, and so are embeddings and scores, so an interrupted
 run continues. Prints a table for each experiment, writes the tables to results.md in the work folder, and draws the
@@ -18,7 +19,7 @@ import torch
 
 from benchmarks.dial.narrow import narrow_backbone, weights_hash
 from benchmarks.paper.parts import part_path, run_part
-from benchmarks.paper.plan import EXPERIMENTS, HALF, Part, Plan, parts_of
+from benchmarks.paper.plan import EXPERIMENTS, HALF, SEEDS, Part, Plan, parts_of
 from benchmarks.paper.scores import score_parts
 from benchmarks.paper.tables import write_tables
 from benchmarks.paper.worlds import prepare
@@ -34,6 +35,7 @@ def main() -> None:
     numbers = sorted(EXPERIMENTS)
     parser.add_argument("--experiments", type=int, nargs="+", choices=numbers, default=numbers, help="which to run")
     parser.add_argument("--half-shift", action="store_true", help="on the dial's gap, of which half is a shift")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many seeds of each mapper to run")
     parser.add_argument("--jars", type=Path, help="file or folder with CoreNLP 3.6.0 and its models, for SPICE")
     parser.add_argument("--plot", type=Path, help="file for the plot of the noise sweep (default: in the work folder)")
     options = parser.parse_args()
@@ -48,7 +50,7 @@ def main() -> None:
     if options.jars is not None:
         fill_jars(options.work, options.jars)
     prepare(plan, options.work, options.jobs)
-    parts = parts_of(options.experiments)
+    parts = parts_of(options.experiments, options.seeds)
     run_parts(plan, options.work, parts, options.jobs)
     text = write_tables(options.work, score_parts(options.work, parts), options.plot or options.work / "noise.svg")
     print(f"{text}\n{(time.monotonic() - started_s) / 60:.0f} minutes", flush=True)
