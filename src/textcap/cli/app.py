@@ -22,6 +22,7 @@ from textcap.cli.fit_adapter import fit_adapter
 from textcap.cli.gap import gap
 from textcap.cli.info import info
 from textcap.cli.score import score
+from textcap.cli.search import TAG_EXAMPLES, search, tag
 from textcap.cli.signals import signals_as_exits
 from textcap.cli.train import train
 from textcap.cli.verify import verify
@@ -101,9 +102,10 @@ for name, example in corpus.EXAMPLES.items():
     corpora.command(help=_help_of(one), epilog=example)(one)
 app.add_typer(corpora, name="corpus")
 
-for command in (fetch, train, gap, fit_adapter, caption, score, embed, demo, verify, cache, info):
+for command in (fetch, train, gap, fit_adapter, caption, search, tag, score, embed, demo, verify, cache, info):
     # Every command's help ends with two commands that can be pasted.
-    app.command(help=_help_of(command), epilog=sys.modules[command.__module__].EXAMPLES)(command)
+    examples = TAG_EXAMPLES if command is tag else sys.modules[command.__module__].EXAMPLES
+    app.command(help=_help_of(command), epilog=examples)(command)
 
 
 # Read when torch is loaded. Threads that wait for others would otherwise spin for milliseconds, which takes the

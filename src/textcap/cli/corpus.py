@@ -1,7 +1,5 @@
 """`textcap corpus`: plan, caption and export far more sounds than one run can caption."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -167,7 +165,7 @@ def run(
     print_result(str(corpus.result_path(0).parent))
 
 
-def status(work: WorkArgument, as_json: options.JsonOption = False) -> None:
+def status(work: WorkArgument) -> None:
     """Print how far a corpus has come, its errors by reason, its speed, and the time that is left.
 
     Exit code 1 while shards have no result, 3 when all have one and rows have errors.
@@ -176,17 +174,14 @@ def status(work: WorkArgument, as_json: options.JsonOption = False) -> None:
     from textcap.corpus.plan import Corpus
 
     found = status_of(Corpus.open(work))
-    if as_json:
-        print(json.dumps({**asdict(found), "left_s": found.left_s}), flush=True)
-    else:
-        print_result("shards", f"{found.n_done:,} of {found.n_shards:,}")
-        print_result("sounds", f"{found.n_rows_done:,} of {found.n_rows:,}")
-        for reason, n in found.errors.most_common():
-            print_result("error", reason, f"{n:,}")
-        if found.files_per_s:
-            print_result("speed", f"{found.files_per_s:.1f} files per second")
-        if found.left_s:
-            print_result("left", f"{found.left_s / 3600:.1f} hours")
+    print_result("shards", f"{found.n_done:,} of {found.n_shards:,}")
+    print_result("sounds", f"{found.n_rows_done:,} of {found.n_rows:,}")
+    for reason, n in found.errors.most_common():
+        print_result("error", reason, f"{n:,}")
+    if found.files_per_s:
+        print_result("speed", f"{found.files_per_s:.1f} files per second")
+        left_s = (found.n_rows - found.n_rows_done) / found.files_per_s
+        print_result("left", f"{left_s / 3600:.1f} hours")
     if found.n_done < found.n_shards or found.errors:
         raise typer.Exit(1 if found.n_done < found.n_shards else 3)
 

@@ -22,7 +22,7 @@ def embed(
         typer.Argument(help="Sound files, folders of them, patterns, and .txt files of captions.", show_default=False),
     ] = None,
     text: Annotated[list[str] | None, typer.Option("--text", help="A caption to embed; repeatable.")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The safetensors file to write.")] = Path(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write, .safetensors or .parquet.")] = Path(
         "embeddings.safetensors"
     ),
     backbone: options.BackboneOption = options.DEFAULT_BACKBONE,
@@ -41,7 +41,7 @@ def embed(
     skipped (exit code 3, or 1 if none could be read).
     """
     set_verbosity(quiet, verbose)
-    options.check_safetensors(output)
+    options.check_ending(output, ".safetensors", ".parquet")
     if not inputs and not text:
         raise typer.BadParameter("give a sound file, a .txt file, or --text")
     from textcap.audio.inputs import find_inputs

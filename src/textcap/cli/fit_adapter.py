@@ -67,7 +67,7 @@ def fit_adapter(
     the strength (for ridge) and to measure the effect; the adapter is then fitted again on all of them. Prints the
     path of the file. It is advised only if at least 50 sounds are held out and all figures agree.
     """
-    options.check_safetensors(output)
+    options.check_ending(output, ".safetensors")
     set_verbosity(quiet, verbose)
     from textcap.data.pairs import read_pairs
     from textcap.device import resolve_device

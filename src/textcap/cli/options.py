@@ -171,10 +171,11 @@ def check_form(form: str | None) -> None:
         raise typer.BadParameter(f"is {form!r}, but must be one of {', '.join(FORMS)}", param_hint="--format")
 
 
-def check_safetensors(output: Path) -> None:
-    """Refuse an output whose name ends in that of another format than the one written."""
-    if output.suffix not in ("", ".safetensors"):
-        raise typer.BadParameter(f"ends in {output.suffix}, but must end in .safetensors", param_hint="--output")
+def check_ending(output: Path, *endings: str) -> None:
+    """Refuse an output whose name ends in that of another format than those that can be written."""
+    if output.suffix not in ("", *endings):
+        must = " or ".join(endings)
+        raise typer.BadParameter(f"ends in {output.suffix}, but must end in {must}", param_hint="--output")
 
 
 @contextmanager

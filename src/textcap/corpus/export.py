@@ -32,11 +32,6 @@ class Status:
     errors: Counter[str] = field(default_factory=Counter)  # by reason
     files_per_s: float | None = None  # of the last shards; None before there are two
 
-    @property
-    def left_s(self) -> float | None:
-        """Seconds until all is done at this speed; None if that is not known."""
-        return (self.n_rows - self.n_rows_done) / self.files_per_s if self.files_per_s else None
-
 
 def status_of(corpus: Corpus) -> Status:
     """Return how far a corpus has come; a damaged result counts as missing.

@@ -82,6 +82,7 @@ class Cluster:
             DeviceError: The cluster cannot be reached.
         """
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else its C++ parts write to stderr
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
         try:

@@ -96,14 +96,19 @@ def embed_inputs(
 
 
 def save_embeddings(path: Path, embeddings: ExportedEmbeddings, backbone: Backbone) -> None:
-    """Write embeddings to a safetensors file as the tensor `embeddings`.
+    """Write embeddings to a safetensors file as the tensor `embeddings`, or to Parquet if its name ends so.
 
-    The metadata holds the names and kinds of the inputs, the name and content hash of the CLAP, the version of
-    textcap, and the checksums of `write_tensors`.
+    Parquet has the columns path, kind and embedding, in float16. The metadata of safetensors holds the names and kinds
+    of the inputs and the checksums of `write_tensors`; that of both the name and content hash of the CLAP and the
+    version of textcap.
 
     Raises:
         InputError: The file cannot be written.
     """
+    if path.suffix.lower() == ".parquet":
+        from textcap.outputs.parquet import write_embeddings
+
+        return write_embeddings(path, embeddings.names, embeddings.kinds, embeddings.vectors, backbone.clap.facts)
     metadata = {
         "names": json.dumps(embeddings.names),
         "kinds": json.dumps(embeddings.kinds),

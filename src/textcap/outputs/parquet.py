@@ -5,7 +5,7 @@ Parquet, so embeddings are lists of any length.
 """
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import groupby, islice
 from pathlib import Path
@@ -44,6 +44,7 @@ SCHEMA = pa.schema(
         ("embedding", pa.list_(pa.float16())),
     ]
 )
+_EMBEDDINGS = pa.schema([("path", pa.string()), ("kind", pa.string()), ("embedding", pa.list_(pa.float16()))])
 
 
 def write_rows(path: Path, rows: Iterable[Row], facts: Mapping[str, str], first_id: int = 0) -> None:
@@ -75,6 +76,19 @@ def write_tables(path: Path, tables: Iterable[pa.Table], schema: pa.Schema, fact
                 writer.write_table(table.cast(schema))
 
     atomic_write_with(path, write)
+
+
+def write_embeddings(
+    path: Path, names: Sequence[str], kinds: Sequence[str], vectors: NDArray[np.float32], facts: Mapping[str, str]
+) -> None:
+    """Write unit vectors `[N, E]` with the names and kinds of what they are of.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    columns = [list(map(printable, names)), list(kinds), list(vectors.astype(np.float16))]
+    table = pa.Table.from_arrays(list(map(pa.array, columns, _EMBEDDINGS.types)), schema=_EMBEDDINGS)
+    write_tables(path, [table], _EMBEDDINGS, facts)
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
