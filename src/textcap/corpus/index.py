@@ -66,12 +66,14 @@ def _extended(corpus: Corpus, settings: dict[str, Any], vectors: Path, rows: Pat
         for file in (flat, places):
             file.flush()
             os.fsync(file.fileno())
-    atomic_write_text(facts_path, json.dumps(seal({"shards": shards, "rows": n_rows, "width": width})))
+    replaced = [*known.get("replaced", []), *corpus.replaced(known.get("planned", 0))]
+    facts = {"shards": shards, "rows": n_rows, "width": width, "planned": corpus.n_shards, "replaced": replaced}
+    atomic_write_text(facts_path, json.dumps(seal(facts)))
     if not n_rows:
         return Collection(np.zeros((0, 1), np.float16), lambda number: {}, settings)
     matrix = np.memmap(vectors, "<f2", "r", shape=(n_rows, width))
     found = np.memmap(rows, "<i8", "r", shape=(n_rows, 3))
-    hidden = np.flatnonzero(np.isin(found[:, 2], sorted(corpus.replaced())))
+    hidden = np.flatnonzero(np.isin(found[:, 2], replaced))
 
     @lru_cache(maxsize=8)
     def shown(shard: int) -> Any:

@@ -87,7 +87,7 @@ class Cluster:
             logging.getLogger(name).setLevel(logging.ERROR)
         try:
             ray.init(
-                None if where == "local" else where,
+                where,
                 include_dashboard=False if where == "local" else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -114,7 +114,8 @@ class Cluster:
         """
         context = DataContext.get_current()
         context.enable_progress_bars = False
-        pool = ActorPoolStrategy(size=min(self.n_workers, len(shards) or 1), max_tasks_in_flight_per_actor=1)
+        n = min(self.n_workers, len(shards) or 1)
+        pool = ActorPoolStrategy(min_size=1, max_size=n, initial_size=n, max_tasks_in_flight_per_actor=1)
         model = {name: _absolute(value) if name == "model" else value for name, value in load.items()}
         threads = {"OMP_NUM_THREADS": str(self._n_cpus)}
         remaining = list(shards)

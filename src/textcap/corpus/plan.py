@@ -96,9 +96,9 @@ class Corpus:
         remote = [line["bytes"] is None for line in lines]
         return lines[0]["id"], [Input(mask(p), p) if far else Input(p) for p, far in zip(paths, remote, strict=True)]
 
-    def replaced(self) -> set[int]:
-        """Return the ids of the rows in whose place later ones count."""
-        columns = (read_table(self.plan_path(n), ["replaces"])["replaces"] for n in range(self.n_shards))
+    def replaced(self, first: int = 0) -> set[int]:
+        """Return the ids of the rows in whose place those of the shards from `first` on count."""
+        columns = (read_table(self.plan_path(n), ["replaces"])["replaces"] for n in range(first, self.n_shards))
         return {number for column in columns for number in column.drop_null().to_pylist()}
 
     def result(self, shard: int, columns: list[str] | None = None) -> pa.Table:
@@ -120,8 +120,12 @@ class Corpus:
         path = self.folder / _SETTINGS_FILE
         return read_sealed(path) if path.exists() else {}
 
-    def begin(self, settings: Mapping[str, Any]) -> None:
+    def begin(self, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         """Record everything that decides the rows, or compare it with what the corpus was begun with.
+
+        Args:
+            settings: What must not change.
+            facts: What else to record.
 
         Raises:
             InputError: A setting differs, or the folder cannot be written.
@@ -129,8 +133,9 @@ class Corpus:
         path = self.folder / _SETTINGS_FILE
         with self._locked():
             if not path.exists():
-                atomic_write_text(path, json.dumps(seal(dict(settings)), indent=2) + "\n")
-        refuse_differences(path, self.settings(), settings, hint="use the same options, or plan another corpus")
+                atomic_write_text(path, json.dumps(seal({**settings, **facts}), indent=2) + "\n")
+        begun = {name: value for name, value in self.settings().items() if name not in facts}
+        refuse_differences(path, begun, settings, hint="use the same options, or plan another corpus")
 
     def discard(self, shard: int) -> None:
         """Delete the result of a shard, to make it anew."""

@@ -24,9 +24,8 @@ def begin(corpus: Corpus, captioner: Captioner, settings: CaptionSettings) -> No
     Raises:
         InputError: It was begun with other settings, or with another model.
     """
-    names = captioner.backbone.names.absolute()
-    facts: dict[str, Any] = {"backbone": vars(names), **captioner.backbone.clap.facts}
-    corpus.begin({**settings.identity(captioner), **facts})
+    facts: dict[str, Any] = {"backbone": vars(captioner.backbone.names.absolute()), **captioner.backbone.clap.facts}
+    corpus.begin(settings.identity(captioner), facts)
 
 
 def unfinished(corpus: Corpus, part: tuple[int, int] = (1, 1)) -> list[int]:
