@@ -21,6 +21,7 @@ from benchmarks import (
     audio_tower,
     busy,
     caption,
+    corpus,
     gpu,
     growth,
     machine,
@@ -405,3 +406,11 @@ def test_precisions_are_compared_at_full_size_and_on_the_sound_world(bench: Benc
         "int8",
         "captions that are equal",
     ]
+
+
+@pytest.mark.long
+def test_corpora_are_captioned_exported_and_searched(tmp_path):
+    pytest.importorskip("ray")
+    bench = new_bench(tmp_path, n_rounds=1)
+    corpus.run(bench, corpus.Sizes(files=4, rows=30, vectors=200, width=8))
+    assert [bar.unit for bar in bench.bars] == ["times", "MB", "MB", "s", "MB"]
