@@ -158,6 +158,7 @@ def run(
         else:
             from textcap.corpus.on_ray import Cluster
 
+            load["model"] = captioner.name  # also where none was named
             del captioner
             with Cluster.start(ray, workers) as cluster, signals_as_exits():  # Ray has taken over the signals
                 for n_rows in cluster.run(corpus, shards, load, settings):
