@@ -5,6 +5,7 @@ Parquet, so embeddings are lists of any length.
 """
 
 import base64
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import groupby, islice
@@ -91,17 +92,25 @@ def write_embeddings(
     write_tables(path, [table], _EMBEDDINGS, facts)
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+def read_table(path: Path, columns: list[str] | None = None, schema: pa.Schema | None = None) -> pa.Table:
     """Return a table, or some of its columns, with the checksums compared.
+
+    Args:
+        schema: What the columns must be: the footer, which names them, has no checksum.
 
     Raises:
         FileError: The file cannot be read, or is damaged.
     """
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read(columns)
+            table = file.read(columns)
+        wanted = schema or table.schema
+        if any(wanted.field(name) not in list(table.schema) for name in columns or wanted.names):
+            raise ValueError("it has other columns")
+        return table
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:  # OSError also for a page that was changed
-        problem = getattr(error, "strerror", None) or (str(error).splitlines() or ["it is damaged"])[0]
+        code = getattr(error, "errno", None)
+        problem = os.strerror(code) if code else (str(error).splitlines() or ["it is damaged"])[0]
         raise FileError(path, f"cannot be read: {problem}") from error
 
 
