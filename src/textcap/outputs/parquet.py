@@ -142,7 +142,8 @@ def matrix_of(table: pa.Table) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
 
 
 def _lines(number: int, row: Row) -> Iterator[dict[str, Any]]:
-    common = {**row, "id": number, "path": printable(row["path"])}
+    shown = {name: printable(row[name]) for name in ("path", "error") if name in row}
+    common = {**row, **shown, "id": number}
     for piece in row.get("pieces") or [{}]:
         line = {**common, **piece}
         if "embedding" in line:
