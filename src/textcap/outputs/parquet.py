@@ -45,6 +45,7 @@ SCHEMA = pa.schema(
         ("embedding", pa.list_(pa.float16())),
     ]
 )
+SOUNDS = pa.schema([SCHEMA.field(name) for name in ("path", "embedding")])  # what every file with embeddings has
 _EMBEDDINGS = pa.schema([("path", pa.string()), ("kind", pa.string()), ("embedding", pa.list_(pa.float16()))])
 
 
