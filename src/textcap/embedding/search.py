@@ -68,7 +68,7 @@ class Collection:
         for start, similarities in self._products(labels):
             values, numbers = similarities.T.sort(descending=True, stable=True)
             hidden = set(self._hidden_in(start, len(values)).tolist())
-            for row in set(range(len(values))) - hidden:
+            for row in sorted(set(range(len(values))) - hidden):
                 nearest = zip(values[row, :k].tolist(), numbers[row, :k].tolist(), strict=True)
                 yield start + row, list(nearest)
 
