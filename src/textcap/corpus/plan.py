@@ -226,10 +226,10 @@ def _line_of(one: Input | InputError) -> Row:
         return {"path": one.address, "exact": None, "bytes": None, "modified": None}
     path = os.path.abspath(one.name)
     try:
-        found = os.stat(path)
+        found = os.stat(path) if one.name != STDIN else None
     except OSError as error:
         raise unreadable(one.name, error) from error
-    if one.name == STDIN or not stat.S_ISREG(found.st_mode):
+    if found is None or not stat.S_ISREG(found.st_mode):
         raise FileError(one.name, "is not a file that can be read again", hint="write the sound to a file")
     shown, exact = printable(path), os.fsencode(path)
     modified = min(max(found.st_mtime_ns, -_LAST_NS), _LAST_NS)
