@@ -122,15 +122,15 @@ def rows_of(table: pa.Table, *, is_timeline: bool) -> Iterator[Row]:
         if first["error"] is not None:
             yield {"path": first["path"], "error": first["error"]}
             continue
-        row = {name: value for name, value in first.items() if value is not None and name != "id"}
+        # `row_of` has a score for silence, too.
+        row = {name: value for name, value in first.items() if name == "score" or value is not None}
+        del row["id"]
         if "candidates" in row:
             row["candidates"] = [_given(one) for one in row["candidates"]]
         if is_timeline:
             names = ("start_s", "end_s", "caption", "score")
             pieces = [{name: line[name] for name in names} for line in (first, *others) if line["start_s"] is not None]
             row = {**{name: row[name] for name in row if name not in names}, "pieces": pieces}
-        elif "score" not in row:
-            row["score"] = None  # as `row_of` has it for silence
         yield row
 
 
