@@ -78,6 +78,8 @@ def export(
         if not partial:
             hint = "run textcap corpus run, or take what there is with --partial"
             raise InputError(f"{corpus.folder} lacks the results of {counted(n_missing, 'shard')}", hint=hint)
+    if not there:
+        raise FileError(corpus.folder, "has no results yet", hint=f"run textcap corpus run {corpus.folder}")
     settings, replaced = corpus.settings(), pa.array(sorted(corpus.replaced()), pa.int64())
     is_timeline = bool(settings.get("is_timeline"))
 
