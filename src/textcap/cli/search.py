@@ -62,6 +62,7 @@ def search(
     from textcap.device import resolve_device
     from textcap.embedding.captions import embed_captions
     from textcap.embedding.search import collection_of_sounds
+    from textcap.errors import FileError
 
     chosen = resolve_device(device)
     if like is None:
@@ -70,6 +71,8 @@ def search(
         own = collection_of_sounds([query], loaded, chosen, lambda n_done, n_total: None)
         if own.errors:
             raise own.errors[0]
+        if not len(own.vectors):
+            raise FileError(query, "is silent: nothing sounds like it")
         vectors = own.vectors.astype("f4")
     for similarity, number in found.best(vectors, k)[0] if len(vectors) else ():
         row = {name: value for name, value in found.line(number).items() if value is not None}

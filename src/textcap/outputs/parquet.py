@@ -5,6 +5,7 @@ Parquet, so embeddings are lists of any length.
 """
 
 import base64
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import groupby, islice
@@ -44,6 +45,7 @@ SCHEMA = pa.schema(
         ("embedding", pa.list_(pa.float16())),
     ]
 )
+SOUNDS = pa.schema([SCHEMA.field(name) for name in ("path", "embedding")])  # what every file with embeddings has
 _EMBEDDINGS = pa.schema([("path", pa.string()), ("kind", pa.string()), ("embedding", pa.list_(pa.float16()))])
 
 
@@ -91,17 +93,25 @@ def write_embeddings(
     write_tables(path, [table], _EMBEDDINGS, facts)
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+def read_table(path: Path, columns: list[str] | None = None, schema: pa.Schema | None = None) -> pa.Table:
     """Return a table, or some of its columns, with the checksums compared.
+
+    Args:
+        schema: What the columns must be: the footer, which names them, has no checksum.
 
     Raises:
         FileError: The file cannot be read, or is damaged.
     """
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read(columns)
+            table = file.read(columns)
+        wanted = schema or table.schema
+        if any(wanted.field(name) not in list(table.schema) for name in columns or wanted.names):
+            raise ValueError("it has other columns")
+        return table
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:  # OSError also for a page that was changed
-        problem = getattr(error, "strerror", None) or (str(error).splitlines() or ["it is damaged"])[0]
+        code = getattr(error, "errno", None)
+        problem = os.strerror(code) if code else (str(error).splitlines() or ["it is damaged"])[0]
         raise FileError(path, f"cannot be read: {problem}") from error
 
 
@@ -112,15 +122,15 @@ def rows_of(table: pa.Table, *, is_timeline: bool) -> Iterator[Row]:
         if first["error"] is not None:
             yield {"path": first["path"], "error": first["error"]}
             continue
-        row = {name: value for name, value in first.items() if value is not None and name != "id"}
+        # `row_of` has a score for silence, too.
+        row = {name: value for name, value in first.items() if name == "score" or value is not None}
+        del row["id"]
         if "candidates" in row:
             row["candidates"] = [_given(one) for one in row["candidates"]]
         if is_timeline:
             names = ("start_s", "end_s", "caption", "score")
             pieces = [{name: line[name] for name in names} for line in (first, *others) if line["start_s"] is not None]
             row = {**{name: row[name] for name in row if name not in names}, "pieces": pieces}
-        elif "score" not in row:
-            row["score"] = None  # as `row_of` has it for silence
         yield row
 
 
@@ -133,7 +143,8 @@ def matrix_of(table: pa.Table) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
 
 
 def _lines(number: int, row: Row) -> Iterator[dict[str, Any]]:
-    common = {**row, "id": number, "path": printable(row["path"])}
+    shown = {name: printable(row[name]) for name in ("path", "error") if name in row}
+    common = {**row, **shown, "id": number}
     for piece in row.get("pieces") or [{}]:
         line = {**common, **piece}
         if "embedding" in line:
