@@ -539,10 +539,8 @@ def test_full_disk_stops_a_run_which_is_continued(
 
         patch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
         line = refused(*words)
-    assert (
-        line
-        == f"textcap: {work}/results/000000.parquet cannot be written: No space left on device (free some space, or write elsewhere)"
-    )
+    problem = "cannot be written: No space left on device (free some space, or write elsewhere)"
+    assert line == f"textcap: {work}/results/000000.parquet {problem}"
     assert [path.name for path in (work / "results").iterdir()] == [journal.name]
     caption(place, work)
     assert exported(work) == whole
