@@ -325,7 +325,7 @@ def test_other_options_or_models_are_refused_with_what_differs(place: Path, tmp_
 def test_another_version_of_textcap_continues(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = copied(place, tmp_path)
     (work / "results" / "000001.parquet").unlink()
-    monkeypatch.setattr("textcap.outputs.parquet.version", lambda name: "99.0")
+    monkeypatch.setattr("textcap.data.parquet.version", lambda name: "99.0")
     caption(place, work)
     versions = [parquet.read_schema(path).metadata[b"textcap"] for path in sorted((work / "results").iterdir())]
     assert versions[1] == b"99.0" and versions[0] == versions[2] != b"99.0"

@@ -18,7 +18,7 @@ EXAMPLES = {
     "run": "textcap corpus run work -m textcap-model\n\n"
     "textcap corpus run work -m textcap-model --part 2/50\n\n"
     "textcap corpus run work -m textcap-model --ray local --workers 4",
-    "status": "textcap corpus status work\n\ntextcap corpus status work && textcap corpus export work -o captions.csv",
+    "status": "textcap corpus status work\n\ntextcap corpus status /mnt/archive/work",
     "export": "textcap corpus export work -o captions.csv\n\ntextcap corpus export work -o captions.parquet --partial",
 }
 
