@@ -28,7 +28,7 @@ help:
 	@echo "demo              train on text and caption sounds with the embedded models, in $(DEMO_DIR)/"
 	@echo "test              run the tests (six to eight minutes on two cores)"
 	@echo "test-all          run the longer ones as well: full-size models, the commands of README and docs"
-	@echo "test-slow         run the long tests: kills, fuzzing, SPICE on other Java runtimes"
+	@echo "test-slow         run the long tests: kills, fuzzing, models of the hub at full size, other Java runtimes"
 	@echo "test-modern       run the tests but those of scoring on a plain install with the newest versions of everything"
 	@echo "test-scoring      run the tests of scoring on Python 3.10 and 3.13, if they are installed, without torch"
 	@echo "lint              run ruff and mypy"

@@ -12,6 +12,8 @@ import argparse
 import json
 import os
 import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -31,6 +33,7 @@ from textcap.files import atomic_write_text
 from textcap.gap.bridge import Bridge
 from textcap.gap.bridge.affine import centring
 from textcap.models.backbone import Backbone
+from textcap.scoring import score_files
 from textcap.training.data import make_examples
 from textcap.training.loop import MapperTraining
 
@@ -163,6 +166,24 @@ def figures(plan: Plan, captions: list[str]) -> dict[str, float]:
         "unseen": event_f1(captions[N_SEEN:], scenes[N_SEEN:]).f1,
         "distinct": len(set(captions)) / len(captions),
     }
+
+
+def cider_d(clips: Sequence[Clip], captions: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Return CIDEr-D of several systems' captions of clips, against the captions of the clips.
+
+    It is NaN if it could not be computed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        references = Path(folder) / "references.json"
+        references.write_text(json.dumps({str(i): clip.captions for i, clip in enumerate(clips)}))
+        paths = [Path(folder) / f"{place}.json" for place in range(len(captions))]
+        for path, several in zip(paths, captions.values(), strict=True):
+            path.write_text(json.dumps({str(i): caption for i, caption in enumerate(several)}))
+        report = score_files(references, paths, metrics="cider_d")
+    for failed in report.failed:
+        print(f"CIDEr-D is skipped: {failed.problem}", flush=True)
+    values = [system["cider_d"].value for system in report.scoring.systems]
+    return {name: float("nan") if value is None else value for name, value in zip(captions, values, strict=True)}
 
 
 def nearest_captions(plan: Plan) -> list[str]:

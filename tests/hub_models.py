@@ -157,8 +157,8 @@ def save_gpt2(folder: Path, *, seed: int = 0, n_absent: int = 0, **changes: Any)
     return folder
 
 
-def save_clap(folder: Path, *, seed: int = 0) -> Path:
-    """Write a small CLAP without fusion, with RoBERTa's tokenizer and the preprocessor of sounds."""
+def save_roberta_tokenizer(folder: Path) -> int:
+    """Write a small tokenizer in the form of RoBERTa's, and return the size of its vocabulary."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -172,8 +172,13 @@ def save_clap(folder: Path, *, seed: int = 0) -> Path:
     tokenizer.model.save(str(folder))
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "RobertaTokenizer", "model_max_length": 512}')
     AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+    return tokenizer.get_vocab_size()
+
+
+def save_clap(folder: Path, *, seed: int = 0) -> Path:
+    """Write a small CLAP without fusion, with RoBERTa's tokenizer and the preprocessor of sounds."""
     text = {
-        "vocab_size": tokenizer.get_vocab_size(),
+        "vocab_size": save_roberta_tokenizer(folder),
         "hidden_size": 16,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,

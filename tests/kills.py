@@ -25,8 +25,12 @@ import numpy as np
 from textcap import store
 from textcap.files import FolderKind, atomic_folder, atomic_write_bytes, atomic_write_with, discard
 from textcap.weights import Hub, fetch
+from textcap.weights.repository import find_repository
 
 KILLED = 137
+REPOSITORY = "user/model"
+REPOSITORY_FILES = {"config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}
+REPOSITORY_FILES |= {"model.safetensors.index.json", "tokenizer.json"}
 OURS = FolderKind("ours", "mark.json", r"mark\.json|content")
 DISK_CALLS = ("replace", "rename", "unlink", "remove", "rmdir", "mkdir", "chmod", "symlink", "link", "fsync", "open")
 SECOND_IS_PLACE = ("save", "replace", "rename", "symlink", "link")
@@ -258,15 +262,30 @@ def damaged_store(root: Path) -> None:
     (root / "embeddings" / "text.sqlite").write_bytes(b"no database at all" * 300)
 
 
-def fetch_weights(root: Path) -> None:
+def fetch_weights(root: Path, name: str = "clapcap") -> None:
     """Fetch from the hub that the environment names; it must not be in this process."""
     os.environ["TEXTCAP_CACHE"] = str(root)
-    fetch(["clapcap"], hub=Hub(os.environ["HF_ENDPOINT"], timeout_s=30.0, retries=0))
+    fetch([name], hub=Hub(os.environ["HF_ENDPOINT"], timeout_s=30.0, retries=0))
+
+
+def fetch_repository(root: Path) -> None:
+    """Fetch a language model; what a kill has left is found only if it is complete."""
+    os.environ["TEXTCAP_CACHE"] = str(root)
+    found = find_repository(REPOSITORY)
+    assert found is None or {path.name for path in found.iterdir()} >= REPOSITORY_FILES
+    fetch_weights(root, REPOSITORY)
+    found = find_repository(REPOSITORY)
+    assert found is not None and {path.name for path in found.iterdir()} >= REPOSITORY_FILES
 
 
 def warmed_up(root: Path) -> None:
     """Fetch elsewhere, so that the forks need not import what downloads import late."""
     fetch_weights(root.with_name("elsewhere"))
+
+
+def warmed_up_for_repository(root: Path) -> None:
+    """Fetch the repository elsewhere, likewise."""
+    fetch_repository(root.with_name("elsewhere"))
 
 
 def damaged_weights(root: Path) -> None:
@@ -291,6 +310,7 @@ SCENARIOS: dict[str, Scenario] = {
     "damaged store": (damaged_store, fill_store),
     "fetch": (warmed_up, fetch_weights),
     "fetch of damaged files": (damaged_weights, fetch_weights),
+    "fetch of a repository": (warmed_up_for_repository, fetch_repository),
 }
 
 

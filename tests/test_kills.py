@@ -4,6 +4,7 @@ It is killed before and after the first event of each kind, which is an operatio
 tests before and after every event; see `kills`. The slow tests also kill the commands train and demo.
 """
 
+import json
 import os
 import re
 import shutil
@@ -20,13 +21,14 @@ import torch
 
 import kills
 from fake_hub import FakeHub
-from kills import LEFTOVERS, content_of, in_fork, kill_everywhere, without_leftovers
+from kills import LEFTOVERS, REPOSITORY, REPOSITORY_FILES, content_of, in_fork, kill_everywhere, without_leftovers
 from test_model_folder import CONFIG, METRICS, SIZES
 from textcap.errors import InputError
 from textcap.files import MODEL_FOLDER, check_folder_place
 from textcap.model_folder import load_model, save_model
 from textcap.models.mapper import Mapper
 from textcap.training.state import TrainingProgress, WorkFolder, load_state
+from textcap.weights.repository import INDEX, find_repository
 from tiny_random import tiny_captions, write_tiny_backbone
 from work_folders import open_work
 
@@ -81,19 +83,24 @@ ONCE_OR_ALWAYS = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def _hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A hub with the files of clapcap."""
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub with the files of clapcap, and a repository with a language model in two shards."""
     clapcap, gpt2 = ("microsoft/msclap", "clapcap_weights_2023.pth"), "openai-community/gpt2"
     small = {(gpt2, "vocab.json"): b'{"a": 0}', (gpt2, "merges.txt"): b"#version: 0.2\n"}
-    with FakeHub(large={clapcap: os.urandom(50_000)}, small=small) as fake:
+    names = sorted(REPOSITORY_FILES)
+    small |= {(REPOSITORY, name): b'{"name": "%s"}' % name.encode() for name in names if name.endswith(".json")}
+    shards = [(REPOSITORY, name) for name in names if name.endswith(".safetensors")]
+    small[REPOSITORY, INDEX] = json.dumps({"weight_map": {name: name for _, name in shards}}).encode()
+    large = {key: os.urandom(50_000) for key in (clapcap, *shards)}
+    with FakeHub(large=large, small=small) as fake:
         monkeypatch.setenv("HF_ENDPOINT", fake.url)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-        yield
+        yield fake
 
 
 @ONCE_OR_ALWAYS
 @pytest.mark.parametrize("name", kills.SCENARIOS)
-def test_kill_before_and_after_events(name: str, which: str, tmp_path: Path, _hub: None) -> None:
+def test_kill_before_and_after_events(name: str, which: str, tmp_path: Path, hub: FakeHub) -> None:
     command = [sys.executable, kills.__file__, name, str(tmp_path), which]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1000)
     assert done.returncode == 0, done.stderr
@@ -157,6 +164,45 @@ def code_unless_killed(command: list[str], folder: Path, kill_when: Callable[[],
 
 def never() -> bool:
     return False
+
+
+# How far a fetch has come: what is then there, and after how many files the hub answers no more.
+FETCHED = {
+    "in the first shard": ("blobs/*.textcap-partial", 0),
+    "between the shards": ("blobs/*[0-9a-f]", 1),
+    "while files are put in place": ("snapshots/*/model-00001-of-00002.safetensors", None),
+}
+
+
+@pytest.mark.parametrize("place", FETCHED)
+def test_fetch_command_that_is_killed_is_completed_by_the_next(
+    place: str, tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [sys.executable, "-m", "textcap", "fetch", REPOSITORY]
+    monkeypatch.setenv("TEXTCAP_CACHE", str(tmp_path / "killed"))
+    pattern, n_answered = FETCHED[place]
+    if n_answered:
+        hub.stall_s = [*[0.0] * n_answered, 60.0]
+    elif n_answered == 0:
+        hub.chunk_bytes, hub.chunk_pause_s = 500, 0.05
+    folder = tmp_path / "killed" / "hub" / "models--user--model"
+    is_killed = code_unless_killed(command, tmp_path / "killed", lambda: is_there(folder, pattern)) is None
+    assert is_killed or n_answered is None, (tmp_path / "killed.log").read_text()
+    found = find_repository(REPOSITORY)
+    if n_answered is None:  # it may have come to its end
+        assert found is None or {path.name for path in found.iterdir()} >= REPOSITORY_FILES
+    else:
+        assert found is None and not is_there(folder, "snapshots/*/*")
+
+    hub.stall_s, hub.chunk_pause_s, hub.requests = [], 0.0, []
+    assert code_unless_killed(command, tmp_path / "killed", never) == 0, (tmp_path / "killed.log").read_text()
+    found = find_repository(REPOSITORY)
+    assert found is not None
+    content = {path.name: path.read_bytes() for path in found.iterdir() if path.is_file()}
+    assert content == {name: hub.content(REPOSITORY, name) for name in REPOSITORY_FILES}
+    assert not list(folder.rglob("*.textcap-partial"))
+    names = [request.path.rsplit("/", 1)[1] for request in hub.requests if request.method == "GET"]
+    assert ("model-00001-of-00002.safetensors" in names) is (n_answered == 0)  # nothing is fetched twice
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from textcap.demo.sounds import KINDS
 from textcap.models.tokenizer import Tokenizer
 from tiny.export import export_backbone, export_narrow
 from tiny.hearing import train_hearing
-from tiny.language import train_language_model, train_tokenizer
+from tiny.language import new_gpt2, train_language_model, train_tokenizer
 from tiny.log import Log
 from tiny.projections import fit_projections
 from tiny.settings import BACKBONE, NARROW, VOCAB_SIZE, WIDE, Settings
@@ -70,7 +70,8 @@ def build_language_model(work: Path, settings: Settings, log: Log) -> None:
     """Train the language model unless it is in the work folder."""
     torch.set_num_threads(1)
     if not (work / "language_model.safetensors").exists():
-        train_language_model(work, _tokenizer(work), BACKBONE.language_model, settings.language, log)
+        model = new_gpt2(BACKBONE.language_model, settings.language.seed)
+        train_language_model(work, _tokenizer(work), model, settings.language, log)
 
 
 def build_towers(work: Path, settings: Settings, log: Log) -> None:

@@ -6,7 +6,6 @@ Rows of several seeds show the mean and the standard deviation.
 import json
 import math
 import statistics
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,13 +15,12 @@ import numpy as np
 
 from benchmarks.dial.plan import NARROW, SHARES, WORLD_SEED, Part, Plan, World, clips, parts_of
 from benchmarks.dial.plot import Point, draw_dial
-from benchmarks.sound_world import show
+from benchmarks.sound_world import cider_d, show
 from textcap.demo.grammar import event_f1
 from textcap.files import atomic_write_text
 from textcap.gap.compare import best_bridge, compare_bridges
 from textcap.gap.measure import measure_gap
 from textcap.gap.retrieval import measure_retrieval
-from textcap.scoring import score_files
 
 COLUMNS = ("F1", "seen", "unseen", "CIDEr-D", "F1 for tuning")
 _Captions = dict[str, dict[str, list[str]]]  # by bridge and role
@@ -84,7 +82,7 @@ def _kept_figures(plan: Plan, path: Path, captions: _Captions) -> dict[str, dict
         loaded: dict[str, dict[str, float]] = json.loads(kept.read_text(encoding="utf-8"))
         if not any(math.isnan(one["CIDEr-D"]) for one in loaded.values()):
             return loaded
-    cider = cider_d(plan, {bridge: by_role["test"] for bridge, by_role in captions.items()})
+    cider = cider_d(clips(plan)["test"], {bridge: by_role["test"] for bridge, by_role in captions.items()})
     found = {
         bridge: {
             **figures(plan, by_role["test"]),
@@ -105,24 +103,6 @@ def figures(plan: Plan, captions: Sequence[str], role: str = "test") -> dict[str
         "seen": event_f1(captions[:n], scenes[:n]).f1,
         "unseen": event_f1(captions[n:], scenes[n:]).f1,
     }
-
-
-def cider_d(plan: Plan, captions: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Return CIDEr-D of several systems' captions of the test clips, against the captions of the clips.
-
-    It is NaN if it could not be computed.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        references = Path(folder) / "references.json"
-        references.write_text(json.dumps({str(i): clip.captions for i, clip in enumerate(clips(plan)["test"])}))
-        paths = [Path(folder) / f"{place}.json" for place in range(len(captions))]
-        for path, several in zip(paths, captions.values(), strict=True):
-            path.write_text(json.dumps({str(i): caption for i, caption in enumerate(several)}))
-        report = score_files(references, paths, metrics="cider_d")
-    for failed in report.failed:
-        print(f"CIDEr-D is skipped: {failed.problem}", flush=True)
-    values = [system["cider_d"].value for system in report.scoring.systems]
-    return {name: float("nan") if value is None else value for name, value in zip(captions, values, strict=True)}
 
 
 def _of_one_gap(plan: Plan, gap: float | str, world: World, rows: _Rows) -> str:

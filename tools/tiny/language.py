@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from textcap.config import LanguageModelConfig
 from textcap.models.tokenizer import END_OF_TEXT, Tokenizer
@@ -46,13 +46,11 @@ def train_tokenizer(folder: Path, vocab_size: int, n_captions: int, seed: int) -
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def train_language_model(
-    folder: Path, tokenizer: Tokenizer, config: LanguageModelConfig, settings: LanguageSettings, log: Log
-) -> None:
-    """Train the language model, writing its weights after each round, under the names that transformers uses."""
-    torch.manual_seed(settings.seed)
+def new_gpt2(config: LanguageModelConfig, seed: int) -> GPT2LMHeadModel:
+    """Return a GPT-2 with initial weights."""
+    torch.manual_seed(seed)
     end_id = config.vocab_size - 1
-    model = GPT2LMHeadModel(
+    return GPT2LMHeadModel(
         GPT2Config(
             n_layer=config.n_layers,
             n_embd=config.width,
@@ -66,15 +64,26 @@ def train_language_model(
             eos_token_id=end_id,
         )
     )
+
+
+def train_language_model(
+    folder: Path, tokenizer: Tokenizer, model: PreTrainedModel, settings: LanguageSettings, log: Log
+) -> None:
+    """Train a language model of any kind, writing its weights after each round, under the names of transformers.
+
+    Args:
+        model: The model with its initial weights, whose output layer is its token vectors; trained in place.
+    """
+    prefix = f"{model.base_model_prefix}."
     for number in range(len(settings.rounds)):
         last = number == len(settings.rounds) - 1
         path = folder / ("language_model.safetensors" if last else f"language_model.round{number}")
         if path.exists():
             state = load_file(path)
-            model.transformer.load_state_dict({k.removeprefix("transformer."): v for k, v in state.items()})
+            model.base_model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items()})
             continue
         _train_round(folder / f"{path.name}.unfinished", model, tokenizer, settings, number, log)
-        state = {f"transformer.{k}": v.contiguous() for k, v in model.transformer.state_dict().items()}
+        state = {f"{prefix}{k}": v.contiguous() for k, v in model.base_model.state_dict().items()}
         partial = path.with_suffix(".partial")
         save_file(state, partial)
         os.replace(partial, path)
@@ -82,7 +91,7 @@ def train_language_model(
 
 
 def _train_round(
-    checkpoint: Path, model: GPT2LMHeadModel, tokenizer: Tokenizer, settings: LanguageSettings, number: int, log: Log
+    checkpoint: Path, model: PreTrainedModel, tokenizer: Tokenizer, settings: LanguageSettings, number: int, log: Log
 ) -> None:
     plan = settings.rounds[number]
 
@@ -101,7 +110,7 @@ def _train_round(
 
 
 def _loss_on_texts(
-    model: GPT2LMHeadModel,
+    model: PreTrainedModel,
     tokenizer: Tokenizer,
     settings: LanguageSettings,
     rng: np.random.Generator,
@@ -121,9 +130,9 @@ def _loss_on_texts(
 
 
 def _loss_on_blends(
-    model: GPT2LMHeadModel, tokenizer: Tokenizer, settings: LanguageSettings, rng: np.random.Generator
+    model: PreTrainedModel, tokenizer: Tokenizer, settings: LanguageSettings, rng: np.random.Generator
 ) -> Tensor:
-    vectors = model.transformer.wte.weight
+    vectors = model.get_input_embeddings().weight
     n_prefix = settings.prefix_length
     prefixes, captions = draw_blends(rng, tokenizer, vectors, settings.batch_size, n_prefix)
     rows = [[*ids, tokenizer.end_id] for ids in tokenizer.encode(captions)]
