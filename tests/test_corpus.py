@@ -192,11 +192,12 @@ def test_plan_takes_a_list_of_names_with_addresses(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
 def test_killed_plan_is_continued(tmp_path: Path) -> None:
-    """Also where it adds to another; five sounds are planned in shards of two."""
+    """Five sounds are planned in shards of two."""
 
     def extended(root: Path, names: str) -> None:
         found = [(name, Input(str(root / "sounds" / f"{name}.wav"))) for name in names]
         Corpus(root / "work").extend(found, n_files=2)
+        (root / "work" / "corpus.lock").unlink(missing_ok=True)  # some versions of filelock leave it
 
     def prepare(root: Path) -> None:
         written(root / "sounds", [f"{name}.wav" for name in "abcde"])
@@ -400,9 +401,7 @@ def test_two_runs_at_once_caption_each_shard_once(place: Path, whole: dict[str, 
         captioned += [line.split()[1] for line in stderr.splitlines() if line.startswith("captioned ")]
     assert sorted(captioned) == ["000000", "000001", "000002"]
     assert exported(work) == whole
-    assert sorted(path.name for path in (work / "results").iterdir()) == [
-        f"{name}.parquet" for name in captioned[:0]
-    ] + [f"00000{number}.parquet" for number in range(3)]
+    assert sorted(path.name for path in (work / "results").iterdir()) == [f"00000{n}.parquet" for n in range(3)]
 
 
 def kill_in_a_shard(words: list[str], work: Path, env: dict[str, str], n_lines: int = 8) -> bool:
@@ -540,7 +539,10 @@ def test_full_disk_stops_a_run_which_is_continued(
 
         patch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
         line = refused(*words)
-    assert line == f"textcap: {work}/results/000000.parquet cannot be written: No space left on device"
+    assert (
+        line
+        == f"textcap: {work}/results/000000.parquet cannot be written: No space left on device (free some space, or write elsewhere)"
+    )
     assert [path.name for path in (work / "results").iterdir()] == [journal.name]
     caption(place, work)
     assert exported(work) == whole
