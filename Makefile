@@ -53,7 +53,7 @@ $(MODERN)/.textcap-ready: pyproject.toml constraints-modern.txt tools/check_mode
 	$(PYTHON) -m venv $(MODERN)
 	$(MODERN)/bin/python $(PIP) install --quiet -c constraints-modern.txt .
 	$(MODERN)/bin/python tools/check_modern.py
-	$(MODERN)/bin/python $(PIP) install --quiet -c constraints-modern.txt ".[dev,fense,plot]"
+	$(MODERN)/bin/python $(PIP) install --quiet -c constraints-modern.txt ".[dev,fense,plot,corpus]"
 	touch $@
 
 $(JAVAS)/.textcap-ready: Makefile $(VENV)/.textcap-ready

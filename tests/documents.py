@@ -15,10 +15,23 @@ from typer.main import get_command
 from textcap.cli.app import app
 
 ROOT = Path(__file__).parent.parent
-COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 WEIGHTS, JARS = "weights", "jars"  # what a block may need; it stands in a comment above the block
 
+PLACE = "/home/ada/demo"  # the demo's folder, in output that names whole paths
+
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
+
+
+def _commands_of(group: Any) -> dict[str, Any]:
+    """Return the commands of a group by name, such as "train" and "corpus plan"."""
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        own = _commands_of(command) if hasattr(command, "commands") else None
+        found |= {name: command} if own is None else {f"{name} {inner}": one for inner, one in own.items()}
+    return found
+
+
+COMMANDS = _commands_of(get_command(app))
 
 
 @dataclass(frozen=True)
@@ -83,9 +96,10 @@ def find_misuse(line: str) -> str | None:
         return None if words[0] in ("--help", "-h", "--version", "--debug") else f"{line}: {words[0]}"
     if words[0] == "COMMAND":
         return None
-    if words[0] not in COMMANDS:
+    name = next((name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS), None)
+    if name is None:
         return f"{line}: no command {words[0]}"
-    known = {name for parameter in COMMANDS[words[0]].params for name in (*parameter.opts, *parameter.secondary_opts)}
+    known = {name for parameter in COMMANDS[name].params for name in (*parameter.opts, *parameter.secondary_opts)}
     used = {word.split("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)}
     unknown = used - known - {"--help", "-h"}
     return f"{line}: {', '.join(sorted(unknown))}" if unknown else None
@@ -116,7 +130,8 @@ def run_command(command: str, folder: Path, environment: dict[str, str]) -> list
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}"
     # The jars of the test data are smaller than those that `textcap fetch metrics` brings.
-    return [line for line in done.stdout.splitlines() if "is not the known file" not in line]
+    lines = [line for line in done.stdout.splitlines() if "is not the known file" not in line]
+    return [line.replace(str(folder), PLACE) for line in lines]
 
 
 def environment_in(folder: Path) -> dict[str, str]:
@@ -127,7 +142,7 @@ def environment_in(folder: Path) -> dict[str, str]:
 
 def mask(line: str) -> str:
     """Return a line of output without what differs between runs and machines: numbers, and the models' captions."""
-    line = re.sub(r"^(\S+\.wav)\t.+$", r"\1\t(caption)", line)
+    line = re.sub(r"^((?:\d\.\d+\t)?\S+\.wav)\t.+$", r"\1\t(caption)", line)
     line = re.sub(r"^  (?!mean cosine|recall@).+ -> .+$", "  (caption) -> (caption)", line)
     return _NUMBER.sub("#", line.rstrip())
 

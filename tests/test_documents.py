@@ -80,6 +80,9 @@ def test_misuse_in_documents_would_be_found() -> None:
         == "textcap caption a.wav --no-such-flag=3: --no-such-flag"
     )
     assert find_misuse("textcap caption a.wav --json") is None
+    assert find_misuse("textcap corpus run work --part 1/2") is None
+    assert find_misuse("textcap corpus sing work") == "textcap corpus sing work: no command corpus"
+    assert find_misuse("textcap corpus plan work --part 1/2") == "textcap corpus plan work --part 1/2: --part"
     assert list(command_lines("$ textcap train a.txt \\\n  -o b  # why\nls\ntextcap demo > log")) == [
         "textcap train a.txt -o b",
         "textcap demo",
@@ -88,6 +91,7 @@ def test_misuse_in_documents_would_be_found() -> None:
 
 def test_output_is_compared_line_by_line_without_numbers_and_captions() -> None:
     assert mask("a.wav\tA dog barks") == mask("a.wav\tRain falls") != mask("a.wav")
+    assert mask("0.5\ta.wav\tA dog barks") == mask("0.4\tb.wav\tRain").replace("b.", "a.") != mask("a.wav\tRain")
     assert mask("  A dog -> A cat") == mask("  Rain -> Wind") and mask("  recall@1  0.917 -> 0.9") != mask("  a -> b")
     shown = ["embedding 120 sounds", "...", "epoch 2/2: loss 0.834"]
     assert matches(shown, ["embedding 7 sounds", "x", "y", "epoch 10/10: loss 1.2e-3", ""])

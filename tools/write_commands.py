@@ -24,15 +24,19 @@ VALUES = {str: "TEXT", int: "N", float: "X", Path: "PATH"}
 
 def render_page() -> str:
     """Return the page as Markdown."""
-    return "".join([HEAD, *(_section(command) for command in app.registered_commands)])
+    sections = [_section("textcap", command) for command in app.registered_commands]
+    for group in app.registered_groups:  # as in the help, these come last
+        assert group.typer_instance is not None
+        sections += [_section(f"textcap {group.name}", command) for command in group.typer_instance.registered_commands]
+    return "".join([HEAD, *sections])
 
 
-def _section(command: Any) -> str:
+def _section(program: str, command: Any) -> str:
     name = command.callback.__name__.replace("_", "-")
     table = "".join(_rows(command.callback))
     examples = "\n".join(line for line in command.epilog.split("\n") if line)
     return (
-        f"\n## textcap {name}\n\n{_plain(command.help)}\n"
+        f"\n## {program} {name}\n\n{_plain(command.help)}\n"
         f"\n| argument or option | default | meaning |\n|---|---|---|\n{table}\n```sh\n{examples}\n```\n"
     )
 

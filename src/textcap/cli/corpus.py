@@ -20,7 +20,7 @@ EXAMPLES = {
     "run": "textcap corpus run work -m textcap-model\n\n"
     "textcap corpus run work -m textcap-model --part 2/50\n\n"
     "textcap corpus run work -m textcap-model --ray local --workers 4",
-    "status": "textcap corpus status work",
+    "status": "textcap corpus status work\n\ntextcap corpus status work && textcap corpus export work -o captions.csv",
     "export": "textcap corpus export work -o captions.csv\n\ntextcap corpus export work -o captions.parquet --partial",
 }
 
@@ -160,6 +160,7 @@ def run(
         else:
             from textcap.corpus.on_ray import Cluster
 
+            load["model"] = captioner.name  # also where none was named
             del captioner
             # Ray prints the errors of its workers on stdout, and has taken over the signals.
             with redirect_stdout(sys.stderr), Cluster.start(ray, workers) as cluster, signals_as_exits():

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 EXAMPLES = (
     'textcap search "rain on a tin roof" recordings/\n\ntextcap search --like dog.wav embeddings.safetensors -k 5'
 )
-TAG_EXAMPLES = "textcap tag recordings/ --labels labels.txt --top 3"
+TAG_EXAMPLES = (
+    "textcap tag recordings/ --labels labels.txt --top 3\n\n"
+    'textcap tag work --labels labels.txt --template "{} can be heard"'
+)
 
 SOURCES = (
     "Sounds, folders of them and patterns; or one corpus; or one file of textcap embed or textcap caption with "

@@ -12,10 +12,11 @@ from pyarrow import compute
 
 from textcap.audio.inputs import Input
 from textcap.corpus.plan import Corpus
+from textcap.data.parquet import read_table, write_tables
 from textcap.data.text import counted
 from textcap.errors import FileError, InputError
 from textcap.outputs.forms import PARQUET, SIDECAR, TIMELINE_FORMS, Output, form_of
-from textcap.outputs.parquet import SCHEMA, read_table, rows_of, write_tables
+from textcap.outputs.parquet import SCHEMA, rows_of
 from textcap.outputs.rows import Row
 
 _RECENT = 50  # shards that tell the speed

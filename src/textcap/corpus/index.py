@@ -11,10 +11,10 @@ import numpy as np
 from filelock import FileLock
 
 from textcap.corpus.plan import Corpus
+from textcap.data.parquet import matrix_of, read_table
 from textcap.embedding.search import Collection
 from textcap.errors import FileError, InputError
 from textcap.files import atomic_write_text, file_identity, read_sealed, seal
-from textcap.outputs.parquet import matrix_of, read_table
 from textcap.outputs.rows import Row
 from textcap.store import own_cache_folder
 

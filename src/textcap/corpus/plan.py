@@ -19,11 +19,12 @@ import pyarrow as pa
 from filelock import FileLock
 
 from textcap.audio.inputs import Input, mask
+from textcap.data.parquet import read_table, write_tables
 from textcap.data.text import STDIN, printable
 from textcap.errors import FileError, InputError
 from textcap.files import atomic_write_text, read_sealed, seal, unreadable
 from textcap.outputs.journal import journal_of, refuse_differences
-from textcap.outputs.parquet import SCHEMA, read_table, write_tables
+from textcap.outputs.parquet import SCHEMA
 from textcap.outputs.rows import Row
 
 SHARD_FILES, SHARD_BYTES = 1000, 2_000_000_000

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,6 @@ from textcap.embedding.recordings import Recording, RecordingEmbedder
 from textcap.errors import CheckpointError, FileError, InputError
 from textcap.models.backbone import Backbone
 from textcap.models.loading import read_tensors
-from textcap.outputs.rows import Row
 
 _BLOCK = 1 << 14  # rows that are multiplied at once
 
@@ -36,7 +36,7 @@ class Collection:
     """
 
     vectors: NDArray[np.generic]
-    line: Callable[[int], Row]
+    line: Callable[[int], dict[str, Any]]
     facts: Mapping[str, str]
     hidden: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     errors: list[InputError] = field(default_factory=list)
@@ -110,7 +110,7 @@ def collection_of_file(path: Path) -> Collection:
         CheckpointError: The same, of a safetensors file.
     """
     if path.suffix.lower() == ".parquet":
-        from textcap.outputs.parquet import SOUNDS, matrix_of, read_table
+        from textcap.data.parquet import SOUNDS, matrix_of, read_table
 
         table = read_table(path, schema=SOUNDS)
         if "kind" in table.column_names:  # of textcap embed, which may hold captions, too
