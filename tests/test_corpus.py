@@ -133,7 +133,7 @@ def test_plan_lists_sounds_sorted_in_shards_with_ids_that_count_up(tmp_path: Pat
 def test_shards_are_limited_by_bytes_too(tmp_path: Path) -> None:
     for name, size in (("a", 60), ("b", 50), ("c", 49), ("d", 500), ("e", 1)):
         (tmp_path / name).write_bytes(bytes(size))
-    found = [(name, Input(str(tmp_path / name))) for name in "abc"]
+    found = [(name, Input(str(tmp_path / name))) for name in "abcde"]
     corpus = Corpus(tmp_path / "work")
     assert corpus.extend(found, n_bytes=100).n_shards == 4
     assert [[Path(one.name).name for one in corpus.inputs(shard)[1]] for shard in range(4)] == [
@@ -325,7 +325,7 @@ def test_other_options_or_models_are_refused_with_what_differs(place: Path, tmp_
 def test_another_version_of_textcap_continues(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = copied(place, tmp_path)
     (work / "results" / "000001.parquet").unlink()
-    monkeypatch.setattr("textcap.outputs.parquet.version", lambda name: "99.0")
+    monkeypatch.setattr("textcap.data.parquet.version", lambda name: "99.0")
     caption(place, work)
     versions = [parquet.read_schema(path).metadata[b"textcap"] for path in sorted((work / "results").iterdir())]
     assert versions[1] == b"99.0" and versions[0] == versions[2] != b"99.0"

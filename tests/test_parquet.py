@@ -17,9 +17,10 @@ pa = pytest.importorskip("pyarrow")
 
 from pyarrow import parquet  # noqa: E402
 
+from textcap.data.parquet import matrix_of, read_table, write_embeddings  # noqa: E402
 from textcap.data.text import printable  # noqa: E402
 from textcap.errors import FileError, InputError  # noqa: E402
-from textcap.outputs.parquet import SCHEMA, matrix_of, read_table, rows_of, write_embeddings, write_rows  # noqa: E402
+from textcap.outputs.parquet import SCHEMA, rows_of, write_rows  # noqa: E402
 from textcap.outputs.rows import error_row, row_of  # noqa: E402
 from textcap.results import Candidate, CaptionResult, Piece  # noqa: E402
 
