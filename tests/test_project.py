@@ -54,7 +54,18 @@ LAYERS = (
     ("cli",),
 )
 # `--help` has to answer before any of these could be loaded.
-HEAVY = ("torch", "transformers", "accelerate", "tokenizers", "msclap", "aac_metrics", "soundfile", "numpy", "pyarrow", "ray")
+HEAVY = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "tokenizers",
+    "msclap",
+    "aac_metrics",
+    "soundfile",
+    "numpy",
+    "pyarrow",
+    "ray",
+)
 # Packages that only extras bring, with the modules that exist for them.
 EXTRAS_ONLY: dict[str, set[str]] = {
     "msclap": {"textcap.verify"},
@@ -112,7 +123,9 @@ def modules_loaded_by(code: str) -> set[str]:
     return set(done.stderr.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([*name.split(), "--help"] for name in sorted(COMMANDS))])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], *([*name.split(), "--help"] for name in sorted(COMMANDS))]
+)
 def test_help_loads_no_heavy_module(arguments: list[str]) -> None:
     code = f"""
 import sys
