@@ -21,6 +21,7 @@ from benchmarks import (
     audio_tower,
     busy,
     caption,
+    corpus,
     gpu,
     growth,
     machine,
@@ -367,7 +368,7 @@ def test_one_line_in_a_thousand_may_differ():
     assert short_files.differing_lines("a\nb", "a") == "prints 1 lines, not 2"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_growth_is_measured_in_processes_and_drawn(tmp_path):
     bench = new_bench(tmp_path)
     growth.run(bench, growth.Sizes(captions=(200,), repeats=(), files=(4,)))
@@ -378,7 +379,7 @@ def test_growth_is_measured_in_processes_and_drawn(tmp_path):
         assert (bench.results / name).read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_startup_and_short_files_measure_the_command_line(tmp_path):
     if not (ROOT / ".git").exists():
         pytest.skip("needs the repository's history")
@@ -395,6 +396,7 @@ def test_busy_measures_both_commands(tmp_path):
     assert [bar.against for bar in bench.bars] == ["one thread", "one thread"]
 
 
+@pytest.mark.long
 def test_precisions_are_compared_at_full_size_and_on_the_sound_world(bench: Bench):
     precision.run(bench, precision.Sizes(tokens=3, batches=(1, 2), captions=64, clips=3))
     assert [timing.contender for timing in bench.timings] == ["float32", "int8"] * 2
@@ -405,3 +407,11 @@ def test_precisions_are_compared_at_full_size_and_on_the_sound_world(bench: Benc
         "int8",
         "captions that are equal",
     ]
+
+
+@pytest.mark.long
+def test_corpora_are_captioned_exported_and_searched(tmp_path):
+    pytest.importorskip("ray")
+    bench = new_bench(tmp_path, n_rounds=1)
+    corpus.run(bench, corpus.Sizes(files=4, rows=30, vectors=200, width=8))
+    assert [bar.unit for bar in bench.bars] == ["times", "MB", "MB", "s", "MB"]

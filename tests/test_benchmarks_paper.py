@@ -62,6 +62,7 @@ def words_of(caption: str) -> list[str]:
     return re.findall(r"\w+", caption.lower())
 
 
+@pytest.mark.long
 def test_two_writers_share_as_much_as_clotho_and_audiocaps(test_data: Path) -> None:
     rng, n = random.Random(0), 10_000
     names = ("clotho_dev.txt", "audiocaps_train.txt")

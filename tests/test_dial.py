@@ -132,6 +132,7 @@ def test_rule_depends_on_the_basis_of_a_shift() -> None:
     assert narrow_basis > 1.5 * spread
 
 
+@pytest.mark.long
 def test_change_of_domain_has_clips_of_twelve_kinds() -> None:
     for role in memory.SEEDS:
         clips_of_kinds = memory.clips_of("12 kinds", role)

@@ -150,6 +150,7 @@ def test_best_mapper_is_that_of_the_least_loss(backbone_folder: Path, tmp_path: 
     )
 
 
+@pytest.mark.long
 def test_patience_stops_the_run(backbone_folder: Path, tmp_path: Path, odd: Path) -> None:
     config = replace(BY_HEART, keep="best", patience=2)
     train_tiny(backbone_folder, tmp_path / "model", few_captions(), config=config, val=odd)
@@ -169,6 +170,7 @@ def test_best_needs_something_to_measure_on(backbone_folder: Path, tmp_path: Pat
         TrainingConfig(keep="first")
 
 
+@pytest.mark.long
 def test_killed_run_keeps_its_best_mapper(backbone_folder: Path, tmp_path: Path, val: Path) -> None:
     class Stop(Exception):
         pass

@@ -18,7 +18,7 @@ EXAMPLES = {
     "run": "textcap corpus run work -m textcap-model\n\n"
     "textcap corpus run work -m textcap-model --part 2/50\n\n"
     "textcap corpus run work -m textcap-model --ray local --workers 4",
-    "status": "textcap corpus status work",
+    "status": "textcap corpus status work\n\ntextcap corpus status /mnt/archive/work",
     "export": "textcap corpus export work -o captions.csv\n\ntextcap corpus export work -o captions.parquet --partial",
 }
 
@@ -158,6 +158,7 @@ def run(
         else:
             from textcap.corpus.on_ray import Cluster
 
+            load["model"] = captioner.name  # also where none was named
             del captioner
             with Cluster.start(ray, workers) as cluster, signals_as_exits():  # Ray has taken over the signals
                 for n_rows in cluster.run(corpus, shards, load, settings):

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 EXAMPLES = (
     'textcap search "rain on a tin roof" recordings/\n\ntextcap search --like dog.wav embeddings.safetensors -k 5'
 )
-TAG_EXAMPLES = "textcap tag recordings/ --labels labels.txt --top 3"
+TAG_EXAMPLES = (
+    "textcap tag recordings/ --labels labels.txt --top 3\n\n"
+    'textcap tag work --labels labels.txt --template "{} can be heard"'
+)
 
 SOURCES = (
     "Sounds, folders of them and patterns; or one corpus; or one file of textcap embed or textcap caption with "
@@ -62,6 +65,7 @@ def search(
     from textcap.device import resolve_device
     from textcap.embedding.captions import embed_captions
     from textcap.embedding.search import collection_of_sounds
+    from textcap.errors import FileError
 
     chosen = resolve_device(device)
     if like is None:
@@ -70,6 +74,8 @@ def search(
         own = collection_of_sounds([query], loaded, chosen, lambda n_done, n_total: None)
         if own.errors:
             raise own.errors[0]
+        if not len(own.vectors):
+            raise FileError(query, "is silent: nothing sounds like it")
         vectors = own.vectors.astype("f4")
     for similarity, number in found.best(vectors, k)[0] if len(vectors) else ():
         row = {name: value for name, value in found.line(number).items() if value is not None}

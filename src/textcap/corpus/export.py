@@ -12,10 +12,11 @@ from pyarrow import compute
 
 from textcap.audio.inputs import Input
 from textcap.corpus.plan import Corpus
+from textcap.data.parquet import read_table, write_tables
 from textcap.data.text import counted
 from textcap.errors import FileError, InputError
 from textcap.outputs.forms import PARQUET, SIDECAR, TIMELINE_FORMS, Output, form_of
-from textcap.outputs.parquet import SCHEMA, read_table, rows_of, write_tables
+from textcap.outputs.parquet import SCHEMA, rows_of
 from textcap.outputs.rows import Row
 
 _RECENT = 50  # shards that tell the speed
@@ -78,6 +79,8 @@ def export(
         if not partial:
             hint = "run textcap corpus run, or take what there is with --partial"
             raise InputError(f"{corpus.folder} lacks the results of {counted(n_missing, 'shard')}", hint=hint)
+    if not there:
+        raise FileError(corpus.folder, "has no results yet", hint=f"run textcap corpus run {corpus.folder}")
     settings, replaced = corpus.settings(), pa.array(sorted(corpus.replaced()), pa.int64())
     is_timeline = bool(settings.get("is_timeline"))
 
@@ -93,8 +96,12 @@ def export(
     inputs: list[Input | InputError] = []
     if form in (SIDECAR, *TIMELINE_FORMS):  # with a file for each sound, below the folder that all are in
         paths = [row["path"] for row in rows()]
-        root = os.path.commonpath([os.path.dirname(path) for path in paths])
-        inputs = [Input(path, below=os.path.relpath(path, root)) for path in paths]
+        files = [os.path.dirname(path) for path in paths if os.path.isabs(path)]  # the others are addresses
+        root = os.path.commonpath(files) if files else ""
+        inputs = [
+            Input(path, below=os.path.relpath(path, root)) if os.path.isabs(path) else Input(path, path)
+            for path in paths
+        ]
     if is_timeline != (form in TIMELINE_FORMS) and form in (SIDECAR, *TIMELINE_FORMS):
         raise InputError(f"{form} cannot show these rows", hint="use another --format, or --timeline with the run")
     where = Output(form, output, inputs, settings.get("n_captions", 1), is_timeline)

@@ -11,10 +11,10 @@ import numpy as np
 from filelock import FileLock
 
 from textcap.corpus.plan import Corpus
+from textcap.data.parquet import matrix_of, read_table
 from textcap.embedding.search import Collection
 from textcap.errors import FileError, InputError
 from textcap.files import atomic_write_text, file_identity, read_sealed, seal
-from textcap.outputs.parquet import matrix_of, read_table
 from textcap.outputs.rows import Row
 from textcap.store import own_cache_folder
 
@@ -51,8 +51,11 @@ def _extended(corpus: Corpus, settings: dict[str, Any], vectors: Path, rows: Pat
         known = {}
     if any(states.get(shard) != state for shard, state in known.get("shards", {}).items()):
         known = {}  # a result was made anew
-    shards, n_rows, width = dict(known.get("shards", {})), known.get("rows", 0), known.get("width", 0)
     with open(vectors, "ab") as flat, open(rows, "ab") as places:
+        n_rows, width = known.get("rows", 0), known.get("width", 0)
+        if flat.tell() < 2 * n_rows * width or places.tell() < 24 * n_rows:
+            known, n_rows, width = {}, 0, 0  # one of the files was lost
+        shards = dict(known.get("shards", {}))
         flat.truncate(2 * n_rows * width)  # what a killed search has added
         places.truncate(24 * n_rows)
         for shard in sorted(states.keys() - shards.keys(), key=int):

@@ -116,14 +116,14 @@ class Cluster:
         context.enable_progress_bars = False
         n = min(self.n_workers, len(shards) or 1)
         pool = ActorPoolStrategy(min_size=1, max_size=n, initial_size=n, max_tasks_in_flight_per_actor=1)
-        model = {name: _absolute(value) if name == "model" else value for name, value in load.items()}
+        found = {name: os.path.abspath(value) for name, value in load.items() if value and os.path.isdir(value)}
         threads = {"OMP_NUM_THREADS": str(self._n_cpus)}
         remaining = list(shards)
         while remaining:
             # A block for each shard, else Ray puts small rows into few blocks, which few workers get.
             done = ray.data.from_items(remaining, override_num_blocks=len(remaining)).map_batches(
                 ShardCaptioner,
-                fn_constructor_args=(os.path.abspath(corpus.folder), model, settings),
+                fn_constructor_args=(os.path.abspath(corpus.folder), {**load, **found}, settings),
                 batch_size=1,
                 compute=pool,
                 num_cpus=self._n_cpus,
@@ -135,8 +135,3 @@ class Cluster:
             before, remaining = remaining, [n for n in remaining if not corpus.result_path(n).exists()]
             if remaining == before:
                 time.sleep(_POLL_S)
-
-
-def _absolute(model: str | None) -> str | None:
-    """Return a folder's path so that it is found from any working folder."""
-    return os.path.abspath(model) if model is not None and os.path.isdir(model) else model

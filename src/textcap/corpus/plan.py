@@ -19,11 +19,12 @@ import pyarrow as pa
 from filelock import FileLock
 
 from textcap.audio.inputs import Input, mask
+from textcap.data.parquet import read_table, write_tables
 from textcap.data.text import STDIN, printable
 from textcap.errors import FileError, InputError
 from textcap.files import atomic_write_text, read_sealed, seal, unreadable
 from textcap.outputs.journal import journal_of, refuse_differences
-from textcap.outputs.parquet import read_table, write_tables
+from textcap.outputs.parquet import SCHEMA
 from textcap.outputs.rows import Row
 
 SHARD_FILES, SHARD_BYTES = 1000, 2_000_000_000
@@ -91,14 +92,14 @@ class Corpus:
         Raises:
             FileError: The plan is damaged.
         """
-        lines = read_table(self.plan_path(shard)).to_pylist()
+        lines = read_table(self.plan_path(shard), schema=_PLAN).to_pylist()
         paths = [line["path"] if line["exact"] is None else os.fsdecode(line["exact"]) for line in lines]
         remote = [line["bytes"] is None for line in lines]
         return lines[0]["id"], [Input(mask(p), p) if far else Input(p) for p, far in zip(paths, remote, strict=True)]
 
     def replaced(self, first: int = 0) -> set[int]:
         """Return the ids of the rows in whose place those of the shards from `first` on count."""
-        columns = (read_table(self.plan_path(n), ["replaces"])["replaces"] for n in range(first, self.n_shards))
+        columns = (read_table(self.plan_path(n), ["replaces"], _PLAN)["replaces"] for n in range(first, self.n_shards))
         return {number for column in columns for number in column.drop_null().to_pylist()}
 
     def result(self, shard: int, columns: list[str] | None = None) -> pa.Table:
@@ -107,10 +108,10 @@ class Corpus:
         Raises:
             FileError: There is none, or it is damaged.
         """
-        path, planned = self.result_path(shard), read_table(self.plan_path(shard), ["id"])
+        path, planned = self.result_path(shard), read_table(self.plan_path(shard), ["id"], _PLAN)
         if not path.exists():
             raise FileError(path, "does not exist yet", hint=f"run textcap corpus run {self.folder}")
-        table = read_table(path, columns)
+        table = read_table(path, columns, SCHEMA)
         if table["id"].unique().to_pylist() != planned["id"].to_pylist():
             raise FileError(path, "has other rows than its plan")
         return table
@@ -194,7 +195,7 @@ class Corpus:
         """Return the last id of each path, by a digest, and what stands for size and time by id."""
         latest, states = dict[bytes, int](), array("q")
         for shard in range(self.n_shards):
-            table = read_table(self.plan_path(shard), ["path", "exact", "bytes", "modified"])
+            table = read_table(self.plan_path(shard), ["path", "exact", "bytes", "modified"], _PLAN)
             for line in table.set_column(3, "modified", table["modified"].cast(pa.int64())).to_pylist():
                 latest[_key(line)] = len(states)
                 states.append(hash((line["bytes"], line["modified"])))
@@ -226,10 +227,10 @@ def _line_of(one: Input | InputError) -> Row:
         return {"path": one.address, "exact": None, "bytes": None, "modified": None}
     path = os.path.abspath(one.name)
     try:
-        found = os.stat(path)
+        found = os.stat(path) if one.name != STDIN else None
     except OSError as error:
         raise unreadable(one.name, error) from error
-    if one.name == STDIN or not stat.S_ISREG(found.st_mode):
+    if found is None or not stat.S_ISREG(found.st_mode):
         raise FileError(one.name, "is not a file that can be read again", hint="write the sound to a file")
     shown, exact = printable(path), os.fsencode(path)
     modified = min(max(found.st_mtime_ns, -_LAST_NS), _LAST_NS)

@@ -106,7 +106,7 @@ def save_embeddings(path: Path, embeddings: ExportedEmbeddings, backbone: Backbo
         InputError: The file cannot be written.
     """
     if path.suffix.lower() == ".parquet":
-        from textcap.outputs.parquet import write_embeddings
+        from textcap.data.parquet import write_embeddings
 
         return write_embeddings(path, embeddings.names, embeddings.kinds, embeddings.vectors, backbone.clap.facts)
     metadata = {

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +16,9 @@ from numpy.typing import NDArray
 
 from textcap.embedding.export import AUDIO
 from textcap.embedding.recordings import Recording, RecordingEmbedder
-from textcap.errors import CheckpointError, InputError
+from textcap.errors import CheckpointError, FileError, InputError
 from textcap.models.backbone import Backbone
 from textcap.models.loading import read_tensors
-from textcap.outputs.rows import Row
 
 _BLOCK = 1 << 14  # rows that are multiplied at once
 
@@ -36,7 +36,7 @@ class Collection:
     """
 
     vectors: NDArray[np.generic]
-    line: Callable[[int], Row]
+    line: Callable[[int], dict[str, Any]]
     facts: Mapping[str, str]
     hidden: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     errors: list[InputError] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Collection:
         for start, similarities in self._products(labels):
             values, numbers = similarities.T.sort(descending=True, stable=True)
             hidden = set(self._hidden_in(start, len(values)).tolist())
-            for row in set(range(len(values))) - hidden:
+            for row in sorted(set(range(len(values))) - hidden):
                 nearest = zip(values[row, :k].tolist(), numbers[row, :k].tolist(), strict=True)
                 yield start + row, list(nearest)
 
@@ -110,9 +110,9 @@ def collection_of_file(path: Path) -> Collection:
         CheckpointError: The same, of a safetensors file.
     """
     if path.suffix.lower() == ".parquet":
-        from textcap.outputs.parquet import matrix_of, read_table
+        from textcap.data.parquet import SOUNDS, matrix_of, read_table
 
-        table = read_table(path)
+        table = read_table(path, schema=SOUNDS)
         if "kind" in table.column_names:  # of textcap embed, which may hold captions, too
             table = table.filter([kind == AUDIO for kind in table["kind"].to_pylist()])
         matrix, lines = matrix_of(table)
@@ -120,6 +120,8 @@ def collection_of_file(path: Path) -> Collection:
         facts = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
         return Collection(matrix, lambda number: rest.slice(lines[number], 1).to_pylist()[0], facts)
     tensors, metadata = read_tensors(path, hint="write it again with textcap embed")
+    if not {"names", "kinds"} <= metadata.keys():
+        raise FileError(path, "is not a file of textcap embed")
     names, kinds = json.loads(metadata["names"]), json.loads(metadata["kinds"])
     sounds = np.array([number for number, kind in enumerate(kinds) if kind == AUDIO], np.int64)
     return Collection(tensors["embeddings"].numpy()[sounds], lambda n: {"path": names[sounds[n]]}, metadata)

@@ -1,29 +1,23 @@
 """Rows as Parquet: one line for each sound, or for each piece of a time line, with its embedding.
 
-docs/formats.md describes the columns, which are the same for all options. A list of a fixed length cannot be missing in
-Parquet, so embeddings are lists of any length.
+docs/formats.md describes the columns, which are the same for all options.
 """
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from textcap.data.parquet import EMBEDDING, write_tables  # before pyarrow: it tells what is missing
+
+# isort: split
+import pyarrow as pa
 
 from textcap.data.text import printable
-from textcap.errors import DependencyError, FileError
-from textcap.files import atomic_write_with
 from textcap.outputs.rows import Row
-
-try:
-    import pyarrow as pa
-    from pyarrow import parquet
-except ImportError as missing:
-    raise DependencyError("Parquet needs pyarrow", hint="pip install 'textcap[corpus]'") from missing
 
 _BATCH = 1024
 _CANDIDATE = pa.struct([("caption", pa.string()), ("score", pa.float64()), ("similarity", pa.float64())])
@@ -41,10 +35,9 @@ SCHEMA = pa.schema(
         ("end_s", pa.float64()),
         ("notes", pa.list_(pa.string())),
         ("error", pa.string()),
-        ("embedding", pa.list_(pa.float16())),
+        ("embedding", EMBEDDING),
     ]
 )
-_EMBEDDINGS = pa.schema([("path", pa.string()), ("kind", pa.string()), ("embedding", pa.list_(pa.float16()))])
 
 
 def write_rows(path: Path, rows: Iterable[Row], facts: Mapping[str, str], first_id: int = 0) -> None:
@@ -62,49 +55,6 @@ def write_rows(path: Path, rows: Iterable[Row], facts: Mapping[str, str], first_
     write_tables(path, (pa.Table.from_pylist(batch, SCHEMA) for batch in batches), SCHEMA, facts)
 
 
-def write_tables(path: Path, tables: Iterable[pa.Table], schema: pa.Schema, facts: Mapping[str, str]) -> None:
-    """Write tables one after another, each page with its checksum.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
-    schema = schema.with_metadata({**facts, "textcap": version("textcap")})
-
-    def write(new: Path) -> None:
-        with parquet.ParquetWriter(new, schema, write_page_checksum=True) as writer:
-            for table in tables:
-                writer.write_table(table.cast(schema))
-
-    atomic_write_with(path, write)
-
-
-def write_embeddings(
-    path: Path, names: Sequence[str], kinds: Sequence[str], vectors: NDArray[np.float32], facts: Mapping[str, str]
-) -> None:
-    """Write unit vectors `[N, E]` with the names and kinds of what they are of.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
-    columns = [list(map(printable, names)), list(kinds), list(vectors.astype(np.float16))]
-    table = pa.Table.from_arrays(list(map(pa.array, columns, _EMBEDDINGS.types)), schema=_EMBEDDINGS)
-    write_tables(path, [table], _EMBEDDINGS, facts)
-
-
-def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Return a table, or some of its columns, with the checksums compared.
-
-    Raises:
-        FileError: The file cannot be read, or is damaged.
-    """
-    try:
-        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read(columns)
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:  # OSError also for a page that was changed
-        problem = getattr(error, "strerror", None) or (str(error).splitlines() or ["it is damaged"])[0]
-        raise FileError(path, f"cannot be read: {problem}") from error
-
-
 def rows_of(table: pa.Table, *, is_timeline: bool) -> Iterator[Row]:
     """Yield the rows of a table, without embeddings; lines with the same id are the pieces of one sound."""
     for _, lines in groupby(table.drop_columns(["embedding"]).to_pylist(), lambda line: line["id"]):
@@ -112,28 +62,22 @@ def rows_of(table: pa.Table, *, is_timeline: bool) -> Iterator[Row]:
         if first["error"] is not None:
             yield {"path": first["path"], "error": first["error"]}
             continue
-        row = {name: value for name, value in first.items() if value is not None and name != "id"}
+        # `row_of` has a score for silence, too.
+        row = {name: value for name, value in first.items() if name == "score" or value is not None}
+        del row["id"]
         if "candidates" in row:
             row["candidates"] = [_given(one) for one in row["candidates"]]
         if is_timeline:
             names = ("start_s", "end_s", "caption", "score")
             pieces = [{name: line[name] for name in names} for line in (first, *others) if line["start_s"] is not None]
-            row = {**{name: row[name] for name in row if name not in names}, "pieces": pieces}
-        elif "score" not in row:
-            row["score"] = None  # as `row_of` has it for silence
+            row = {name: value for name, value in row.items() if name not in names}
+            row["pieces"] = pieces
         yield row
 
 
-def matrix_of(table: pa.Table) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
-    """Return the embeddings of a table, `[N, E]`, float16, and the numbers of the lines that have one, `[N]`."""
-    column = table["embedding"].combine_chunks()
-    lines = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
-    flat = column.flatten().to_numpy(zero_copy_only=False).astype("<f2", copy=False)
-    return flat.reshape(len(lines), -1 if len(lines) else 0), lines
-
-
 def _lines(number: int, row: Row) -> Iterator[dict[str, Any]]:
-    common = {**row, "id": number, "path": printable(row["path"])}
+    shown: Row = {name: printable(row[name]) for name in ("path", "error") if name in row}
+    common = {**row, **shown, "id": number}
     for piece in row.get("pieces") or [{}]:
         line = {**common, **piece}
         if "embedding" in line:
