@@ -50,7 +50,6 @@ LAYERS = (
     ("captioner",),
     ("verify", "scoring", "environment", "outputs"),
     ("corpus",),
-    ("corpus",),
     ("demo",),
     ("cli",),
 )

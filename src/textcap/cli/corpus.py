@@ -1,5 +1,7 @@
 """`textcap corpus`: plan, caption and export far more sounds than one run can caption."""
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -160,7 +162,8 @@ def run(
 
             load["model"] = captioner.name  # also where none was named
             del captioner
-            with Cluster.start(ray, workers) as cluster, signals_as_exits():  # Ray has taken over the signals
+            # Ray prints the errors of its workers on stdout, and has taken over the signals.
+            with redirect_stdout(sys.stderr), Cluster.start(ray, workers) as cluster, signals_as_exits():
                 for n_rows in cluster.run(corpus, shards, load, settings):
                     bar.advance(task, n_rows)
     print_result(str(corpus.result_path(0).parent))
