@@ -94,8 +94,8 @@ def find_misuse(line: str) -> str | None:
     words = shlex.split(line)[1:]
     if words[0].startswith("-"):
         return None if words[0] in ("--help", "-h", "--version", "--debug") else f"{line}: {words[0]}"
-    if words[0] == "COMMAND":
-        return None
+    if words[0] == "COMMAND" or (len(words) == 1 and any(name.startswith(f"{words[0]} ") for name in COMMANDS)):
+        return None  # a group stands for all of its commands
     name = next((name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS), None)
     if name is None:
         return f"{line}: no command {words[0]}"

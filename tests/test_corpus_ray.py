@@ -24,7 +24,8 @@ pytestmark = pytest.mark.long
 N_SOUNDS, N_BROKEN = 120, 3
 # One processor each, so that each computes with one thread.
 N_WORKERS = max(2, os.cpu_count() or 1)
-LEFT_S = 90  # that Ray's processes have to end: some look for their parent for a minute
+# What workers have to end in, and what Ray's own agents have: they look for their parent for a minute.
+WORKERS_END_S, AGENTS_END_S = 30, 90
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,7 @@ class Driver:
         with open(self._log, "ab") as log:
             self.process = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=log, text=True)
         self._seen: dict[int, psutil.Process] = {}
+        self._workers: dict[int, psutil.Process] = {}
 
     def _processes(self) -> list[psutil.Process]:
         try:
@@ -73,6 +75,7 @@ class Driver:
                     found.append(one)
             except psutil.Error:
                 pass
+        self._workers |= {one.pid: one for one in found}
         return found
 
     def n_lines(self) -> int:
@@ -94,18 +97,27 @@ class Driver:
         return False
 
     def end(self) -> int:
-        """Wait until the run has ended; check what it printed, and that it has left no process; return its code."""
+        """Wait until the run and its workers have ended, check what it printed, and return its code."""
         while self.process.poll() is None:
-            self._processes()
-            time.sleep(0.2)
+            self.workers()
+            time.sleep(0.5)
         stdout, _ = self.process.communicate()
         assert stdout == ("" if self.process.returncode else f"{self._work / 'results'}\n")
-        _, left = psutil.wait_procs(list(self._seen.values()), timeout=LEFT_S)
-        assert not [one for one in left if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        assert_end(self._workers, WORKERS_END_S)
         return self.process.returncode
+
+    def leave_nothing(self) -> None:
+        """Check that no process is left of those that it has started."""
+        assert_end(self._seen, AGENTS_END_S)
 
     def succeed(self) -> None:
         assert self.end() == 0, self._log.read_text()
+        self.leave_nothing()
+
+
+def assert_end(processes: dict[int, psutil.Process], limit_s: float) -> None:
+    _, left = psutil.wait_procs(list(processes.values()), timeout=limit_s)
+    assert not [one for one in left if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_workers_give_what_one_process_gives(place: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
@@ -139,6 +151,7 @@ def test_killed_driver_leaves_no_process_and_is_continued(place: Path, whole: di
     assert run("corpus", "status", work).exit_code == 1
     Driver(place, work, tmp_path).succeed()
     assert exported(work) == whole
+    driver.leave_nothing()
 
 
 def test_terminated_driver_ends_its_workers(place: Path, tmp_path: Path) -> None:
@@ -147,6 +160,7 @@ def test_terminated_driver_ends_its_workers(place: Path, tmp_path: Path) -> None
     assert driver.wait_until(lambda: bool(driver.workers()))
     driver.process.send_signal(signal.SIGTERM)
     assert driver.end() == 128 + signal.SIGTERM
+    driver.leave_nothing()
     assert "Traceback" not in (tmp_path / "stderr.txt").read_text()
 
 
