@@ -5,7 +5,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import pyarrow as pa
 from pyarrow import compute
@@ -20,6 +22,7 @@ from textcap.outputs.parquet import SCHEMA, rows_of
 from textcap.outputs.rows import Row
 
 _RECENT = 50  # shards that tell the speed
+_PAUSE = 10.0  # times as long as is usual between two results: nothing was at work
 
 
 @dataclass
@@ -35,14 +38,16 @@ class Status:
 
 
 def status_of(corpus: Corpus) -> Status:
-    """Return how far a corpus has come; a damaged result counts as missing.
+    """Return how far a corpus has come, without the rows in whose place later ones count.
+
+    A result whose state cannot be read counts as missing; `unfinished` reads all of each.
 
     Raises:
         FileError: The plan is damaged.
     """
-    status, times = Status(corpus.n_shards), list[tuple[float, int]]()
+    status, times, replaced = Status(corpus.n_shards), list[tuple[float, int]](), corpus.replaced()
     for shard in range(status.n_shards):
-        n_rows = len(read_table(corpus.plan_path(shard), ["id"]))
+        n_rows = len(set(read_table(corpus.plan_path(shard), ["id"])["id"].to_pylist()) - replaced)
         status.n_rows += n_rows
         try:
             found = corpus.result(shard, ["id", "path", "error"])
@@ -52,10 +57,14 @@ def status_of(corpus: Corpus) -> Status:
         status.n_rows_done += n_rows
         times.append((corpus.result_path(shard).stat().st_mtime, n_rows))
         for line in found.filter(found["error"].is_valid()).to_pylist():
-            status.errors[_reason(line["error"].removeprefix(line["path"]).strip())] += 1
+            if line["id"] not in replaced:
+                status.errors[_reason(line["error"].removeprefix(line["path"]).strip())] += 1
     recent = sorted(times)[-_RECENT:]
-    if len(recent) > 1 and recent[-1][0] > recent[0][0]:
-        status.files_per_s = sum(n for _, n in recent[1:]) / (recent[-1][0] - recent[0][0])
+    gaps = [(after - before, n) for (before, _), (after, n) in pairwise(recent) if after > before]
+    # Without the pauses between runs.
+    usual_s = _PAUSE * median(gap_s for gap_s, _ in gaps) if gaps else 0.0
+    if worked := [(gap_s, n) for gap_s, n in gaps if gap_s <= usual_s]:
+        status.files_per_s = sum(n for _, n in worked) / sum(gap_s for gap_s, _ in worked)
     return status
 
 
