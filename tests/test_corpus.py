@@ -277,6 +277,7 @@ def test_three_parts_give_what_one_process_gives(place: Path, whole: dict[str, b
         assert done.exit_code == 2 and "must be K/N with K from 1 to N" in " ".join(done.stderr.split())
 
 
+@pytest.mark.long
 def test_two_threads_give_the_same_captions(place: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     torch.set_num_threads(2)
     work = plan(tmp_path / "work", place / "sounds")

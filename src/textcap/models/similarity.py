@@ -32,14 +32,12 @@ def with_text_encoder(backbone: Backbone, *, offline: bool | None = True) -> Bac
     try:
         found = Backbone.load(WITH_TEXT, offline=offline)
     except DownloadError as error:
-        message = f"{backbone.name} has no text encoder, with which words and sounds are compared"
+        message = f"{backbone.name} has no text encoder to compare words and sounds with"
         raise DownloadError(message, hint=f"run textcap fetch {WITH_TEXT}, whose text encoder fits") from error
     own, other = (one.audio_encoder().state_dict() for one in (backbone, found))
     if own.keys() != other.keys() or not all(torch.equal(own[name], other[name]) for name in own):
         message = f"the audio encoder of {backbone.name} is not that of {WITH_TEXT}, whose text encoder was to be used"
-        raise CheckpointError(
-            message, hint="use no words: neither --rerank and --similarity, nor textcap search or tag"
-        )
+        raise CheckpointError(message, hint="leave out --rerank and --similarity, or search with --like")
     return found
 
 
