@@ -279,9 +279,9 @@ def test_three_parts_give_what_one_process_gives(place: Path, whole: dict[str, b
 
 @pytest.mark.long
 def test_two_threads_give_the_same_captions(place: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
-    torch.set_num_threads(2)
     work = plan(tmp_path / "work", place / "sounds")
-    caption(place, work)
+    words = command("corpus", "run", work, "-m", place / "model", *SHORT)
+    run_until_done(words, {**environment(tmp_path), "OMP_NUM_THREADS": "2"})
     for one, other in zip(rows(whole["jsonl"].decode()), rows(exported(work)["jsonl"].decode()), strict=True):
         assert one.pop("score", None) == pytest.approx(other.pop("score", None), abs=1e-5)
         assert one == other
