@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,9 +24,12 @@ from corpora import SHORT, export, plan, rows, run, write_sound, write_sounds  #
 from test_captioner import save_model_folder  # noqa: E402
 from textcap.corpus.index import collection_of  # noqa: E402
 from textcap.corpus.plan import Corpus  # noqa: E402
+from textcap.demo.folder import RATE_HZ, held_out_clips  # noqa: E402
+from textcap.demo.render import render_scene  # noqa: E402
 from textcap.embedding import search as searching  # noqa: E402
 from textcap.embedding.captions import embed_captions  # noqa: E402
 from textcap.embedding.search import Collection, collection_of_file  # noqa: E402
+from textcap.gap.retrieval import measure_retrieval, unit_rows  # noqa: E402
 from textcap.models.backbone import Backbone  # noqa: E402
 from textcap.outputs.parquet import write_rows  # noqa: E402
 
@@ -401,3 +405,35 @@ def test_rows_without_a_caption_or_times_show_only_what_they_have(place: Path, t
     (row,) = map(json.loads, run("search", QUERY, tmp_path / "a.parquet", "--json").stdout.splitlines())
     assert row["path"] == "a\\x09b.wav" and "start_s" not in row and "score" not in row
     assert len(run("search", QUERY, tmp_path / "a.parquet").stdout.split("\t")) == 2
+
+
+# Beside others
+
+
+def test_index_of_faiss_in_the_page_on_search_finds_what_search_finds(place: Path, tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    page = (Path(__file__).parent.parent / "docs" / "search.md").read_text(encoding="utf-8")
+    (block,) = [one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "import faiss" in one]
+    (tmp_path / "work").symlink_to(place / "work")
+    assert run("embed", "--text", QUERY, "-o", tmp_path / "query.parquet", "--backbone", "tiny").exit_code == 0
+    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ours = run("search", QUERY, place / "work", "-k", "3").stdout.splitlines()
+    assert [line.split()[1] for line in done.stdout.splitlines()] == [line.split("\t")[1] for line in ours]
+
+
+@pytest.mark.long
+def test_recall_equals_that_of_the_gap(tmp_path: Path) -> None:
+    """On the clips of `benchmarks.sound_world`."""
+    clips = held_out_clips(200, 100, 1000)
+    encoder = Backbone.load("tiny").audio_encoder()
+    sounds = [render_scene(clip.scene, clip.sound_seed, RATE_HZ) for clip in clips]
+    with torch.inference_mode():
+        audio = torch.cat([encoder(torch.from_numpy(np.stack(sounds[i : i + 50]))) for i in range(0, 300, 50)])
+    captions = [clip.captions[0] for clip in clips]
+    text = text_vectors(captions)
+    audio_units, text_units = (unit_rows(one.astype(np.float16)).astype(np.float32) for one in (audio.numpy(), text))
+    found = Collection(text_units, lambda number: {}, {}).best(audio_units, 10)
+    nearest = [{captions[number] for _, number in several} for several in found]
+    recall = np.mean([own in several for own, several in zip(captions, nearest, strict=True)])
+    assert recall == pytest.approx(measure_retrieval(audio_units, text_units).recall_at_10, abs=1e-9)

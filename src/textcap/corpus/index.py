@@ -14,7 +14,7 @@ from textcap.corpus.plan import Corpus
 from textcap.data.parquet import matrix_of, read_table
 from textcap.embedding.search import Collection
 from textcap.errors import FileError, InputError
-from textcap.files import atomic_write_text, file_identity, read_sealed, seal
+from textcap.files import atomic_write_text, file_identity, read_sealed, remove_quietly, seal
 from textcap.outputs.rows import Row
 from textcap.store import own_cache_folder
 
@@ -49,12 +49,14 @@ def _extended(corpus: Corpus, settings: dict[str, Any], vectors: Path, rows: Pat
         known = read_sealed(facts_path)
     except InputError:
         known = {}
-    if any(states.get(shard) != state for shard, state in known.get("shards", {}).items()):
-        known = {}  # a result was made anew
+    n_rows, width = known.get("rows", 0), known.get("width", 0)
+    sizes = {vectors: 2 * n_rows * width, rows: 24 * n_rows}
+    is_whole = all(path.exists() and path.stat().st_size >= size for path, size in sizes.items())
+    if not (known and is_whole) or any(states.get(shard) != state for shard, state in known["shards"].items()):
+        known, n_rows, width = {}, 0, 0  # a file was lost, or a result was made anew
+        for path in sizes:  # not cut: another search may have mapped it
+            remove_quietly(path)
     with open(vectors, "ab") as flat, open(rows, "ab") as places:
-        n_rows, width = known.get("rows", 0), known.get("width", 0)
-        if flat.tell() < 2 * n_rows * width or places.tell() < 24 * n_rows:
-            known, n_rows, width = {}, 0, 0  # one of the files was lost
         shards = dict(known.get("shards", {}))
         flat.truncate(2 * n_rows * width)  # what a killed search has added
         places.truncate(24 * n_rows)
