@@ -71,7 +71,8 @@ def rows_of(table: pa.Table, *, is_timeline: bool) -> Iterator[Row]:
             names = ("start_s", "end_s", "caption", "score")
             pieces = [{name: line[name] for name in names} for line in (first, *others) if line["start_s"] is not None]
             row = {name: value for name, value in row.items() if name not in names}
-            row["pieces"] = pieces
+            notes = {"notes": row.pop("notes")} if "notes" in row else {}
+            row |= {"pieces": pieces, **notes}
         yield row
 
 
