@@ -152,7 +152,7 @@ def test_planning_again_adds_what_is_new_or_changed_and_touches_nothing_else(tmp
     assert done.exit_code == 0 and "0 new sounds, 0 changed, 4 known; 0 shards added" in done.stderr
     assert content(work / "plan") == before
     (sounds / "b.wav").write_text("longer than before")
-    os.utime(sounds / "c.wav", ns=(0, 1))
+    os.utime(sounds / "c.wav", ns=(0, 1000))
     written(sounds, ["aa.wav"])
     done = run("corpus", "plan", sounds, "-o", work)
     assert "1 new sound, 2 changed, 1 known; 1 shard added" in done.stderr

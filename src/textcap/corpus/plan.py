@@ -30,14 +30,14 @@ from textcap.outputs.rows import Row
 SHARD_FILES, SHARD_BYTES = 1000, 2_000_000_000
 
 _SETTINGS_FILE = "corpus.json"
-_LAST_NS = (1 << 63) - 1  # of what Parquet can say of a time
 _PLAN = pa.schema(
     [
         ("id", pa.int64()),
         ("path", pa.string()),
         ("exact", pa.binary()),  # the path, where it is not UTF-8
         ("bytes", pa.int64()),  # missing for a remote sound, like the next one
-        ("modified", pa.timestamp("ns", "UTC")),
+        # In microseconds: what is finer, pyarrow cannot show without pandas.
+        ("modified", pa.timestamp("us", "UTC")),
         ("replaces", pa.int64()),  # the row that was planned for the same path before it changed
     ]
 )
@@ -92,7 +92,7 @@ class Corpus:
         Raises:
             FileError: The plan is damaged.
         """
-        lines = read_table(self.plan_path(shard), schema=_PLAN).to_pylist()
+        lines = read_table(self.plan_path(shard), ["id", "path", "exact", "bytes"], _PLAN).to_pylist()
         paths = [line["path"] if line["exact"] is None else os.fsdecode(line["exact"]) for line in lines]
         remote = [line["bytes"] is None for line in lines]
         return lines[0]["id"], [Input(mask(p), p) if far else Input(p) for p, far in zip(paths, remote, strict=True)]
@@ -233,12 +233,11 @@ def _line_of(one: Input | InputError) -> Row:
     if found is None or not stat.S_ISREG(found.st_mode):
         raise FileError(one.name, "is not a file that can be read again", hint="write the sound to a file")
     shown, exact = printable(path), os.fsencode(path)
-    modified = min(max(found.st_mtime_ns, -_LAST_NS), _LAST_NS)
     return {
         "path": shown,
         "exact": exact if shown.encode() != exact else None,
         "bytes": found.st_size,
-        "modified": modified,
+        "modified": found.st_mtime_ns // 1000,
     }
 
 
