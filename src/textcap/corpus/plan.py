@@ -9,7 +9,7 @@ import os
 import stat
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -158,11 +158,11 @@ class Corpus:
         """
         planned, lines, size = Planned(), list[Row](), 0
         with self._locked():
-            latest, states = self._known()
+            (latest, states), n_before = self._known(), self.n_shards
 
             def flush() -> None:
                 nonlocal size
-                path = self.plan_path(self.n_shards)
+                path = self.plan_path(n_before + planned.n_shards)
                 write_tables(path, [pa.Table.from_pylist(lines, _PLAN)], _PLAN, {})
                 planned.n_shards += 1
                 lines.clear()
@@ -211,8 +211,10 @@ class Corpus:
                 lock.acquire()
         except OSError as error:
             raise FileError(self.folder, f"cannot be written: {error.strerror or error}") from error
-        with lock if lock.is_locked else nullcontext():
+        try:
             yield
+        finally:
+            lock.release()
 
 
 def _line_of(one: Input | InputError) -> Row:
