@@ -5,6 +5,7 @@ or from a corpus.
 """
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from textcap.errors import CheckpointError, FileError, InputError
 from textcap.models.backbone import Backbone
 from textcap.models.loading import read_tensors
 
-_BLOCK = 1 << 14  # rows that are multiplied at once
+_BLOCK = 1 << 12  # rows that are multiplied at once; more of them do not stay in the cache
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,11 @@ class Collection:
 
     def _products(self, queries: NDArray[np.float32]) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield the number of the first embedding of each block, and the products with it, `[Q, block]`."""
-        wanted = torch.tensor(queries)
-        for start in range(0, len(self.vectors), _BLOCK):
-            yield start, wanted @ torch.tensor(self.vectors[start : start + _BLOCK]).float().T
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of arrays that are read-only; nothing is written to them
+            wanted, vectors = torch.from_numpy(queries), torch.from_numpy(self.vectors)
+        for start in range(0, len(vectors), _BLOCK):
+            yield start, wanted @ vectors[start : start + _BLOCK].float().T
 
     def _hidden_in(self, start: int, n: int) -> torch.Tensor:
         first, after = np.searchsorted(self.hidden, (start, start + n))
