@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -156,8 +156,16 @@ class Captioner:
         with memory_errors(f"while loading {model} on {chosen}", hint=_LOAD_MEMORY_HINT):
             bridge = Bridge(stored.config.bridge, affine=stored.affine)
             end_id = stored.config.end_token_id
-            how: dict[str, Any] = {"precision": precision, "keeps_embeddings": keeps_embeddings}
-            return cls(backbone, stored.mapper, bridge, end_id, chosen, name=str(model), **how)
+            return cls(
+                backbone,
+                stored.mapper,
+                bridge,
+                end_id,
+                chosen,
+                name=str(model),
+                precision=precision,
+                keeps_embeddings=keeps_embeddings,
+            )
 
     @classmethod
     def released(
@@ -173,8 +181,16 @@ class Captioner:
             mapper, bridge = backbone.released_mapper(), Bridge(BridgeConfig(noise_variance=0.0))
             end_id = backbone.kind.end_token_id
             end_id = backbone.tokenizer.end_id if end_id is None else end_id
-            how: dict[str, Any] = {"precision": precision, "keeps_embeddings": keeps_embeddings}
-            return cls(backbone, mapper, bridge, end_id, device, name=backbone.name, **how)
+            return cls(
+                backbone,
+                mapper,
+                bridge,
+                end_id,
+                device,
+                name=backbone.name,
+                precision=precision,
+                keeps_embeddings=keeps_embeddings,
+            )
 
     def caption(
         self,
@@ -227,8 +243,9 @@ class Captioner:
                 else:
                     several = next(found) if is_heard(r) else ()
                     own = None if r.is_silent else r.embedding
-                    facts: dict[str, Any] = {"duration_s": r.duration_s, "is_silent": not is_heard(r), "notes": r.notes}
-                    results.append(CaptionResult(name, several, embedding=own, **facts))
+                    results.append(
+                        CaptionResult(name, several, None, r.duration_s, not is_heard(r), r.notes, embedding=own)
+                    )
             return results
 
         return self._in_groups(sources, batch_size, reading, caption_group)

@@ -9,7 +9,7 @@ import typer
 from textcap.audio.inputs import find_inputs
 from textcap.cli import options
 from textcap.cli.console import note, print_skipped, progress_bar, set_verbosity, warn
-from textcap.cli.progress import download_progress
+from textcap.cli.loading import load_captioner
 from textcap.config import DecodingConfig
 from textcap.data.text import counted
 from textcap.outputs.forms import JSONL, MERGED_FORMS, PARQUET, SIDECAR, TIMELINE_FORMS, Output, form_of
@@ -18,8 +18,6 @@ from textcap.outputs.rows import Row, error_row, path_of
 
 EXAMPLES = "textcap caption *.wav -m textcap-model\n\ntextcap caption film.mp4 -o film.srt"
 WHEN_STOPPED = "with -o, the same command with --resume continues"
-
-_shape = options.shape
 
 
 def caption(
@@ -40,21 +38,21 @@ def caption(
     ] = None,
     form: Annotated[
         str | None,
-        _shape(
+        options.shape(
             "--format",
             help="text, jsonl, csv, parquet, srt, vtt, audacity (a label track) or sidecar (dog.txt beside dog.wav).",
             show_default="by the ending of the output",
         ),
     ] = None,
-    as_json: Annotated[bool, _shape("--json", help="The same as --format jsonl.")] = False,
+    as_json: Annotated[bool, options.shape("--json", help="The same as --format jsonl.")] = False,
     timeline: options.TimelineOption = False,
     hop_s: options.HopOption = None,
-    brackets: Annotated[bool, _shape("--brackets", help="Write \\[a dog is barking] in subtitles.")] = False,
+    brackets: Annotated[bool, options.shape("--brackets", help="Write \\[a dog is barking] in subtitles.")] = False,
     merge: Annotated[
         Path | None,
-        _shape(exists=True, dir_okay=False, help="Add the captions to this SRT or VTT file."),
+        options.shape(exists=True, dir_okay=False, help="Add the captions to this SRT or VTT file."),
     ] = None,
-    over_speech: Annotated[bool, _shape("--over-speech", help="With --merge, also where speech is.")] = False,
+    over_speech: Annotated[bool, options.shape("--over-speech", help="With --merge, also where speech is.")] = False,
     caption_silence: options.CaptionSilenceOption = False,
     num_captions: options.NumCaptionsOption = 1,
     rerank: options.RerankOption = False,
@@ -113,20 +111,11 @@ def caption(
         if form in (JSONL, PARQUET):
             where.write(failures)
         return _show(failures, where)
-    from textcap.captioner import Captioner, Ranking
+    from textcap.captioner import Ranking
     from textcap.outputs.run import CaptionSettings, caption_to
 
-    with options.settings_from_flags("precision"), download_progress() as progress:
-        captioner = Captioner.load(
-            model,
-            device=device,
-            precision=precision,
-            clap=clap,
-            language_model=language_model,
-            offline=offline or None,
-            progress=progress,
-        )
-    note(f"model {captioner.name}, backbone {captioner.backbone.name} on {captioner.device}, {precision}")
+    load = {"model": model, "device": device, "precision": precision, "clap": clap, "language_model": language_model}
+    captioner = load_captioner(load, offline=offline)
     if captioner.backbone.kind.remark:
         note(captioner.backbone.kind.remark)
     ranking = Ranking(rerank_weight if rerank else None, similarity)

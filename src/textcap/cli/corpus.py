@@ -3,13 +3,13 @@
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from textcap.cli import options
 from textcap.cli.console import note, print_result, print_skipped, progress_bar, set_verbosity
-from textcap.cli.progress import download_progress
+from textcap.cli.loading import load_captioner
 from textcap.cli.signals import signals_as_exits
 from textcap.config import DecodingConfig
 from textcap.data.text import counted
@@ -129,21 +129,13 @@ def run(
     from textcap.corpus.plan import Corpus
 
     corpus = Corpus.open(work)
-    from textcap.captioner import Captioner, Ranking
+    from textcap.captioner import Ranking
     from textcap.corpus.run import begin, run_shards, unfinished
     from textcap.outputs.run import CaptionSettings
     from textcap.weights.hub import is_offline
 
-    load: dict[str, Any] = {
-        "model": model,
-        "precision": precision,
-        "clap": clap,
-        "language_model": language_model,
-        "device": device,
-    }
-    with options.settings_from_flags("precision"), download_progress() as progress:
-        captioner = Captioner.load(**load, offline=offline or None, keeps_embeddings=False, progress=progress)
-    note(f"model {captioner.name}, backbone {captioner.backbone.name} on {captioner.device}, {precision}")
+    load = {"model": model, "device": device, "precision": precision, "clap": clap, "language_model": language_model}
+    captioner = load_captioner(load, offline=offline, keeps_embeddings=False)
     if not captioner.backbone.clap.has_text:
         note(f"{captioner.name} has no text encoder: textcap search finds its sounds by --like only")
     ranking = Ranking(rerank_weight if rerank else None, similarity)
@@ -153,7 +145,7 @@ def run(
     begin(corpus, captioner, settings)
     shards = unfinished(corpus, share)
     with progress_bar() as bar:
-        task = bar.add_task("captioning", total=sum(len(corpus.inputs(shard)[1]) for shard in shards), status="")
+        task = bar.add_task("captioning", total=sum(len(corpus.ids(shard)) for shard in shards), status="")
         if ray is None:
             for row in run_shards(corpus, shards, captioner, settings):
                 bar.update(task, advance=row is not None, status="" if row else "waiting for other processes")

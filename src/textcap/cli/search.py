@@ -11,6 +11,7 @@ from textcap.cli import options
 from textcap.cli.console import note, print_result, print_skipped, set_verbosity
 from textcap.cli.loading import load_backbone
 from textcap.cli.progress import embedding_progress
+from textcap.outputs.rows import without_none
 
 if TYPE_CHECKING:
     from textcap.embedding.search import Collection
@@ -78,7 +79,7 @@ def search(
             raise FileError(query, "is silent: nothing sounds like it")
         vectors = own.vectors.astype("f4")
     for similarity, number in found.best(vectors, k)[0] if len(vectors) else ():
-        row = {name: value for name, value in found.line(number).items() if value is not None}
+        row = without_none(found.line(number))
         if as_json:
             print(json.dumps({"similarity": similarity, **row}), flush=True)
         else:

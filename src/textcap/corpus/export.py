@@ -14,7 +14,7 @@ from pyarrow import compute
 
 from textcap.audio.inputs import Input
 from textcap.corpus.plan import Corpus
-from textcap.data.parquet import read_table, write_tables
+from textcap.data.parquet import write_tables
 from textcap.data.text import counted
 from textcap.errors import FileError, InputError
 from textcap.outputs.forms import PARQUET, SIDECAR, TIMELINE_FORMS, Output, form_of
@@ -47,7 +47,7 @@ def status_of(corpus: Corpus) -> Status:
     """
     status, times, replaced = Status(corpus.n_shards), list[tuple[float, int]](), corpus.replaced()
     for shard in range(status.n_shards):
-        n_rows = len(set(read_table(corpus.plan_path(shard), ["id"])["id"].to_pylist()) - replaced)
+        n_rows = len(set(corpus.ids(shard)) - replaced)
         status.n_rows += n_rows
         try:
             found = corpus.result(shard, ["id", "path", "error"])
@@ -83,7 +83,7 @@ def export(
         InputError: Rows are missing, the output exists or cannot be written, or a result is damaged.
     """
     form = form or form_of(output)
-    there = [shard for shard in range(corpus.n_shards) if corpus.result_path(shard).exists()]
+    there = corpus.finished
     if n_missing := corpus.n_shards - len(there):
         if not partial:
             hint = "run textcap corpus run, or take what there is with --partial"

@@ -41,8 +41,7 @@ def collection_of(corpus: Corpus) -> Collection:
 
 def _extended(corpus: Corpus, settings: dict[str, Any], vectors: Path, rows: Path) -> Collection:
     facts_path = vectors.with_suffix(".json")
-    there = [shard for shard in range(corpus.n_shards) if corpus.result_path(shard).exists()]
-    states = {str(shard): list(file_identity(corpus.result_path(shard).stat())) for shard in there}
+    states = {str(shard): list(file_identity(corpus.result_path(shard).stat())) for shard in corpus.finished}
     if not states:
         raise FileError(corpus.folder, "has no results yet", hint=f"run textcap corpus run {corpus.folder}")
     try:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from textcap.corpus.plan import Corpus
-from textcap.corpus.run import run_shard
+from textcap.corpus.run import POLL_S, run_shard
 from textcap.errors import DependencyError, DeviceError
 from textcap.outputs.journal import BusyError
 from textcap.outputs.run import CaptionSettings
@@ -26,7 +26,6 @@ try:
 except ImportError as missing:
     raise DependencyError("--ray needs Ray", hint="pip install 'textcap[ray]'") from missing
 
-_POLL_S = 2.0
 _CPUS_PER_WORKER = 4
 # What a worker needs of the environment of this process; the command line, which sets some of it, does not run there.
 _INHERITED = ("TEXTCAP_CACHE", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
@@ -134,4 +133,4 @@ class Cluster:
                 yield int(row["n_rows"])
             before, remaining = remaining, [n for n in remaining if not corpus.result_path(n).exists()]
             if remaining == before:
-                time.sleep(_POLL_S)
+                time.sleep(POLL_S)

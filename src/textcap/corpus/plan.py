@@ -86,6 +86,20 @@ class Corpus:
         names = set(os.listdir(self.folder / "plan")) if (self.folder / "plan").is_dir() else set()
         return sum(1 for _ in takewhile(lambda n: self.plan_path(n).name in names, range(len(names))))
 
+    @property
+    def finished(self) -> list[int]:
+        """The shards that have a result, which may be damaged."""
+        return [shard for shard in range(self.n_shards) if self.result_path(shard).exists()]
+
+    def ids(self, shard: int) -> list[int]:
+        """Return the ids of the sounds of a shard.
+
+        Raises:
+            FileError: The plan is damaged.
+        """
+        ids: list[int] = read_table(self.plan_path(shard), ["id"], _PLAN)["id"].to_pylist()
+        return ids
+
     def inputs(self, shard: int) -> tuple[int, list[Input]]:
         """Return the id of the first sound of a shard, and its sounds; ids count up.
 
@@ -108,11 +122,11 @@ class Corpus:
         Raises:
             FileError: There is none, or it is damaged.
         """
-        path, planned = self.result_path(shard), read_table(self.plan_path(shard), ["id"], _PLAN)
+        path, planned = self.result_path(shard), self.ids(shard)
         if not path.exists():
             raise FileError(path, "does not exist yet", hint=f"run textcap corpus run {self.folder}")
         table = read_table(path, columns, SCHEMA)
-        if table["id"].unique().to_pylist() != planned["id"].to_pylist():
+        if table["id"].unique().to_pylist() != planned:
             raise FileError(path, "has other rows than its plan")
         return table
 

@@ -13,7 +13,7 @@ from textcap.outputs.journal import BusyError
 from textcap.outputs.rows import Row
 from textcap.outputs.run import CaptionSettings, caption_to
 
-_POLL_S = 2.0  # how often shards that are in work elsewhere are looked at
+POLL_S = 2.0  # how often shards that are in work elsewhere are looked at
 
 _logger = logging.getLogger("textcap")
 
@@ -79,5 +79,5 @@ def run_shards(
                 busy.append(shard)
         if busy == remaining:
             yield None
-            time.sleep(_POLL_S)
+            time.sleep(POLL_S)
         remaining = busy

@@ -17,7 +17,7 @@ from textcap.data.parquet import EMBEDDING, write_tables  # before pyarrow: it t
 import pyarrow as pa
 
 from textcap.data.text import printable
-from textcap.outputs.rows import Row
+from textcap.outputs.rows import Row, without_none
 
 _BATCH = 1024
 _CANDIDATE = pa.struct([("caption", pa.string()), ("score", pa.float64()), ("similarity", pa.float64())])
@@ -66,7 +66,7 @@ def rows_of(table: pa.Table, *, is_timeline: bool) -> Iterator[Row]:
         row = {name: value for name, value in first.items() if name == "score" or value is not None}
         del row["id"]
         if "candidates" in row:
-            row["candidates"] = [_given(one) for one in row["candidates"]]
+            row["candidates"] = [without_none(one) for one in row["candidates"]]
         if is_timeline:
             names = ("start_s", "end_s", "caption", "score")
             pieces = [{name: line[name] for name in names} for line in (first, *others) if line["start_s"] is not None]
@@ -84,7 +84,3 @@ def _lines(number: int, row: Row) -> Iterator[dict[str, Any]]:
         if "embedding" in line:
             line["embedding"] = np.frombuffer(base64.b64decode(line["embedding"]), "<f2")
         yield line
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}

@@ -89,8 +89,13 @@ def _cells(row: Row) -> list[Sequence[str]]:
     return [(row["path"], *(one["caption"] for one in row.get("candidates") or [row]))]
 
 
+def without_none(values: dict[str, Any]) -> Row:
+    """Return the values that there are."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _values(one: Candidate | Piece, embeddings: bool = False) -> Row:
-    values = {name: value for name, value in vars(one).items() if value is not None}
+    values = without_none(vars(one))
     embedding = values.pop("embedding", None)
     return values | ({"embedding": _packed(embedding)} if embeddings and embedding is not None else {})
 
