@@ -11,7 +11,6 @@ interrupted run continues.
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +22,13 @@ from benchmarks.sound_world import (
     WORLD_SEED,
     Plan,
     bridge_of,
-    caption_embeddings,
+    caption_part,
     figures,
     prepare,
     refuse_other_plan,
     show,
-    train_mapper,
 )
 from textcap.config import LanguageModelConfig, TrainingConfig
-from textcap.files import atomic_write_text
 from textcap.models.backbone import Backbone, BackboneNames
 from textcap.models.tokenizer import END_OF_TEXT, Tokenizer
 from textcap.weights import embedded_folder
@@ -87,15 +84,8 @@ def run_part(plan: Plan, kind: str, names: BackboneNames, seed: int) -> None:
     if path.exists():
         return
     backbone = Backbone.load(names)
-    captioner = train_mapper(
-        backbone,
-        [clip.captions[0] for clip in plan.pairs],
-        np.load(plan.work / "text.npy"),
-        bridge_of(backbone, DEFAULT_BRIDGE),
-        replace(plan.training, seed=seed),
-    )
-    captions = caption_embeddings(captioner, np.load(plan.work / "held_out.npy"))
-    atomic_write_text(path, json.dumps(captions, indent=1))
+    embeddings, bridge = np.load(plan.work / "text.npy"), bridge_of(backbone, DEFAULT_BRIDGE)
+    caption_part(plan, path, backbone, embeddings, bridge, seed)
 
 
 def n_parameters(backbone: Backbone) -> int:

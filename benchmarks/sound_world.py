@@ -15,7 +15,7 @@ import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,17 @@ def caption_embeddings(captioner: Captioner, embeddings: np.ndarray) -> list[str
     return [best.caption for batch in batches for best, *_ in captioner.candidates(batch)]
 
 
+def caption_part(
+    plan: Plan, path: Path, backbone: Backbone, embeddings: np.ndarray, bridge: Bridge, seed: int
+) -> list[str]:
+    """Train one mapper on the captions and their embeddings `[N, E]`; write and return its captions of the clips."""
+    captions_to_learn = [clip.captions[0] for clip in plan.pairs]
+    captioner = train_mapper(backbone, captions_to_learn, embeddings, bridge, replace(plan.training, seed=seed))
+    captions = caption_embeddings(captioner, np.load(plan.work / "held_out.npy"))
+    atomic_write_text(path, json.dumps(captions, indent=1))
+    return captions
+
+
 def run_part(plan: Plan, condition: str, seed: int) -> None:
     """Train one mapper and caption the held-out clips with it, unless the part exists."""
     path = plan.part_path(condition, seed)
@@ -136,15 +147,8 @@ def run_part(plan: Plan, condition: str, seed: int) -> None:
     torch.set_num_threads(1)
     backbone = Backbone.load(plan.backbone)
     embeddings = np.load(plan.work / ("pairs.npy" if condition == "audio pairs" else "text.npy"))
-    captioner = train_mapper(
-        backbone,
-        [clip.captions[0] for clip in plan.pairs],
-        embeddings,
-        bridge_of(backbone, condition, plan.noise_std),
-        TrainingConfig(**{**vars(plan.training), "seed": seed}),
-    )
-    captions = caption_embeddings(captioner, np.load(plan.work / "held_out.npy"))
-    atomic_write_text(path, json.dumps(captions, indent=1))
+    bridge = bridge_of(backbone, condition, plan.noise_std)
+    captions = caption_part(plan, path, backbone, embeddings, bridge, seed)
     print(f"{condition}, seed {seed}: {figures(plan, captions)}", flush=True)
 
 
