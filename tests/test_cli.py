@@ -34,7 +34,7 @@ from textcap.config import BackboneConfig
 from textcap.results import Candidate, CaptionResult
 
 class Captioner:
-    name, device = "stand-in", "cpu"
+    name, device, precision = "stand-in", "cpu", "float32"
     backbone = types.SimpleNamespace(
         name="stand-in", kind=types.SimpleNamespace(remark=""), config=BackboneConfig()
     )
@@ -94,7 +94,7 @@ def test_results_stay_on_stdout_when_stderr_is_a_terminal(tmp_path: Path) -> Non
 class FakeCaptioner:
     """Gives a caption to each sound, whatever it is."""
 
-    name, device = "stand-in", "cpu"
+    name, device, precision = "stand-in", "cpu", "float32"
     backbone = SimpleNamespace(name="stand-in", kind=SimpleNamespace(remark=""), config=BackboneConfig())
 
     def __init__(self, caption: str) -> None:
