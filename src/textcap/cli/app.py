@@ -21,6 +21,7 @@ from textcap.cli.fetch import fetch
 from textcap.cli.fit_adapter import fit_adapter
 from textcap.cli.gap import gap
 from textcap.cli.info import info
+from textcap.cli.page import VOTES_EXAMPLES, page, votes
 from textcap.cli.score import score
 from textcap.cli.search import TAG_EXAMPLES, search, tag
 from textcap.cli.signals import signals_as_exits
@@ -102,9 +103,14 @@ for name, example in corpus.EXAMPLES.items():
     corpora.command(help=_help_of(one), epilog=example)(one)
 app.add_typer(corpora, name="corpus")
 
-for command in (fetch, train, gap, fit_adapter, caption, search, tag, score, embed, demo, verify, cache, info):
+OTHER_EXAMPLES = {tag: TAG_EXAMPLES, votes: VOTES_EXAMPLES}
+COMMANDS = (
+    *(fetch, train, gap, fit_adapter, caption, search, tag, score, page, votes),
+    *(embed, demo, verify, cache, info),
+)
+for command in COMMANDS:
     # Every command's help ends with two commands that can be pasted.
-    examples = TAG_EXAMPLES if command is tag else sys.modules[command.__module__].EXAMPLES
+    examples = OTHER_EXAMPLES.get(command) or sys.modules[command.__module__].EXAMPLES
     app.command(help=_help_of(command), epilog=examples)(command)
 
 

@@ -12,7 +12,17 @@ from textcap.cli.console import note, print_skipped, progress_bar, set_verbosity
 from textcap.cli.loading import load_captioner
 from textcap.config import DecodingConfig
 from textcap.data.text import counted
-from textcap.outputs.forms import JSONL, MERGED_FORMS, PARQUET, SIDECAR, TIMELINE_FORMS, Output, form_of
+from textcap.outputs.forms import (
+    HTML,
+    JSONL,
+    MERGED_FORMS,
+    PARQUET,
+    SIDECAR,
+    TIMELINE_FORMS,
+    WITH_ERRORS,
+    Output,
+    form_of,
+)
 from textcap.outputs.journal import journal_of
 from textcap.outputs.rows import Row, error_row, path_of
 
@@ -40,7 +50,8 @@ def caption(
         str | None,
         options.shape(
             "--format",
-            help="text, jsonl, csv, parquet, srt, vtt, audacity (a label track) or sidecar (dog.txt beside dog.wav).",
+            help="text, jsonl, csv, parquet, html (a page to listen to), srt, vtt, audacity (a label track) or "
+            "sidecar (dog.txt beside dog.wav).",
             show_default="by the ending of the output",
         ),
     ] = None,
@@ -93,7 +104,7 @@ def caption(
             "--over-speech needs --merge": over_speech and merge is None,
             "--brackets needs subtitles": brackets and form not in TIMELINE_FORMS,
             "sidecar files hold one caption: leave out --timeline": timeline and form == SIDECAR,
-            "a Parquet file needs -o": form == PARQUET and output is None,
+            f"{form} needs -o": form in (PARQUET, HTML) and output is None,
         }
     )
     found = find_inputs(audio or [], recursive=recursive, files_from=files_from)
@@ -108,7 +119,7 @@ def caption(
     where.check(force=force or (resume and is_unfinished))
     if not found.inputs:  # told without loading torch
         failures = [error_row(path_of(error), error) for error in found.errors]
-        if form in (JSONL, PARQUET):
+        if form in WITH_ERRORS:
             where.write(failures)
         return _show(failures, where)
     from textcap.captioner import Ranking

@@ -82,13 +82,9 @@ def print_verdicts(report: Report) -> None:
     compared = [one for one in report.comparisons if one.metric == report.ranked_by]
     for one in compared:
         first, second, title = report.names[one.first], report.names[one.second], TITLES[one.metric]
-        if one.verdict is None:
-            note(f"{first} and {second}: no verdict below {MIN_CLIPS} clips, as chance would decide too often")
-            continue
-        relation = f"is {one.verdict} than" if one.verdict in ("better", "worse") else "does not differ reliably from"
         correction = f" after Holm's correction for {len(compared)} pairs" if len(compared) > 1 else ""
         detail = f"{_difference(one)}, p {_p(one.p_corrected, '= ')}{correction}, {clips}"
-        note(f"{first} {relation} {second} in {title}: {detail}")
+        print_verdict(first, second, one.verdict, f" in {title}: {detail}")
     if any(one.metric in ("cider_d", "spider", "spider_fl") for one in report.comparisons):
         note("CIDEr-D weights words by the full set of references in every draw")
     if len(report.names) > MOST_SYSTEMS and not report.comparisons:
@@ -96,6 +92,15 @@ def print_verdicts(report: Report) -> None:
     if report.scoring.leave_one_out:
         note("one reference fewer: the mean over leaving out each reference in turn, for people and systems alike")
     note(f"signature: {report.signature}")
+
+
+def print_verdict(first: str, second: str, verdict: str | None, detail: str) -> None:
+    """Print on stderr whether one system is better than another, and why; or, without a verdict, why there is none."""
+    if verdict is None:
+        note(f"{first} and {second}: no verdict below {MIN_CLIPS} clips, as chance would decide too often")
+        return
+    relation = f"is {verdict} than" if verdict in ("better", "worse") else "does not differ reliably from"
+    note(f"{first} {relation} {second}{detail}")
 
 
 def _tables(report: Report) -> Iterator[Rows]:

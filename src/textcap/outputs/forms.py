@@ -21,7 +21,7 @@ from textcap.outputs.rows import Row, csv_header, csv_lines, json_line, text_lin
 from textcap.outputs.subtitles import audacity, srt, vtt
 from textcap.results import Piece
 
-TEXT, JSONL, CSV, PARQUET, SIDECAR = "text", "jsonl", "csv", "parquet", "sidecar"
+TEXT, JSONL, CSV, PARQUET, HTML, SIDECAR = "text", "jsonl", "csv", "parquet", "html", "sidecar"
 _TRACKS = {"srt": srt, "vtt": vtt, "audacity": audacity}
 _ENDINGS = {
     ".txt": TEXT,
@@ -29,11 +29,13 @@ _ENDINGS = {
     ".json": JSONL,
     ".csv": CSV,
     ".parquet": PARQUET,
+    ".html": HTML,
     ".srt": "srt",
     ".vtt": "vtt",
 }
 
-FORMS = (TEXT, JSONL, CSV, PARQUET, *_TRACKS, SIDECAR)
+FORMS = (TEXT, JSONL, CSV, PARQUET, HTML, *_TRACKS, SIDECAR)
+WITH_ERRORS = (JSONL, PARQUET, HTML)  # which have a place for errors
 TIMELINE_FORMS = tuple(_TRACKS)
 MERGED_FORMS = ("srt", "vtt")
 
@@ -115,6 +117,10 @@ class Output:
         if self.form == PARQUET:
             import_module("textcap.outputs.parquet")  # tells what is missing
         n_inputs, path = len(self.inputs), self.path
+        if self.form == HTML:
+            from textcap.page.write import check_rows
+
+            check_rows(n_inputs)
         is_file = path is None or (path.suffix.lower() in _ENDINGS and not path.is_dir())
         if n_inputs > 1 and (self.merge is not None or (self.form in _TRACKS and is_file)):
             raise InputError(f"{counted(n_inputs, 'sound')} need several files", hint="name a folder with -o")
@@ -182,6 +188,12 @@ class Output:
             from textcap.outputs.parquet import write_rows
 
             write_rows(self.path, rows, facts, self.first_id)
+        elif self.form == HTML and self.path is not None:
+            from textcap.page.sources import find_clips, source_of_rows
+            from textcap.page.write import write_page
+
+            source = source_of_rows(rows, "caption")
+            write_page(self.path, [source], find_clips([source]))
         elif self.path is not None:
             atomic_write_with(self.path, lambda new: _write_lines(new, self._all_text(rows)))
 

@@ -12,7 +12,7 @@ from textcap.captioner import Captioner, Ranking
 from textcap.config import DecodingConfig
 from textcap.embedding.recordings import READING_VERSION
 from textcap.errors import FileError, InputError
-from textcap.outputs.forms import JSONL, PARQUET, Output
+from textcap.outputs.forms import WITH_ERRORS, Output
 from textcap.outputs.journal import Journal, open_journal
 from textcap.outputs.rows import Row, error_row, path_of, row_of
 from textcap.remote import open_source
@@ -97,7 +97,7 @@ def caption_to(
         for row in _rows(captioner, where.inputs, settings, journal):
             n_failed += "error" in row
             yield row
-        if n_failed < len(where.inputs) or where.form in (JSONL, PARQUET):  # else there is nothing to write
+        if n_failed < len(where.inputs) or where.form in WITH_ERRORS:  # else there is nothing to write
             where.write(journal.rows([_key_of(one) for one in where.inputs]), captioner.backbone.clap.facts)
         if not n_failed or not retries:
             journal.delete()

@@ -62,6 +62,23 @@ class Matched:
     problems: list[str]
 
 
+@dataclass(frozen=True)
+class Pairing:
+    """How the names in predictions match the clips of references.
+
+    Attributes:
+        system: The predictions.
+        found: By clip, the names of its predictions: one, unless a clip has several names of one kind.
+        matches: By name of a prediction, that in the references and how the two match.
+        unused: Names of the predictions that match no clip.
+    """
+
+    system: ClipCaptions
+    found: dict[str, list[str]]
+    matches: dict[str, tuple[str, str]]
+    unused: list[str]
+
+
 def match(
     references: ClipCaptions, systems: Sequence[ClipCaptions], *, allow_missing: bool, allow_empty: bool
 ) -> Matched:
@@ -85,7 +102,7 @@ def match(
     if not systems:
         raise ValueError("match needs the predictions of at least one system")
     kept = {clip: [text for text in texts if text.strip()] for clip, texts in references.captions.items()}
-    pairings = [_pair(references, system) for system in systems]
+    pairings = [pair(references, system) for system in systems]
     found = _problems(references, kept, pairings)
     allowed = {_MISSING: allow_missing, _EMPTY: allow_empty}
     blocking = {problem: remedy for problem, remedy in found.items() if not allowed[remedy]}
@@ -109,14 +126,13 @@ def match(
     )
 
 
-@dataclass(frozen=True)
-class _Pairing:
-    """The predictions of one system by clip."""
-
-    system: ClipCaptions
-    found: dict[str, list[str]]  # clip -> names of its predictions; one, unless a clip has several names of one kind
-    matches: dict[str, tuple[str, str]]  # name of a prediction -> that in the references, and how they match
-    unused: list[str]  # names of the predictions that match no clip
+def pair(references: ClipCaptions, system: ClipCaptions) -> Pairing:
+    """Match the names in predictions with clips by the kind of name that matches most of them; ids win a tie."""
+    kinds = {"id": {clip: clip for clip in references.captions}, **references.names}
+    # In a table with start times, the same YouTube id with another start time is another clip.
+    ways = {YOUTUBE_ID: _WAYS[:-1]}
+    pairings = [_pair_by(names, system, ways.get(kind, _WAYS)) for kind, names in kinds.items()]
+    return min(pairings, key=lambda pairing: len(pairing.unused))
 
 
 def _base_name(name: str) -> str:
@@ -158,16 +174,7 @@ _WAYS: tuple[_Way, ...] = (
 )
 
 
-def _pair(references: ClipCaptions, system: ClipCaptions) -> _Pairing:
-    """Pair by the kind of name that matches most predictions; ids win a tie."""
-    kinds = {"id": {clip: clip for clip in references.captions}, **references.names}
-    # In a table with start times, the same YouTube id with another start time is another clip.
-    ways = {YOUTUBE_ID: _WAYS[:-1]}
-    pairings = [_pair_by(names, system, ways.get(kind, _WAYS)) for kind, names in kinds.items()]
-    return min(pairings, key=lambda pairing: len(pairing.unused))
-
-
-def _pair_by(names: dict[str, str], system: ClipCaptions, ways: Sequence[_Way]) -> _Pairing:
+def _pair_by(names: dict[str, str], system: ClipCaptions, ways: Sequence[_Way]) -> Pairing:
     """Pair predictions with clips by one kind of name.
 
     A base name that two names of one side share is not used, even if one of the two matches exactly: the other could
@@ -188,7 +195,7 @@ def _pair_by(names: dict[str, str], system: ClipCaptions, ways: Sequence[_Way]) 
     for name in system.captions:
         if name in matches:
             found.setdefault(names[matches[name][0]], []).append(name)
-    return _Pairing(system, found, matches, [name for name in system.captions if name not in matches])
+    return Pairing(system, found, matches, [name for name in system.captions if name not in matches])
 
 
 def _by_key(names: Iterable[str], key_of: Callable[[str], str]) -> dict[str, list[str]]:
@@ -200,7 +207,7 @@ def _by_key(names: Iterable[str], key_of: Callable[[str], str]) -> dict[str, lis
     return groups
 
 
-def _notes(references: ClipCaptions, kept: dict[str, list[str]], pairings: Sequence[_Pairing]) -> list[str]:
+def _notes(references: ClipCaptions, kept: dict[str, list[str]], pairings: Sequence[Pairing]) -> list[str]:
     notes = []
     n_empty = sum(len(references.captions[clip]) - len(texts) for clip, texts in kept.items() if texts)
     if n_empty:
@@ -216,7 +223,7 @@ def _notes(references: ClipCaptions, kept: dict[str, list[str]], pairings: Seque
     return notes
 
 
-def _problems(references: ClipCaptions, kept: dict[str, list[str]], pairings: Sequence[_Pairing]) -> dict[str, str]:
+def _problems(references: ClipCaptions, kept: dict[str, list[str]], pairings: Sequence[Pairing]) -> dict[str, str]:
     """Return a line about each thing that does not match, and by it what allows the problem."""
     n_clips = counted(len(kept), "clip")
     without = [quoted(clip) for clip, texts in kept.items() if not texts]

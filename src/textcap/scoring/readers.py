@@ -5,14 +5,15 @@ of the item where the format is one JSON document.
 """
 
 import json
+import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from textcap.data import tables
-from textcap.data.text import LINE_ENDS, TextFile, printable, read_text
+from textcap.data.text import LINE_ENDS, STDIN, TextFile, printable, read_text
 from textcap.errors import InputError
 
 REFERENCES, PREDICTIONS = "references", "predictions"
@@ -100,7 +101,7 @@ def read_references(path: Path, form: str | None = None) -> ClipCaptions:
     Raises:
         InputError: The file cannot be read, is not in this or a known format, or contains no captions.
     """
-    return _read(path, form, REFERENCES)
+    return _read(read_text(path), form, REFERENCES)
 
 
 def read_predictions(path: Path, form: str | None = None) -> ClipCaptions:
@@ -113,7 +114,24 @@ def read_predictions(path: Path, form: str | None = None) -> ClipCaptions:
     Raises:
         InputError: The file cannot be read, is not in this or a known format, or contains no captions.
     """
-    return _read(path, form, PREDICTIONS)
+    return predictions_in(read_text(path), form)
+
+
+def predictions_in(source: TextFile, form: str | None = None) -> ClipCaptions:
+    """Return the captions in a file that has been read already; see `read_predictions`."""
+    return _read(source, form, PREDICTIONS)
+
+
+def check_given_once(paths: Sequence[str]) -> None:
+    """Refuse a file that is given twice, by whatever name.
+
+    Raises:
+        InputError: One is.
+    """
+    real = [path if path == STDIN else os.path.realpath(path) for path in paths]
+    for path, real_path in zip(paths, real, strict=True):
+        if real.count(real_path) > 1:
+            raise InputError(f"{'standard input' if path == STDIN else path} was given twice")
 
 
 def quoted(text: str) -> str:
@@ -122,10 +140,9 @@ def quoted(text: str) -> str:
     return f"'{printable(shown)}'"
 
 
-def _read(path: Path, form: str | None, role: str) -> ClipCaptions:
+def _read(source: TextFile, form: str | None, role: str) -> ClipCaptions:
     if form is not None and form not in FORMS[role]:
         raise InputError(f"unknown format of {role} {form!r}", hint=f"use one of {', '.join(FORMS[role])}")
-    source = read_text(path)
     expected = f"expected one of: {'; '.join(f'{look} ({name})' for name, look in FORMS[role].items())}"
     if not source.text.strip():
         raise InputError(f"{source.name} is empty", hint=expected)

@@ -22,7 +22,7 @@ from textcap.scoring.matching import Matched, match
 from textcap.scoring.metric_names import LOWER_IS_BETTER, VOCAB, parse_metrics
 from textcap.scoring.metrics import Progress, ScoreSettings, score_systems
 from textcap.scoring.published import PublishedRow, published_rows
-from textcap.scoring.readers import read_predictions, read_references
+from textcap.scoring.readers import check_given_once, read_predictions, read_references
 from textcap.scoring.results import MetricScore, Scores, Scoring, score_of_sums
 from textcap.scoring.significance import N_DRAWS, N_RESAMPLES, interval
 from textcap.weights.cache import own_cache_folder
@@ -149,7 +149,8 @@ def score_files(
         same = [path for path in files if os.path.realpath(path) == os.path.realpath(wanted.baseline)]
         files += [] if same else [str(wanted.baseline)]
         baseline_name = files[-1] if not same else same[0]
-    _check_paths(str(references), files)
+    check_given_once(files)
+    check_given_once([path for path in (str(references), *files) if path == STDIN])
     reference_captions = read_references(Path(references), references_form)
     predicted_captions, unread = [], []
     for path in list(files):
@@ -182,15 +183,6 @@ def score_files(
             when_stopped=None if when_stopped is None else lambda scoring: when_stopped(report_on(scoring)),
         )
     )
-
-
-def _check_paths(references: str, predictions: Sequence[str]) -> None:
-    if [references, *predictions].count(STDIN) > 1:
-        raise InputError("standard input was given twice")
-    real_paths = [os.path.realpath(path) for path in predictions]
-    for path, real_path in zip(predictions, real_paths, strict=True):
-        if real_paths.count(real_path) > 1:
-            raise InputError(f"{path} was given twice")
 
 
 def _with_intervals(scores: Scores, seed: int) -> Scores:
