@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from textcap.cli.console import note, print_result, print_skipped, progress_bar, set_verbosity
-from textcap.cli.options import ForceOption, JsonOption, QuietOption, check_ending, refuse_misuse
+from textcap.cli.console import note, print_result, print_skipped, progress_bar
+from textcap.cli.options import ForceOption, JsonOption, check_ending, refuse_misuse
 from textcap.data.text import STDIN, counted
 
 EXAMPLES = (
@@ -47,7 +47,6 @@ def page(
         bool, typer.Option("--blind", help="Hide which system wrote which caption, for votes, without references.")
     ] = False,
     force: ForceOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Write a page to listen to clips and compare what captioners say of them.
 
@@ -56,7 +55,6 @@ def page(
     --embed puts them in. Those that are missing are rows that say so; those that cannot be read are named on stderr
     (exit code 3). With --blind, listeners vote which of two captions is better, and textcap votes counts.
     """
-    set_verbosity(quiet, False)
     refuse_misuse({"a blind page has no references: leave out --refs": blind and refs is not None})
     check_ending(output, ".html", ".htm")
     from textcap.files import check_file_place, check_writable
@@ -101,7 +99,6 @@ def votes(
     second: Annotated[Path, typer.Argument(help="The second.", show_default=False)],
     raters: Annotated[list[Path], typer.Argument(help="Votes, as the page exports them.", show_default=False)],
     as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Count the votes on a page of textcap page --blind.
 
@@ -109,7 +106,6 @@ def votes(
     exact sign test. Whether one system is better is told from 30 judged clips on. Several raters' agreement is that of
     two raters of one clip, and Krippendorff's alpha.
     """
-    set_verbosity(quiet, False)
     from textcap.cli.score_view import print_verdict
     from textcap.page.sources import read_sources
     from textcap.page.votes import count_votes
