@@ -41,7 +41,7 @@ def page(
     seed: Annotated[int, typer.Option(min=0, help="Seed of --sample, and of the sides of --blind.")] = 0,
     embed: Annotated[bool, typer.Option("--embed", help="Put the sounds into the page, as MP3.")] = False,
     embed_limit: Annotated[
-        float, typer.Option(min=0, metavar="MB", help="Leave out what would exceed so many megabytes of MP3.")
+        float, typer.Option(min=0, metavar="MB", help="Leave out sounds that would add more megabytes to the page.")
     ] = 100,
     blind: Annotated[
         bool, typer.Option("--blind", help="Hide which system wrote which caption, for votes, without references.")
@@ -64,19 +64,20 @@ def page(
 
     check_file_place(output, force=force, inputs=[*sources, *([refs] if refs else [])])
     check_writable(output)
-    read, facts = read_sources(sources), None
+    read = read_sources(sources)
+    names, facts = [source.name for source in read], None
     if blind:
         ballot = draw_ballot(read, sample=sample, seed=seed)
-        clips, facts, notes = ballot.clips, ballot.facts, ballot.notes
+        names, clips, facts, notes = [], ballot.clips, ballot.facts, ballot.notes
     else:
         clips = find_clips(read, refs, sample=sample, seed=seed)
         scores = any(take["scores"] for clip in clips for take in clip.takes if take)
         notes = [] if scores or refs is None else ["for scores, name the file that textcap score writes with -o"]
     with progress_bar() as bar:
         task = bar.add_task("reading sounds", total=len(clips), status="")
-        found = write_page(
+        errors = write_page(
             output,
-            read,
+            names,
             clips,
             folders=[Path(path).parent for path in sources if path != STDIN],
             audio_dir=audio_dir,
@@ -84,11 +85,10 @@ def page(
             blind=facts,
             progress=lambda n_done: bar.update(task, completed=n_done),
         )
-    errors = [error for error in found if not isinstance(error, str)]
+    for line in notes:
+        note(line)
     for error in errors:
         print_skipped(error)
-    for line in (*notes, *(line for line in found if isinstance(line, str))):
-        note(line)
     print(output, flush=True)
     if errors:
         raise typer.Exit(3)
