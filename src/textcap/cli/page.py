@@ -61,6 +61,7 @@ def page(
     from textcap.page.sources import find_clips, read_sources
     from textcap.page.votes import draw_ballot
     from textcap.page.write import write_page
+    from textcap.scoring.metric_names import TITLES
 
     check_file_place(output, force=force, inputs=[*sources, *([refs] if refs else [])])
     check_writable(output)
@@ -71,8 +72,8 @@ def page(
         names, clips, facts, notes = [], ballot.clips, ballot.facts, ballot.notes
     else:
         clips = find_clips(read, refs, sample=sample, seed=seed)
-        scores = any(take["scores"] for clip in clips for take in clip.takes if take)
-        notes = [] if scores or refs is None else ["for scores, name the file that textcap score writes with -o"]
+        is_scored = any(TITLES.keys() & take["scores"].keys() for clip in clips for take in clip.takes if take)
+        notes = [] if is_scored or refs is None else ["for scores, name the file that textcap score writes with -o"]
     with progress_bar() as bar:
         task = bar.add_task("reading sounds", total=len(clips), status="")
         errors = write_page(
