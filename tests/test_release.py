@@ -88,10 +88,10 @@ def test_without_a_tag_missing_facts_are_listed_and_all_steps_run(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["check_release.py", *arguments])
     check_release.main()
-    assert steps == ["build", "install", "demo", "check-resolution"]
+    assert steps == ["setup", "build", "install", "demo", "check-resolution"]
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if line.startswith("missing from pyproject.toml: ")]) == 3
-    assert re.fullmatch(r"all right: build \d+ s, install \d+ s, demo \d+ s, resolution \d+ s", lines[-1])
+    assert re.fullmatch(r"all right: setup \d+ s, build \d+ s, install \d+ s, demo \d+ s, resolution \d+ s", lines[-1])
 
 
 def test_with_a_tag_missing_facts_are_refused_before_any_step(
@@ -109,7 +109,7 @@ def test_with_a_tag_a_complete_tree_passes(steps: list[str], monkeypatch: pytest
     path.write_text(path.read_text() + facts)
     monkeypatch.setattr(sys, "argv", ["check_release.py", f"v{VERSION}"])
     check_release.main()
-    assert len(steps) == 4
+    assert len(steps) == 5
 
 
 def test_step_that_fails_ends_the_check_in_one_line(steps: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_step_that_fails_ends_the_check_in_one_line(steps: list[str], monkeypatc
 
     monkeypatch.setattr(check_release, "run", fail)
     monkeypatch.setattr(sys, "argv", ["check_release.py"])
-    with pytest.raises(SystemExit, match="build.* returned non-zero exit status 2"):
+    with pytest.raises(SystemExit, match="setup.* returned non-zero exit status 2"):
         check_release.main()
 
 

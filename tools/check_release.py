@@ -121,6 +121,8 @@ def main() -> None:
         sys.exit("\n".join([*faults, "docs/release.md says what to write"]))
     make, seconds = os.environ.get("MAKE", "make"), dict[str, float]()
     try:
+        with timed("setup", seconds):
+            run(make, "--no-print-directory", "setup", cwd=ROOT)
         with timed("build", seconds):
             run(make, "--no-print-directory", "build", cwd=ROOT)
         with tempfile.TemporaryDirectory() as scratch:
