@@ -105,6 +105,14 @@ def test_sound_as_short_as_a_window_is_a_piece_but_a_border_is_not() -> None:
     assert [int(span.embedding.argmax()) for span in spans] == [0, 1, 2]
 
 
+def test_window_that_sounds_like_neither_neighbour_is_left_out_only_between_two_sounds() -> None:
+    # Sound 2 is as different from both neighbours as they are from each other, as a window that straddles a border is.
+    [border] = borders(find_pieces(windows_of_vectors(noisy([0] * 10 + [2] + [1] * 10))))
+    assert border == pytest.approx(21, abs=1.0)
+    spans = find_pieces(windows_of_vectors(noisy([0] * 10 + [2] + [0] * 10, noise=0.005)))
+    assert [int(span.embedding.argmax()) for span in spans] == [0, 2, 0]
+
+
 def test_sound_that_changes_soon_after_a_border_does_not_move_the_border() -> None:
     vectors = noisy([0] * 10 + [0, 1, 1] + [2] * 10)
     vectors[11:13] = (vectors[11:13] + np.eye(WIDTH)[2]) / np.sqrt(2)  # much like the windows that follow
