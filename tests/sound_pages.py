@@ -72,12 +72,12 @@ def open_browser() -> Iterator[Browser]:
 
 
 def write_world(folder: Path) -> list[Row]:
-    """Write 24 sounds into `sounds/`, what two systems say of them, and `scores.csv` as `textcap score` writes it.
+    """Write sounds into `sounds/`, what two systems say of them, and `scores.csv` as `textcap score` writes it.
 
     Of three clips, the first system is right in one and the second in another; of the third, they say the same.
     """
     (folder / "sounds").mkdir()
-    clips = held_out_clips(16, 8, seed=0)
+    clips = held_out_clips(10, 5, seed=0)
     rows = []
     for number, clip in enumerate(clips):
         name = f"{number + 1:03d}.wav" if number else ODD
@@ -85,7 +85,7 @@ def write_world(folder: Path) -> list[Row]:
         soundfile.write(folder / "sounds" / name, samples, RATE_HZ)
         right = word_scene(clip.scene, np.random.default_rng(number))
         wrong = clips[number - 1].captions[0]
-        good, bad = (0.9 + number * 7 % 24 / 20, 0.35), (0.1 + number * 5 % 24 / 40, 0.05)
+        good, bad = (0.9 + number * 7 % 15 / 15, 0.35), (0.1 + number * 4 % 15 / 37, 0.05)
         several = [((right, wrong), (good, bad)), ((wrong, right), (bad, good)), ((right, right), (good, good))]
         captions, scores = several[number % 3]
         rows.append(Row(name, captions, *zip(*scores, strict=True), clip.captions))

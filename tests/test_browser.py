@@ -32,6 +32,7 @@ pytestmark = pytest.mark.browser
 Visit = Callable[..., Page]
 N_MANY = 120
 BORDERS_S = (0.5, 1.5)  # where the pieces of time lines end
+HOSTILE_SYSTEMS = ("\u202eolleh", "<img src=x onerror=alert(1)>")
 HOSTILE = (
     "</script><img src=x onerror=\"document.title='x'\">",
     "<!--<script><b>bold</b>&lt;",
@@ -220,8 +221,9 @@ def test_pieces_of_a_time_line_are_regions_that_play(visit: Visit, pages: dict[s
     place = page.locator("tbody.clips").nth(1)
     borders = place.locator(".strip i:not(.position)")
     lefts = [float(one.evaluate("line => parseFloat(line.style.left)")) for one in borders.all()]
-    assert lefts == pytest.approx([100 * at / SOUND_S for at in BORDERS_S])
-    assert place.get_by_role("listitem").all_inner_texts() == ["0:00–0:00\nuntil 0.5", "0:00–0:01\nuntil 1.5", "0:01–0:03\nuntil 3.0"]
+    assert lefts == pytest.approx([100 * at / SOUND_S for at in BORDERS_S], abs=0.01)
+    texts = place.get_by_role("listitem").all_inner_texts()
+    assert texts == ["0:00–0:00\nuntil 0.5", "0:00–0:01\nuntil 1.5", "0:01–0:03\nuntil 3.0"]
     place.get_by_role("button", name="Play from 0:01").click()
     wait_until_played(place, BORDERS_S[1] - 0.1)
 
@@ -285,8 +287,6 @@ def test_comparison_sorts_by_difference_and_by_any_column(visit: Visit, world: W
 
 def test_filter_narrows_as_you_type_and_keys_rest(visit: Visit, world: World) -> None:
     page = visit(world.pages["comparison"])
-    word = "jackhammer"
-    has_word = [row.id for row in world.rows if word in " ".join([*row.captions, *row.references, row.id]).lower()]
     page.keyboard.press("Tab")
     expect(page.get_by_label("Filter")).to_be_focused()
     page.keyboard.type("jk ps")
@@ -300,7 +300,6 @@ def test_filter_narrows_as_you_type_and_keys_rest(visit: Visit, world: World) ->
     assert ids(page) == [row.id for row in world.rows if all(_has(row, one) for one in words.lower().split())]
     assert first.id in ids(page)
     expect(page.get_by_role("status")).to_have_text(re.compile(rf"^{len(ids(page))} clips?, {len(world.rows)} in all$"))
-    assert has_word is not None
 
 
 def _has(row: Row, word: str) -> bool:
@@ -364,7 +363,7 @@ def test_keys_go_to_the_next_row_play_and_stop(visit: Visit, world: World) -> No
     assert time_s(place) == 0
 
 
-def test_link_leads_to_its_row(visit: Visit, pages: dict[str, str]) -> None:
+def test_link_leads_to_its_row(visit: Visit, world: World, pages: dict[str, str]) -> None:
     page = visit(f"{pages['many']}#075.ogg")
     expect(current(page)).to_have_text("075.ogg")
     expect(current(page)).to_be_in_viewport()
@@ -378,7 +377,7 @@ def test_link_leads_to_its_row(visit: Visit, pages: dict[str, str]) -> None:
     page.goto(f"{pages['comparison']}{link.get_attribute('href')}")
     expect(current(page)).to_have_text(ODD)
     page.goto(f"{pages['comparison']}#%")
-    assert len(ids(page)) == 24
+    assert len(ids(page)) == len(world.rows)
 
 
 def cast(page: Page, place: Locator, vote: str, *, with_key: bool) -> None:
@@ -454,7 +453,7 @@ def write_hostile_scores(world: World, folder: Path) -> None:
     with open(folder / "scores.csv", "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["id", "predictions", "caption", "reference_1", "spider"])
-        for system in (HOSTILE[1], HOSTILE[2]):
+        for system in HOSTILE_SYSTEMS:
             for name in HOSTILE:
                 table.writerow([name, system, f"{name} by {system}", f"of {name}", 0.5])
 
@@ -464,10 +463,10 @@ def test_hostile_names_and_captions_do_nothing(visit: Visit, world: World, tmp_p
     page = visit(write_page(tmp_path / "page.html", tmp_path / "scores.csv"))
     assert page.locator("img, b, iframe").count() == 0
     assert page.locator("script").count() == 2
-    assert page.title() == f"{HOSTILE[1]} and {HOSTILE[2]}"
+    assert [name in page.title() for name in HOSTILE_SYSTEMS] == [True, True]
     assert page.locator("td.clip a").evaluate_all("all => all.map((one) => one.textContent)") == list(HOSTILE)
     texts = page.locator("td.text").evaluate_all("all => all.map((one) => one.textContent)")
-    assert texts == [f"{name} by {system}" for name in HOSTILE for system in (HOSTILE[1], HOSTILE[2])]
+    assert texts == [f"{name} by {system}" for name in HOSTILE for system in HOSTILE_SYSTEMS]
     references = page.locator(".references li").evaluate_all("all => all.map((one) => one.textContent)")
     assert references == [f"of {name}" for name in HOSTILE]
     for name in HOSTILE:
@@ -481,7 +480,6 @@ def test_hostile_names_and_captions_do_nothing(visit: Visit, world: World, tmp_p
 def test_marks_of_direction_do_not_turn_what_follows(visit: Visit, world: World, tmp_path: Path) -> None:
     write_hostile_scores(world, tmp_path)
     page = visit(write_page(tmp_path / "page.html", tmp_path / "scores.csv"))
-    page.get_by_label("Score")
     # The last words of a line stand right of the first ones, whatever is between.
     for place in ("h1", "caption"):
         lefts = page.locator(place).evaluate(
@@ -532,7 +530,7 @@ def test_policy_refuses_scripts_that_are_not_the_page_s_own(browser: Browser, wo
         assert page.title() == title
 
 
-@pytest.mark.parametrize("name", ["comparison", "blind", "timeline", "many"])
+@pytest.mark.parametrize("name", ["comparison", "blind", "timeline"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 400])
 def test_axe_finds_no_violation(visit: Visit, world: World, name: str, theme: str, width: int) -> None:
