@@ -24,7 +24,18 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, Request, expect
 from typer.testing import CliRunner
 
-from sound_pages import NO_BROWSER, ODD, SOUND_S, SYSTEMS, Row, find_browser, open_browser, write_page, write_world
+from sound_pages import (
+    BROWSER,
+    NO_BROWSER,
+    ODD,
+    SOUND_S,
+    SYSTEMS,
+    Row,
+    find_browser,
+    open_browser,
+    write_page,
+    write_world,
+)
 from textcap.cli.app import app
 
 pytestmark = pytest.mark.browser
@@ -115,10 +126,11 @@ def visit(browser: Browser) -> Iterator[Visit]:
     def open_page(address: str, **options: Any) -> Page:
         context = browser.new_context(**options)
         contexts.append(context)
+        own = (address.rpartition("/")[0], "data:")
 
         def check(request: Request) -> None:
             is_page = request.resource_type == "document" and request.url.split("#")[0].endswith(".html")
-            is_sound = request.resource_type == "media" and request.url.startswith((address.rpartition("/")[0], "data:"))
+            is_sound = request.resource_type == "media" and request.url.startswith(own)
             if not is_page and not is_sound:
                 faults.append(f"asked for {request.url} ({request.resource_type})")
 
@@ -176,8 +188,9 @@ def seek(place: Locator, share: float) -> None:
 
 
 def test_without_a_browser_tests_fail_and_say_how_to_install_one(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "browser", "-p", "no:cacheprovider", "-k", "every_vote", __file__]
-    environment = {**os.environ, "PATH": str(tmp_path)}
+    options = "-q -m browser -p no:cacheprovider -k every_vote".split()
+    command = [sys.executable, "-m", "pytest", *options, __file__]
+    environment = {**os.environ, "PATH": str(tmp_path), BROWSER: ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "apt-get install chromium" in done.stdout
@@ -391,7 +404,9 @@ def cast(page: Page, place: Locator, vote: str, *, with_key: bool) -> None:
     expect(button).to_have_attribute("aria-pressed", "true")
 
 
-def test_blind_vote_is_tallied_to_the_known_answer(visit: Visit, world: World, pages: dict[str, str], tmp_path: Path) -> None:
+def test_blind_vote_is_tallied_to_the_known_answer(
+    visit: Visit, world: World, pages: dict[str, str], tmp_path: Path
+) -> None:
     page = visit(pages["blind"])
     secrets = [*SYSTEMS, "0.35", *(reference for row in world.rows for reference in row.references)]
     captions = {caption for row in world.rows for caption in row.captions}
