@@ -48,7 +48,7 @@ LAYERS = (
     ("model_folder",),
     ("training",),
     ("captioner",),
-    ("verify", "scoring", "environment", "outputs"),
+    ("verify", "scoring", "environment", "page", "outputs"),
     ("corpus",),
     ("demo",),
     ("cli",),

@@ -97,6 +97,20 @@ def atomic_write_text(path: Path, text: str) -> None:
     atomic_write_bytes(path, text.encode("utf-8"))
 
 
+def atomic_write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines, each with its end, to a file as `atomic_write_text` does; only one at a time is in memory.
+
+    Raises:
+        InputError: The file cannot be written; an existing file is left unchanged.
+    """
+
+    def write(new: Path) -> None:
+        with open(new, "w", encoding="utf-8", newline="") as file:
+            file.writelines(lines)
+
+    atomic_write_with(path, write)
+
+
 def atomic_write_bytes(path: Path, content: bytes) -> None:
     """Write bytes to a file; an existing file is replaced.
 

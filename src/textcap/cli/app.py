@@ -1,6 +1,7 @@
 """The Typer application: every command, and the one place where errors become exit codes."""
 
 import errno
+import functools
 import inspect
 import logging
 import os
@@ -11,10 +12,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from textcap.cli import corpus
+from textcap.cli import corpus, options
 from textcap.cli.cache import cache
 from textcap.cli.caption import caption
-from textcap.cli.console import LogHandler, keep_stdout_for_results, print_error
+from textcap.cli.console import LogHandler, keep_stdout_for_results, print_error, set_verbosity
 from textcap.cli.demo import demo
 from textcap.cli.embed import embed
 from textcap.cli.fetch import fetch
@@ -91,27 +92,41 @@ def _common(
     logging.getLogger("textcap").addHandler(_LOG_HANDLER)
 
 
-def _help_of(command: Callable[..., None]) -> str:
-    """Return a command's docstring with each paragraph on one line, for Typer to wrap."""
+def _add(group: typer.Typer, command: Callable[..., None], examples: str) -> None:
+    """Add a command to a group, with the two options that every command has."""
+    own = inspect.signature(command)
+    verbosity = {"quiet": options.QuietOption, "verbose": options.VerboseOption}
+
+    @functools.wraps(command)
+    def run(quiet: bool, verbose: bool, **values: Any) -> None:
+        set_verbosity(quiet, verbose)
+        command(**values)
+
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
+        for name, option in verbosity.items()
+    ]
+    vars(run).update(__signature__=own.replace(parameters=[*own.parameters.values(), *added]))
+    run.__annotations__ = {**command.__annotations__, **verbosity}
+    # Each paragraph of a help text is on one line, for Typer to wrap.
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    group.command(help=text, epilog=examples)(run)
 
 
 corpora = typer.Typer(help="Plan, caption and export far more sounds than one run can caption.", no_args_is_help=True)
 for name, example in corpus.EXAMPLES.items():
-    one = getattr(corpus, name)
-    corpora.command(help=_help_of(one), epilog=example)(one)
+    _add(corpora, getattr(corpus, name), example)
 app.add_typer(corpora, name="corpus")
 
-OTHER_EXAMPLES = {tag: TAG_EXAMPLES, votes: VOTES_EXAMPLES}
 COMMANDS = (
     *(fetch, train, gap, fit_adapter, caption, search, tag, score, page, votes),
     *(embed, demo, verify, cache, info),
 )
 for command in COMMANDS:
     # Every command's help ends with two commands that can be pasted.
-    examples = OTHER_EXAMPLES.get(command) or sys.modules[command.__module__].EXAMPLES
-    app.command(help=_help_of(command), epilog=examples)(command)
+    examples = {tag: TAG_EXAMPLES, votes: VOTES_EXAMPLES}.get(command)
+    _add(app, command, examples or sys.modules[command.__module__].EXAMPLES)
 
 
 # Read when torch is loaded. Threads that wait for others would otherwise spin for milliseconds, which takes the

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 
-from textcap.cli.console import note, print_result, set_verbosity
-from textcap.cli.options import QuietOption
+from textcap.cli.console import note, print_result
 from textcap.data.text import counted
 
 EXAMPLES = "textcap cache --check\n\ntextcap cache --prune 30"
@@ -30,7 +29,6 @@ def cache(
             show_default=False,
         ),
     ] = None,
-    quiet: QuietOption = False,
 ) -> None:
     """List what the cache folder holds: embeddings of sounds and captions, weights, and results of metrics.
 
@@ -38,7 +36,6 @@ def cache(
     is damaged. Damaged embeddings are computed again when they are needed. --prune deletes only embeddings, which
     textcap can compute again; weights are never deleted.
     """
-    set_verbosity(quiet, False)
     from textcap.store import delete_store, inspect_store, store_folder
     from textcap.weights import own_cache_folder
 

@@ -8,7 +8,7 @@ import typer
 
 from textcap.audio.inputs import find_inputs
 from textcap.cli import options
-from textcap.cli.console import note, print_skipped, progress_bar, set_verbosity, warn
+from textcap.cli.console import note, print_skipped, progress_bar, warn
 from textcap.cli.loading import load_captioner
 from textcap.config import DecodingConfig
 from textcap.data.text import counted
@@ -82,8 +82,6 @@ def caption(
     device: options.DeviceOption = "auto",
     precision: options.PrecisionOption = "float32",
     offline: options.OfflineOption = False,
-    quiet: options.QuietOption = False,
-    verbose: options.VerboseOption = False,
 ) -> None:
     """Caption sounds with a trained model, or with clapcap, the captioner released with msclap.
 
@@ -92,7 +90,6 @@ def caption(
     characters are printed as escapes; use --json to get exact names. With -o, everything is written when the last
     sound is done, and --resume continues a run that was stopped.
     """
-    set_verbosity(quiet, verbose)
     form = _form_of(form, as_json, output, merge)
     timeline = timeline or form in TIMELINE_FORMS
     decoding = options.decoding_of(beam_size, min_length, max_length, num_captions, rerank)

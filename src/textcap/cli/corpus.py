@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from textcap.cli import options
-from textcap.cli.console import note, print_result, print_skipped, progress_bar, set_verbosity
+from textcap.cli.console import note, print_result, print_skipped, progress_bar
 from textcap.cli.loading import load_captioner
 from textcap.cli.signals import signals_as_exits
 from textcap.config import DecodingConfig
@@ -40,7 +40,6 @@ def plan(
     shard_files: Annotated[
         int, typer.Option(min=1, help="Most sounds in a shard; it has at most 2 GB, too.", metavar="N")
     ] = 1000,
-    quiet: options.QuietOption = False,
 ) -> None:
     """List sounds in shards, for textcap corpus run.
 
@@ -48,7 +47,6 @@ def plan(
     changes, and of a sound that was planned twice the later row counts. Prints the folder. Names that lead to no sound
     are named on stderr and skipped (exit code 3, or 1 if none leads to one).
     """
-    set_verbosity(quiet, False)
     if not audio and files_from is None:
         raise typer.BadParameter("give a sound file, a folder, or --files-from")
     from textcap.audio.inputs import each_input
@@ -107,8 +105,6 @@ def run(
     device: options.DeviceOption = "auto",
     precision: options.PrecisionOption = "float32",
     offline: options.OfflineOption = False,
-    quiet: options.QuietOption = False,
-    verbose: options.VerboseOption = False,
 ) -> None:
     """Caption the shards of a plan that have no result yet.
 
@@ -116,7 +112,6 @@ def run(
     A run that was killed continues in the middle of a shard. Prints the folder of the results when every sound has its
     row, also those that cannot be read, whose row has the error.
     """
-    set_verbosity(quiet, verbose)
     decoding = options.decoding_of(beam_size, min_length, max_length, num_captions, rerank)
     options.refuse_misuse(
         {
@@ -195,13 +190,11 @@ def export(
     ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Leave out the rows that are missing.")] = False,
     force: options.ForceOption = False,
-    quiet: options.QuietOption = False,
 ) -> None:
     """Write the rows of a corpus, in the order of the plan, in any form of textcap caption.
 
     Prints the output. Of a sound that was planned again because it had changed, only the later row is written.
     """
-    set_verbosity(quiet, False)
     options.check_form(form)
     from textcap.corpus import export as module
     from textcap.corpus.plan import Corpus

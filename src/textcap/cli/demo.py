@@ -1,5 +1,6 @@
 """`textcap demo`: train and caption on the synthetic sound world, showing each ordinary command as it runs."""
 
+import logging
 import shlex
 import signal
 import subprocess
@@ -9,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from textcap.cli.console import err, note, out, set_verbosity
-from textcap.cli.options import QuietOption, VerboseOption
+from textcap.cli.console import err, note, out
 from textcap.cli.signals import signals_deferred
 from textcap.config import MAX_SEED
 from textcap.data.text import printable
@@ -33,8 +33,6 @@ def demo(
     folder: Annotated[Path, typer.Argument(help="The folder to write.")] = Path("textcap-demo"),
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the captions and sounds.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the folder if it exists.")] = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Train a model on text, then caption sounds that it has never heard, offline, in three to four minutes.
 
@@ -42,7 +40,6 @@ def demo(
     textcap train and textcap caption there. A demo that was interrupted continues when it is run again. The models in
     the package are for this world only, not for real recordings.
     """
-    set_verbosity(quiet, verbose)
     from textcap.demo.folder import N_PAIRS, N_SEEN, N_UNSEEN, held_out_clips, is_demo_folder, write_demo_folder
 
     if not force and is_demo_folder(folder, n_captions=N_CAPTIONS, seed=seed):
@@ -53,7 +50,7 @@ def demo(
         note(f"wrote {N_CAPTIONS:,} captions, {len(clips)} sounds and {N_PAIRS} pairs to {folder}")
     names = sorted(path.name for path in (folder / "sounds").iterdir())
     train = f"{_TRAIN} --seed {seed}" if seed else _TRAIN
-    flags = ["-q"] * quiet + ["-v"] * verbose
+    flags = ["-q"] * err.quiet + ["-v"] * logging.getLogger("textcap").isEnabledFor(logging.INFO)
     if not (folder / "textcap-model").is_dir():  # it is written last, and at once
         _run(train, folder, shown=train, flags=flags)
     paths = " ".join(f"sounds/{name}" for name in names)

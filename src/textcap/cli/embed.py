@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from textcap.cli import options
-from textcap.cli.console import note, print_skipped, set_verbosity
+from textcap.cli.console import note, print_skipped
 from textcap.cli.loading import load_backbone
 from textcap.cli.progress import embedding_progress
 
@@ -31,8 +31,6 @@ def embed(
     batch_size: options.BatchSizeOption = None,
     offline: options.OfflineOption = False,
     force: options.ForceOption = False,
-    quiet: options.QuietOption = False,
-    verbose: options.VerboseOption = False,
 ) -> None:
     """Write CLAP's embeddings of sounds and captions to a file.
 
@@ -40,7 +38,6 @@ def embed(
     and their names in its metadata. Prints the path of the file. Inputs that cannot be read are named on stderr and
     skipped (exit code 3, or 1 if none could be read).
     """
-    set_verbosity(quiet, verbose)
     options.check_ending(output, ".safetensors", ".parquet")
     if not inputs and not text:
         raise typer.BadParameter("give a sound file, a .txt file, or --text")

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 
-from textcap.cli.console import note, print_result, set_verbosity
-from textcap.cli.options import QuietOption, VerboseOption
+from textcap.cli.console import note, print_result
 from textcap.cli.progress import download_progress
 from textcap.data.text import counted
 from textcap.errors import CheckpointError
@@ -45,8 +44,6 @@ def fetch(
     verify: Annotated[
         bool, typer.Option("--verify", help="Check the files on disk against their hashes; download nothing.")
     ] = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Download weights from the Hugging Face hub, or the jars of the Java metrics.
 
@@ -64,7 +61,6 @@ def fetch(
     from textcap import weights as library
     from textcap.weights.repository import is_repository
 
-    set_verbosity(quiet, verbose)
     known = [*library.WEIGHT_SETS, "all", "metrics"]
     if weights not in known and not is_repository(weights):
         message = f"is {weights!r}, but must be one of {', '.join(known)}, or a repository such as Qwen/Qwen3-0.6B"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from textcap.cli import options
-from textcap.cli.console import note, set_verbosity, warn
+from textcap.cli.console import note, warn
 from textcap.cli.loading import load_backbone
 from textcap.cli.progress import embedding_progress
 from textcap.config import MAX_SEED, MIN_JUDGED
@@ -58,8 +58,6 @@ def fit_adapter(
     offline: options.OfflineOption = False,
     force: options.ForceOption = False,
     as_json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
-    verbose: options.VerboseOption = False,
 ) -> None:
     """Fit a linear adapter that moves text embeddings towards audio embeddings.
 
@@ -68,7 +66,6 @@ def fit_adapter(
     path of the file. It is advised only if at least 50 sounds are held out and all figures agree.
     """
     options.check_ending(output, ".safetensors")
-    set_verbosity(quiet, verbose)
     from textcap.data.pairs import read_pairs
     from textcap.device import resolve_device
     from textcap.embedding.pairs import embed_pairs

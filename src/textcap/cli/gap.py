@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from textcap.cli import options
-from textcap.cli.console import note, print_result, set_verbosity
+from textcap.cli.console import note, print_result
 from textcap.cli.loading import load_backbone
 from textcap.cli.progress import embedding_progress
 from textcap.config import MAX_SEED, MOVING
@@ -58,8 +58,6 @@ def gap(
     offline: options.OfflineOption = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the plot if it exists.")] = False,
     as_json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
-    verbose: options.VerboseOption = False,
 ) -> None:
     """Measure the modality gap: how far sounds are from their captions in CLAP's space.
 
@@ -80,7 +78,6 @@ def gap(
     for name, value in (("--n", n), ("--draws", draws), ("--audio-dir", audio_dir)):
         if pairs is None and value is not None:
             raise typer.BadParameter("needs a pairs file", param_hint=name)
-    set_verbosity(quiet, verbose)
     from textcap.device import resolve_device
     from textcap.gap.plot import check_plot
 

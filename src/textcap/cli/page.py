@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from textcap.cli.console import note, print_result, print_skipped, progress_bar, set_verbosity
-from textcap.cli.options import ForceOption, JsonOption, QuietOption, check_ending, refuse_misuse
+from textcap.cli.console import note, print_result, print_skipped, progress_bar
+from textcap.cli.options import ForceOption, JsonOption, check_ending, refuse_misuse
 from textcap.data.text import STDIN, counted
 
 EXAMPLES = (
@@ -41,13 +41,12 @@ def page(
     seed: Annotated[int, typer.Option(min=0, help="Seed of --sample, and of the sides of --blind.")] = 0,
     embed: Annotated[bool, typer.Option("--embed", help="Put the sounds into the page, as MP3.")] = False,
     embed_limit: Annotated[
-        float, typer.Option(min=0, metavar="MB", help="Leave out what would exceed so many megabytes of MP3.")
+        float, typer.Option(min=0, metavar="MB", help="Leave out sounds that would add more megabytes to the page.")
     ] = 100,
     blind: Annotated[
         bool, typer.Option("--blind", help="Hide which system wrote which caption, for votes, without references.")
     ] = False,
     force: ForceOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Write a page to listen to clips and compare what captioners say of them.
 
@@ -56,29 +55,30 @@ def page(
     --embed puts them in. Those that are missing are rows that say so; those that cannot be read are named on stderr
     (exit code 3). With --blind, listeners vote which of two captions is better, and textcap votes counts.
     """
-    set_verbosity(quiet, False)
     refuse_misuse({"a blind page has no references: leave out --refs": blind and refs is not None})
     check_ending(output, ".html", ".htm")
     from textcap.files import check_file_place, check_writable
     from textcap.page.sources import find_clips, read_sources
     from textcap.page.votes import draw_ballot
     from textcap.page.write import write_page
+    from textcap.scoring.metric_names import TITLES
 
     check_file_place(output, force=force, inputs=[*sources, *([refs] if refs else [])])
     check_writable(output)
-    read, facts = read_sources(sources), None
+    read = read_sources(sources)
+    names, facts = [source.name for source in read], None
     if blind:
         ballot = draw_ballot(read, sample=sample, seed=seed)
-        clips, facts, notes = ballot.clips, ballot.facts, ballot.notes
+        names, clips, facts, notes = [], ballot.clips, ballot.facts, ballot.notes
     else:
         clips = find_clips(read, refs, sample=sample, seed=seed)
-        scores = any(take["scores"] for clip in clips for take in clip.takes if take)
-        notes = [] if scores or refs is None else ["for scores, name the file that textcap score writes with -o"]
+        is_scored = any(TITLES.keys() & take["scores"].keys() for clip in clips for take in clip.takes if take)
+        notes = [] if is_scored or refs is None else ["for scores, name the file that textcap score writes with -o"]
     with progress_bar() as bar:
         task = bar.add_task("reading sounds", total=len(clips), status="")
-        found = write_page(
+        errors = write_page(
             output,
-            read,
+            names,
             clips,
             folders=[Path(path).parent for path in sources if path != STDIN],
             audio_dir=audio_dir,
@@ -86,11 +86,10 @@ def page(
             blind=facts,
             progress=lambda n_done: bar.update(task, completed=n_done),
         )
-    errors = [error for error in found if not isinstance(error, str)]
+    for line in notes:
+        note(line)
     for error in errors:
         print_skipped(error)
-    for line in (*notes, *(line for line in found if isinstance(line, str))):
-        note(line)
     print(output, flush=True)
     if errors:
         raise typer.Exit(3)
@@ -101,7 +100,6 @@ def votes(
     second: Annotated[Path, typer.Argument(help="The second.", show_default=False)],
     raters: Annotated[list[Path], typer.Argument(help="Votes, as the page exports them.", show_default=False)],
     as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Count the votes on a page of textcap page --blind.
 
@@ -109,7 +107,6 @@ def votes(
     exact sign test. Whether one system is better is told from 30 judged clips on. Several raters' agreement is that of
     two raters of one clip, and Krippendorff's alpha.
     """
-    set_verbosity(quiet, False)
     from textcap.cli.score_view import print_verdict
     from textcap.page.sources import read_sources
     from textcap.page.votes import count_votes

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from textcap.cli.console import note, print_skipped, set_verbosity
-from textcap.cli.options import ForceOption, JsonOption, QuietOption, VerboseOption
+from textcap.cli.console import note, print_skipped
+from textcap.cli.options import ForceOption, JsonOption
 from textcap.cli.progress import scoring_progress
 from textcap.errors import InputError
 
@@ -88,8 +88,6 @@ def score(
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Score captions with BLEU, METEOR, ROUGE-L, CIDEr-D, SPICE and SPIDEr.
 
@@ -99,7 +97,6 @@ def score(
     could be computed). Every metric needs Java; METEOR, SPICE and the tokenizer also need the jars of textcap fetch
     metrics, and FENSE and SPIDEr-FL need its --fense.
     """
-    set_verbosity(quiet, verbose)
     if sort is not None and output is None:
         raise typer.BadParameter("needs --output, the file that it sorts", param_hint="--sort")
     from textcap.cli.score_view import print_notes, print_report, print_verdicts

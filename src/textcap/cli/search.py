@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from textcap.cli import options
-from textcap.cli.console import note, print_result, print_skipped, set_verbosity
+from textcap.cli.console import note, print_result, print_skipped
 from textcap.cli.loading import load_backbone
 from textcap.cli.progress import embedding_progress
 from textcap.outputs.rows import without_none
@@ -50,7 +50,6 @@ def search(
     clap: options.ClapOption = None,
     device: options.DeviceOption = "auto",
     offline: options.OfflineOption = False,
-    quiet: options.QuietOption = False,
 ) -> None:
     """Find the sounds that fit words, or that sound like another.
 
@@ -58,7 +57,6 @@ def search(
     Similarities are cosines of CLAP's embeddings; they are not calibrated, and serve to compare sounds for one query.
     Sounds that cannot be read are named on stderr and skipped (exit code 3, or 1 if none could be read).
     """
-    set_verbosity(quiet, False)
     query, sources = (like or "", words) if like is not None else (words[0], words[1:])
     if not sources:
         raise typer.BadParameter("name what to search: sounds, a folder, a corpus, or a file of embeddings")
@@ -99,7 +97,6 @@ def tag(
     clap: options.ClapOption = None,
     device: options.DeviceOption = "auto",
     offline: options.OfflineOption = False,
-    quiet: options.QuietOption = False,
 ) -> None:
     """Print the labels that fit each sound best.
 
@@ -107,7 +104,6 @@ def tag(
     first. Silent sounds are left out. Sounds that cannot be read are named on stderr and skipped (exit code 3, or 1 if
     none could be read).
     """
-    set_verbosity(quiet, False)
     if "{}" not in template:
         raise typer.BadParameter("has no {} for the label", param_hint="--template")
     from textcap.data.captions import load_captions

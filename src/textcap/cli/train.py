@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from textcap.cli import options
-from textcap.cli.console import note, set_verbosity
+from textcap.cli.console import err, note
 from textcap.cli.loading import load_backbone
 from textcap.config import MAX_SEED, BridgeConfig, TrainingConfig
 
@@ -163,8 +163,6 @@ def train(
         typer.Option("--force", help="Overwrite the model folder, and discard an unfinished run with other settings."),
     ] = False,
     offline: options.OfflineOption = False,
-    quiet: options.QuietOption = False,
-    verbose: options.VerboseOption = False,
 ) -> None:
     """Train a captioner on text alone, or on pairs of sound and text.
 
@@ -201,7 +199,6 @@ def train(
             keep=keep,
             patience=patience,
         )
-    set_verbosity(quiet, verbose)
     from textcap.cli.training_view import TrainingView
     from textcap.data.pairs import is_pairs_file, read_pairs
     from textcap.models.backbone import BackboneNames, read_backbone_config
@@ -210,7 +207,7 @@ def train(
     from textcap.training.processes import torchrun_place
 
     is_main = torchrun_place()[0] == 0
-    set_verbosity(quiet or not is_main, verbose)
+    err.quiet = err.quiet or not is_main
     names = BackboneNames(backbone, clap, language_model)
     names.check_trainable()
     loaded = load_backbone(backbone, clap, language_model, offline=offline) if names.has_other_halves else None

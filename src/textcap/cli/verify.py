@@ -3,23 +3,20 @@
 import typer
 
 from textcap.cli import options
-from textcap.cli.console import note, print_error, print_result, set_verbosity
+from textcap.cli.console import note, print_error, print_result
 from textcap.cli.loading import load_backbone
 
 WHEN_STOPPED = "run the same command again"
 EXAMPLES = "textcap fetch all && textcap verify\n\ntextcap verify --offline"
 
 
-def verify(
-    offline: options.OfflineOption = False, quiet: options.QuietOption = False, verbose: options.VerboseOption = False
-) -> None:
+def verify(offline: options.OfflineOption = False) -> None:
     """Check that textcap and the installed msclap compute the same numbers with the same weights.
 
     Compares audio and text embeddings, and clapcap's captions if clapcap is on disk; msclap-2023 is downloaded if it
     is missing. Prints the largest difference of each and exits with 1 if one is above its tolerance. Takes about three
     minutes and needs textcap\\[verify].
     """
-    set_verbosity(quiet, verbose)
     from textcap.models.backbone import CLAPCAP
     from textcap.verify import compare_with_msclap, import_msclap
     from textcap.weights import find

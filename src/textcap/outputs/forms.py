@@ -15,7 +15,7 @@ from typing import Literal, cast
 from textcap.audio.inputs import ENDINGS, Input
 from textcap.data.text import STDIN, counted, read_text
 from textcap.errors import InputError
-from textcap.files import atomic_write_text, atomic_write_with, check_file_place, check_writable
+from textcap.files import atomic_write_lines, atomic_write_text, check_file_place, check_writable
 from textcap.outputs.merge import merge_subtitles
 from textcap.outputs.rows import Row, csv_header, csv_lines, json_line, text_lines
 from textcap.outputs.subtitles import audacity, srt, vtt
@@ -193,9 +193,9 @@ class Output:
             from textcap.page.write import write_page
 
             source = source_of_rows(rows, "caption")
-            write_page(self.path, [source], find_clips([source]))
+            write_page(self.path, [source.name], find_clips([source]))
         elif self.path is not None:
-            atomic_write_with(self.path, lambda new: _write_lines(new, self._all_text(rows)))
+            atomic_write_lines(self.path, self._all_text(rows))
 
     def write_own(self, one: Input | InputError, row: Row) -> None:
         """Write the file of one input, unless it failed.
@@ -218,8 +218,3 @@ class Output:
         place = Path(one.name) if self.path is None else self.path / (one.below or name or "sound")
         stem = place.stem if place.suffix[1:].lower() in ENDINGS else place.name
         return place.with_name(stem + (".txt" if self.form in (SIDECAR, "audacity") else f".{self.form}"))
-
-
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        file.writelines(lines)

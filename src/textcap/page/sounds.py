@@ -2,6 +2,7 @@
 
 import base64
 import io
+import logging
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -23,18 +24,16 @@ RATE_HZ = 44_100  # of reading, and of embedded sounds: one that MP3 has
 _BANDS, _COLUMNS = 32, 128  # of a spectrogram, at most
 _FRAME = 1024  # samples
 _LOWEST_HZ, _RANGE_DB = 60.0, 60.0  # what is shown: from this frequency on, and this far below the loudest
+_logger = logging.getLogger(__name__)
 _QUIETEST_DB = 20 * np.log10(SILENCE)
 
 
-def find_sounds(
-    clips: Sequence[Clip], folders: Sequence[Path], audio_dir: Path | None, notes: list[Any]
-) -> dict[str, str]:
+def find_sounds(clips: Sequence[Clip], folders: Sequence[Path], audio_dir: Path | None) -> dict[str, str]:
     """Return the paths of the sounds that exist, by the clip's id.
 
     Args:
         folders: What relative paths in files may be relative to, besides the current folder.
         audio_dir: A folder, with those below it, in which the others are looked up by the rules of `textcap score`.
-        notes: What the user should know of that folder is appended.
     """
     found: dict[str, str] = {}
     for clip in clips:
@@ -43,7 +42,8 @@ def find_sounds(
             found[clip.id] = path
     if audio_dir is not None:
         listed = find_inputs([str(audio_dir)], recursive=True)
-        notes += listed.notes
+        for note in listed.notes:
+            _logger.warning("%s", note)
         files = {one.below: one.name for one in listed.inputs}
         missing = {name: clip.id for clip in reversed(clips) if clip.id not in found for name in clip.sounds}
         found |= {missing[name]: files[below] for name, below in matched(files, missing).items()}
@@ -59,7 +59,8 @@ def is_played(path: str) -> bool:
 def link_to(path: str, page: Path) -> str:
     """Return the address of a sound relative to a page, percent-encoded, or absolute if it is on another drive."""
     try:
-        relative = os.path.relpath(os.path.realpath(path), os.path.realpath(page.parent))
+        place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+        relative = os.path.relpath(place, os.path.realpath(page.parent))
     except ValueError:
         return Path(path).resolve().as_uri()
     # "./", because a colon in the first name would end the name of a scheme.

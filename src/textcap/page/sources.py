@@ -146,8 +146,10 @@ def _clip(record: dict[str, Any], path: str) -> Clip:
     Raises:
         AttributeError, KeyError, TypeError, ValueError: A value of the record is not what it must be.
     """
-    caption, start_s, pieces = str(record.get("caption") or ""), 0.0, record.get("pieces") or []
-    name = path.strip() and path
+    if not isinstance(path, str):
+        raise TypeError("a clip needs a name")
+    name, caption, start_s = path, str(record.get("caption") or ""), 0.0
+    pieces = record.get("pieces") or []
     if record.get("start_s") is not None:  # a piece of a sound that `search` has found
         start_s, end_s = float(record["start_s"]), float(record["end_s"])
         name, pieces = f"{path} {start_s:.1f}–{end_s:.1f} s", [{**record, "caption": caption}]

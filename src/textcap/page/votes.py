@@ -25,7 +25,7 @@ class Ballot:
 
     Attributes:
         facts: The page's id, and the seed and the sample that it was drawn with.
-        clips: The rows, with the caption that stands left first.
+        clips: The rows, with the caption that stands left first, without scores and references.
         left: By clip, which system stands left: `FIRST` or `SECOND`.
         notes: What was left out, one line each.
     """
@@ -102,7 +102,8 @@ def draw_ballot(sources: Sequence[Source], *, sample: int | None = None, seed: i
     left = {clip.id: rng.choice((FIRST, SECOND)) for clip in clips}
     if sample is not None and sample < len(clips):
         clips = [clips[index] for index in sorted(rng.sample(range(len(clips)), sample))]
-    sided = [replace(clip, takes=clip.takes[:: left[clip.id]]) for clip in clips]
+    hidden = {clip.id: [take and {**take, "scores": {}} for take in clip.takes] for clip in clips}
+    sided = [replace(clip, takes=hidden[clip.id][:: left[clip.id]], references=[]) for clip in clips]
     page = sha256_of_json([key, [clip.id for clip in clips]])[:16]
     notes = [f"left out {n:,} of {len(found):,} clips, {why}" for why, n in left_out.items() if n]
     return Ballot({"page": page, "seed": seed, "sample": sample}, sided, left, notes)
