@@ -29,18 +29,17 @@ SOUND_S = 3.0
 
 @dataclass
 class Row:
-    """A clip of the comparison: its captions and scores by system, and its references."""
+    """A clip of the comparison: captions, and CIDEr-D and SPICE, by system; and its references."""
 
     id: str
     captions: tuple[str, str]
-    cider_d: tuple[float, float]
-    spice: tuple[float, float]
+    scores: tuple[tuple[float, float], tuple[float, float]]
     references: tuple[str, ...]
 
     @property
     def spider(self) -> tuple[float, ...]:
         """The mean of the two metrics, by system."""
-        return tuple(round((one + other) / 2, 4) for one, other in zip(self.cider_d, self.spice, strict=True))
+        return tuple(round(sum(scores) / 2, 4) for scores in self.scores)
 
     @property
     def difference(self) -> float:
@@ -86,9 +85,12 @@ def write_world(folder: Path) -> list[Row]:
         right = word_scene(clip.scene, np.random.default_rng(number))
         wrong = clips[number - 1].captions[0]
         good, bad = (0.9 + number * 7 % 15 / 15, 0.35), (0.1 + number * 4 % 15 / 37, 0.05)
-        several = [((right, wrong), (good, bad)), ((wrong, right), (bad, good)), ((right, right), (good, good))]
-        captions, scores = several[number % 3]
-        rows.append(Row(name, captions, *zip(*scores, strict=True), clip.captions))
+        captions, scores = [
+            ((right, wrong), (good, bad)),
+            ((wrong, right), (bad, good)),
+            ((right, right), (good, good)),
+        ][number % 3]
+        rows.append(Row(name, captions, scores, clip.captions))
     for system, path in enumerate(SYSTEMS):
         lines = [json.dumps({"path": f"sounds/{row.id}", "caption": row.captions[system]}) for row in rows]
         (folder / path).write_text("\n".join(lines), encoding="utf-8")
@@ -98,8 +100,8 @@ def write_world(folder: Path) -> list[Row]:
         table.writerow(["id", "predictions", "caption", *references, "cider_d", "spice", "spider"])
         for system, path in enumerate(SYSTEMS):
             for row in rows:
-                scores = (row.cider_d[system], row.spice[system], row.spider[system])
-                table.writerow([row.id, path, row.captions[system], *row.references, *scores])
+                numbers = [*row.scores[system], row.spider[system]]
+                table.writerow([row.id, path, row.captions[system], *row.references, *numbers])
     return rows
 
 
