@@ -23,8 +23,8 @@ test test-all test-modern test-scoring test-slow: export OMP_NUM_THREADS = $(TES
 ARGS ?=
 BENCH := $(if $(filter file,$(origin OMP_NUM_THREADS)),env -u OMP_NUM_THREADS) $(VENV)/bin/python -m benchmarks
 
-.PHONY: help bench setup demo test test-all test-slow test-modern test-scoring lint check-resolution commands build \
-	release-check clean
+.PHONY: help bench setup demo test test-all test-slow test-modern test-scoring test-browser lint \
+	check-resolution commands build release-check clean
 
 help:
 	@echo "setup             make the environment in $(VENV), with all extras in the versions of constraints.txt"
@@ -34,6 +34,7 @@ help:
 	@echo "test-slow         run the long tests: kills, fuzzing, models of the hub at full size, other Java runtimes"
 	@echo "test-modern       run the tests but those of scoring on a plain install with the newest versions of everything"
 	@echo "test-scoring      run the tests of scoring on Python 3.10 and 3.13, if they are installed, without torch"
+	@echo "test-browser      run the tests of the page of textcap page, in the chromium that is installed"
 	@echo "lint              run ruff, mypy and, on the workflows, zizmor"
 	@echo "check-resolution  check that the dependencies resolve on Python 3.10 to 3.14"
 	@echo "commands          write docs/commands.md from the program"
@@ -80,7 +81,7 @@ test: setup
 	$(VENV)/bin/python $(PYTEST)
 
 test-all: setup
-	$(VENV)/bin/python $(PYTEST) -m "not slow and not network"
+	$(VENV)/bin/python $(PYTEST) -m "not slow and not browser and not network"
 
 test-slow: setup $(JAVAS)/.textcap-ready
 	$(VENV)/bin/python $(PYTEST) -m slow
@@ -95,6 +96,10 @@ test-modern: $(MODERN)/.textcap-installed
 
 test-scoring:
 	$(PYTHON) tools/test_scoring.py $(SCORING) $(SCORING_PYTHONS)
+
+# In one process: the tests are in one file.
+test-browser: setup
+	$(VENV)/bin/python -m pytest -m browser tests/test_browser.py
 
 lint: setup $(RELEASE)/.textcap-ready
 	$(VENV)/bin/ruff check

@@ -39,6 +39,7 @@ CLEARED_NAMES = (
     "WORLD_SIZE",
 )
 TEST_DATA = "TEXTCAP_TEST_DATA"
+KEPT_NAMES = (TEST_DATA, "TEXTCAP_TEST_BROWSER")
 JAVAS = Path(__file__).parent.parent / ".javas"  # filled by `make test-slow`
 SEED = 0
 # The files that take longest: run first, so that two processes end at nearly the same time.
@@ -69,7 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.mkdtemp(prefix="textcap-tests-")
     config.stash[_FOLDER] = folder
     for name in list(os.environ):
-        if name != TEST_DATA and (name.startswith(CLEARED_PREFIXES) or name in CLEARED_NAMES):
+        if name not in KEPT_NAMES and (name.startswith(CLEARED_PREFIXES) or name in CLEARED_NAMES):
             del os.environ[name]
     os.environ.update(NO_COLOR="1", COLUMNS="120", HF_HOME=f"{folder}/hf", TEXTCAP_CACHE=f"{folder}/cache")
     os.environ.setdefault("OMP_NUM_THREADS", "2")
