@@ -45,8 +45,9 @@ def find_sounds(
         listed = find_inputs([str(audio_dir)], recursive=True)
         notes += listed.notes
         files = {one.below: one.name for one in listed.inputs}
-        missing = {name: clip.id for clip in reversed(clips) if clip.id not in found for name in clip.sounds}
-        found |= {missing[name]: files[below] for name, below in matched(files, missing).items()}
+        missing = {clip.id: clip.sounds[0] for clip in clips if clip.id not in found}  # several may have one sound
+        known = matched(files, missing.values())
+        found |= {clip: files[known[name]] for clip, name in missing.items() if name in known}
     return found
 
 
