@@ -21,7 +21,7 @@ test test-all test-modern test-scoring test-slow: export OMP_NUM_THREADS = $(TES
 ARGS ?=
 BENCH := $(if $(filter file,$(origin OMP_NUM_THREADS)),env -u OMP_NUM_THREADS) $(VENV)/bin/python -m benchmarks
 
-.PHONY: help bench setup demo test test-all test-slow test-modern test-scoring lint check-resolution commands build clean
+.PHONY: help bench setup demo test test-all test-slow test-modern test-scoring lint check-resolution reference build clean
 
 help:
 	@echo "setup             make the environment in $(VENV), with all extras in the versions of constraints.txt"
@@ -33,7 +33,7 @@ help:
 	@echo "test-scoring      run the tests of scoring on Python 3.10 and 3.13, if they are installed, without torch"
 	@echo "lint              run ruff and mypy"
 	@echo "check-resolution  check that the dependencies resolve on Python 3.10 to 3.14"
-	@echo "commands          write docs/commands.md from the program"
+	@echo "reference         write docs/commands.md and docs/python.md from the program"
 	@echo "build             build the wheel and check its contents"
 	@echo "bench             measure the speed of everything (half an hour on two cores): docs/performance.md"
 	@echo "bench-NAME        measure one thing; further options in ARGS"
@@ -94,8 +94,8 @@ lint: setup
 check-resolution: setup
 	$(VENV)/bin/python tools/check_resolution.py
 
-commands: setup
-	$(VENV)/bin/python tools/write_commands.py
+reference: setup
+	$(VENV)/bin/python tools/write_reference.py
 
 bench: setup
 	$(BENCH) $(ARGS)

@@ -238,10 +238,12 @@ def test_help_shows_no_markup(name: str) -> None:
     assert "\\[" not in result.stdout
 
 
-def test_commands_page_is_generated_from_the_program() -> None:
-    from write_commands import PAGE, render_page
+@pytest.mark.parametrize("name", ["commands.md", "python.md"])
+def test_reference_is_generated_from_the_program(name: str) -> None:
+    from write_reference import DOCS, PAGES
 
-    assert PAGE.read_text(encoding="utf-8") == render_page(), "run `make commands`"
+    assert set(PAGES) == {"commands.md", "python.md"}
+    assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name](), "run `make reference`"
 
 
 def test_every_environment_variable_is_in_the_reference() -> None:
