@@ -24,7 +24,7 @@ ARGS ?=
 BENCH := $(if $(filter file,$(origin OMP_NUM_THREADS)),env -u OMP_NUM_THREADS) $(VENV)/bin/python -m benchmarks
 
 .PHONY: help bench setup demo test test-all test-slow test-modern test-scoring test-browser lint \
-	check-resolution commands build release-check clean
+	check-resolution reference build release-check clean
 
 help:
 	@echo "setup             make the environment in $(VENV), with all extras in the versions of constraints.txt"
@@ -37,7 +37,7 @@ help:
 	@echo "test-browser      run the tests of the page of textcap page, in the chromium that is installed"
 	@echo "lint              run ruff, mypy and, on the workflows, zizmor"
 	@echo "check-resolution  check that the dependencies resolve on Python 3.10 to 3.14"
-	@echo "commands          write docs/commands.md from the program"
+	@echo "reference         write docs/commands.md and docs/python.md from the program"
 	@echo "build             build the sdist and the wheel in dist/ and check their contents"
 	@echo "release-check     check everything a release needs: builds, installs and runs the demo; docs/release.md"
 	@echo "bench             measure the speed of everything (half an hour on two cores): docs/performance.md"
@@ -110,8 +110,8 @@ lint: setup $(RELEASE)/.textcap-ready
 check-resolution: setup
 	$(VENV)/bin/python tools/check_resolution.py
 
-commands: setup
-	$(VENV)/bin/python tools/write_commands.py
+reference: setup
+	$(VENV)/bin/python tools/write_reference.py
 
 bench: setup
 	$(BENCH) $(ARGS)

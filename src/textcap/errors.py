@@ -10,7 +10,7 @@ _MAX_SHOWN = 200  # characters of a value in a message
 
 
 class TextcapError(Exception):
-    """Base class of the errors that textcap raises for its users.
+    """Base class of the errors that a user can do something about; the others are in `textcap.errors`.
 
     Args:
         message: What is wrong, and with which file or value, in one line.
