@@ -121,17 +121,9 @@ CaptionBatchOption = Annotated[
         show_default=DEFAULT_BATCH,
     ),
 ]
-PairsArgument = Annotated[
-    Path,
-    typer.Argument(help="Pairs file: CSV or JSON Lines; each row names a sound file and its caption or captions."),
-]
-OptionalPairsArgument = Annotated[
-    Path | None,
-    typer.Argument(
-        help="Pairs file: CSV or JSON Lines; each row names a sound file and its caption or captions.",
-        show_default=False,
-    ),
-]
+_PAIRS = "Pairs file: CSV or JSON Lines; each row names a sound file and its caption or captions."
+PairsArgument = Annotated[Path, typer.Argument(help=_PAIRS)]
+OptionalPairsArgument = Annotated[Path | None, typer.Argument(help=_PAIRS, show_default=False)]
 AudioDirOption = Annotated[
     Path | None,
     typer.Option(help="Folder that holds the sound files.", show_default="the folder of the pairs file"),
