@@ -136,7 +136,7 @@ def main() -> None:
             run(make, "--no-print-directory", "check-resolution", cwd=ROOT)
     except (subprocess.SubprocessError, RuntimeError) as error:
         sys.exit(str(error))
-    print("\n".join(missing))
+    print(*missing, sep="\n", end="\n" * bool(missing))
     print("all right: " + ", ".join(f"{step} {taken:.0f} s" for step, taken in seconds.items()))
 
 
