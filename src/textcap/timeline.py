@@ -1,7 +1,7 @@
 """Cut a recording into the pieces that sound alike; captioning them is left to `captioner`.
 
 A recording comes as the embeddings of its windows. Windows overlap, so one that straddles a border between two sounds
-has an embedding somewhere between theirs; such windows neither become pieces nor take part in a caption if others can.
+has an embedding that is like neither; such windows neither become pieces nor take part in a caption if others can.
 """
 
 import heapq
@@ -105,7 +105,7 @@ def _without_blurs(windows: WindowEmbeddings, stretches: list[_Stretch]) -> list
 
 
 def _is_blur(windows: WindowEmbeddings, left: _Stretch, own: _Stretch, right: _Stretch) -> bool:
-    """Return whether a stretch whose windows have a moment in common sounds like a mixture of its neighbours."""
+    """Return whether a stretch is taken for windows that straddle the border between its neighbours."""
     starts_s, ends_s, silent = windows.starts_s, windows.ends_s, windows.is_silent
     (first, stop), quiet_left, quiet_right = own, silent[left[0]], silent[right[0]]
     if quiet_left or quiet_right:
