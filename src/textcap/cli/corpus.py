@@ -55,10 +55,8 @@ def plan(
     notes: list[str] = []
     found = each_input(audio or [], notes, recursive=recursive, files_from=files_from)
     planned = Corpus(output).extend(found, n_files=shard_files)
-    for line in notes:
-        note(line)
-    for error in planned.errors:
-        print_skipped(error)
+    note(*notes)
+    print_skipped(*planned.errors)
     numbers = f"{counted(planned.n_new, 'new sound')}, {planned.n_changed:,} changed, {planned.n_known:,} known"
     note(f"{numbers}; {counted(planned.n_shards, 'shard')} added")
     if planned.n_new + planned.n_changed + planned.n_known:

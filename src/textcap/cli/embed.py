@@ -47,10 +47,8 @@ def embed(
     named = find_inputs(inputs or [])
     names = [one.name for one in named.inputs]
     check_file_place(output, force=force, inputs=names)
-    for line in named.notes:
-        note(line)
-    for error in named.errors:
-        print_skipped(error)
+    note(*named.notes)
+    print_skipped(*named.errors)
     if not names and not text:
         raise typer.Exit(1)
     from textcap.device import resolve_device
@@ -60,8 +58,7 @@ def embed(
     loaded = load_backbone(backbone, clap, offline=offline)
     with embedding_progress() as progress:
         found = embed_inputs(names, text or [], loaded, chosen, batch_size=batch_size, progress=progress)
-    for error in found.errors:
-        print_skipped(error)
+    print_skipped(*found.errors)
     if not found.names:
         raise typer.Exit(1)
     save_embeddings(output, found, loaded)

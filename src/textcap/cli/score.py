@@ -142,8 +142,7 @@ def score(
             when_stopped=show,
         )
     show(report)
-    for unread in report.unread:
-        print_skipped(unread)
+    print_skipped(*report.unread)
     if metrics == "default" and is_available(fense):
         # What "default" computes does not depend on what is on disk.
         note("FENSE and SPIDEr-FL can be computed, too: add --metrics default,spider_fl,fense")
