@@ -44,7 +44,7 @@ def caption(
     files_from: options.FilesFromOption = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The file or folder to write.", show_default="standard output"),
+        options.output(help="The file or folder to write.", show_default="standard output"),
     ] = None,
     form: Annotated[
         str | None,

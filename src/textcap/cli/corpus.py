@@ -32,9 +32,9 @@ def plan(
         list[str] | None,
         typer.Argument(help="Sound or film files, folders, patterns or addresses.", show_default=False),
     ] = None,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="The folder for the plan, which all machines must see.")
-    ] = Path("work"),
+    output: Annotated[Path, options.output(help="The folder for the plan, which all machines must see.")] = Path(
+        "work"
+    ),
     recursive: options.RecursiveOption = False,
     files_from: options.FilesFromOption = None,
     shard_files: Annotated[
@@ -177,7 +177,7 @@ def status(work: WorkArgument) -> None:
 
 def export(
     work: WorkArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file or folder to write.", show_default=False)],
+    output: Annotated[Path, options.output(help="The file or folder to write.", show_default=False)],
     form: Annotated[
         str | None,
         options.shape(

@@ -22,13 +22,20 @@ def embed(
         typer.Argument(help="Sound files, folders of them, patterns, and .txt files of captions.", show_default=False),
     ] = None,
     text: Annotated[list[str] | None, typer.Option("--text", help="A caption to embed; repeatable.")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write, .safetensors or .parquet.")] = Path(
+    output: Annotated[Path, options.output(help="The file to write, .safetensors or .parquet.")] = Path(
         "embeddings.safetensors"
     ),
     backbone: options.BackboneOption = options.DEFAULT_BACKBONE,
     clap: options.ClapOption = None,
     device: options.DeviceOption = "auto",
-    batch_size: options.BatchSizeOption = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of audio windows to embed at once; lower it to save memory.",
+            show_default=options.DEFAULT_BATCH,
+        ),
+    ] = None,
     offline: options.OfflineOption = False,
     force: options.ForceOption = False,
 ) -> None:

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from textcap.cli import options
 from textcap.cli.console import note, print_skipped
-from textcap.cli.options import ForceOption, JsonOption
 from textcap.cli.progress import scoring_progress
 from textcap.errors import InputError
 
@@ -35,9 +35,7 @@ def score(
     metrics: Annotated[
         str, typer.Option(help="Names such as cider_d, or groups (default, bleu, dcase, all), separated by commas.")
     ] = "default",
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the scores of each clip to this CSV file.")
-    ] = None,
+    output: Annotated[Path | None, options.output(help="Write the scores of each clip to this CSV file.")] = None,
     sort: Annotated[
         str | None, typer.Option(metavar="METRIC", help="Sort the clips in --output by this metric, worst first.")
     ] = None,
@@ -86,8 +84,8 @@ def score(
         Format | None,
         typer.Option("--format", help="Form of the scores.", show_default="tables on a terminal, else tab-separated"),
     ] = None,
-    force: ForceOption = False,
-    as_json: JsonOption = False,
+    force: options.ForceOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Score captions with BLEU, METEOR, ROUGE-L, CIDEr-D, SPICE and SPIDEr.
 

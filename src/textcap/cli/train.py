@@ -12,7 +12,7 @@ import typer
 from textcap.cli import options
 from textcap.cli.console import err, note
 from textcap.cli.loading import load_backbone
-from textcap.config import MAX_SEED, BridgeConfig, TrainingConfig
+from textcap.config import BridgeConfig, TrainingConfig
 
 WHEN_STOPPED = "run the same command to continue"
 EXAMPLES = (
@@ -30,7 +30,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The model folder to write.")] = Path("textcap-model"),
+    output: Annotated[Path, options.output(help="The model folder to write.")] = Path("textcap-model"),
     plain_text: Annotated[
         bool, typer.Option("--plain-text", help="Take each line as a caption, also of files that look like tables.")
     ] = False,
@@ -135,10 +135,8 @@ def train(
     ] = None,
     seed: Annotated[
         int,
-        typer.Option(
-            min=0,
-            max=MAX_SEED,
-            help="Seed of everything random; the same seed, device and number of threads give the same model.",
+        options.seed(
+            help="Seed of everything random; the same seed, device and number of threads give the same model."
         ),
     ] = TrainingConfig.seed,
     device: Annotated[
