@@ -306,6 +306,12 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def sizes_in(path: Path) -> list[int]:
+    """Return the bytes of each file in a folder and below it, or of a file itself; a link counts as itself."""
+    inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
+    return [file.lstat().st_size for file in inside if file.is_symlink() or not file.is_dir()]
+
+
 def file_identity(status: os.stat_result) -> tuple[int, ...]:
     """Return what changes if a file is changed or replaced: device, inode, size, and times of content and of inode."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
