@@ -102,7 +102,7 @@ def score(
     from textcap.scoring import Report, ReportSettings, ScoreSettings, report_to_dict, score_files, write_scores
     from textcap.scoring.fense import is_available
     from textcap.scoring.metric_names import parse_metrics, with_parts
-    from textcap.weights.cache import own_cache_folder
+    from textcap.store import own_cache_folder
 
     sort_by = sort.lower().replace("-", "_") if sort is not None else None
     try:
