@@ -227,7 +227,6 @@ class Captioner:
             DownloadError: Similarities need a text encoder that is not on disk.
             InputError: `batch_size` or a setting of the beam search is out of range.
         """
-        how = decoding or DecodingConfig(), ranking or Ranking()
 
         def is_heard(recording: Recording) -> bool:
             return caption_silence or not recording.is_silent
@@ -235,7 +234,7 @@ class Captioner:
         def caption_group(group: Sequence[SoundSource], size: int, told: Reading) -> list[CaptionResult]:
             recordings = self._recordings.embed(group, batch_size=size, reading=told)
             heard = [r.embedding for r in recordings if isinstance(r, Recording) and is_heard(r)]
-            found = iter(self.candidates(_stack(heard), *how) if heard else [])
+            found = iter(self.candidates(_stack(heard), decoding, ranking) if heard else [])
             results = []
             for name, r in zip(map(name_of, group), recordings, strict=True):
                 if isinstance(r, InputError):
@@ -275,7 +274,6 @@ class Captioner:
         Raises:
             The same as `caption`.
         """
-        how = decoding or DecodingConfig(), ranking or Ranking()
         self._recordings.with_hop(hop_s)  # checked now, and not for each source
 
         def caption_group(group: Sequence[SoundSource], size: int, told: Reading) -> list[CaptionResult]:
@@ -288,7 +286,7 @@ class Captioner:
             pieces = []
             for start in range(0, len(heard), size):
                 spans = heard[start : start + size]
-                found = self.candidates(_stack([span.embedding for span in spans]), *how)
+                found = self.candidates(_stack([span.embedding for span in spans]), decoding, ranking)
                 for span, (best, *_) in zip(spans, found, strict=True):
                     pieces.append(Piece(span.start_s, span.end_s, best.caption, best.score, span.embedding))
             joined, is_silent = tuple(join_equal(pieces)), bool(windows.is_silent.all()) and not pieces

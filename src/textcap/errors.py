@@ -93,3 +93,8 @@ class DependencyError(TextcapError):
 
 class UndefinedError(TextcapError):
     """A metric is undefined for these clips, so that nothing needs fixing."""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error of another package says, or if it says nothing its class."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

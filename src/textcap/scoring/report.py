@@ -25,7 +25,7 @@ from textcap.scoring.published import PublishedRow, published_rows
 from textcap.scoring.readers import check_given_once, read_predictions, read_references
 from textcap.scoring.results import MetricScore, Scores, Scoring, score_of_sums
 from textcap.scoring.significance import N_DRAWS, N_RESAMPLES, interval
-from textcap.weights.cache import own_cache_folder
+from textcap.store import own_cache_folder
 
 TOKENIZER = "Stanford CoreNLP 3.4.1, PTBTokenizer"
 
