@@ -95,6 +95,17 @@ def test_commands_of_a_block_go_on_after_one_backslash_and_their_output_ends_in_
     assert block.commands == [("textcap train a.txt", ["x \\\\", "y"])]
 
 
+def test_output_is_written_anew_after_commands_that_only_prepare_it(tmp_path: Path) -> None:
+    sys.path.insert(0, str(ROOT / "tools"))
+    from write_outputs import rewritten
+
+    text = "$ echo new > a.txt\n$ cat a.txt\nold\n$ printf 'a\\nb\\nc\\n'\n...\nc"
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    new = rewritten(Block("a.md", 1, "console", text, None), folder, {})
+    assert new == text.replace("old", "new")
+
+
 def test_output_is_compared_line_by_line_without_numbers_and_captions() -> None:
     assert mask("a.wav\tA dog barks") == mask("a.wav\tRain falls") != mask("a.wav")
     assert mask("0.5\ta.wav\tA dog barks") == mask("0.4\tb.wav\tRain").replace("b.", "a.") != mask("a.wav\tRain")
