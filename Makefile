@@ -8,6 +8,8 @@ RELEASE := .venv-release
 # Scoring is tested on these as well, without torch.
 SCORING := .venv-scoring
 SCORING_PYTHONS := 3.10 3.13
+# What builds the site, which asks for Python 3.11 or later.
+SITE := .venv-docs
 # Other Java runtimes than the machine's own, from PyPI, unpacked side by side outside any environment.
 JAVAS := .javas
 JAVA_VERSIONS := 11.0.13.1 21.0.8.2 25.0.2.1
@@ -24,7 +26,7 @@ ARGS ?=
 BENCH := $(if $(filter file,$(origin OMP_NUM_THREADS)),env -u OMP_NUM_THREADS) $(VENV)/bin/python -m benchmarks
 
 .PHONY: help bench setup demo test test-all test-slow test-modern test-scoring test-browser lint \
-	check-resolution reference build release-check clean
+	check-resolution reference docs build release-check clean
 
 help:
 	@echo "setup             make the environment in $(VENV), with all extras in the versions of constraints.txt"
@@ -38,6 +40,7 @@ help:
 	@echo "lint              run ruff, mypy and, on the workflows, zizmor"
 	@echo "check-resolution  check that the dependencies resolve on Python 3.10 to 3.14"
 	@echo "reference         write docs/commands.md and docs/python.md from the program"
+	@echo "docs              build the pages of docs as a site in site/, and check its links (needs Python 3.11 or later)"
 	@echo "build             build the sdist and the wheel in dist/ and check their contents"
 	@echo "release-check     check everything a release needs: builds, installs and runs the demo; docs/release.md"
 	@echo "bench             measure the speed of everything (half an hour on two cores): docs/performance.md"
@@ -113,6 +116,16 @@ check-resolution: setup
 reference: setup
 	$(VENV)/bin/python tools/write_reference.py
 
+$(SITE)/.textcap-ready: constraints-docs.txt
+	rm -rf $(SITE)
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/python $(PIP) install --quiet -c constraints-docs.txt zensical
+	touch $@
+
+docs: $(SITE)/.textcap-ready
+	$(SITE)/bin/zensical build --clean --strict
+	$(SITE)/bin/python tools/check_site.py site
+
 bench: setup
 	$(BENCH) $(ARGS)
 
@@ -131,5 +144,6 @@ release-check:
 	$(PYTHON) tools/check_release.py "$$TAG"
 
 clean:
-	rm -rf $(VENV) $(MODERN) $(RELEASE) $(SCORING) $(JAVAS) $(DEMO_DIR) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MODERN) $(RELEASE) $(SCORING) $(SITE) $(JAVAS) $(DEMO_DIR) dist site .cache
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

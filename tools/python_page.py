@@ -21,13 +21,13 @@ docstrings. Examples are in the README and in [training](training.md#from-python
 [scoring](scoring.md#from-python). Names are imported when they are first used, so `import textcap` loads no PyTorch.
 
 All errors that a user can do something about derive from [`TextcapError`](#textcaperror). Letters in brackets are
-shapes: B the size of a batch, E the width of an embedding. Where types are found that `textcap` does not export is
-[at the end](#other-types).
+shapes: B the size of a batch, E the width of an embedding. Types that `textcap` does not export are listed
+[at the end](#other-types) with their modules.
 """
 OTHERS = """
 ## Other types
 
-What is named above and not exported, the errors among it:
+Types and errors that are named above and that `textcap` does not export:
 
 | name | import it from | what it is |
 |---|---|---|
@@ -216,11 +216,10 @@ def render_docstring(text: str) -> str:
     """Return a docstring in Google's form as Markdown, its sections as lists."""
     parts: list[str] = []
     for paragraph in re.split(r"\n{2,}", inspect.cleandoc(text)):
-        title, _, body = paragraph.partition("\n")
-        if title.endswith(":") and title[:-1] in _SECTIONS:
-            parts.append(
-                "\n\n".join([f"**{title[:-1]}**", "\n".join(_items(textwrap.dedent(body), title[:-1] in _FREE))])
-            )
+        first, _, body = paragraph.partition("\n")
+        title = first.removesuffix(":")
+        if title != first and title in _SECTIONS:
+            parts += [f"**{title}**", "\n".join(_items(textwrap.dedent(body), title in _FREE))]
         else:
             parts.append(_filled(paragraph))
     return "\n\n".join(parts)
