@@ -172,7 +172,9 @@ def wait_until_played(place: Locator) -> None:
 
 def start_of_playing_s(place: Locator, act: Callable[[], None]) -> float:
     """Do something that makes a sound play, and return from where."""
-    note_start = "audio => audio.addEventListener('playing', () => { audio.start = audio.currentTime; }, { once: true })"
+    note_start = (
+        "audio => audio.addEventListener('playing', () => { audio.start = audio.currentTime; }, { once: true })"
+    )
     place.locator("audio").evaluate(note_start)
     act()
     wait_until_played(place)
