@@ -3,9 +3,13 @@ PYTHON ?= python3
 PIP := -m pip --disable-pip-version-check
 VENV := .venv
 MODERN := .venv-modern
+# What builds and checks a release.
+RELEASE := .venv-release
 # Scoring is tested on these as well, without torch.
 SCORING := .venv-scoring
 SCORING_PYTHONS := 3.10 3.13
+# What builds the site, which asks for Python 3.11 or later.
+SITE := .venv-docs
 # Other Java runtimes than the machine's own, from PyPI, unpacked side by side outside any environment.
 JAVAS := .javas
 JAVA_VERSIONS := 11.0.13.1 21.0.8.2 25.0.2.1
@@ -21,7 +25,8 @@ test test-all test-modern test-scoring test-slow: export OMP_NUM_THREADS = $(TES
 ARGS ?=
 BENCH := $(if $(filter file,$(origin OMP_NUM_THREADS)),env -u OMP_NUM_THREADS) $(VENV)/bin/python -m benchmarks
 
-.PHONY: help bench setup demo test test-all test-slow test-modern test-scoring test-browser lint check-resolution commands build clean
+.PHONY: help bench setup demo test test-all test-slow test-modern test-scoring test-browser lint \
+	check-resolution reference docs build release-check clean
 
 help:
 	@echo "setup             make the environment in $(VENV), with all extras in the versions of constraints.txt"
@@ -32,10 +37,12 @@ help:
 	@echo "test-modern       run the tests but those of scoring on a plain install with the newest versions of everything"
 	@echo "test-scoring      run the tests of scoring on Python 3.10 and 3.13, if they are installed, without torch"
 	@echo "test-browser      run the tests of the page of textcap page, in the chromium that is installed"
-	@echo "lint              run ruff and mypy"
+	@echo "lint              run ruff, mypy and, on the workflows, zizmor"
 	@echo "check-resolution  check that the dependencies resolve on Python 3.10 to 3.14"
-	@echo "commands          write docs/commands.md from the program"
-	@echo "build             build the wheel and check its contents"
+	@echo "reference         write docs/commands.md and docs/python.md from the program"
+	@echo "docs              build the pages of docs as a site in site/, and check its links (needs Python 3.11 or later)"
+	@echo "build             build the sdist and the wheel in dist/ and check their contents"
+	@echo "release-check     check everything a release needs: builds, installs and runs the demo; docs/release.md"
 	@echo "bench             measure the speed of everything (half an hour on two cores): docs/performance.md"
 	@echo "bench-NAME        measure one thing; further options in ARGS"
 	@echo "clean             remove the environments and everything that was built"
@@ -55,6 +62,12 @@ $(MODERN)/.textcap-ready: pyproject.toml constraints-modern.txt tools/check_mode
 	$(MODERN)/bin/python $(PIP) install --quiet -c constraints-modern.txt .
 	$(MODERN)/bin/python tools/check_modern.py
 	$(MODERN)/bin/python $(PIP) install --quiet -c constraints-modern.txt ".[dev,fense,plot,corpus]"
+	touch $@
+
+$(RELEASE)/.textcap-ready: constraints-release.txt
+	rm -rf $(RELEASE)
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python $(PIP) install --quiet -c constraints-release.txt hatchling twine zizmor
 	touch $@
 
 $(JAVAS)/.textcap-ready: Makefile $(VENV)/.textcap-ready
@@ -91,16 +104,27 @@ test-scoring:
 test-browser: setup
 	$(VENV)/bin/python -m pytest -m browser tests/test_browser.py
 
-lint: setup
+lint: setup $(RELEASE)/.textcap-ready
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy --strict src
+	$(RELEASE)/bin/zizmor --offline --quiet .github
 
 check-resolution: setup
 	$(VENV)/bin/python tools/check_resolution.py
 
-commands: setup
-	$(VENV)/bin/python tools/write_commands.py
+reference: setup
+	$(VENV)/bin/python tools/write_reference.py
+
+$(SITE)/.textcap-ready: constraints-docs.txt
+	rm -rf $(SITE)
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/python $(PIP) install --quiet -c constraints-docs.txt zensical
+	touch $@
+
+docs: $(SITE)/.textcap-ready
+	$(SITE)/bin/zensical build --clean --strict
+	$(SITE)/bin/python tools/check_site.py site
 
 bench: setup
 	$(BENCH) $(ARGS)
@@ -108,11 +132,18 @@ bench: setup
 bench-%: setup
 	$(BENCH) $* $(ARGS)
 
-build: setup
+build: setup $(RELEASE)/.textcap-ready
 	rm -rf dist
-	$(VENV)/bin/python $(PIP) wheel --quiet --no-deps --wheel-dir dist .
+	$(RELEASE)/bin/python tools/build_release.py dist
+	$(RELEASE)/bin/twine check --strict dist/*
 	$(VENV)/bin/python tools/check_wheel.py dist
 
+# With TAG, such as TAG=v0.1.0, also refuses what is missing, as the workflow of the tag does.
+export TAG ?=
+release-check:
+	$(PYTHON) tools/check_release.py "$$TAG"
+
 clean:
-	rm -rf $(VENV) $(MODERN) $(SCORING) $(JAVAS) $(DEMO_DIR) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MODERN) $(RELEASE) $(SCORING) $(SITE) $(JAVAS) $(DEMO_DIR) dist site .cache
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

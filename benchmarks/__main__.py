@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 # What `make bench` runs, in this order.
 QUESTIONS = ("startup", "reading", "short-files", "audio-tower", "text-tower", "caption", "training-step", "busy")
 # These take longer, need something special, or belong to other parts of textcap.
-OTHERS = ("corpus", "growth", "precision", "language-model", "gpu", "flops", "score", "store", "significance")
+OTHERS = ("corpus", "growth", "page", "precision", "language-model", "gpu", "flops", "score", "store", "significance")
 WORK = Path(os.environ.get("TEXTCAP_BENCH", Path(tempfile.gettempdir()) / "textcap-bench"))
 
 

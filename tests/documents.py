@@ -48,7 +48,8 @@ class Block:
     def commands(self) -> list[tuple[str, list[str]]]:
         """The commands of a console block, each with the lines that it prints."""
         found: list[tuple[str, list[str]]] = []
-        for line in re.sub(r"\s*\\\n\s*", " ", self.text).splitlines():
+        # A line of LaTeX ends in two backslashes and goes on nowhere.
+        for line in re.sub(r"\s*(?<!\\)\\\n\s*", " ", self.text).splitlines():
             if line.startswith("$ "):
                 found.append((line[2:], []))
             elif found:

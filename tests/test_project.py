@@ -238,10 +238,12 @@ def test_help_shows_no_markup(name: str) -> None:
     assert "\\[" not in result.stdout
 
 
-def test_commands_page_is_generated_from_the_program() -> None:
-    from write_commands import PAGE, render_page
+@pytest.mark.parametrize("name", ["commands.md", "python.md"])
+def test_reference_is_generated_from_the_program(name: str) -> None:
+    from write_reference import DOCS, PAGES
 
-    assert PAGE.read_text(encoding="utf-8") == render_page(), "run `make commands`"
+    assert set(PAGES) == {"commands.md", "python.md"}
+    assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name](), "run `make reference`"
 
 
 def test_every_environment_variable_is_in_the_reference() -> None:
@@ -276,6 +278,35 @@ def test_lines_of_code_are_counted_without_comments_and_docstrings() -> None:
     assert count_code_lines(source) == 4
     counts = count_packages(SOURCE)
     assert counts["__main__.py"] == 3 and set(counts) >= {"cli/", "models/", "errors.py"}
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "count"),
+    [
+        ("JavaScript", "// why\n\nlet x = 1; // what\n/* a\n b */\nrun(x);\n", 2),
+        ("JavaScript", "let a = '/*';\nlet b = `\n// text\n`;\nlet c = /[/*]/;\nlet d = 4 / 2; /* e */\n", 6),
+        ("CSS", "/* why\n*/\na { /* b */\n  color: red;\n\n}\n", 3),
+        ("CSS", "a { background: url(http://x/y); }\n// not a comment in CSS\n", 2),
+    ],
+)
+def test_lines_of_javascript_and_css_are_counted_without_comments(language: str, source: str, count: int) -> None:
+    from count_lines import count_web_lines
+
+    assert count_web_lines(source, language) == count
+
+
+def test_lines_of_javascript_and_css_are_counted_in_files_and_pages(tmp_path: Path) -> None:
+    from count_lines import count_packages, count_web
+
+    page = tmp_path / "page"
+    page.mkdir()
+    (page / "page.js").write_text("// why\nrun();\n", encoding="utf-8")
+    (page / "page.css").write_text("a {\n}\n", encoding="utf-8")
+    blocks = "<p>no code</p>\n<style>\nb {}\n</style>\n<script>\nrun();\n\n/* why */\nstop();\n</script>\n"
+    data = '<script type="application/json">\n{}\n</script>\n'
+    (page / "page.html").write_text(blocks + data, encoding="utf-8")
+    assert count_web(tmp_path) == {"JavaScript": 3, "CSS": 3}
+    assert count_packages(tmp_path) == {}
 
 
 def test_version_has_one_source() -> None:

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from fake_hub import COMMIT, FakeHub, hub_at
 from textcap.errors import CheckpointError, DownloadError, InputError
+from textcap.store import own_cache_folder
 from textcap.weights import (
     WEIGHT_SETS,
     cache_folder,
@@ -28,7 +29,6 @@ from textcap.weights import (
     fetch,
     find,
     folder_hash,
-    own_cache_folder,
     verify_cache,
 )
 from textcap.weights.hub_cache import RepoCache

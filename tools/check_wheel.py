@@ -1,4 +1,4 @@
-"""Check that a built wheel has all files of the package and that its command runs.
+"""Check that a built wheel has all files of the package and no others, and that its command runs.
 
 Takes the folder that holds the wheel. Run it in an environment that has textcap's dependencies.
 """
@@ -13,17 +13,20 @@ from pathlib import Path
 SOURCE = Path(__file__).parent.parent / "src" / "textcap"
 ENGINE = tuple(f"textcap/scoring/engine/{name}" for name in ("Runner.java", "TextEngine.java", "textcap-java.jar"))
 MAX_EMBEDDED_BYTES = 10 * 2**20
+MAX_WHEEL_BYTES = 12 * 2**20
 TIMEOUT_S = 300
 
 
 def find_faults(wheel: Path) -> list[str]:
-    """Return one line for each file that is missing from the wheel or too large."""
+    """Return one line for each file that is missing from the wheel, does not belong there or is too large."""
     with zipfile.ZipFile(wheel) as archive:
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
     package = [path for path in SOURCE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     wanted = [path.relative_to(SOURCE.parent).as_posix() for path in package]
     faults = [f"{name} is missing" for name in wanted if name not in sizes]
     faults += [f"{name} is missing" for name in ENGINE if name not in wanted and name not in sizes]
+    information = tuple(name.split("/")[0] + "/" for name in sizes if name.endswith(".dist-info/RECORD"))
+    faults += [f"{name} does not belong there" for name in sizes.keys() - {*wanted} if not name.startswith(information)]
     embedded = {name: size for name, size in sizes.items() if name.startswith("textcap/demo/embedded/")}
     if not any(name.endswith(".safetensors") for name in embedded):
         faults.append("the embedded weights are missing")
@@ -33,6 +36,8 @@ def find_faults(wheel: Path) -> list[str]:
         )
     if not any(name.endswith(".dist-info/licenses/LICENSE") for name in sizes):
         faults.append("LICENSE is missing")
+    if wheel.stat().st_size > MAX_WHEEL_BYTES:
+        faults.append(f"the wheel is {wheel.stat().st_size:,} bytes, but must be at most {MAX_WHEEL_BYTES:,}")
     return faults
 
 

@@ -39,10 +39,10 @@ def rewritten(block: Block, folder: Path, outputs: dict[str, list[str]]) -> str:
     """Return the text of a block with what its commands print now."""
     new, rest = "", block.text
     for command, old in block.commands:
-        if not any(old):  # what shows no output stays so
+        printed = outputs.get(command) or run_command(command, folder, environment_in(folder.parent))
+        if not any(old):  # what shows no output stays so; it may have written what the next command reads
             continue
         head, _, rest = rest.partition("\n".join(old))
-        printed = outputs.get(command) or run_command(command, folder, environment_in(folder.parent))
         new += head + "\n".join(shortened(old, printed))
     return new + rest
 

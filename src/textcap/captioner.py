@@ -71,7 +71,7 @@ class Captioner:
         backbone: The frozen encoders and language model.
         device: The device that everything runs on.
         name: The model folder, or the name of the released captioner, for messages.
-        precision: The precision that it computes in; see `precision.PRECISIONS`.
+        precision: The precision that it computes in; see `Captioner.load`.
     """
 
     def __init__(
@@ -118,14 +118,14 @@ class Captioner:
             model: A folder that `textcap train` wrote, a repository of the hub that holds one, or "clapcap" for the
                 captioner that the paper's authors released. By default the folder `textcap-model` if it exists, else
                 "clapcap".
-            device: A torch device, or "auto", "cpu", "mps", "cuda", "cuda:1" and so on; see `device.resolve_device`.
+            device: A torch device, or "auto", "cpu", "mps", "cuda", "cuda:1" and so on.
             precision: "int8" for 8-bit products of the decoder on the CPU, "bf16" or "float16" for the tower and the
                 decoder where the device has them. Captions differ a little from those in "float32".
-            clap: Where the CLAP that the model was trained on lies now, see `BackboneNames`.
+            clap: Where the CLAP that the model was trained on lies now: a folder or a repository of the hub.
             language_model: Where its language model lies now.
             offline: Whether to work without the network; by default the environment variable HF_HUB_OFFLINE decides.
             keeps_embeddings: Whether the embeddings of sounds are read from the cache folder and written there.
-            progress: Called while weights are downloaded with a file's name, its bytes so far and the total.
+            progress: Called while weights are downloaded with a file's name, its bytes so far, the total and a note.
 
         Raises:
             CheckpointError: The model folder or its backbone folder does not exist or is damaged, or the mapper was
@@ -227,7 +227,6 @@ class Captioner:
             DownloadError: Similarities need a text encoder that is not on disk.
             InputError: `batch_size` or a setting of the beam search is out of range.
         """
-        how = decoding or DecodingConfig(), ranking or Ranking()
 
         def is_heard(recording: Recording) -> bool:
             return caption_silence or not recording.is_silent
@@ -235,7 +234,7 @@ class Captioner:
         def caption_group(group: Sequence[SoundSource], size: int, told: Reading) -> list[CaptionResult]:
             recordings = self._recordings.embed(group, batch_size=size, reading=told)
             heard = [r.embedding for r in recordings if isinstance(r, Recording) and is_heard(r)]
-            found = iter(self.candidates(_stack(heard), *how) if heard else [])
+            found = iter(self.candidates(_stack(heard), decoding, ranking) if heard else [])
             results = []
             for name, r in zip(map(name_of, group), recordings, strict=True):
                 if isinstance(r, InputError):
@@ -275,7 +274,6 @@ class Captioner:
         Raises:
             The same as `caption`.
         """
-        how = decoding or DecodingConfig(), ranking or Ranking()
         self._recordings.with_hop(hop_s)  # checked now, and not for each source
 
         def caption_group(group: Sequence[SoundSource], size: int, told: Reading) -> list[CaptionResult]:
@@ -288,7 +286,7 @@ class Captioner:
             pieces = []
             for start in range(0, len(heard), size):
                 spans = heard[start : start + size]
-                found = self.candidates(_stack([span.embedding for span in spans]), *how)
+                found = self.candidates(_stack([span.embedding for span in spans]), decoding, ranking)
                 for span, (best, *_) in zip(spans, found, strict=True):
                     pieces.append(Piece(span.start_s, span.end_s, best.caption, best.score, span.embedding))
             joined, is_silent = tuple(join_equal(pieces)), bool(windows.is_silent.all()) and not pieces

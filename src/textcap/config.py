@@ -254,12 +254,12 @@ class ClapConfig(Checked):
 class MapperConfig(Checked):
     """Sizes of the mapper from an embedding to a prefix (paper, section 3.1; msclap's TransformerMapper)."""
 
-    embedding_width: int = field(default=1024, metadata=counts(MAX_WIDTH))
+    embedding_width: int = field(default=1024, metadata=counts(MAX_WIDTH))  # that of CLAP
     width: int = field(default=768, metadata=counts(MAX_WIDTH))  # that of the language model
     # also the number of tokens that the embedding is spread over
     prefix_length: int = field(default=40, metadata=counts(MAX_POSITIONS))
-    n_layers: int = field(default=8, metadata=counts(MAX_LAYERS))
-    n_heads: int = field(default=8, metadata=counts(MAX_LAYERS))
+    n_layers: int = field(default=8, metadata=counts(MAX_LAYERS))  # of the transformer
+    n_heads: int = field(default=8, metadata=counts(MAX_LAYERS))  # of its attention; a divisor of `width`
     hidden_ratio: float = 2.0  # width of the hidden layers, as a multiple of `width`
 
     def __post_init__(self) -> None:
@@ -400,7 +400,8 @@ class BridgeConfig(Checked):
     noise_variance: float = field(default=0.015, metadata=NOT_NEGATIVE)
     # of the same noise on audio embeddings, if training uses pairs
     audio_noise_variance: float = field(default=0.0, metadata=NOT_NEGATIVE)
-    # one of BRIDGES: how embeddings are moved before the noise; None for what suits the sample, adapter or backbone
+    # how embeddings are moved before the noise, "noise" (not at all), "centre" or "coral"; None for what suits the
+    # sample, adapter or backbone
     kind: str | None = None
     calibration: NoiseCalibration | None = None  # how `noise_variance` was measured; None if it was not
     sample: AudioSample | None = None  # what the bridge was computed from; None if it was the backbone or nothing
@@ -424,15 +425,16 @@ class BridgeConfig(Checked):
 class TrainingConfig(Checked):
     """How the mapper is trained (paper, section 4.1)."""
 
-    epochs: int = field(default=30, metadata=counts())
+    epochs: int = field(default=30, metadata=counts())  # passes over all captions
     steps: int | None = field(default=None, metadata=counts())  # in place of epochs; None: as many as the epochs have
     batch_size: int = field(default=128, metadata=counts())  # captions per step, over all devices together
-    learning_rate: float = 1e-4
-    warmup_steps: int = field(default=2000, metadata=NOT_NEGATIVE)  # shortened for runs of fewer than 10,000 steps
+    learning_rate: float = 1e-4  # Adam's, after the warm-up
+    # steps over which the learning rate rises; fewer in runs of fewer than 10,000 steps
+    warmup_steps: int = field(default=2000, metadata=NOT_NEGATIVE)
     # kept for validation; at most a tenth of all captions
     held_out_captions: int = field(default=200, metadata=NOT_NEGATIVE)
-    seed: int = field(default=0, metadata=SEEDS)
-    keep: str = "last"  # one of KEPT: which of the mappers that are measured is the result
+    seed: int = field(default=0, metadata=SEEDS)  # of everything random
+    keep: str = "last"  # which of the measured mappers is the result: "last", or "best" by the held-out loss
     # stop after this many measurements in a row without a better one; None: never
     patience: int | None = field(default=None, metadata=counts())
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-from textcap.errors import DeviceError
+from textcap.errors import DeviceError, first_line
 
 _NAMES = re.compile(r"(cpu|mps)(:0)?|cuda(:[0-9]{1,2})?")
 
@@ -36,8 +36,8 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     try:
         torch.zeros(1, device=device) + 1
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        hint = "use --device auto or --device cpu"
-        raise DeviceError(f"device {name} cannot be used here: {_first_sentence(error)}", hint=hint) from error
+        hint, sentence = "use --device auto or --device cpu", first_line(error).split(". ")[0].rstrip(".")
+        raise DeviceError(f"device {name} cannot be used here: {sentence}", hint=hint) from error
     return device
 
 
@@ -57,11 +57,6 @@ def _first_that_works() -> torch.device:
         except DeviceError as error:
             _logger.warning("%s; continuing without it", error.message)
     return torch.device("cpu")
-
-
-def _first_sentence(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].split(". ")[0].rstrip(".") if lines else type(error).__name__
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import re
-from pathlib import Path
 from typing import Any, cast
 
 import av
@@ -13,6 +12,7 @@ import torch
 
 from textcap.device import computes_bfloat16, resolve_device
 from textcap.errors import DeviceError, TextcapError
+from textcap.files import sizes_in
 from textcap.model_folder import PACKAGES, package_versions
 from textcap.scoring.jars import metrics_folder
 from textcap.scoring.java import find_java
@@ -44,7 +44,9 @@ def inspect_environment() -> dict[str, dict[str, Any]]:
         "versions": {**packages, **decoders, "system": platform.platform()},
         "devices": {name: _device(name) for name in devices},
         "formats": _FORMATS,
-        "caches": {str(one): {"size_bytes": _size(one)} for one in dict.fromkeys(folders) if one.is_dir()},
+        "caches": {
+            str(one): {"size_bytes": sum(sizes_in(one.resolve()))} for one in dict.fromkeys(folders) if one.is_dir()
+        },
         "java": _java(),
     }
     home = json.dumps(os.path.expanduser("~").rstrip("/\\"))[1:-1]
@@ -70,11 +72,6 @@ def _device(name: str) -> dict[str, Any]:
         if hasattr(os, "sysconf"):
             facts["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return facts
-
-
-def _size(folder: Path) -> int:
-    """Return the bytes of the files in a folder; a link counts as itself."""
-    return sum(file.lstat().st_size for file in folder.rglob("*") if file.is_symlink() or file.is_file())
 
 
 def _java() -> dict[str, Any]:

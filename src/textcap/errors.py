@@ -10,7 +10,7 @@ _MAX_SHOWN = 200  # characters of a value in a message
 
 
 class TextcapError(Exception):
-    """Base class of the errors that textcap raises for its users.
+    """Base class of the errors that a user can do something about; the others are in `textcap.errors`.
 
     Args:
         message: What is wrong, and with which file or value, in one line.
@@ -93,3 +93,8 @@ class DependencyError(TextcapError):
 
 class UndefinedError(TextcapError):
     """A metric is undefined for these clips, so that nothing needs fixing."""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error of another package says, or if it says nothing its class."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

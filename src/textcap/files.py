@@ -142,7 +142,7 @@ def atomic_write_with(path: Path, write: Callable[[Path], object]) -> None:
             _sync(new)
             rename_durably(new, path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise unwritable(path, error) from error
 
 
 @contextmanager
@@ -175,7 +175,7 @@ def check_writable(path: Path) -> None:
         with workspace(path.parent):
             pass
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise unwritable(path, error) from error
 
 
 def sweep(folder: Path, *, after_s: float = _SWEEP_AFTER_S) -> None:
@@ -234,7 +234,7 @@ def check_folder_place(
             message = f"{path} already exists and contains {foreign}, which textcap did not write"
             raise InputError(message, hint="choose another name")
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise unwritable(path, error) from error
     if not force:
         raise InputError(f"{path} already exists", hint=OVERWRITE_HINT)
 
@@ -297,7 +297,7 @@ def atomic_folder(
     except OSError as error:
         # The block may also fail to read other files: report only errors that certainly concern this folder.
         if is_disk_full(error) or str(error.filename or "").startswith(str(beside)):
-            raise _cannot_write(path, error) from error
+            raise unwritable(path, error) from error
         raise
 
 
@@ -318,6 +318,12 @@ def sha256_of_file(path: Path) -> str:
         except OSError as error:
             raise unreadable(path, error) from error
     return digest.hexdigest()
+
+
+def sizes_in(path: Path) -> list[int]:
+    """Return the bytes of each file in a folder and below it, or of a file itself; a link counts as itself."""
+    inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
+    return [file.lstat().st_size for file in inside if file.is_symlink() or not file.is_dir()]
 
 
 def file_identity(status: os.stat_result) -> tuple[int, ...]:
@@ -359,6 +365,12 @@ def unreadable(path: str | Path, error: OSError | ValueError) -> FileError:
     if isinstance(error, IsADirectoryError) or (isinstance(error, PermissionError) and os.path.isdir(path)):
         return FileError(path, "is a folder", hint="name the files in it")
     return FileError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+
+
+def unwritable(path: Path, error: OSError) -> FileError:
+    """Return the error to raise for a file or folder that cannot be written."""
+    hint = "free some space, or write elsewhere" if is_disk_full(error) else None
+    return FileError(path, f"cannot be written: {error.strerror or error}", hint=hint)
 
 
 def read_regular(path: Path, max_bytes: int = -1) -> bytes:
@@ -538,8 +550,3 @@ def remove_quietly(path: Path) -> None:
     else:
         with suppress(OSError):  # where writing fails, deleting may fail too; the caller reports the first error
             path.unlink(missing_ok=True)
-
-
-def _cannot_write(path: Path, error: OSError) -> InputError:
-    hint = "free some space, or write elsewhere" if is_disk_full(error) else None
-    return FileError(path, f"cannot be written: {error.strerror or error}", hint=hint)

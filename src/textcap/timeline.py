@@ -1,7 +1,7 @@
 """Cut a recording into the pieces that sound alike; captioning them is left to `captioner`.
 
 A recording comes as the embeddings of its windows. Windows overlap, so one that straddles a border between two sounds
-has an embedding somewhere between theirs; such windows neither become pieces nor take part in a caption if others can.
+has an embedding that is like neither; such windows neither become pieces nor take part in a caption if others can.
 """
 
 import heapq
@@ -105,7 +105,7 @@ def _without_blurs(windows: WindowEmbeddings, stretches: list[_Stretch]) -> list
 
 
 def _is_blur(windows: WindowEmbeddings, left: _Stretch, own: _Stretch, right: _Stretch) -> bool:
-    """Return whether a stretch whose windows have a moment in common sounds like a mixture of its neighbours."""
+    """Return whether a stretch is taken for windows that straddle the border between its neighbours."""
     starts_s, ends_s, silent = windows.starts_s, windows.ends_s, windows.is_silent
     (first, stop), quiet_left, quiet_right = own, silent[left[0]], silent[right[0]]
     if quiet_left or quiet_right:
@@ -114,9 +114,11 @@ def _is_blur(windows: WindowEmbeddings, left: _Stretch, own: _Stretch, right: _S
     if silent[first] or starts_s[stop - 1] >= ends_s[left[1]]:
         return False
     a, mean, b = (windows.vectors[slice(*stretch)].mean(axis=0) for stretch in (left, own, right))
-    # From the middle between its neighbours, a sound as different from both as they are from each other has 3/4 of
-    # their squared distance, a mixture of the two at most 1/4.
-    return bool(np.sum((mean - (a + b) / 2) ** 2) < np.sum((a - b) ** 2) / 2)
+    # An encoder hears something new where two sounds meet: a window that straddles their border is not on the line
+    # between them, but nearly as different from both as they are from each other. Then it has 3/4 of their squared
+    # distance from the middle between them; a mean of the two would have at most 1/4. A short sound of its own mostly
+    # has more than all of it, and always if its neighbours sound alike (docs/experiments.md).
+    return bool(np.sum((mean - (a + b) / 2) ** 2) < np.sum((a - b) ** 2))
 
 
 def _join_costs(vectors: NDArray[np.float32], fixed: frozenset[int]) -> NDArray[np.float64]:

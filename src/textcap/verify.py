@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -165,15 +166,11 @@ def _reference(backbone: Backbone) -> Iterator[Any]:
         (mapper_module, "GPT2LMHeadModel", lambda _: GPT2LMHeadModel(GPT2Config())),
         (module, "AutoTokenizer", lambda _: tokenizer),
     )
-    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements]
-    for owner, name, load in replacements:
-        setattr(owner, name, types.SimpleNamespace(from_pretrained=load))
-    try:
+    with contextlib.ExitStack() as replaced:
+        for owner, name, load in replacements:
+            replaced.enter_context(mock.patch.object(owner, name, types.SimpleNamespace(from_pretrained=load)))
         version = "2023" if backbone.kind.mapper is None else backbone.name
         wrapper = module.CLAPWrapper(str(paths[backbone.kind.audio_encoder.role]), version=version)
-    finally:
-        for owner, name, original in originals:
-            setattr(owner, name, original)
     wrapper.read_audio = _read_audio
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # msclap calls the tokenizer's encode_plus and padding in deprecated ways

@@ -1,8 +1,6 @@
 """`textcap cache`: what the cache folder holds, whether it is intact, and what nothing has used for long."""
 
-import os
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,8 +34,8 @@ def cache(
     is damaged. Damaged embeddings are computed again when they are needed. --prune deletes only embeddings, which
     textcap can compute again; weights are never deleted.
     """
-    from textcap.store import delete_store, inspect_store, store_folder
-    from textcap.weights import own_cache_folder
+    from textcap.files import sizes_in
+    from textcap.store import delete_store, inspect_store, own_cache_folder, store_folder
 
     root, stores = own_cache_folder(), store_folder()
     note(f"the cache folder is {root}")
@@ -55,14 +53,7 @@ def cache(
         print_result(*cells, f"used {counted(days, 'day')} ago", *([problem] if problem else []))
     for path in sorted(root.glob("*")):
         if path != stores:
-            sizes = [os.lstat(file).st_size for file in _files(path)]
+            sizes = sizes_in(path)
             print_result(path.name, counted(len(sizes), "file"), decimal(sum(sizes)))
     if is_damaged:
         raise typer.Exit(1)
-
-
-def _files(path: Path) -> list[Path]:
-    """Return a file, or the files in a folder; links are not followed."""
-    if path.is_symlink() or not path.is_dir():
-        return [path]
-    return [file for file in path.rglob("*") if file.is_symlink() or not file.is_dir()]

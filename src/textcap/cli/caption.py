@@ -44,7 +44,7 @@ def caption(
     files_from: options.FilesFromOption = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The file or folder to write.", show_default="standard output"),
+        options.output(help="The file or folder to write.", show_default="standard output"),
     ] = None,
     form: Annotated[
         str | None,
@@ -107,8 +107,7 @@ def caption(
     found = find_inputs(audio or [], recursive=recursive, files_from=files_from)
     if not found.entries:
         raise typer.BadParameter("give a sound file, a folder, or --files-from")
-    for remark in found.notes:
-        note(remark)
+    note(*found.notes)
     where = Output(form, output, found.entries, num_captions, timeline, brackets, merge, over_speech)
     is_unfinished = output is not None and journal_of(output).exists()
     if resume and not is_unfinished and where.is_finished:

@@ -70,13 +70,14 @@ def set_verbosity(quiet: bool, verbose: bool) -> None:
     logging.getLogger("textcap").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
-def note(message: str, *, named: bool = False) -> None:
-    """Print one line for the user on stderr, made safe for a terminal.
+def note(*lines: str, named: bool = False) -> None:
+    """Print lines for the user on stderr, made safe for a terminal.
 
     Args:
-        named: Begin the line with the program's name, as lines do that may stand among those of other programs.
+        named: Begin each with the program's name, as lines do that may stand among those of other programs.
     """
-    err.print(("textcap: " if named else "") + printable(message), markup=False)
+    for line in lines:
+        err.print(("textcap: " if named else "") + printable(line), markup=False)
 
 
 def warn(message: str) -> None:
@@ -89,9 +90,10 @@ def print_error(error: Exception | str) -> None:
     _print_always(f"textcap: {error}")
 
 
-def print_skipped(error: Exception) -> None:
-    """Print why one of several inputs is skipped, whatever the verbosity."""
-    _print_always(f"skipped: {error}")
+def print_skipped(*errors: Exception) -> None:
+    """Print why some of several inputs are skipped, whatever the verbosity."""
+    for error in errors:
+        _print_always(f"skipped: {error}")
 
 
 def _print_always(message: str) -> None:

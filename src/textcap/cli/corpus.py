@@ -32,9 +32,9 @@ def plan(
         list[str] | None,
         typer.Argument(help="Sound or film files, folders, patterns or addresses.", show_default=False),
     ] = None,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="The folder for the plan, which all machines must see.")
-    ] = Path("work"),
+    output: Annotated[Path, options.output(help="The folder for the plan, which all machines must see.")] = Path(
+        "work"
+    ),
     recursive: options.RecursiveOption = False,
     files_from: options.FilesFromOption = None,
     shard_files: Annotated[
@@ -55,10 +55,8 @@ def plan(
     notes: list[str] = []
     found = each_input(audio or [], notes, recursive=recursive, files_from=files_from)
     planned = Corpus(output).extend(found, n_files=shard_files)
-    for line in notes:
-        note(line)
-    for error in planned.errors:
-        print_skipped(error)
+    note(*notes)
+    print_skipped(*planned.errors)
     numbers = f"{counted(planned.n_new, 'new sound')}, {planned.n_changed:,} changed, {planned.n_known:,} known"
     note(f"{numbers}; {counted(planned.n_shards, 'shard')} added")
     if planned.n_new + planned.n_changed + planned.n_known:
@@ -179,7 +177,7 @@ def status(work: WorkArgument) -> None:
 
 def export(
     work: WorkArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file or folder to write.", show_default=False)],
+    output: Annotated[Path, options.output(help="The file or folder to write.", show_default=False)],
     form: Annotated[
         str | None,
         options.shape(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from textcap.cli import options
 from textcap.cli.console import err, note, out
 from textcap.cli.signals import signals_deferred
-from textcap.config import MAX_SEED
 from textcap.data.text import printable
 from textcap.errors import TextcapError
 
@@ -31,7 +31,7 @@ _CAPTION = "caption {} -m textcap-model"
 
 def demo(
     folder: Annotated[Path, typer.Argument(help="The folder to write.")] = Path("textcap-demo"),
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the captions and sounds.")] = 0,
+    seed: Annotated[int, options.seed(help="Seed of the captions and sounds.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the folder if it exists.")] = False,
 ) -> None:
     """Train a model on text, then caption sounds that it has never heard, offline, in three to four minutes.

@@ -22,13 +22,20 @@ def embed(
         typer.Argument(help="Sound files, folders of them, patterns, and .txt files of captions.", show_default=False),
     ] = None,
     text: Annotated[list[str] | None, typer.Option("--text", help="A caption to embed; repeatable.")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write, .safetensors or .parquet.")] = Path(
+    output: Annotated[Path, options.output(help="The file to write, .safetensors or .parquet.")] = Path(
         "embeddings.safetensors"
     ),
     backbone: options.BackboneOption = options.DEFAULT_BACKBONE,
     clap: options.ClapOption = None,
     device: options.DeviceOption = "auto",
-    batch_size: options.BatchSizeOption = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of audio windows to embed at once; lower it to save memory.",
+            show_default=options.DEFAULT_BATCH,
+        ),
+    ] = None,
     offline: options.OfflineOption = False,
     force: options.ForceOption = False,
 ) -> None:
@@ -47,10 +54,8 @@ def embed(
     named = find_inputs(inputs or [])
     names = [one.name for one in named.inputs]
     check_file_place(output, force=force, inputs=names)
-    for line in named.notes:
-        note(line)
-    for error in named.errors:
-        print_skipped(error)
+    note(*named.notes)
+    print_skipped(*named.errors)
     if not names and not text:
         raise typer.Exit(1)
     from textcap.device import resolve_device
@@ -60,8 +65,7 @@ def embed(
     loaded = load_backbone(backbone, clap, offline=offline)
     with embedding_progress() as progress:
         found = embed_inputs(names, text or [], loaded, chosen, batch_size=batch_size, progress=progress)
-    for error in found.errors:
-        print_skipped(error)
+    print_skipped(*found.errors)
     if not found.names:
         raise typer.Exit(1)
     save_embeddings(output, found, loaded)

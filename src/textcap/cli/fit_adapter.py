@@ -12,7 +12,7 @@ from textcap.cli import options
 from textcap.cli.console import note, warn
 from textcap.cli.loading import load_backbone
 from textcap.cli.progress import embedding_progress
-from textcap.config import MAX_SEED, MIN_JUDGED
+from textcap.config import MIN_JUDGED
 from textcap.data.text import counted
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ EXAMPLES = (
 
 def fit_adapter(
     pairs: options.PairsArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The adapter file to write.")] = Path(
-        "adapter.safetensors"
-    ),
+    output: Annotated[Path, options.output(help="The adapter file to write.")] = Path("adapter.safetensors"),
     audio_dir: options.AudioDirOption = None,
     method: Annotated[
         Literal["ridge", "sgd"],
@@ -51,9 +49,7 @@ def fit_adapter(
     device: options.DeviceOption = "auto",
     seed: Annotated[
         int,
-        typer.Option(
-            min=0, max=MAX_SEED, help="Seed of the choice of held-out sounds and, for sgd, of the order of the batches."
-        ),
+        options.seed(help="Seed of the choice of held-out sounds and, for sgd, of the order of the batches."),
     ] = 0,
     offline: options.OfflineOption = False,
     force: options.ForceOption = False,

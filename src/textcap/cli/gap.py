@@ -13,7 +13,7 @@ from textcap.cli import options
 from textcap.cli.console import note, print_result
 from textcap.cli.loading import load_backbone
 from textcap.cli.progress import embedding_progress
-from textcap.config import MAX_SEED, MOVING
+from textcap.config import MOVING
 from textcap.data.text import counted
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def gap(
     backbone: options.BackboneOption = options.DEFAULT_BACKBONE,
     clap: options.ClapOption = None,
     device: options.DeviceOption = "auto",
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the random draws of pairs.")] = 0,
+    seed: Annotated[int, options.seed(help="Seed of the random draws of pairs.")] = 0,
     offline: options.OfflineOption = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the plot if it exists.")] = False,
     as_json: options.JsonOption = False,

@@ -8,11 +8,14 @@ from typing import Annotated
 
 import typer
 
-from textcap.config import DecodingConfig
+from textcap.config import MAX_SEED, DecodingConfig
 from textcap.errors import SettingError
 from textcap.outputs.forms import FORMS
 
 DEFAULT_BACKBONE = "msclap-2023"
+
+output = partial(typer.Option, "-o", "--output")
+seed = partial(typer.Option, min=0, max=MAX_SEED)
 
 QuietOption = Annotated[
     bool, typer.Option("-q", "--quiet", help="Print no progress, notes or warnings on stderr, only errors.")
@@ -105,14 +108,6 @@ MaxLengthOption = Annotated[
     _selection(min=1, help="Maximum length of a caption in tokens; a token is about three quarters of a word."),
 ]
 DEFAULT_BATCH = "8 to 64, more for small models"
-BatchSizeOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Number of audio windows to embed at once; lower it to save memory.",
-        show_default=DEFAULT_BATCH,
-    ),
-]
 CaptionBatchOption = Annotated[
     int | None,
     typer.Option(
@@ -121,17 +116,9 @@ CaptionBatchOption = Annotated[
         show_default=DEFAULT_BATCH,
     ),
 ]
-PairsArgument = Annotated[
-    Path,
-    typer.Argument(help="Pairs file: CSV or JSON Lines; each row names a sound file and its caption or captions."),
-]
-OptionalPairsArgument = Annotated[
-    Path | None,
-    typer.Argument(
-        help="Pairs file: CSV or JSON Lines; each row names a sound file and its caption or captions.",
-        show_default=False,
-    ),
-]
+_PAIRS = "Pairs file: CSV or JSON Lines; each row names a sound file and its caption or captions."
+PairsArgument = Annotated[Path, typer.Argument(help=_PAIRS)]
+OptionalPairsArgument = Annotated[Path | None, typer.Argument(help=_PAIRS, show_default=False)]
 AudioDirOption = Annotated[
     Path | None,
     typer.Option(help="Folder that holds the sound files.", show_default="the folder of the pairs file"),

@@ -55,7 +55,8 @@ def page(
     --embed puts them in. Those that are missing are rows that say so; those that cannot be read are named on stderr
     (exit code 3). With --blind, listeners vote which of two captions is better, and textcap votes counts.
     """
-    refuse_misuse({"a blind page has no references: leave out --refs": blind and refs is not None})
+    no_references = "a blind page has no references: leave out --refs"
+    refuse_misuse({no_references: blind and refs is not None, "--blind takes two files": blind and len(sources) != 2})
     check_ending(output, ".html", ".htm")
     from textcap.files import check_file_place, check_writable
     from textcap.page.sources import find_clips, read_sources

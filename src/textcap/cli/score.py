@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from textcap.cli import options
 from textcap.cli.console import note, print_skipped
-from textcap.cli.options import ForceOption, JsonOption
 from textcap.cli.progress import scoring_progress
 from textcap.errors import InputError
 
@@ -35,9 +35,7 @@ def score(
     metrics: Annotated[
         str, typer.Option(help="Names such as cider_d, or groups (default, bleu, dcase, all), separated by commas.")
     ] = "default",
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the scores of each clip to this CSV file.")
-    ] = None,
+    output: Annotated[Path | None, options.output(help="Write the scores of each clip to this CSV file.")] = None,
     sort: Annotated[
         str | None, typer.Option(metavar="METRIC", help="Sort the clips in --output by this metric, worst first.")
     ] = None,
@@ -86,8 +84,8 @@ def score(
         Format | None,
         typer.Option("--format", help="Form of the scores.", show_default="tables on a terminal, else tab-separated"),
     ] = None,
-    force: ForceOption = False,
-    as_json: JsonOption = False,
+    force: options.ForceOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Score captions with BLEU, METEOR, ROUGE-L, CIDEr-D, SPICE and SPIDEr.
 
@@ -104,7 +102,7 @@ def score(
     from textcap.scoring import Report, ReportSettings, ScoreSettings, report_to_dict, score_files, write_scores
     from textcap.scoring.fense import is_available
     from textcap.scoring.metric_names import parse_metrics, with_parts
-    from textcap.weights.cache import own_cache_folder
+    from textcap.store import own_cache_folder
 
     sort_by = sort.lower().replace("-", "_") if sort is not None else None
     try:
@@ -142,8 +140,7 @@ def score(
             when_stopped=show,
         )
     show(report)
-    for unread in report.unread:
-        print_skipped(unread)
+    print_skipped(*report.unread)
     if metrics == "default" and is_available(fense):
         # What "default" computes does not depend on what is on disk.
         note("FENSE and SPIDEr-FL can be computed, too: add --metrics default,spider_fl,fense")

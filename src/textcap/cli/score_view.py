@@ -41,8 +41,7 @@ def print_report(report: Report, form: str | None) -> None:
 def print_notes(report: Report) -> None:
     """Print notes on stderr that matter for interpreting the scores."""
     matched, scoring = report.matched, report.scoring
-    for line in (*matched.notes, *matched.problems):
-        note(line)
+    note(*matched.notes, *matched.problems)
     cleaned = {"prediction": scoring.n_cleaned_predictions, "reference": scoring.n_cleaned_references}
     for noun, n in cleaned.items():
         if n:

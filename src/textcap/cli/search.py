@@ -154,8 +154,7 @@ def _open(
         from textcap.device import resolve_device
 
         named = find_inputs(sources, recursive=recursive)
-        for line in named.notes:
-            note(line)
+        note(*named.notes)
         paths = [one.name for one in named.inputs]
         with embedding_progress() as progress:
             found = collection_of_sounds(paths, loaded, resolve_device(device), progress)
@@ -171,7 +170,6 @@ def _place(row: dict[str, Any]) -> list[str]:
 
 
 def _end(found: "Collection") -> None:
-    for error in found.errors:
-        print_skipped(error)
+    print_skipped(*found.errors)
     if found.errors:
         raise typer.Exit(3 if len(found.vectors) else 1)

@@ -12,7 +12,7 @@ import typer
 from textcap.cli import options
 from textcap.cli.console import err, note
 from textcap.cli.loading import load_backbone
-from textcap.config import MAX_SEED, BridgeConfig, TrainingConfig
+from textcap.config import BridgeConfig, TrainingConfig
 
 WHEN_STOPPED = "run the same command to continue"
 EXAMPLES = (
@@ -20,79 +20,69 @@ EXAMPLES = (
     "textcap train mine.txt more.txt:0.5 --noise-from pairs.csv -o my-model"
 )
 
-_Captions = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="Text files with one caption per line, or tables of captions (CSV, TSV, JSON Lines); - reads standard "
-        "input. A name may end in a weight: more.txt:0.5 draws half as many captions per epoch as more.txt has.",
-        show_default=False,
-    ),
-]
-_NoiseVariance = Annotated[
-    float | None,
-    typer.Option(min=0, help="Variance of the noise added to text embeddings.", show_default="the backbone's"),
-]
-_NoiseStd = Annotated[
-    float | None, typer.Option(min=0, help="Standard deviation of that noise, instead of --noise-variance.")
-]
-_NoiseFrom = Annotated[
-    Path | None,
-    typer.Option(metavar="PAIRS", help="Compute the noise from 30 pairs of this pairs file, as textcap gap does."),
-]
-_AudioSample = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FOLDER",
-        help="Folder of recordings like those that you will caption, without captions: the bridge is computed from it.",
-    ),
-]
-_BridgeKind = Annotated[
-    Literal["noise", "centre", "coral", "none"] | None,
-    typer.Option(
-        help="How to bridge the modality gap: noise on text embeddings; noise after both sides are centred; noise, and "
-        "sounds given the mean and covariance of the text; or nothing. centre and coral need --audio-sample, unless "
-        "the backbone has means to centre with.",
-        show_default="the backbone's; with --audio-sample centre, or coral from 300 sounds on",
-    ),
-]
-_Adapter = Annotated[
-    Path | None, typer.Option(help="Adapter file to apply to text embeddings; textcap fit-adapter writes one.")
-]
-_Pairs = Annotated[
-    list[Path] | None,
-    typer.Option(help="Train on the sounds of this pairs file, in addition to text or instead of it; repeatable."),
-]
-_AudioDirs = Annotated[
-    list[Path] | None,
-    typer.Option(
-        help="Folder that holds the sound files: one for all pairs files, or one for each --pairs in order and then "
-        "one for --noise-from and one for --val.",
-        show_default="the folder of each pairs file",
-    ),
-]
-_AudioNoise = Annotated[
-    float, typer.Option(min=0, help="Variance of the noise added to the audio embeddings of --pairs.")
-]
-
 
 def train(
-    captions: _Captions = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The model folder to write.")] = Path("textcap-model"),
+    captions: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Text files with one caption per line, or tables of captions (CSV, TSV, JSON Lines); - reads standard "
+            "input. A name may end in a weight: more.txt:0.5 draws half as many captions per epoch as more.txt has.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[Path, options.output(help="The model folder to write.")] = Path("textcap-model"),
     plain_text: Annotated[
         bool, typer.Option("--plain-text", help="Take each line as a caption, also of files that look like tables.")
     ] = False,
     backbone: options.BackboneOption = options.DEFAULT_BACKBONE,
     clap: options.ClapOption = None,
     language_model: options.LanguageModelOption = None,
-    noise_variance: _NoiseVariance = None,
-    noise_std: _NoiseStd = None,
-    noise_from: _NoiseFrom = None,
-    audio_sample: _AudioSample = None,
-    bridge: _BridgeKind = None,
-    adapter: _Adapter = None,
-    pairs: _Pairs = None,
-    audio_dir: _AudioDirs = None,
-    audio_noise_variance: _AudioNoise = 0.0,
+    noise_variance: Annotated[
+        float | None,
+        typer.Option(min=0, help="Variance of the noise added to text embeddings.", show_default="the backbone's"),
+    ] = None,
+    noise_std: Annotated[
+        float | None, typer.Option(min=0, help="Standard deviation of that noise, instead of --noise-variance.")
+    ] = None,
+    noise_from: Annotated[
+        Path | None,
+        typer.Option(metavar="PAIRS", help="Compute the noise from 30 pairs of this pairs file, as textcap gap does."),
+    ] = None,
+    audio_sample: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of recordings like those that you will caption, without captions: the bridge is computed "
+            "from it.",
+        ),
+    ] = None,
+    bridge: Annotated[
+        Literal["noise", "centre", "coral", "none"] | None,
+        typer.Option(
+            help="How to bridge the modality gap: noise on text embeddings; noise after both sides are centred; noise, "
+            "and sounds given the mean and covariance of the text; or nothing. centre and coral need --audio-sample, "
+            "unless the backbone has means to centre with.",
+            show_default="the backbone's; with --audio-sample centre, or coral from 300 sounds on",
+        ),
+    ] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="Adapter file to apply to text embeddings; textcap fit-adapter writes one.")
+    ] = None,
+    pairs: Annotated[
+        list[Path] | None,
+        typer.Option(help="Train on the sounds of this pairs file, in addition to text or instead of it; repeatable."),
+    ] = None,
+    audio_dir: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder that holds the sound files: one for all pairs files, or one for each --pairs in order and "
+            "then one for --noise-from and one for --val.",
+            show_default="the folder of each pairs file",
+        ),
+    ] = None,
+    audio_noise_variance: Annotated[
+        float, typer.Option(min=0, help="Variance of the noise added to the audio embeddings of --pairs.")
+    ] = 0.0,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over all captions.")] = TrainingConfig.epochs,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps, in place of --epochs.", show_default=False)
@@ -145,10 +135,8 @@ def train(
     ] = None,
     seed: Annotated[
         int,
-        typer.Option(
-            min=0,
-            max=MAX_SEED,
-            help="Seed of everything random; the same seed, device and number of threads give the same model.",
+        options.seed(
+            help="Seed of everything random; the same seed, device and number of threads give the same model."
         ),
     ] = TrainingConfig.seed,
     device: Annotated[

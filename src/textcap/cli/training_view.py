@@ -86,8 +86,7 @@ class TrainingView:
             )
         if started.first_step:
             lines.append(f"continuing an unfinished run from step {started.first_step:,}")
-        for line in lines:
-            note(line)
+        note(*lines)
         self._training = self._bar.add_task(
             "training", total=started.total_steps, completed=started.first_step, status=""
         )

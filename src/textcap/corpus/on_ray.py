@@ -16,7 +16,7 @@ import numpy as np
 
 from textcap.corpus.plan import Corpus
 from textcap.corpus.run import POLL_S, run_shard
-from textcap.errors import DependencyError, DeviceError
+from textcap.errors import DependencyError, DeviceError, first_line
 from textcap.outputs.journal import BusyError
 from textcap.outputs.run import CaptionSettings
 
@@ -93,8 +93,7 @@ class Cluster:
                 runtime_env={"env_vars": inherited},
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DeviceError(f"Ray at {where} cannot be used: {first}", hint="use --ray local") from error
+            raise DeviceError(f"Ray at {where} cannot be used: {first_line(error)}", hint="use --ray local") from error
         try:
             yield cls(n_workers)
         finally:

@@ -9,7 +9,7 @@ import os
 import stat
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -218,17 +218,14 @@ class Corpus:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Keep other processes out, where the file system has locks."""
-        lock = FileLock(self.folder / "corpus.lock")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with suppress(NotImplementedError):
-                lock.acquire()
-        except OSError as error:
-            raise FileError(self.folder, f"cannot be written: {error.strerror or error}") from error
-        try:
+        with ExitStack() as held:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with suppress(NotImplementedError):
+                    held.enter_context(FileLock(self.folder / "corpus.lock"))
+            except OSError as error:
+                raise FileError(self.folder, f"cannot be written: {error.strerror or error}") from error
             yield
-        finally:
-            lock.release()
 
 
 def _line_of(one: Input | InputError) -> Row:

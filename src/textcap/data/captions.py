@@ -61,7 +61,7 @@ class CaptionSet:
 def load_captions(paths: Sequence[str | Path], *, plain_text: bool = False) -> CaptionSet:
     """Read caption files: one caption per line, or tables, of which all captions of each row are taken.
 
-    A file is a table if its first line is the header of a pairs file, as `data.pairs.read_pairs` reads it, or a JSON
+    A file is a table if its first line is the header of a pairs file, as `read_pairs` reads it, or a JSON
     object with captions; its sounds are not needed. A file whose name ends in .csv, .tsv, .json or .jsonl must be one,
     but of its columns only those of captions matter. All others are plain text.
 
@@ -69,7 +69,8 @@ def load_captions(paths: Sequence[str | Path], *, plain_text: bool = False) -> C
     become spaces.
 
     Args:
-        paths: UTF-8 files; "-" is standard input. A name may end in ":" and a weight, see `split_weight`.
+        paths: UTF-8 files; "-" is standard input. A name may end in ":" and a weight: of "more.txt:0.5" half as many
+            captions are drawn per epoch as it has.
         plain_text: Take each line of every file as a caption.
 
     Raises:

@@ -64,7 +64,10 @@ def read_pairs(path: str | Path, *, audio_folder: str | Path | None = None) -> P
     `<youtube_id>_<start_time>` with any suffix. It has one `caption`, or several as `caption_1` and so on; in JSON
     Lines or a JSON list, `captions` may also be a list.
 
+    Sounds that do not exist are not an error: the result lists them as skipped.
+
     Args:
+        path: The pairs file.
         audio_folder: The folder that names are relative to; by default that of the pairs file.
 
     Raises:

@@ -23,11 +23,11 @@ from textcap.errors import InputError
 from textcap.files import (
     atomic_write_text,
     atomic_write_with,
-    is_disk_full,
     read_sealed,
     remove_quietly,
     seal,
     sha256_of_file,
+    unwritable,
 )
 
 _FACTS_FILE = "captions.json"  # written last
@@ -142,16 +142,7 @@ def store_captions(captions: CaptionSet | Sequence[str | Path], folder: Path, *,
         atomic_write_text(folder / _FACTS_FILE, json.dumps(seal(facts)))
         return CaptionSet(stored, tuple(files), hashes[_TEXT_FILE])
     except OSError as error:
-        hint = "free some space, or write elsewhere" if is_disk_full(error) else None
-        raise InputError(f"{folder} cannot be written: {error.strerror or error}", hint=hint) from error
-
-
-def _empty(folder: Path) -> None:
-    """Delete what was made of other captions."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(folder.iterdir(), key=lambda path: path.name != _FACTS_FILE):
-        if path.name != _STDIN_FILE:
-            remove_quietly(path)
+        raise unwritable(folder, error) from error
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -174,7 +165,11 @@ def _known(folder: Path, inputs: list[Any], readers: list[TextReader]) -> Captio
 
 def write_captions(captions: Iterable[str], folder: Path) -> StoredCaptions:
     """Store captions in a folder, in place of others."""
-    _empty(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # What was made of other captions goes, the facts first.
+    for path in sorted(folder.iterdir(), key=lambda path: path.name != _FACTS_FILE):
+        if path.name != _STDIN_FILE:
+            remove_quietly(path)
     remaining, ends, keys = iter(captions), [np.zeros(0, np.int64)], bytearray()
     with open(folder / _TEXT_FILE, "wb") as text:
         while batch := [caption.encode() + b"\n" for caption in islice(remaining, _BATCH)]:

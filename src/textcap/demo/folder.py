@@ -8,7 +8,6 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +60,7 @@ def training_pairs(n_pairs: int, seed: int) -> list[Clip]:
     return [_draw_clip([seed, _PAIR_STREAM, i], 1, unseen=False) for i in range(n_pairs)]
 
 
-def write_sounds(clips: Sequence[Clip], folder: Path, *, n_processes: int = 1) -> list[str]:
+def write_sounds(clips: Sequence[Clip], folder: Path) -> list[str]:
     """Render clips into a folder as `001.wav`, `002.wav` and so on; return the file names in order.
 
     Raises:
@@ -69,13 +68,13 @@ def write_sounds(clips: Sequence[Clip], folder: Path, *, n_processes: int = 1) -
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"{i + 1:03d}.wav" for i in range(len(clips))]
-    jobs = [(folder / name, clip) for name, clip in zip(names, clips, strict=True)]
-    if n_processes == 1:
-        for job in jobs:
-            _write_sound(job)
-    else:
-        with ProcessPoolExecutor(n_processes) as pool:
-            list(pool.map(_write_sound, jobs, chunksize=16))
+    for name, clip in zip(names, clips, strict=True):
+        samples = render_scene(clip.scene, clip.sound_seed, RATE_HZ)
+        try:
+            soundfile.write(folder / name, samples, RATE_HZ)
+        except soundfile.SoundFileRuntimeError as error:  # libsndfile gives no reason: the disk may be full
+            hint = "free some space, or use another folder"
+            raise InputError(f"{folder / name} cannot be written: {error}", hint=hint) from error
     return names
 
 
@@ -141,12 +140,3 @@ def _draw_clip(seed: Sequence[int], n_captions: int, *, unseen: bool) -> Clip:
     while len(captions) < n_captions:
         captions[word_scene(scene, rng)] = None
     return Clip(scene, int(rng.integers(2**62)), tuple(captions))
-
-
-def _write_sound(job: tuple[Path, Clip]) -> None:
-    path, clip = job
-    samples = render_scene(clip.scene, clip.sound_seed, RATE_HZ)
-    try:
-        soundfile.write(path, samples, RATE_HZ)
-    except soundfile.SoundFileRuntimeError as error:  # libsndfile gives no reason: the disk may be full
-        raise InputError(f"{path} cannot be written: {error}", hint="free some space, or use another folder") from error

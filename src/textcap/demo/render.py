@@ -72,12 +72,10 @@ def _event_levels(rng: np.random.Generator, scene: Scene) -> list[float]:
 
 def _time_slots(rng: np.random.Generator, scene: Scene, duration_s: float) -> list[tuple[float, float]]:
     """Return the start and end in s of each event."""
-    if scene.layout == "sequence":
+    if scene.layout in ("alone", "sequence"):
         return _consecutive(rng, scene.events, duration_s)
     if scene.layout == "background":
         return [*_consecutive(rng, scene.events[:-1], duration_s), (0.0, duration_s)]
-    if scene.layout == "alone":
-        return _consecutive(rng, scene.events, duration_s)
     slots = []
     for event in scene.events:
         if KINDS[event.kind].short and not event.repeated:

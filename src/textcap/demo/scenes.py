@@ -5,6 +5,7 @@ Audio is left to `textcap.demo.render` and captions to `textcap.demo.grammar`.
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -129,16 +130,10 @@ def _sample_layout(kinds: list[str], rng: np.random.Generator) -> str:
 
 def _sample_event(kind: str, rng: np.random.Generator) -> Event:
     """Draw an event with one attribute that suits its kind."""
-    attributes = ["level", "distance"]
+    values: dict[str, tuple[Any, Any]] = {"level": LEVELS, "distance": DISTANCES}
     if KINDS[kind].paced:
-        attributes.append("pace")
+        values["pace"] = PACES
     if KINDS[kind].short:
-        attributes.append("repeated")
-    attribute, first = str(rng.choice(attributes)), rng.random() < 0.5
-    if attribute == "level":
-        return Event(kind, level=LEVELS[0 if first else 1])
-    if attribute == "distance":
-        return Event(kind, distance=DISTANCES[0 if first else 1])
-    if attribute == "pace":
-        return Event(kind, pace=PACES[0 if first else 1])
-    return Event(kind, repeated=True)
+        values["repeated"] = (True, True)
+    attribute, first = str(rng.choice(list(values))), rng.random() < 0.5
+    return Event(kind, **{attribute: values[attribute][0 if first else 1]})

@@ -27,6 +27,7 @@ def model_card(name: str, config: Mapping[str, Any], metrics: Sequence[Mapping[s
         metrics: One record for each epoch.
     """
     training, bridge, mapper = config["training"], config["bridge"], config["mapper"]
+    sizes = f"{counted(mapper['n_layers'], 'layer')}, prefix length {mapper['prefix_length']}"
     texts, pairs = config["caption_files"], config["pair_files"]
     lines = [_file(file) for file in texts] + [_file(file, " of sounds") for file in pairs]
     trained = counted(config["n_training_captions"], "caption")
@@ -64,7 +65,7 @@ Trained on {trained}, with {held_out} held out.{validation}{no_audio}
 | | |
 |---|---|
 {_halves(config)}| noise variance on text embeddings | {_noise(bridge)} |
-{_moved(bridge)}{_audio_noise(bridge)}{_adapter(config["adapter"])}| mapper | {_mapper(mapper)} |
+{_moved(bridge)}{_audio_noise(bridge)}{_adapter(config["adapter"])}| mapper | {sizes} |
 | {length}, batch size | {training[length]}, {training["batch_size"]} |
 | learning rate | {training["learning_rate"]:g} |
 | warm-up steps | {training["warmup_steps"]:,}, at most a fifth of the steps in a run of fewer than 10,000 |
@@ -109,10 +110,6 @@ def _noise(bridge: Mapping[str, Any]) -> str:
         text += f", measured on {counted(calibration['n_pairs'], 'pair')} of {_text(_place(calibration['pairs_name']))}"
         text += f" (seed {calibration['seed']}, {_text(calibration['rule'])})"
     return text
-
-
-def _mapper(mapper: Mapping[str, Any]) -> str:
-    return f"{counted(mapper['n_layers'], 'layer')}, prefix length {mapper['prefix_length']}"
 
 
 def _moved(bridge: Mapping[str, Any]) -> str:

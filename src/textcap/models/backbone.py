@@ -108,10 +108,12 @@ def read_backbone_config(name: str) -> BackboneConfig:
 
 
 class Backbone:
-    """The frozen halves.
+    """The frozen halves of a captioner: CLAP and a language model.
+
+    Create one with `Backbone.load`.
 
     Attributes:
-        names: As given by the user.
+        names: The names that the user gave.
         kind: Where the parts of the named backbone are stored.
         config: The sizes of all parts, and the noise variance that suits the modality gap.
         clap: The CLAP.
@@ -138,9 +140,9 @@ class Backbone:
         """Find a backbone on disk, or download it; tensors are read when a part is first needed.
 
         Args:
-            name: A backbone, see `BackboneNames`.
-            offline: Do not use the network; None takes the setting from HF_HUB_OFFLINE.
-            progress: Called while downloading, see `DownloadProgress`.
+            name: "msclap-2023", "clapcap", "tiny", a folder, or `BackboneNames` that replace a half.
+            offline: Whether to work without the network; by default the environment variable HF_HUB_OFFLINE decides.
+            progress: Called while weights are downloaded with a file's name, its bytes so far, the total and a note.
 
         Raises:
             DownloadError: The weights are not on disk and cannot be downloaded.
@@ -174,12 +176,14 @@ class Backbone:
         clap: ClapHalf | None = None,
         language_model: LanguageModelHalf | None = None,
     ) -> "Backbone":
-        """Return a backbone whose halves, but for those that are given, are in weight files.
+        """Build a backbone from weight files.
 
         Args:
             names: What it is called.
             config: Its sizes.
             paths: The files by role.
+            clap: Taken in place of the CLAP in the files.
+            language_model: Taken in place of the language model in the files.
         """
         from textcap.models.gpt2 import Gpt2Half
         from textcap.models.msclap import MsclapHalf
@@ -230,7 +234,7 @@ class Backbone:
         return self.language_model_half.load().to(device)
 
     def released_mapper(self) -> Mapper:
-        """Return the mapper of a released captioner.
+        """Return the mapper that comes with a released captioner.
 
         Raises:
             ValueError: The backbone has no mapper.

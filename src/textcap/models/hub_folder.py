@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from textcap.config import from_dict
 from textcap.device import is_out_of_memory
-from textcap.errors import CheckpointError, FileError, InputError
+from textcap.errors import CheckpointError, FileError, InputError, first_line
 from textcap.files import read_json
 from textcap.models.weight_files import content_hash
 from textcap.weights.repository import INDEX, WEIGHTS, licence_of
@@ -86,26 +86,16 @@ class HubFolder:
             problem: Worded to follow the name, such as "cannot write captions".
             hint: What to do about it.
         """
-        from transformers.utils import logging
-
-        level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity(CRITICAL)
-        if has_bars:
-            logging.disable_progress_bar()
         try:
-            yield
+            with quiet_transformers(CRITICAL):
+                yield
         except CheckpointError:
             raise
         except Exception as error:  # of many kinds; also AttributeError, for models with another kind of cache
             if is_out_of_memory(error):
                 raise
-            lines = str(error).strip().splitlines() or [type(error).__name__]
             kind = self.model_type or "of no known type"
-            raise CheckpointError(f"{self.name} ({kind}) {problem}: {lines[0]}", hint=hint) from error
-        finally:
-            logging.set_verbosity(level)
-            if has_bars:
-                logging.enable_progress_bar()
+            raise CheckpointError(f"{self.name} ({kind}) {problem}: {first_line(error)}", hint=hint) from error
 
     def sizes(self, kind: type[_Config], values: Mapping[str, Any]) -> _Config:
         """Return sizes from config.json as a configuration of ours.
@@ -118,3 +108,20 @@ class HubFolder:
         except InputError as error:
             path = self.path / "config.json"
             raise CheckpointError(f"{path} has sizes that cannot be used: {error.message}") from error
+
+
+@contextmanager
+def quiet_transformers(level: int) -> Iterator[None]:
+    """Let transformers show no progress bars within the block, and log only what has this level or more."""
+    from transformers.utils import logging
+
+    before, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(level)
+    if has_bars:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if has_bars:
+            logging.enable_progress_bar()

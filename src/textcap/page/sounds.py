@@ -45,8 +45,9 @@ def find_sounds(clips: Sequence[Clip], folders: Sequence[Path], audio_dir: Path 
         for note in listed.notes:
             _logger.warning("%s", note)
         files = {one.below: one.name for one in listed.inputs}
-        missing = {name: clip.id for clip in reversed(clips) if clip.id not in found for name in clip.sounds}
-        found |= {missing[name]: files[below] for name, below in matched(files, missing).items()}
+        missing = [(clip.id, name) for clip in clips if clip.id not in found for name in reversed(clip.sounds)]
+        known = matched(files, (name for _, name in missing))
+        found |= {clip: files[known[name]] for clip, name in missing if name in known}  # the first name that has one
     return found
 
 
@@ -109,7 +110,7 @@ def _levels_db(samples: NDArray[np.float32]) -> NDArray[np.float16]:
     window, bands = _bands()
     frames = np.fft.rfft(samples.reshape(-1, _FRAME) * window)
     power = (frames.real**2 + frames.imag**2).astype(np.float32) @ bands
-    levels_db: NDArray[np.float16] = (10 * np.log10(np.maximum(power, 1e-12))).astype(np.float16)
+    levels_db: NDArray[np.float16] = (10 * np.log10(np.maximum(power, 1e-13))).astype(np.float16)
     return levels_db
 
 
@@ -117,7 +118,7 @@ def _packed(levels_db: NDArray[np.float16]) -> str:
     if len(levels_db) > _COLUMNS:  # a column shows its loudest frame
         starts = np.arange(_COLUMNS) * len(levels_db) // _COLUMNS
         levels_db = np.maximum.reduceat(levels_db, starts)
-    loudest = max(float(levels_db.max(initial=-120)), _QUIETEST_DB)
+    loudest = max(float(levels_db.max(initial=-130)), _QUIETEST_DB)
     levels = np.clip(np.rint(15 * (1 + (levels_db - loudest) / _RANGE_DB)), 0, 15).astype(np.uint8)
     return base64.b64encode((levels[:, ::2] | levels[:, 1::2] << 4).tobytes()).decode()
 

@@ -1,5 +1,6 @@
 """Read what systems say of clips, from any file that `score` or this package writes, and bring equal clips together."""
 
+import json
 import math
 import os
 import random
@@ -134,6 +135,7 @@ def _read(file: TextFile) -> list[Source]:
         try:
             clip = _clip(record, record[key])
             name = str(record.get("predictions", file.name))
+            json.dumps([clip.start_s, clip.duration_s, clip.takes], allow_nan=False)  # as a page is JSON
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise file.error(place, "not a result of textcap caption, search or score") from error
         sources.setdefault(name, Source(name)).clips.setdefault(clip.id, clip)

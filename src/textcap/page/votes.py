@@ -1,18 +1,18 @@
 """Blind votes: which of two captions stands left is drawn for each clip, and votes are counted with the sides known."""
 
-import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import combinations
+from itertools import accumulate, combinations
 from pathlib import Path
 from typing import Any
 
 from textcap.errors import FileError, InputError
 from textcap.files import read_json, sha256_of_json
 from textcap.page.sources import Clip, Source, find_clips
+from textcap.scoring.readers import check_given_once
 from textcap.scoring.significance import LEVEL, MIN_CLIPS
 
 FIRST, TIE, SECOND = 1, 0, -1  # a vote: for the first system, for neither, for the second
@@ -54,7 +54,8 @@ class Tally:
     def p_value(self) -> float:
         """Probability of so uneven a split, ties apart, if neither system were better: two-sided sign test."""
         n, fewer = self.first + self.second, min(self.first, self.second)
-        return min(1.0, float(Fraction(2 * sum(math.comb(n, k) for k in range(fewer + 1)), 2**n)))
+        ways = accumulate(range(fewer), lambda before, k: before * (n - k) // (k + 1), initial=1)  # to choose k of n
+        return min(1.0, float(Fraction(2 * sum(ways), 2**n)))
 
     @property
     def verdict(self) -> str | None:
@@ -113,8 +114,9 @@ def count_votes(sources: Sequence[Source], files: Sequence[Path]) -> Count:
     """Count the votes of raters on the blind page that two sources make.
 
     Raises:
-        InputError: A file is not one of votes, or is of another page.
+        InputError: A file is not one of votes, is of another page, or is given twice.
     """
+    check_given_once(list(map(str, files)))
     raters = {str(path): _read_votes(sources, path) for path in files}
     by_clip: dict[str, list[int]] = {}
     for votes in raters.values():

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import ERROR
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import linear
 from transformers import AutoConfig, AutoModel, AutoTokenizer
-from transformers.utils import logging
 
 from textcap.device import memory_errors
-from textcap.errors import DependencyError, TextcapError
+from textcap.errors import DependencyError, TextcapError, first_line
 from textcap.files import read_json
+from textcap.models.hub_folder import quiet_transformers
 
 _BATCH = 64
 _MAX_TOKENS = 64  # of a caption, with the two tokens around it; those after them are cut off
@@ -92,19 +93,12 @@ def error_probabilities(detector: Path, folder: Path, captions: list[str], devic
 @contextmanager
 def _errors_of(what: str, device: str) -> Iterator[None]:
     """Keep transformers silent, and turn whatever a broken model makes it and other packages raise into one line."""
-    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    memory = memory_errors(f"on {device} while computing FENSE", hint="use --device cpu")
     try:
-        with memory_errors(f"on {device} while computing FENSE", hint="use --device cpu"):
+        with quiet_transformers(ERROR), memory:
             yield
     except TextcapError:
         raise
     except Exception as error:  # any class: tokenizers raises plain Exceptions
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         hint = "run textcap fetch metrics --fense, or check the folder given with --fense"
-        raise DependencyError(f"{what} cannot be used: {reason[0]}", hint=hint) from error
-    finally:
-        logging.set_verbosity(verbosity)
-        if has_bars:
-            logging.enable_progress_bar()
+        raise DependencyError(f"{what} cannot be used: {first_line(error)}", hint=hint) from error

@@ -17,7 +17,7 @@ from textcap.scoring.processes import HEAP_MB, Runs, run_java
 
 # Tokens that captioning metrics remove. With -lowerCase the tokenizer writes brackets as -lrb-, so those are kept.
 _PUNCTUATION = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())
-# Default time limits, far above what the programs need, so that a Java that hangs does not block the other metrics.
+# Time limits, far above what the programs need, so that a Java that hangs does not block the other metrics.
 PATIENCE_S, PATIENCE_PER_CAPTION_S = 300.0, 0.05
 _TOKENIZER = ("edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase")
 _METEOR, _PARAPHRASES = ("-", "-", "-stdio", "-l", "en", "-norm"), Path("data", "paraphrase-en.gz")
@@ -37,21 +37,13 @@ class Tokens:
     java_version: str | None
 
 
-def tokenize(
-    captions: Sequence[str],
-    java: Java,
-    class_path: Sequence[Path],
-    *,
-    timeout_s: float | None = None,
-    runs: Runs | None = None,
-) -> Tokens:
+def tokenize(captions: Sequence[str], java: Java, class_path: Sequence[Path], *, runs: Runs | None = None) -> Tokens:
     """Tokenise captions in the style of the Penn Treebank, in lower case and without punctuation, in one process.
 
     Args:
         captions: Any text; characters that the tokenizer would treat as line ends become spaces.
         java: The runtime.
         class_path: Jars of CoreNLP 3.4.1, and our own.
-        timeout_s: Seconds after which the process is stopped; by default far more than it needs.
         runs: Processes that are stopped together with this one.
 
     Raises:
@@ -61,7 +53,7 @@ def tokenize(
     tokens = [""] * len(captions)
     if not lines:
         return Tokens(tokens, None)
-    timeout_s = timeout_s or PATIENCE_S + PATIENCE_PER_CAPTION_S * len(lines)
+    timeout_s = PATIENCE_S + PATIENCE_PER_CAPTION_S * len(lines)
     stdin = "".join(f"{line}\n" for line in lines.values()).encode()
     printed = run_java(java, class_path, _TOKENIZER, options=["-Xmx512M"], stdin=stdin, timeout_s=timeout_s, runs=runs)
     found = _lines(printed, "the tokenizer")
@@ -80,7 +72,6 @@ def meteor_counts(
     class_path: Sequence[Path],
     *,
     heap_mb: int = HEAP_MB,
-    timeout_s: float | None = None,
     runs: Runs | None = None,
 ) -> Numbers:
     """Match predictions with references by METEOR 1.5, and return its statistics of each clip.
@@ -91,7 +82,6 @@ def meteor_counts(
         java: The runtime.
         class_path: METEOR's jar, which is beside the folder of its paraphrase table, and our own.
         heap_mb: Heap of the process in MB.
-        timeout_s: Seconds after which the process is stopped; by default far more than it needs.
         runs: Processes that are stopped together with this one.
 
     Returns:
@@ -106,7 +96,7 @@ def meteor_counts(
         " ||| ".join(["SCORE", *map(clean, several), clean(prediction).replace("  ", " ")])
         for prediction, several in zip(predictions, references, strict=True)
     ]
-    timeout_s = timeout_s or PATIENCE_S + PATIENCE_PER_CAPTION_S * sum(map(len, references))
+    timeout_s = PATIENCE_S + PATIENCE_PER_CAPTION_S * sum(map(len, references))
     options, stdin = [*_METEOR_OPTIONS, f"-Xmx{heap_mb}M"], "".join(f"{line}\n" for line in requests).encode()
     words = ("textcap.Meteor", str(class_path[0].parent / _PARAPHRASES), *_METEOR)
     printed = run_java(java, class_path, words, options=options, stdin=stdin, timeout_s=timeout_s, runs=runs)

@@ -25,7 +25,7 @@ from textcap.scoring.published import PublishedRow, published_rows
 from textcap.scoring.readers import check_given_once, read_predictions, read_references
 from textcap.scoring.results import MetricScore, Scores, Scoring, score_of_sums
 from textcap.scoring.significance import N_DRAWS, N_RESAMPLES, interval
-from textcap.weights.cache import own_cache_folder
+from textcap.store import own_cache_folder
 
 TOKENIZER = "Stanford CoreNLP 3.4.1, PTBTokenizer"
 
@@ -126,13 +126,13 @@ def score_files(
     read; the others are unaffected.
 
     Args:
-        references: A file in any format of `readers.FORMS`; "-" is standard input.
+        references: A file in any format of `textcap.scoring.readers.FORMS`; "-" is standard input.
         predictions: One file for each system.
-        metrics: Comma-separated names and groups from `metric_names`.
+        metrics: Names of metrics and of groups of them from `textcap.scoring.metric_names`, separated by commas.
         allow_missing: Score the clips that all files have, even if some are missing.
         allow_empty: Score empty predictions, too.
-        references_form: One of `readers.FORMS["references"]`; by default it is detected from the content.
-        predictions_form: One of `readers.FORMS["predictions"]`, for all files.
+        references_form: The format of the references; by default it is recognised from the content.
+        predictions_form: The format of all files of predictions, likewise.
         wanted: What to report besides the scores.
         settings: How to score; by default SPICE keeps parsed captions in textcap's cache folder.
         progress: Called with the name of each metric when it is done, and with how far SPICE is.

@@ -48,8 +48,6 @@ from textcap.training.sharing import leaving_no_copies, share_captions, share_st
 from textcap.training.state import CAPTIONS, WorkFolder, load_state
 from textcap.weights import DownloadProgress
 
-_Pairs = PairSet | str | Path
-
 _logger = logging.getLogger("textcap")
 
 
@@ -59,10 +57,10 @@ def train(
     *,
     plain_text: bool = False,
     backbone: Backbone | BackboneNames | str | Path = "msclap-2023",
-    pairs: _Pairs | Sequence[_Pairs] = (),
+    pairs: PairSet | str | Path | Sequence[PairSet | str | Path] = (),
     bridge: BridgeConfig | None = None,
     audio_sample: str | Path | Sequence[str | Path] = (),
-    noise_from: _Pairs | None = None,
+    noise_from: PairSet | str | Path | None = None,
     adapter: LinearAdapter | str | Path | None = None,
     mapper: MapperConfig | None = None,
     config: TrainingConfig = TrainingConfig(),
@@ -90,21 +88,22 @@ def train(
         pairs: Pairs files, as `read_pairs` reads them. Each caption is learned from the embedding of its sound (the
             paper's audio-text training).
         bridge: How embeddings are moved, and the noise on them; None for the backbone's on text and none on sounds. A
-            kind of None is `moving_bridge`'s with a sample of sounds, "noise" with an adapter, and else the backbone's.
+            kind of None is what suits a sample of sounds of its size, "noise" with an adapter, and else the backbone's.
         audio_sample: Recordings without captions, or a folder of them, to compute the bridge from.
         noise_from: Pairs to measure the noise on text with, in place of the bridge's.
         adapter: Applied to text embeddings before the noise.
         mapper: The sizes of the mapper; None for the backbone's.
         config: Epochs or steps, batch size, learning rate, seed, and which of the measured mappers to keep.
-        val: Captions, or pairs, to measure the loss on in place of held-out captions; see `is_pairs_file`. Training
-            captions that also stand there are left out.
-        device: The device to compute on, see `resolve_device`.
+        val: Captions, or pairs, to measure the loss on in place of held-out captions; a file that names sounds beside
+            captions is one of pairs. Training captions that also stand there are left out.
+        device: A torch device, or "auto", "cpu", "mps", "cuda", "cuda:1" and so on.
         n_processes: The number of processes. By default one for each visible CUDA device if `device` resolves to CUDA
             without a device number, else one. Ignored under torchrun, which has started the processes itself.
         force: Overwrite the output if it is a model folder, and discard an unfinished run with other settings.
-        offline: Never use the network; None takes the setting from HF_HUB_OFFLINE.
+        offline: Whether to work without the network; by default the environment variable HF_HUB_OFFLINE decides.
         report: Called with each event, in this process.
-        download_progress: Called with the bytes downloaded if the backbone has to be downloaded.
+        download_progress: Called while weights are downloaded with a file's name, its bytes so far, the total and a
+            note.
         command: The command line to record in the model folder.
 
     Returns:
@@ -316,7 +315,7 @@ def _several(given: Any) -> list[Any]:
     return [given] if isinstance(given, str | Path | PairSet) else list(given)
 
 
-def _read_pairs(pairs: _Pairs) -> PairSet:
+def _read_pairs(pairs: PairSet | str | Path) -> PairSet:
     return pairs if isinstance(pairs, PairSet) else read_pairs(pairs)
 
 

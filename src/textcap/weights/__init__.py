@@ -19,7 +19,6 @@ from textcap.files import rename_durably, sha256_of_file
 from textcap.weights.cache import cache_folder as cache_folder
 from textcap.weights.cache import check_space, writing_to
 from textcap.weights.cache import known_sha256 as known_sha256
-from textcap.weights.cache import own_cache_folder as own_cache_folder
 from textcap.weights.catalogue import GPT2, MSCLAP, copies, files_of, find_folder
 from textcap.weights.catalogue import METRIC_MODELS as METRIC_MODELS
 from textcap.weights.catalogue import WEIGHT_SETS as WEIGHT_SETS

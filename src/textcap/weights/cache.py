@@ -11,8 +11,7 @@ from pathlib import Path
 
 from textcap.errors import DownloadError, FileError
 from textcap.files import is_disk_full, sha256_of_file
-from textcap.store import Store, path_in
-from textcap.store import own_cache_folder as own_cache_folder
+from textcap.store import Store, own_cache_folder, path_in
 
 
 def cache_folder() -> Path:

@@ -140,14 +140,12 @@ def locked(path: Path, name: str, progress: DownloadProgress = silent) -> Iterat
         path.unlink()
     lock = filelock.FileLock(str(path))
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except filelock.Timeout:
         progress(name, 0, 0, f"waiting for another process that downloads {name}")
-        lock.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def receive(hub: Hub, remote: RemoteFile, file: BinaryIO, progress: DownloadProgress = silent) -> None:

@@ -23,28 +23,28 @@ def siren_wailing(rng: np.random.Generator, duration_s: float, rate_hz: int, pac
 
 
 @sound("alarms", paced=True)
-def alarm_beeping(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def alarm_beeping(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return evenly spaced electronic beeps on one high note."""
     interval_s = p.uniform(rng, 0.27, 0.34) / pace
     n = p.n_samples(0.5 * interval_s, rate_hz)
     beep = p.tone(p.uniform(rng, 2900, 3500), n, rate_hz, [1.0, 0.25]) * p.swell(n, rate_hz, 0.004, 0.004)
-    times = p.onsets(rng, duration_s, interval_s, 0.0)
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, [(t, beep) for t in times])
+    for t in p.onsets(rng, duration_s, interval_s, 0.0):
+        yield t, beep
 
 
 @sound("alarms", short=True)
-def car_horn(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def car_horn(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return one honk: two reedy notes a third apart that start and stop abruptly."""
     n = p.n_samples(p.uniform(rng, 0.45, 0.9), rate_hz)
     base_hz = p.uniform(rng, 330, 410)
     third = p.uniform(rng, 1.19, 1.26)
     honk = p.tone(base_hz, n, rate_hz, p.falling(22, 0.35)) + p.tone(base_hz * third, n, rate_hz, p.falling(18, 0.35))
     honk = p.resonate(honk, rate_hz, [(1100, 1200, 1.0), (2700, 1200, 0.8)], 0.25) * p.swell(n, rate_hz, 0.02, 0.03)
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, [(0.01, honk)])
+    yield 0.01, honk
 
 
 @sound("alarms", paced=True)
-def church_bell(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def church_bell(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return tolls of a large bell: hum, prime, minor third, fifth and nominal, with a long decay."""
     prime_hz = p.uniform(rng, 300, 420)
     n = p.n_samples(3.0, rate_hz)
@@ -58,8 +58,8 @@ def church_bell(rng: np.random.Generator, duration_s: float, rate_hz: int, pace:
         (2.98 * prime_hz, 0.6, 0.4),
     ]
     toll = p.ring(rng, n, rate_hz, modes)
-    times = p.onsets(rng, duration_s, p.uniform(rng, 1.0, 1.3) / pace, 0.03, first_s=p.uniform(rng, 0.01, 0.08))
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, [(t, toll * p.uniform(rng, 0.8, 1.0)) for t in times])
+    for t in p.onsets(rng, duration_s, p.uniform(rng, 1.0, 1.3) / pace, 0.03, first_s=p.uniform(rng, 0.01, 0.08)):
+        yield t, toll * p.uniform(rng, 0.8, 1.0)
 
 
 @sound("alarms")

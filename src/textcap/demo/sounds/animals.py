@@ -12,7 +12,7 @@ from textcap.demo.sounds.primitives import Signal
 
 
 @sound("animals", paced=True)
-def dog_barking(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def dog_barking(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return hoarse barks, each a fast rise and fall of pitch."""
     size = p.uniform(rng, 0.8, 1.35)  # size of the dog: a larger one barks lower
     formants = [(650 / size, 350, 1.0), (1350 / size, 500, 0.7), (2700 / size, 900, 0.2)]
@@ -26,12 +26,12 @@ def dog_barking(rng: np.random.Generator, duration_s: float, rate_hz: int, pace:
         voice = p.tone(f0, n, rate_hz, p.falling(16, 0.5)) + 0.9 * p.noise(rng, n, rate_hz, 400, 3500)
         return p.resonate(voice, rate_hz, formants) * p.decay(n, rate_hz, 0.015, 0.45) * p.uniform(rng, 0.7, 1.0)
 
-    times = p.onsets(rng, duration_s, p.uniform(rng, 0.42, 0.55) / pace, 0.25)
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, [(t, bark()) for t in times])
+    for t in p.onsets(rng, duration_s, p.uniform(rng, 0.42, 0.55) / pace, 0.25):
+        yield t, bark()
 
 
 @sound("animals", short=True)
-def cat_meowing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def cat_meowing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return one meow: the pitch rises and falls while the mouth opens and closes."""
     n = p.n_samples(p.uniform(rng, 0.7, 1.05), rate_hz)
     pitch_hz = p.uniform(rng, 480, 640)
@@ -41,11 +41,11 @@ def cat_meowing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace:
     open_ = p.resonate(source, rate_hz, [(1500, 600, 1.0), (3400, 800, 0.6)])
     opening = p.curve([(0, 0), (0.35, 1), (0.6, 0.8), (1, 0)], n)
     meow = (closed * (1 - opening) + open_ * opening) * p.swell(n, rate_hz, 0.12, 0.3)
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, [(0.01, meow)])
+    yield 0.01, meow
 
 
 @sound("animals")
-def rooster_crowing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def rooster_crowing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return crows (cock-a-doodle-doo): three short calls and a long one that falls in pitch."""
     pitch_hz = p.uniform(rng, 620, 780)
 
@@ -55,20 +55,16 @@ def rooster_crowing(rng: np.random.Generator, duration_s: float, rate_hz: int, p
         source = p.tone(f0, n, rate_hz, p.falling(10, 0.25)) + 0.25 * p.noise(rng, n, rate_hz, 1000, 5000)
         return p.resonate(source, rate_hz, [(1600, 900, 1.0), (3000, 900, 0.8)]) * p.swell(n, rate_hz, 0.03, 0.06)
 
-    parts: list[tuple[float, Signal]] = []
     for start_s in p.onsets(rng, duration_s, p.uniform(rng, 1.9, 2.3), 0.05, first_s=0.02):
         long_s = p.uniform(rng, 0.55, 0.8)
-        parts += [
-            (start_s, call(0.16, [(0, 0.7), (1, 0.9)])),
-            (start_s + 0.20, call(0.12, [(0, 1.0), (1, 1.0)])),
-            (start_s + 0.35, call(0.14, [(0, 0.9), (1, 1.2)])),
-            (start_s + 0.52, call(long_s, [(0, 1.2), (0.15, 1.5), (0.5, 1.4), (1, 0.8)])),
-        ]
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, parts)
+        yield start_s, call(0.16, [(0, 0.7), (1, 0.9)])
+        yield start_s + 0.20, call(0.12, [(0, 1.0), (1, 1.0)])
+        yield start_s + 0.35, call(0.14, [(0, 0.9), (1, 1.2)])
+        yield start_s + 0.52, call(long_s, [(0, 1.2), (0.15, 1.5), (0.5, 1.4), (1, 0.8)])
 
 
 @sound("animals")
-def cow_mooing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def cow_mooing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return long, low moos that swell and brighten."""
     pitch_hz = p.uniform(rng, 125, 175)
 
@@ -81,9 +77,8 @@ def cow_mooing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: 
         opening = p.curve([(0, 0), (0.25, 0.1), (0.5, 1), (0.8, 1), (1, 0.2)], n)
         return np.asarray((closed * (1 - opening) + open_ * opening) * p.swell(n, rate_hz, 0.15, 0.3))
 
-    times = p.onsets(rng, duration_s, p.uniform(rng, 1.9, 2.3), 0.1, first_s=0.02)
-    parts = [(t, moo(min(p.uniform(rng, 1.2, 1.7), max(0.5, duration_s - t)))) for t in times]
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, parts)
+    for t in p.onsets(rng, duration_s, p.uniform(rng, 1.9, 2.3), 0.1, first_s=0.02):
+        yield t, moo(min(p.uniform(rng, 1.2, 1.7), max(0.5, duration_s - t)))
 
 
 @sound("animals", paced=True)

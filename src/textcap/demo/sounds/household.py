@@ -12,7 +12,7 @@ from textcap.demo.sounds.primitives import Signal
 
 
 @sound("household", paced=True)
-def clock_ticking(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def clock_ticking(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return dry, evenly spaced ticks; tick and tock differ a little in pitch."""
     base_hz = p.uniform(rng, 2600, 3600)
     n = p.n_samples(0.05, rate_hz)
@@ -24,8 +24,8 @@ def clock_ticking(rng: np.random.Generator, duration_s: float, rate_hz: int, pac
             (base_hz * pitch * 0.45, 0.02, 0.3),
         ]
         ticks.append(p.ring(rng, n, rate_hz, modes))
-    times = p.onsets(rng, duration_s, p.uniform(rng, 0.30, 0.36) / pace, 0.0)
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, [(t, ticks[i % 2]) for i, t in enumerate(times)])
+    for i, t in enumerate(p.onsets(rng, duration_s, p.uniform(rng, 0.30, 0.36) / pace, 0.0)):
+        yield t, ticks[i % 2]
 
 
 @sound("household", short=True, paced=True)
@@ -47,7 +47,7 @@ def door_knocking(rng: np.random.Generator, duration_s: float, rate_hz: int, pac
 
 
 @sound("household", short=True)
-def glass_breaking(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def glass_breaking(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return a crash and a shower of high, ringing splinters."""
     n = p.n_samples(1.3, rate_hz)
     crash = 1.2 * p.noise(rng, n, rate_hz, 1500, 7900, order=2) * p.decay(n, rate_hz, 0.001, 0.25)
@@ -58,7 +58,7 @@ def glass_breaking(rng: np.random.Generator, duration_s: float, rate_hz: int, pa
         pitch_hz = p.uniform(rng, 2500, 7500)
         splinter = p.ring(rng, length, rate_hz, [(pitch_hz, p.uniform(rng, 0.08, 0.25), 1.0)])
         parts.append((start_s, splinter * p.uniform(rng, 0.3, 1.0) * float(np.exp(-1.5 * start_s))))
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, [(0.01, p.place(n, rate_hz, parts))])
+    yield 0.01, p.place(n, rate_hz, parts)
 
 
 @sound("household")
@@ -74,17 +74,16 @@ def kettle_whistling(rng: np.random.Generator, duration_s: float, rate_hz: int, 
 
 
 @sound("household", paced=True)
-def keyboard_typing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def keyboard_typing(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return soft, uneven clacks: each key press is followed by its release."""
-    parts: list[tuple[float, Signal]] = []
     n = p.n_samples(0.06, rate_hz)
     body_hz = p.uniform(rng, 700, 1100)
     for t in p.onsets(rng, duration_s, p.uniform(rng, 0.12, 0.15) / pace, 0.65):
         level = p.uniform(rng, 0.5, 1.0)
         press = p.noise(rng, n, rate_hz, 900, 4000, -2.0, order=2) * p.decay(n, rate_hz, 0.001, 0.035)
         press += p.ring(rng, n, rate_hz, [(body_hz * p.uniform(rng, 0.85, 1.2), 0.05, 2.0)])
-        parts += [(t, level * press), (t + p.uniform(rng, 0.05, 0.08), 0.3 * level * press)]
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, parts)
+        yield t, level * press
+        yield t + p.uniform(rng, 0.05, 0.08), 0.3 * level * press
 
 
 @sound("household")

@@ -95,9 +95,8 @@ def people_clapping(rng: np.random.Generator, duration_s: float, rate_hz: int, p
 
 
 @sound("people", paced=True)
-def footsteps(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def footsteps(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return a walk: the thud of each heel, followed by the scuff of the sole."""
-    parts: list[tuple[float, Signal]] = []
     body_hz = p.uniform(rng, 85, 125)
     for t in p.onsets(rng, duration_s, p.uniform(rng, 0.46, 0.54) / pace, 0.05):
         n = p.n_samples(0.22, rate_hz)
@@ -106,8 +105,8 @@ def footsteps(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: f
         k = p.n_samples(0.11, rate_hz)
         scuff = p.noise(rng, k, rate_hz, 1000, 4500, -2.0, order=2) * p.swell(k, rate_hz, 0.03, 0.07)
         level = p.uniform(rng, 0.75, 1.0)
-        parts += [(t, level * heel), (t + p.uniform(rng, 0.07, 0.1), 0.16 * level * scuff)]
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, parts)
+        yield t, level * heel
+        yield t + p.uniform(rng, 0.07, 0.1), 0.16 * level * scuff
 
 
 @sound("people", paced=True)

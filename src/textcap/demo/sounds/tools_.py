@@ -81,7 +81,7 @@ def scissors_snipping(rng: np.random.Generator, duration_s: float, rate_hz: int,
 
 
 @sound("tools", short=True)
-def metal_clanging(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def metal_clanging(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return one harsh, inharmonic clang of a dropped pan or pipe, with one to three bounces."""
     base_hz = p.uniform(rng, 480, 700)
     ratios = (1.0, 1.47, 2.09, 2.56, 3.39, 4.08, 5.4, 7.1)
@@ -91,9 +91,8 @@ def metal_clanging(rng: np.random.Generator, duration_s: float, rate_hz: int, pa
     ]
     clang = p.ring(rng, n, rate_hz, modes)
     clang += 2.0 * p.noise(rng, n, rate_hz, 800, 7000, order=2) * p.decay(n, rate_hz, 0.0005, 0.06)
-    parts: list[tuple[float, Signal]] = [(0.01, clang)]
+    yield 0.01, clang
     time_s, level, gap_s = 0.01, 1.0, p.uniform(rng, 0.22, 0.3)
     for _ in range(int(rng.integers(1, 4))):
         time_s, level, gap_s = time_s + gap_s, 0.55 * level, 0.6 * gap_s
-        parts.append((time_s, level * clang))
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, parts)
+        yield time_s, level * clang

@@ -7,7 +7,7 @@ and scales to a peak of 1.
 import numpy as np
 
 import textcap.demo.sounds.primitives as p
-from textcap.demo.sounds.kinds import sound
+from textcap.demo.sounds.kinds import Parts, sound
 from textcap.demo.sounds.primitives import Signal
 
 
@@ -37,7 +37,7 @@ def motorcycle_revving(rng: np.random.Generator, duration_s: float, rate_hz: int
 
 
 @sound("vehicles", short=True)
-def train_whistle(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def train_whistle(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return one blast of a steam whistle: a breathy chord whose pitch bends at both ends."""
     n = p.n_samples(p.uniform(rng, 0.95, 1.35), rate_hz)
     bend = p.curve([(0, 0.9), (0.12, 1.0), (0.8, 1.0), (1, 0.88)], n)
@@ -47,7 +47,7 @@ def train_whistle(rng: np.random.Generator, duration_s: float, rate_hz: int, pac
         chord += p.tone(base_hz * ratio * bend, n, rate_hz, [1.0, 0.2, 0.08]) * p.uniform(rng, 0.7, 1.0)
     breath = p.noise(rng, n, rate_hz, 500, 3500, -2.0, order=2)
     whistle = (chord + 0.7 * breath) * p.swell(n, rate_hz, 0.12, 0.2)
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, [(0.01, whistle)])
+    yield 0.01, whistle
 
 
 @sound("vehicles", paced=True)
@@ -77,7 +77,7 @@ def aeroplane_passing(rng: np.random.Generator, duration_s: float, rate_hz: int,
 
 
 @sound("vehicles", short=True)
-def bicycle_bell(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
+def bicycle_bell(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Parts:
     """Return a double ring: two quick rolls on a small bright bell."""
     base_hz = p.uniform(rng, 2300, 2900)
     modes = [
@@ -87,8 +87,6 @@ def bicycle_bell(rng: np.random.Generator, duration_s: float, rate_hz: int, pace
         (base_hz * 2.4, 0.3, 0.3),
     ]
     strike = p.ring(rng, p.n_samples(0.9, rate_hz), rate_hz, modes)
-    parts: list[tuple[float, Signal]] = []
     for start_s in (0.01, p.uniform(rng, 0.38, 0.48)):
-        times = p.onsets(rng, start_s + 0.25, 0.05, 0.1, first_s=start_s)
-        parts += [(t, strike * p.uniform(rng, 0.6, 1.0)) for t in times]
-    return p.place(p.n_samples(duration_s, rate_hz), rate_hz, parts)
+        for t in p.onsets(rng, start_s + 0.25, 0.05, 0.1, first_s=start_s):
+            yield t, strike * p.uniform(rng, 0.6, 1.0)

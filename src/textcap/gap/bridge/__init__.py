@@ -4,6 +4,8 @@ A bridge is saved with the mapper and never rebuilt from flags. Each technique h
 `Bridge` applies them in order.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from textcap.gap.bridge.affine import AffineBridge
 from textcap.gap.bridge.noise import add_noise
 
 
+@dataclass(eq=False)
 class Bridge:
     """An optional linear adapter and Gaussian noise on text embeddings (paper, Table 3 and section 3.2).
 
@@ -20,12 +23,9 @@ class Bridge:
     on pairs.
     """
 
-    def __init__(
-        self, config: BridgeConfig, adapter: LinearAdapter | None = None, affine: AffineBridge | None = None
-    ) -> None:
-        self.config = config
-        self.adapter = adapter
-        self.affine = affine
+    config: BridgeConfig
+    adapter: LinearAdapter | None = None
+    affine: AffineBridge | None = None
 
     def text_side(self, embeddings: Tensor, generator: torch.Generator) -> Tensor:
         """Return text embeddings as the mapper is trained on them.

@@ -1,4 +1,4 @@
-"""Write docs/commands.md from the program: every command with its arguments, options and examples."""
+"""The page docs/commands.md, from the program: every command with its arguments, options and examples."""
 
 import inspect
 import types
@@ -11,10 +11,9 @@ from typer.models import OptionInfo, ParameterInfo
 
 from textcap.cli.app import app
 
-PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
 HEAD = """# Commands
 
-Every command with its arguments and options, as `textcap COMMAND --help` shows them. `make commands` generates this
+Every command with its arguments and options, as `textcap COMMAND --help` shows them. `make reference` generates this
 page from the program. Exit codes, environment variables and files are in the [reference](reference.md).
 
 `textcap --version` prints the version. `textcap --debug COMMAND ...` shows the traceback of an error.
@@ -22,7 +21,7 @@ page from the program. Exit codes, environment variables and files are in the [r
 VALUES = {str: "TEXT", int: "N", float: "X", Path: "PATH"}
 
 
-def render_page() -> str:
+def render_commands() -> str:
     """Return the page as Markdown."""
     sections = [_section("textcap", command) for command in app.registered_commands]
     for group in app.registered_groups:  # as in the help, these come last
@@ -82,8 +81,3 @@ def _default(default: Any, info: ParameterInfo) -> str:
 def _plain(text: str) -> str:
     """Return help text for a Markdown table, without the escapes that Rich needs."""
     return text.replace("\\[", "[").replace("|", "\\|")
-
-
-if __name__ == "__main__":
-    PAGE.write_text(render_page(), encoding="utf-8")
-    print(f"wrote {PAGE}")
