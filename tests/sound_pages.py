@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,9 +71,10 @@ def open_browser() -> Iterator[Browser]:
 
 
 def write_world(folder: Path) -> list[Row]:
-    """Write sounds into `sounds/`, what two systems say of them, and `scores.csv` as `textcap score` writes it.
+    """Write sounds into `sounds/`, what two systems say of them, and their scores as `textcap score` writes them.
 
-    Of three clips, the first system is right in one and the second in another; of the third, they say the same.
+    `scores.csv` has both systems, and `text-only.csv` and `pairs.csv` have one each. Of three clips, the first
+    system is right in one and the second in another; of the third, they say the same.
     """
     (folder / "sounds").mkdir()
     clips = held_out_clips(10, 5, seed=0)
@@ -94,15 +95,21 @@ def write_world(folder: Path) -> list[Row]:
     for system, path in enumerate(SYSTEMS):
         lines = [json.dumps({"path": f"sounds/{row.id}", "caption": row.captions[system]}) for row in rows]
         (folder / path).write_text("\n".join(lines), encoding="utf-8")
+        write_scores((folder / path).with_suffix(".csv"), rows, [system])
+    write_scores(folder / "scores.csv", rows, [0, 1])
+    return rows
+
+
+def write_scores(path: Path, rows: Sequence[Row], systems: Sequence[int]) -> None:
+    """Write the scores of clips by one system or both."""
     references = [f"reference_{number + 1}" for number in range(5)]
-    with open(folder / "scores.csv", "w", encoding="utf-8", newline="") as file:
+    with open(path, "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["id", "predictions", "caption", *references, "cider_d", "spice", "spider"])
-        for system, path in enumerate(SYSTEMS):
+        for system in systems:
             for row in rows:
                 numbers = [*row.scores[system], row.spider[system]]
-                table.writerow([row.id, path, row.captions[system], *row.references, *numbers])
-    return rows
+                table.writerow([row.id, SYSTEMS[system], row.captions[system], *row.references, *numbers])
 
 
 def write_page(output: Path, *words: object) -> str:
