@@ -487,6 +487,7 @@ HOSTILE = [
     "{data}{policy}",
     "\u2028\u2029",
     "<img src=x onerror=y>",
+    "&lt;&#60;",
 ]
 
 
