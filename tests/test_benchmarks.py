@@ -25,6 +25,7 @@ from benchmarks import (
     gpu,
     growth,
     machine,
+    page,
     precision,
     reading,
     reference,
@@ -415,3 +416,14 @@ def test_corpora_are_captioned_exported_and_searched(tmp_path):
     bench = new_bench(tmp_path, n_rounds=1)
     corpus.run(bench, corpus.Sizes(files=4, rows=30, vectors=200, width=8))
     assert [bar.unit for bar in bench.bars] == ["times", "MB", "MB", "s", "MB"]
+
+
+@pytest.mark.long
+def test_page_is_made_decoded_and_shown(tmp_path):
+    bench = new_bench(tmp_path, n_rounds=1)
+    page.run(bench, page.Sizes(rows=6, few_rows=3, sounds=2, seconds=1.0, visits=1))
+    units = [bar.unit for bar in bench.bars]
+    assert units[:3] == ["MB", "times", "MB more"] and units[3:] in ([], ["s", "ms"])
+    assert bool(units[3:]) is not any("not measured in a browser" in note for note in bench.notes)
+    assert page.differing_lengths([1.0, 2.0], [1.0, 2.5]) == "differs in the length of 1 sounds"
+    assert not list(bench.work.glob("*.html"))

@@ -294,7 +294,7 @@ def test_sounds_are_found_where_the_source_says_beside_it_and_in_a_folder(
     assert [sound_of(output, clip).resolve() for clip in page.clips[:3]] == [tmp_path / name for name in wanted]
     assert page.clips[3]["problem"] == NO_SOUND and "sound" not in page.clips[3]
     done = textcap("page", source, "-o", output, "--force")
-    assert done.stderr.splitlines() == [f"2 of 4 clips: {NO_SOUND}"]
+    assert done.stderr.splitlines() == [f"warning: 2 of 4 clips: {NO_SOUND}"]
 
 
 def test_sounds_in_a_folder_are_found_by_the_rules_of_score(tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_sounds_in_a_folder_are_found_by_the_rules_of_score(tmp_path: Path) -> N
 def test_remote_sounds_are_shown_and_not_loaded(tmp_path: Path, no_network: None) -> None:
     source = write_lines(tmp_path / "out.jsonl", {"path": "https://example.org/a.wav", "caption": "x"})
     done = textcap("page", source, "-o", tmp_path / "page.html")
-    assert (done.exit_code, done.stderr) == (0, "1 of 1 clip: a remote sound, which the page does not load\n")
+    assert (done.exit_code, done.stderr) == (0, "warning: 1 of 1 clip: a remote sound, which the page does not load\n")
     (clip,) = read_page(tmp_path / "page.html").clips
     assert clip["problem"] == "a remote sound, which the page does not load" and "sound" not in clip
 
@@ -320,7 +320,7 @@ def test_forms_that_browsers_do_not_play_are_named_with_the_way_out(tmp_path: Pa
     write_sounds(tmp_path, name)
     source = write_lines(tmp_path / "out.jsonl", {"path": name, "caption": "x"})
     (clip,) = made_page(source, output=tmp_path / "page.html").clips
-    assert clip["problem"] == f"browsers do not play .{ending}; --embed makes it MP3" and "sound" not in clip
+    assert clip["problem"] == f"browsers do not play .{ending}: use textcap page --embed" and "sound" not in clip
     assert levels(clip["spectrogram"]).any()
     (clip,) = made_page(source, "--embed", output=tmp_path / "embedded.html").clips
     assert clip["sound"].startswith("data:audio/mpeg;base64,") and "problem" not in clip
@@ -371,11 +371,11 @@ def test_what_exceeds_the_limit_is_left_out_and_told(tmp_path: Path) -> None:
     rows = [{"path": f"{name}.wav", "caption": "x"} for name in "abcd"]
     source, output = write_lines(tmp_path / "out.jsonl", *rows), tmp_path / "page.html"
     whole = made_page(source, "--embed", output=output)
-    sizes = {clip["id"]: len(base64.b64decode(clip["sound"].partition(",")[2])) for clip in whole.clips}
-    most = sizes["a.wav"] + sizes["c.wav"] + sizes["d.wav"] - 1
+    sizes = {clip["id"]: len(clip["sound"]) for clip in whole.clips}
+    most = sizes["a.wav"] + sizes["c.wav"] + sizes["d.wav"] - 10
     done = textcap("page", source, "--embed", "--embed-limit", most / 1e6, "-o", output, "--force")
     why = "left out, as the page would exceed --embed-limit"
-    assert (done.exit_code, done.stderr) == (0, f"2 of 4 clips: {why}\n")
+    assert (done.exit_code, done.stderr) == (0, f"warning: 2 of 4 clips: {why}\n")
     clips = read_page(output).clips
     assert [clip.get("problem") for clip in clips] == [None, why, None, why]
     assert all(clip["spectrogram"] for clip in clips)
@@ -392,17 +392,16 @@ def spectrogram(folder: Path, samples: np.ndarray, rate_hz: int = RATE_HZ) -> np
     return levels(packed)
 
 
-@pytest.mark.parametrize("hz", [60, 200, 441, 1000, 3000, 8000, 15_000])
 @pytest.mark.parametrize("loudness", [1.0, 0.01])
-def test_pure_tone_lights_its_band(tmp_path: Path, hz: int, loudness: float) -> None:
+def test_pure_tone_lights_its_band(tmp_path: Path, loudness: float) -> None:
     centres = np.geomspace(60, 22_050, BANDS)
-    band = int(np.abs(np.log(centres / hz)).argmin())
-    found = spectrogram(tmp_path, loudness * tone(hz, 2.0, 44_100), 44_100)[:-1]  # the last frame is not full
-    # Low bands are narrower than what a frame tells apart.
-    assert (np.abs(found.argmax(axis=1) - band) <= (1 if hz > 200 else 6)).all()
-    assert found.max() == 15
-    far = np.abs(np.arange(BANDS) - band) > (3 if hz > 400 else 12)
-    assert found[:, far].max() <= 3
+    for bands, tolerance in ((range(4, 12), 2), (range(12, 31), 0)):  # a frame does not tell the lowest apart
+        sound = loudness * np.concatenate([tone(centres[band], 1.0, 44_100) for band in bands])
+        found = spectrogram(tmp_path, sound, 44_100)
+        for place, band in enumerate(bands):
+            column = found[round((place + 0.5) / len(bands) * len(found))].astype(int)
+            assert abs(int(column.argmax()) - band) <= tolerance and column.max() >= 14
+            assert column[np.abs(np.arange(BANDS) - band) > (8 if tolerance else 3)].max() <= 3
 
 
 def test_silence_is_dark_and_what_nobody_hears_is_not_made_bright(tmp_path: Path) -> None:
@@ -488,6 +487,7 @@ HOSTILE = [
     "{data}{policy}",
     "\u2028\u2029",
     "<img src=x onerror=y>",
+    "&lt;&#60;",
 ]
 
 
@@ -502,7 +502,7 @@ def test_any_text_comes_back_from_the_block_of_data(
     source = source_of_rows(rows, said)
     clips = find_clips([source])
     clips[0].references = [caption, said]
-    write_page(output, [source], clips)
+    write_page(output, [source.name], clips)
     page = read_page(output)
     assert not re.search("[<>&\u2028\u2029]", page.block)
     (clip,) = page.clips
@@ -517,6 +517,7 @@ def test_data_change_nothing_else_of_a_page(tmp_path: Path) -> None:
     rows = [{"path": f"{number} {text}", "caption": text, "notes": [text]} for number, text in enumerate(HOSTILE)]
     hostile = made_page(write_lines(tmp_path / "b.jsonl", *rows), output=tmp_path / "hostile.html")
     assert [clip["takes"][0]["caption"] for clip in hostile.clips] == HOSTILE
+    assert not re.search("[<>&\u2028\u2029]", hostile.block)
     assert hostile.text.replace(hostile.block, "") == plain.text.replace(plain.block, "")
 
 
@@ -629,10 +630,8 @@ def test_references_without_scores_are_told_how_to_get_scores(tmp_path: Path) ->
     source = write(tmp_path / "a.txt", "a\tx\n")
     references = write(tmp_path / "refs.json", '{"a": ["y", "z"]}')
     done = textcap("page", source, "--refs", references, "-o", tmp_path / "page.html")
-    assert done.stderr.splitlines() == [
-        "for scores, name the file that textcap score writes with -o",
-        f"1 of 1 clip: {NO_SOUND}",
-    ]
+    told = {"for scores, name the file that textcap score writes with -o", f"warning: 1 of 1 clip: {NO_SOUND}"}
+    assert set(done.stderr.splitlines()) == told
     assert read_page(tmp_path / "page.html").clip("a")["references"] == ["y", "z"]
 
 
