@@ -123,9 +123,8 @@ def ring(
             continue
         length = min(n, n_samples(fall_s, rate_hz))
         t = np.arange(length) / rate_hz
-        x[:length] += (
-            amplitude * np.exp(-6.9 * t / fall_s) * np.sin(2 * np.pi * frequency_hz * t + rng.uniform(0, 2 * np.pi))
-        )
+        phase = rng.uniform(0, 2 * np.pi)
+        x[:length] += amplitude * np.exp(-6.9 * t / fall_s) * np.sin(2 * np.pi * frequency_hz * t + phase)
     return x
 
 
