@@ -85,16 +85,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in said)
 
 
-def seeded_generator(seed: int, *stream: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a random generator for one stream of random numbers.
+def seeded_generator(seed: int, *stream: int) -> torch.Generator:
+    """Return a random generator for one stream of random numbers, on the CPU.
 
     Args:
         seed: The seed of the whole run.
         stream: Numbers that identify the stream, such as epoch and batch, so that each draw can be repeated alone.
-        device: The device on which to draw.
     """
     mixed = seed % 2**63
     for part in stream:
         # SplitMix64's odd constant separates neighbouring streams; manual_seed takes 64 bits.
         mixed = (mixed * 0x9E3779B97F4A7C15 + part + 1) % 2**63
-    return torch.Generator(device=device).manual_seed(mixed)
+    return torch.Generator(device="cpu").manual_seed(mixed)

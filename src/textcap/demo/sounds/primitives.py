@@ -60,11 +60,11 @@ def noise(
     return np.asarray(x / (np.sqrt(np.mean(x**2)) + 1e-12))
 
 
-def band_pass(x: Signal, rate_hz: int, low_hz: float, high_hz: float, order: int = 4) -> Signal:
+def band_pass(x: Signal, rate_hz: int, low_hz: float, high_hz: float) -> Signal:
     """Return the signal filtered to a band, without delay."""
     size = _fft_size(x.size + rate_hz // 20)
     f = np.fft.rfftfreq(size, 1.0 / rate_hz)
-    return np.asarray(np.fft.irfft(np.fft.rfft(x, size) * band_gain(f, low_hz, high_hz, order), size)[: x.size])
+    return np.asarray(np.fft.irfft(np.fft.rfft(x, size) * band_gain(f, low_hz, high_hz), size)[: x.size])
 
 
 def resonate(x: Signal, rate_hz: int, formants: Iterable[tuple[float, float, float]], floor: float = 0.02) -> Signal:
