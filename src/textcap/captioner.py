@@ -155,8 +155,8 @@ class Captioner:
         backbone = _load_backbone_of(stored, names, offline, progress)
         stored.check_backbone(backbone)
         with memory_errors(f"while loading {model} on {chosen}", hint=_LOAD_MEMORY_HINT):
-            bridge, end_id = Bridge(stored.config.bridge, affine=stored.affine), stored.config.end_token_id
-            return cls(backbone, stored.mapper, bridge, end_id, chosen, name=str(model), **how)
+            bridge = Bridge(stored.config.bridge, affine=stored.affine)
+            return cls(backbone, stored.mapper, bridge, stored.config.end_token_id, chosen, name=str(model), **how)
 
     @classmethod
     def released(

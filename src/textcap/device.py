@@ -36,7 +36,8 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     try:
         torch.zeros(1, device=device) + 1
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        hint, sentence = "use --device auto or --device cpu", first_line(error).split(". ")[0].rstrip(".")
+        sentence = first_line(error).split(". ")[0].rstrip(".")
+        hint = "use --device auto or --device cpu"
         raise DeviceError(f"device {name} cannot be used here: {sentence}", hint=hint) from error
     return device
 
