@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -139,11 +139,12 @@ class Captioner:
             model = DEFAULT_MODEL if DEFAULT_MODEL.is_dir() else CLAPCAP
         chosen = resolve_device(device)
         check_precision(precision, chosen)
+        how: dict[str, Any] = {"precision": precision, "keeps_embeddings": keeps_embeddings}
         if kind_of(str(model)).mapper is not None:
             if clap or language_model:
                 raise InputError(f"{model} has both of its halves", hint="leave out --clap and --language-model")
             backbone = Backbone.load(str(model), offline=offline, progress=progress)
-            return cls.released(backbone, chosen, precision, keeps_embeddings=keeps_embeddings)
+            return cls.released(backbone, chosen, **how)
         is_remote = not os.path.isdir(model) and is_repository(str(model))
         folder = model_folder(str(model), offline=offline, progress=progress) if is_remote else Path(model)
         stored = load_model(folder)
@@ -155,17 +156,7 @@ class Captioner:
         stored.check_backbone(backbone)
         with memory_errors(f"while loading {model} on {chosen}", hint=_LOAD_MEMORY_HINT):
             bridge = Bridge(stored.config.bridge, affine=stored.affine)
-            end_id = stored.config.end_token_id
-            return cls(
-                backbone,
-                stored.mapper,
-                bridge,
-                end_id,
-                chosen,
-                name=str(model),
-                precision=precision,
-                keeps_embeddings=keeps_embeddings,
-            )
+            return cls(backbone, stored.mapper, bridge, stored.config.end_token_id, chosen, name=str(model), **how)
 
     @classmethod
     def released(

@@ -63,11 +63,10 @@ class Checked:
     def __post_init__(self) -> None:
         for one in dataclasses.fields(self):
             value, limits = getattr(self, one.name), one.metadata
-            numbers = value if isinstance(value, tuple) else (value,)
-            within = (
-                not limits or value is None or all(limits["least"] <= number <= limits["most"] for number in numbers)
-            )
-            require(within, one.name, value, limits.get("rule", ""))
+            if limits and value is not None:
+                numbers = value if isinstance(value, tuple) else (value,)
+                within = all(limits["least"] <= number <= limits["most"] for number in numbers)
+                require(within, one.name, value, limits["rule"])
 
 
 def from_dict(cls: type[_Config], data: Any) -> _Config:

@@ -36,7 +36,8 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     try:
         torch.zeros(1, device=device) + 1
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        hint, sentence = "use --device auto or --device cpu", first_line(error).split(". ")[0].rstrip(".")
+        sentence = first_line(error).split(". ")[0].rstrip(".")
+        hint = "use --device auto or --device cpu"
         raise DeviceError(f"device {name} cannot be used here: {sentence}", hint=hint) from error
     return device
 
@@ -85,16 +86,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in said)
 
 
-def seeded_generator(seed: int, *stream: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a random generator for one stream of random numbers.
+def seeded_generator(seed: int, *stream: int) -> torch.Generator:
+    """Return a random generator for one stream of random numbers, on the CPU.
 
     Args:
         seed: The seed of the whole run.
         stream: Numbers that identify the stream, such as epoch and batch, so that each draw can be repeated alone.
-        device: The device on which to draw.
     """
     mixed = seed % 2**63
     for part in stream:
         # SplitMix64's odd constant separates neighbouring streams; manual_seed takes 64 bits.
         mixed = (mixed * 0x9E3779B97F4A7C15 + part + 1) % 2**63
-    return torch.Generator(device=device).manual_seed(mixed)
+    return torch.Generator(device="cpu").manual_seed(mixed)

@@ -382,13 +382,13 @@ def read_regular(path: Path, max_bytes: int = -1) -> bytes:
             raise unreadable(path, error) from error
 
 
-def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
+def read_json(path: Path) -> Any:
     """Return the content of a JSON file that others may have written, as `parse_json` does.
 
     Raises:
         FileError: The file does not exist, cannot be read, or is not valid JSON within the limits.
     """
-    return parse_json(read_regular(path, max_bytes + 1), path, max_bytes=max_bytes)
+    return parse_json(read_regular(path, MAX_JSON_BYTES + 1), path)
 
 
 def parse_json(text: str | bytes, name: str | Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:

@@ -56,9 +56,8 @@ class TextcapGroup(TyperGroup):
             name = (ctx.invoked_subcommand or "").replace("-", "_")
             advice = getattr(sys.modules.get(f"textcap.cli.{name}"), "WHEN_STOPPED", "")
             print_error("stopped" + (f" ({advice})" if advice else ""))
-            raise typer.Exit(
-                stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
-            ) from stop
+            code = stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
+            raise typer.Exit(code) from stop
 
 
 app = typer.Typer(

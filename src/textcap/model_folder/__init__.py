@@ -78,9 +78,8 @@ class ModelConfig(Checked):
     # number of threads of each process; another number rounds differently
     n_threads: int = field(default=1, metadata=counts())
     pair_files: tuple[CaptionFile, ...] = ()  # pairs files, each with the number of captions whose sound was used
-    validation_files: tuple[
-        CaptionFile, ...
-    ] = ()  # what the held-out loss was measured on, if not on captions held out
+    # what the held-out loss was measured on, if not on captions held out
+    validation_files: tuple[CaptionFile, ...] = ()
     adapter: AdapterFacts | None = None  # about the linear adapter that the bridge applied to text embeddings, if any
     run: str = ""  # SHA-256 of all that identifies the training run, see `training.state.WorkFolder`
 

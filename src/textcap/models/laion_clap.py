@@ -63,9 +63,9 @@ class _RobertaEncoder(TextEncoder):
     def tokenize(self, captions: list[str]) -> list[list[int]]:
         """Return the token ids of each caption, between the two special tokens."""
         most = self.config.text_tower.max_tokens
-        rows: list[list[int]] = (
-            self._tokenizer(captions, truncation=True, max_length=most)["input_ids"] if captions else []
-        )
+        if not captions:
+            return []
+        rows: list[list[int]] = self._tokenizer(captions, truncation=True, max_length=most)["input_ids"]
         return rows
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
@@ -87,11 +87,9 @@ class LaionClapHalf(ClapHalf):
             sound = ClapFeatureExtractor.from_pretrained(folder.path, local_files_only=True)
         tower, text = self._theirs.audio_config, self._theirs.text_config
         if tower.enable_fusion:
-            unfused = "laion/clap-htsat-unfused"
-            message = (
-                f"{self.name} fuses several views of a sound, some of them drawn at random, which textcap cannot run"
-            )
-            raise CheckpointError(message, hint=f"use a CLAP without fusion, such as {unfused}")
+            problem = "fuses several views of a sound, some of them drawn at random, which textcap cannot run"
+            hint = "use a CLAP without fusion, such as laion/clap-htsat-unfused"
+            raise CheckpointError(f"{self.name} {problem}", hint=hint)
         differing = [name for name, plain in _PLAIN.items() if getattr(tower, name, plain) != plain]
         stride = [tower.patch_size] * 2
         usual = list(tower.patch_stride) == stride and sound.padding in PADDINGS and sound.truncation == "rand_trunc"
@@ -156,9 +154,8 @@ class LaionClapHalf(ClapHalf):
     def _checkpoint(self) -> Checkpoint:
         path, *more = self._folder.weights
         if more:
-            raise CheckpointError(
-                f"{self.name} has several weight files, but must have one", hint="save it as one file"
-            )
+            problem = "has several weight files, but must have one"
+            raise CheckpointError(f"{self.name} {problem}", hint="save it as one file")
         checkpoint = read_checkpoint(path)
         names = [name for name in checkpoint.tensors if name.endswith("attention.self.query.weight")]
         joined = dict(checkpoint.tensors)

@@ -152,9 +152,8 @@ class MsclapHalf(ClapHalf):
         """Return the text encoder, see `ClapHalf`."""
         config, part = self.config, self._files.kind.text_encoder
         if part is None:
-            raise InputError(
-                f"{self.name} has no text encoder, so no model can be trained on it", hint="use msclap-2023"
-            )
+            problem = f"{self.name} has no text encoder, so no model can be trained on it"
+            raise InputError(problem, hint="use msclap-2023")
         tokenizer = self._files.tokenizer(config.text_tower.vocab_size)
 
         def load(checkpoint: Checkpoint) -> TextEncoder:

@@ -16,12 +16,13 @@ from textcap.models.backbone import Backbone
 WITH_TEXT = "msclap-2023"  # its audio encoder is that of clapcap, which has no text encoder
 
 
-def with_text_encoder(backbone: Backbone, *, offline: bool | None = True) -> Backbone:
+def with_text_encoder(backbone: Backbone) -> Backbone:
     """Return a backbone with a text encoder whose audio encoder is the same as that of another, or that one itself.
+
+    It is looked for on disk only.
 
     Args:
         backbone: The backbone that sounds are embedded with.
-        offline: Whether to look for it on disk only; None takes the setting from HF_HUB_OFFLINE.
 
     Raises:
         DownloadError: The backbone has no text encoder, and the weights of the one that has are not on disk.
@@ -30,7 +31,7 @@ def with_text_encoder(backbone: Backbone, *, offline: bool | None = True) -> Bac
     if backbone.clap.has_text:
         return backbone
     try:
-        found = Backbone.load(WITH_TEXT, offline=offline)
+        found = Backbone.load(WITH_TEXT, offline=True)
     except DownloadError as error:
         message = f"{backbone.name} has no text encoder to compare words and sounds with"
         raise DownloadError(message, hint=f"run textcap fetch {WITH_TEXT}, whose text encoder fits") from error

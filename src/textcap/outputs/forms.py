@@ -136,9 +136,8 @@ class Output:
         for one in self.sounds:
             path = self._path_of(one)
             if (other := owners.setdefault(os.path.normcase(path), one.name)) != one.name:
-                raise InputError(
-                    f"{other} and {one.name} would both be written to {path}", hint="caption them separately"
-                )
+                message = f"{other} and {one.name} would both be written to {path}"
+                raise InputError(message, hint="caption them separately")
             check_file_place(path, force=force)
             if os.path.realpath(path) in sounds:
                 raise InputError(f"{path} is an input file", hint="choose another name")

@@ -44,11 +44,9 @@ class CaptionSettings:
             "batch_size": self.batch_size,
             "reading": reading,
         }
-        return (
-            captioner.timeline(sources, hop_s=self.hop_s, **how)
-            if self.is_timeline
-            else captioner.caption(sources, **how)
-        )
+        if self.is_timeline:
+            return captioner.timeline(sources, hop_s=self.hop_s, **how)
+        return captioner.caption(sources, **how)
 
     def identity(self, captioner: Captioner) -> dict[str, Any]:
         """Return everything that decides a sound's captions, for a journal."""

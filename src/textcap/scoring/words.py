@@ -62,9 +62,8 @@ def cider_d(systems: list[list[str]], references: list[list[str]]) -> list[Numbe
         UndefinedError: There is only one clip, or no reference contains a word.
     """
     if len(references) < 2:
-        raise UndefinedError(
-            "undefined for a single clip: words are weighted by the number of clips whose references contain them"
-        )
+        weighting = "words are weighted by the number of clips whose references contain them"
+        raise UndefinedError(f"undefined for a single clip: {weighting}")
     n_clips_with: Counter[tuple[str, ...]] = Counter()
     for several in references:
         n_clips_with.update(set().union(*(order for one in several for order in ngrams(one.split()))))

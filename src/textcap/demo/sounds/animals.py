@@ -20,9 +20,8 @@ def dog_barking(rng: np.random.Generator, duration_s: float, rate_hz: int, pace:
     def bark() -> Signal:
         n = p.n_samples(p.uniform(rng, 0.14, 0.22), rate_hz)
         top_hz = p.uniform(rng, 420, 560) / size
-        f0 = p.curve([(0, 0.6 * top_hz), (0.25, top_hz), (1, 0.5 * top_hz)], n) * p.wander(
-            rng, n, rate_hz, 90, 0.94, 1.06
-        )
+        glide = p.curve([(0, 0.6 * top_hz), (0.25, top_hz), (1, 0.5 * top_hz)], n)
+        f0 = glide * p.wander(rng, n, rate_hz, 90, 0.94, 1.06)
         voice = p.tone(f0, n, rate_hz, p.falling(16, 0.5)) + 0.9 * p.noise(rng, n, rate_hz, 400, 3500)
         return p.resonate(voice, rate_hz, formants) * p.decay(n, rate_hz, 0.015, 0.45) * p.uniform(rng, 0.7, 1.0)
 

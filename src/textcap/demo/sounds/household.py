@@ -93,6 +93,5 @@ def vacuum_cleaner(rng: np.random.Generator, duration_s: float, rate_hz: int, pa
     motor_hz = p.uniform(rng, 230, 320) * p.wander(rng, n, rate_hz, 0.6, 0.98, 1.02)
     motor = p.tone(motor_hz, n, rate_hz, [1.0, 0.5, 0.7, 0.3, 0.2, 0.15])
     air = p.noise(rng, n, rate_hz, 250, 4000, -1.5, order=2)
-    return np.asarray(
-        air + p.uniform(rng, 0.7, 1.0) * motor + 0.15 * p.tone(motor_hz * 9.7, n, rate_hz, p.falling(2, 1.0))
-    )
+    whine = p.tone(motor_hz * 9.7, n, rate_hz, p.falling(2, 1.0))
+    return np.asarray(air + p.uniform(rng, 0.7, 1.0) * motor + 0.15 * whine)

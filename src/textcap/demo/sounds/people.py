@@ -65,11 +65,8 @@ def baby_crying(rng: np.random.Generator, duration_s: float, rate_hz: int, pace:
     formants = [(1150, 350, 1.0), (2900, 600, 0.8), (4600, 900, 0.4)]
     for t in p.onsets(rng, duration_s, p.uniform(rng, 0.8, 0.95), 0.1, first_s=0.02):
         n = p.n_samples(p.uniform(rng, 0.55, 0.68), rate_hz)
-        f0 = (
-            p.curve([(0, 0.8), (0.25, 1.1), (0.6, 1.05), (1, 0.75)], n)
-            * pitch_hz
-            * p.wander(rng, n, rate_hz, 14, 0.97, 1.03)
-        )
+        glide = p.curve([(0, 0.8), (0.25, 1.1), (0.6, 1.05), (1, 0.75)], n)
+        f0 = glide * pitch_hz * p.wander(rng, n, rate_hz, 14, 0.97, 1.03)
         source = p.tone(f0, n, rate_hz, p.falling(14, 0.4)) * p.wander(rng, n, rate_hz, 28, 0.6, 1.0)
         yield t, p.resonate(source, rate_hz, formants, 0.05) * p.swell(n, rate_hz, 0.07, 0.16)
         k = p.n_samples(0.1, rate_hz)

@@ -60,11 +60,11 @@ def noise(
     return np.asarray(x / (np.sqrt(np.mean(x**2)) + 1e-12))
 
 
-def band_pass(x: Signal, rate_hz: int, low_hz: float, high_hz: float, order: int = 4) -> Signal:
+def band_pass(x: Signal, rate_hz: int, low_hz: float, high_hz: float) -> Signal:
     """Return the signal filtered to a band, without delay."""
     size = _fft_size(x.size + rate_hz // 20)
     f = np.fft.rfftfreq(size, 1.0 / rate_hz)
-    return np.asarray(np.fft.irfft(np.fft.rfft(x, size) * band_gain(f, low_hz, high_hz, order), size)[: x.size])
+    return np.asarray(np.fft.irfft(np.fft.rfft(x, size) * band_gain(f, low_hz, high_hz), size)[: x.size])
 
 
 def resonate(x: Signal, rate_hz: int, formants: Iterable[tuple[float, float, float]], floor: float = 0.02) -> Signal:
@@ -123,9 +123,8 @@ def ring(
             continue
         length = min(n, n_samples(fall_s, rate_hz))
         t = np.arange(length) / rate_hz
-        x[:length] += (
-            amplitude * np.exp(-6.9 * t / fall_s) * np.sin(2 * np.pi * frequency_hz * t + rng.uniform(0, 2 * np.pi))
-        )
+        phase = rng.uniform(0, 2 * np.pi)
+        x[:length] += amplitude * np.exp(-6.9 * t / fall_s) * np.sin(2 * np.pi * frequency_hz * t + phase)
     return x
 
 

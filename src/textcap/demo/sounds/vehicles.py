@@ -16,9 +16,8 @@ def car_engine(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: 
     """Return a steady low engine with a little road noise."""
     n = p.n_samples(duration_s, rate_hz)
     firing_hz = p.uniform(rng, 45, 70) * p.wander(rng, n, rate_hz, 0.7, 0.95, 1.08)
-    engine = p.tone(firing_hz, n, rate_hz, p.falling(12, 0.5)) + 0.6 * p.tone(
-        0.5 * firing_hz, n, rate_hz, p.falling(12, 0.5)
-    )
+    harmonics = p.falling(12, 0.5)
+    engine = p.tone(firing_hz, n, rate_hz, harmonics) + 0.6 * p.tone(0.5 * firing_hz, n, rate_hz, harmonics)
     body = p.resonate(engine, rate_hz, [(110, 80, 1.0), (260, 120, 0.5)], 0.02)
     return body + 0.06 * p.noise(rng, n, rate_hz, 80, 900, -4.0, order=2)
 

@@ -26,9 +26,8 @@ def rain_falling(rng: np.random.Generator, duration_s: float, rate_hz: int, pace
 def thunder_rumbling(rng: np.random.Generator, duration_s: float, rate_hz: int, pace: float) -> Signal:
     """Return a crack, followed by a rolling low rumble."""
     n = p.n_samples(duration_s, rate_hz)
-    rumble = p.noise(rng, n, rate_hz, 25, p.uniform(rng, 130, 200), -2.0, order=2) * p.wander(
-        rng, n, rate_hz, 5, 0.2, 1.0
-    )
+    rumble = p.noise(rng, n, rate_hz, 25, p.uniform(rng, 130, 200), -2.0, order=2)
+    rumble *= p.wander(rng, n, rate_hz, 5, 0.2, 1.0)
     rumble *= p.curve([(0, 0.2), (0.08, 1.0), (0.4, 0.7), (1, 0.15)], n)
     crack_n = p.n_samples(min(duration_s, p.uniform(rng, 0.5, 0.9)), rate_hz)
     crack = p.noise(rng, crack_n, rate_hz, 60, 1500, -4.0, order=2) * p.decay(crack_n, rate_hz, 0.02, 0.8)
@@ -68,9 +67,8 @@ def stream_bubbling(rng: np.random.Generator, duration_s: float, rate_hz: int, p
         length = p.n_samples(p.uniform(rng, 0.03, 0.07), rate_hz)
         base_hz = float(np.exp(rng.uniform(np.log(450), np.log(1500))))
         blip = p.tone(base_hz * p.curve([(0, 1.0), (1, p.uniform(rng, 1.2, 1.6))], length), length, rate_hz, [1.0])
-        parts.append(
-            (rng.uniform(0, duration_s), blip * p.decay(length, rate_hz, 0.003, 0.08) * p.uniform(rng, 0.3, 1.0))
-        )
+        start_s = rng.uniform(0, duration_s)
+        parts.append((start_s, blip * p.decay(length, rate_hz, 0.003, 0.08) * p.uniform(rng, 0.3, 1.0)))
     return p.place(n, rate_hz, parts) + 0.05 * p.noise(rng, n, rate_hz, 400, 2500, -3.0, order=2)
 
 
