@@ -183,19 +183,26 @@ def time_s(place: Locator) -> float:
 
 
 def wait_until_played(place: Locator) -> None:
-    """Wait until the sound of a row plays and has advanced."""
-    expression = "audio => !audio.paused && audio.currentTime > (audio.start ?? 0) + 0.1"
-    place.page.wait_for_function(expression, arg=place.locator("audio").element_handle(), timeout=5000)
+    """Wait until the sound of a row plays and has been heard."""
+    expression = """audio => {
+      const heard = audio.played;
+      return !audio.paused && heard.length > 0 && heard.end(heard.length - 1) > heard.start(heard.length - 1) + 0.1;
+    }"""
+    place.page.wait_for_function(expression, arg=place.locator("audio").element_handle(), timeout=10_000)
 
 
 def start_of_playing_s(place: Locator, act: Callable[[], None]) -> float:
     """Do something that makes a sound play, and return from where."""
-    place.locator("audio").evaluate(
-        "audio => audio.addEventListener('playing', () => { audio.start = audio.currentTime; }, { once: true })"
+    audio = place.locator("audio")
+    audio.evaluate(
+        """audio => {
+          audio.start = null;
+          audio.addEventListener("playing", () => { audio.start = audio.currentTime; }, { once: true });
+        }"""
     )
     act()
-    wait_until_played(place)
-    found: float = place.locator("audio").evaluate("audio => audio.start")
+    place.page.wait_for_function("audio => audio.start !== null", arg=audio.element_handle(), timeout=10_000)
+    found: float = audio.evaluate("audio => audio.start")
     return found
 
 
