@@ -82,6 +82,8 @@ def run(bench: Bench, sizes: Sizes) -> None:
     bench.record(timing)
     bench.bar(f"{what}, size", "the bar", output.stat().st_size / 1e6, 45.0, unit="MB", is_most=True)
     bench.bar(what, "decoding", ours.median_s / decoding.median_s, 2.0, is_most=True)
+    cpu = statistics.median(ours.cpu_s) / statistics.median(decoding.cpu_s)
+    bench.note(f"{what}, against decoding: {cpu:.3g} times in CPU time, which other work changes less")
     grown_mb = (ours.peak_mb or 0.0) - (few.peak_mb or 0.0)
     bench.bar(f"{what}, memory", f"{sizes.few_rows:,} clips", grown_mb, 100.0, unit="MB more", is_most=True)
     try:
