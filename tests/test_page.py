@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from page_files import Page, made_page, read_page, textcap, write_lines
 from test_captioner import save_model_folder
 from textcap.page.sounds import hear, link_to
-from textcap.page.sources import find_clips, source_of_rows
+from textcap.page.sources import find_clips, read_sources, source_of_rows
 from textcap.page.write import write_page
 from textcap.scoring.matching import Matched
 from textcap.scoring.report import Report, write_scores
@@ -34,6 +34,7 @@ from textcap.scoring.results import MetricScore, Scoring
 RATE_HZ = 22_050
 BANDS = 32
 NO_SOUND = "no sound was found"
+HINT = " (--audio-dir names a folder to look in)"
 
 
 def tone(hz: float = 440.0, seconds: float = 0.5, rate_hz: int = RATE_HZ) -> np.ndarray:
@@ -177,7 +178,7 @@ def test_rows_of_caption_tell_errors_silence_and_notes_in_words(tmp_path: Path) 
     assert takes["heard.wav"]["scores"] == {"similarity": 0.5, "score": -0.75}
     assert page.facts["numbers"] == [
         {"name": "similarity", "title": "similarity"},
-        {"name": "score", "title": "log probability"},
+        {"name": "score", "title": "score"},
     ]
     assert [clip["length"] for clip in page.clips] == [None, 3.0, 4.0, None]
 
@@ -191,12 +192,25 @@ def test_each_piece_that_search_has_found_is_a_row_that_starts_there(tmp_path: P
     ]
     source = write_lines(tmp_path / "hits.jsonl", *hits)
     page = made_page(source, "--audio-dir", tmp_path / "sounds", output=tmp_path / "page.html")
-    assert list(page.captions) == ["a.wav 10.0–12.2 s", "b.wav", "a.wav 20.0–30.0 s"]
+    assert list(page.captions) == ["a.wav 10.00–12.25 s", "b.wav", "a.wav 20.00–30.00 s"]
     assert [clip["start"] for clip in page.clips] == [10.0, 0.0, 20.0]
     assert [clip["takes"][0]["pieces"] for clip in page.clips] == [[[10, 12.25, "a dog"]], [], [[20, 30, "a cat"]]]
     assert [clip["takes"][0]["scores"] for clip in page.clips] == [{"similarity": one} for one in (0.9, 0.8, 0.7)]
-    found = [sound_of(tmp_path / "page.html", clip).resolve().name for clip in page.clips]
-    assert found == ["a.wav", "b.wav", "a.wav"]
+    found = [sound_of(tmp_path / "page.html", clip).resolve().name for clip in page.clips[:2]]
+    assert found == ["a.wav", "b.wav"]
+    assert page.clips[2]["same"] == 0 and "sound" not in page.clips[2]  # the browser takes it from there
+
+
+def test_sound_of_several_clips_is_read_and_embedded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sounds(tmp_path, "a.wav", "b.wav")
+    hits = [{"similarity": 0.5, "path": f"{name}.wav", "start_s": n, "end_s": n + 1} for n in (0, 2) for name in "ab"]
+    heard = []
+    monkeypatch.setattr("textcap.page.write.hear", lambda path, most: heard.append(path) or hear(path, most))
+    source = write_lines(tmp_path / "hits.jsonl", *hits)
+    page = made_page(source, "--embed", output=tmp_path / "page.html")
+    assert len(heard) == 2
+    assert [clip.get("same") for clip in page.clips] == [None, None, 0, 1]
+    assert [clip.get("sound", "")[:10] for clip in page.clips] == ["data:audio", "data:audio", "", ""]
 
 
 @pytest.mark.parametrize("name", ["conette_audiocaps_test", "timkonr_clapcap_audiocaps_inference"])
@@ -294,7 +308,7 @@ def test_sounds_are_found_where_the_source_says_beside_it_and_in_a_folder(
     assert [sound_of(output, clip).resolve() for clip in page.clips[:3]] == [tmp_path / name for name in wanted]
     assert page.clips[3]["problem"] == NO_SOUND and "sound" not in page.clips[3]
     done = textcap("page", source, "-o", output, "--force")
-    assert done.stderr.splitlines() == [f"warning: 2 of 4 clips: {NO_SOUND}"]
+    assert done.stderr.splitlines() == [f"warning: 2 of 4 clips: {NO_SOUND}{HINT}"]
 
 
 def test_sounds_in_a_folder_are_found_by_the_rules_of_score(tmp_path: Path) -> None:
@@ -304,6 +318,26 @@ def test_sounds_in_a_folder_are_found_by_the_rules_of_score(tmp_path: Path) -> N
     page = made_page(source, "--audio-dir", tmp_path / "sounds", output=tmp_path / "page.html")
     found = [sound_of(tmp_path / "page.html", clip).name for clip in page.clips if "sound" in clip]
     assert found == ["dog.wav", "Yabcdefghijk_30.wav"]
+
+
+def test_systems_that_name_a_clip_by_other_paths_find_its_sound(tmp_path: Path) -> None:
+    write_sounds(tmp_path / "sounds", "train/001.wav", "002.wav")
+    for system, folder in (("a", "/of/a/"), ("b", "")):
+        rows = [{"path": f"{folder}{name}.wav", "caption": system} for name in ("001", "002")]
+        write_lines(tmp_path / f"{system}.jsonl", *rows)
+    words = tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--audio-dir", tmp_path / "sounds"
+    page = made_page(*words, output=tmp_path / "page.html")
+    assert [clip.get("sound") for clip in page.clips] == ["./sounds/train/001.wav", "./sounds/002.wav"]
+
+
+def test_rows_of_a_clip_that_came_before_are_counted(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "out.jsonl", *({"path": "a", "caption": text} for text in ("x", "y", "z")))
+    done = textcap("page", source, "-o", tmp_path / "page.html")
+    assert f"warning: {source}: left out 2 rows, whose clip came before" in done.stderr.splitlines()
+    assert read_page(tmp_path / "page.html").captions == {"a": ["x"]}
+    plain = write(tmp_path / "out.txt", "a\tx\na\ty\n")
+    done = textcap("page", plain, "-o", tmp_path / "page.html", "--force")
+    assert f"warning: {plain}: left out 1 row, whose clip came before" in done.stderr.splitlines()
 
 
 def test_remote_sounds_are_shown_and_not_loaded(tmp_path: Path, no_network: None) -> None:
@@ -365,7 +399,7 @@ def test_embedded_sound_is_mono_mp3_of_the_same_sound(tmp_path: Path, rate_hz: i
     assert min(lag, 2 * len(samples) - lag) / rate < 0.1
 
 
-def test_what_exceeds_the_limit_is_left_out_and_told(tmp_path: Path) -> None:
+def test_what_exceeds_the_limit_is_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name, seconds in (("a.wav", 1.0), ("b.wav", 20.0), ("c.wav", 1.0), ("d.wav", 1.0)):
         soundfile.write(tmp_path / name, np.random.default_rng(0).normal(0, 0.1, round(seconds * 8000)), 8000)
     rows = [{"path": f"{name}.wav", "caption": "x"} for name in "abcd"]
@@ -373,9 +407,10 @@ def test_what_exceeds_the_limit_is_left_out_and_told(tmp_path: Path) -> None:
     whole = made_page(source, "--embed", output=output)
     sizes = {clip["id"]: len(clip["sound"]) for clip in whole.clips}
     most = sizes["a.wav"] + sizes["c.wav"] + sizes["d.wav"] - 10
-    done = textcap("page", source, "--embed", "--embed-limit", most / 1e6, "-o", output, "--force")
+    with caplog.at_level("WARNING", logger="textcap"):
+        write_page(output, ["out"], find_clips(read_sources([str(source)])), folders=[tmp_path], embed_limit=most)
     why = "left out, as the page would exceed --embed-limit"
-    assert (done.exit_code, done.stderr) == (0, f"warning: 2 of 4 clips: {why}\n")
+    assert caplog.messages == [f"2 of 4 clips: {why}"]
     clips = read_page(output).clips
     assert [clip.get("problem") for clip in clips] == [None, why, None, why]
     assert all(clip["spectrogram"] for clip in clips)
@@ -472,7 +507,17 @@ def test_link_begins_where_the_page_really_is(tmp_path: Path) -> None:
     (tmp_path / "alias").symlink_to(tmp_path / "deep" / "pages")
     source = write_lines(tmp_path / "out.jsonl", {"path": str(tmp_path / "sounds" / "a.wav"), "caption": "x"})
     (clip,) = made_page(source, output=tmp_path / "alias" / "page.html").clips
-    assert clip["sound"] == "../../sounds/a.wav" or clip["sound"] == "./../../sounds/a.wav"
+    assert clip["sound"] == "./../../sounds/a.wav"
+
+
+@POSIX
+def test_link_goes_through_a_folder_beside_the_page_that_is_a_link(tmp_path: Path) -> None:
+    write_sounds(tmp_path / "archive", "a.wav")
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "sounds").symlink_to(tmp_path / "archive")
+    source = write_lines(tmp_path / "out.jsonl", {"path": str(tmp_path / "pages/sounds/a.wav"), "caption": "x"})
+    (clip,) = made_page(source, output=tmp_path / "pages" / "page.html").clips
+    assert clip["sound"] == "./sounds/a.wav"
 
 
 # Safety
@@ -569,6 +614,9 @@ REFUSED = {
     "start that is infinite": (
         '{"path": "a", "caption": "x", "start_s": 1e999, "end_s": 2}', [], "SOURCE, line 1: not a .*",
     ),
+    "score without end": ('{"path": "a", "caption": "x", "score": 1' + 400 * "0" + "}", [], "SOURCE, line 1: not a .*"),
+    "reference that is no text": ('{"path": "a", "caption": "x", "reference_1": NaN}', [], "SOURCE, line 1: not a .*"),
+    "caption that is a list": ('{"path": "a", "caption": ["x"]}', [], "SOURCE, line 1: not a .*"),
     "row of too few cells": ("id,caption,spider\na,x\n", [], "SOURCE, line 2: expected 3 cells, found 2.*"),
     "given twice": (OURS, ["SOURCE"], "SOURCE was given twice"),
     "no such file": (OURS, ["MISSING"], "MISSING does not exist"),
@@ -615,6 +663,9 @@ def test_what_exists_is_replaced_only_by_force_and_never_if_it_is_an_input(tmp_p
         (["-o", "page.html", "--sample", "0"], "Invalid value for '--sample'"),
         (["-o", "page.html", "--embed-limit", "-1"], "Invalid value for '--embed-limit'"),
         (["-o", "page.html", "--blind", "--refs", __file__], "a blind page has no references: leave out --refs"),
+        (["-o", "page.html", "--embed", "--embed-limit", "nan"], "Invalid value for '--embed-limit'"),
+        (["-o", "page.html", "--embed-limit", "5"], "--embed-limit needs --embed"),
+        (["-o", "-"], "must be a file, .html or .htm"),
         ([], "Missing option '-o'"),
     ],
 )
@@ -630,7 +681,7 @@ def test_references_without_scores_are_told_how_to_get_scores(tmp_path: Path) ->
     source = write(tmp_path / "a.txt", "a\tx\n")
     references = write(tmp_path / "refs.json", '{"a": ["y", "z"]}')
     done = textcap("page", source, "--refs", references, "-o", tmp_path / "page.html")
-    told = {"for scores, name the file that textcap score writes with -o", f"warning: 1 of 1 clip: {NO_SOUND}"}
+    told = {"for scores, name the file that textcap score writes with -o", f"warning: 1 of 1 clip: {NO_SOUND}{HINT}"}
     assert set(done.stderr.splitlines()) == told
     assert read_page(tmp_path / "page.html").clip("a")["references"] == ["y", "z"]
 
@@ -670,7 +721,7 @@ def test_captions_of_a_folder_are_a_page_in_one_step(model: Path, recordings: Pa
     lines = textcap("caption", recordings, "-m", model, "--max-length", "8", "--json").stdout.splitlines()
     rows = {row["path"]: row for row in map(json.loads, lines)}
     assert page.captions == {path: [row.get("caption", "")] for path, row in rows.items()}
-    assert page.facts["systems"] == ["caption"]
+    assert page.facts["systems"] == ["textcap"]
     a, b, still, wrong = page.clips
     assert [sound_of(output, clip).resolve().name for clip in (a, b, still)] == ["a#1.wav", "b.flac", "still.wav"]
     assert not levels(still["spectrogram"]).any() and still["takes"][0]["said"].startswith("silent")

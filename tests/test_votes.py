@@ -68,14 +68,14 @@ def test_blind_page_holds_no_system_score_or_reference(tmp_path: Path) -> None:
             tmp_path / f"{name}.jsonl",
             *(
                 {"path": clip, "caption": f"{clip} {number}", "score": -1.25 - number / 8, "similarity": 0.4375}
-                | {"reference_1": "what people say"}
+                | {"reference_1": "what people say", "notes": [f"noted by {number}"]}
                 for clip in ("x.wav", "y.wav")
             ),
         )
     sources = [tmp_path / f"system{number}.jsonl" for number in (1, 2)]
     assert "system1" in made_page(*sources, output=tmp_path / "open.html").text
     page = blind_page(tmp_path, sources)
-    for secret in ("system1", "system2", "jsonl", "-1.375", "-1.5", "0.4375", "what people say"):
+    for secret in ("system1", "system2", "jsonl", "-1.375", "-1.5", "0.4375", "what people say", "noted by"):
         assert secret not in page.text
     assert page.facts["systems"] == page.facts["numbers"] == []
     assert [clip["references"] for clip in page.clips] == [[], []]
@@ -134,7 +134,7 @@ def test_rows_with_equal_or_missing_captions_are_left_out_and_counted(tmp_path: 
     assert set(done.stderr.splitlines()) == {
         "left out 1 of 6 clips, with two equal captions",
         "left out 2 of 6 clips, without two captions",
-        "warning: 3 of 3 clips: no sound was found",
+        "warning: 3 of 3 clips: no sound was found (--audio-dir names a folder to look in)",
     }
     assert list(read_page(tmp_path / "vote.html").captions) == ["0.wav", "1.wav", "2.wav"]
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from textcap.config import MAX_SEED, DecodingConfig
+from textcap.data.text import STDIN
 from textcap.errors import SettingError
 from textcap.outputs.forms import FORMS
 
@@ -160,8 +161,10 @@ def check_form(form: str | None) -> None:
 
 def check_ending(output: Path, *endings: str) -> None:
     """Refuse an output whose name ends in that of another format than those that can be written."""
-    if output.suffix not in ("", *endings):
-        must = " or ".join(endings)
+    must = " or ".join(endings)
+    if str(output) == STDIN:
+        raise typer.BadParameter(f"must be a file, {must}", param_hint="--output")
+    if output.suffix.lower() not in ("", *endings):
         raise typer.BadParameter(f"ends in {output.suffix}, but must end in {must}", param_hint="--output")
 
 

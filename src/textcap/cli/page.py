@@ -41,8 +41,15 @@ def page(
     seed: Annotated[int, typer.Option(min=0, help="Seed of --sample, and of the sides of --blind.")] = 0,
     embed: Annotated[bool, typer.Option("--embed", help="Put the sounds into the page, as MP3.")] = False,
     embed_limit: Annotated[
-        float, typer.Option(min=0, metavar="MB", help="Leave out sounds that would add more megabytes to the page.")
-    ] = 100,
+        int | None,
+        typer.Option(
+            min=0,
+            max=1_000_000,
+            metavar="MB",
+            help="Leave out sounds with which --embed would add more megabytes to the page.",
+            show_default="100",
+        ),
+    ] = None,
     blind: Annotated[
         bool, typer.Option("--blind", help="Hide which system wrote which caption, for votes, without references.")
     ] = False,
@@ -55,8 +62,13 @@ def page(
     --embed puts them in. Those that are missing are rows that say so; those that cannot be read are named on stderr
     (exit code 3). With --blind, listeners vote which of two captions is better, and textcap votes counts.
     """
-    no_references = "a blind page has no references: leave out --refs"
-    refuse_misuse({no_references: blind and refs is not None, "--blind takes two files": blind and len(sources) != 2})
+    refuse_misuse(
+        {
+            "a blind page has no references: leave out --refs": blind and refs is not None,
+            "--blind takes two files": blind and len(sources) != 2,
+            "--embed-limit needs --embed": embed_limit is not None and not embed,
+        }
+    )
     check_ending(output, ".html", ".htm")
     from textcap.files import check_file_place, check_writable
     from textcap.page.sources import find_clips, read_sources
@@ -83,7 +95,7 @@ def page(
             clips,
             folders=[Path(path).parent for path in sources if path != STDIN],
             audio_dir=audio_dir,
-            embed_limit=int(embed_limit * 1e6) if embed else None,
+            embed_limit=(100 if embed_limit is None else embed_limit) * 1_000_000 if embed else None,
             blind=facts,
             progress=lambda n_done: bar.update(task, completed=n_done),
         )

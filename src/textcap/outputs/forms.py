@@ -191,7 +191,7 @@ class Output:
             from textcap.page.sources import find_clips, source_of_rows
             from textcap.page.write import write_page
 
-            source = source_of_rows(rows, "caption")
+            source = source_of_rows(rows, "textcap")
             write_page(self.path, [source.name], find_clips([source]))
         elif self.path is not None:
             atomic_write_lines(self.path, self._all_text(rows))

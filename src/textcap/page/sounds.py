@@ -45,9 +45,10 @@ def find_sounds(clips: Sequence[Clip], folders: Sequence[Path], audio_dir: Path 
         for note in listed.notes:
             _logger.warning("%s", note)
         files = {one.below: one.name for one in listed.inputs}
-        missing = [(clip.id, name) for clip in clips if clip.id not in found for name in reversed(clip.sounds)]
-        known = matched(files, (name for _, name in missing))
-        found |= {clip: files[known[name]] for clip, name in missing if name in known}  # the first name that has one
+        for place in range(max((len(clip.sounds) for clip in clips), default=0)):  # one name of each clip at a time
+            missing = [clip for clip in clips if clip.id not in found and place < len(clip.sounds)]
+            known = matched(files, (clip.sounds[place] for clip in missing))
+            found |= {clip.id: files[known[clip.sounds[place]]] for clip in missing if clip.sounds[place] in known}
     return found
 
 
@@ -60,8 +61,10 @@ def is_played(path: str) -> bool:
 def link_to(path: str, page: Path) -> str:
     """Return the address of a sound relative to a page, percent-encoded, or absolute if it is on another drive."""
     try:
-        place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-        relative = os.path.relpath(place, os.path.realpath(page.parent))
+        relative = os.path.relpath(path, page.parent)
+        if relative.startswith(os.pardir):  # which a browser takes off a path without looking at links
+            place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+            relative = os.path.relpath(place, os.path.realpath(page.parent))
     except ValueError:
         return Path(path).resolve().as_uri()
     # "./", because a colon in the first name would end the name of a scheme.
@@ -101,12 +104,12 @@ def hear(path: str, most_bytes: int | None = None) -> tuple[float, str, bytes | 
     levels_db.append(_levels_db(np.pad(rest, (0, -len(rest) % _FRAME))))
     if mp3 is not None:
         mp3.close()
-    is_wanted = mp3 is not None and most_bytes is not None and len(encoded.getvalue()) <= most_bytes
+    is_wanted = mp3 is not None and most_bytes is not None and encoded.getbuffer().nbytes <= most_bytes
     return n_samples / RATE_HZ, _packed(np.concatenate(levels_db)), encoded.getvalue() if is_wanted else None
 
 
 def _levels_db(samples: NDArray[np.float32]) -> NDArray[np.float16]:
-    """Return the level of each band in each frame `[F, _BANDS]`; 5 MB for an hour."""
+    """Return the level of each band in each frame `[F, _BANDS]`; 10 MB for an hour."""
     window, starts = _bands()
     frames, power = samples.reshape(-1, _FRAME), [np.zeros((0, _BANDS))]
     for start in range(0, len(frames), 16):  # new memory for more of them at once takes longer than the arithmetic

@@ -1,6 +1,7 @@
 """Read what systems say of clips, from any file that `score` or this package writes, and bring equal clips together."""
 
 import json
+import logging
 import math
 import os
 import random
@@ -10,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from textcap.data import tables
-from textcap.data.text import LINE_ENDS, TextFile, read_text
+from textcap.data.text import LINE_ENDS, TextFile, counted, read_text
 from textcap.scoring.matching import pair
 from textcap.scoring.metric_names import TITLES
 from textcap.scoring.readers import ClipCaptions, check_given_once, predictions_in, read_references
 
 # What clips can be sorted by: the metrics of `score`, and what `caption` and `search` say of their own results.
-NUMBERS = {**TITLES, "similarity": "similarity", "score": "log probability"}
+NUMBERS = {**TITLES, "similarity": "similarity", "score": "score"}
 _RESULTS = {"caption", "pieces", "error", "similarity"}  # an object of JSON Lines with a path and one of these is ours
+
+_logger = logging.getLogger(__name__)
 
 Take = dict[str, Any]
 """What a system says of a clip: caption, scores, pieces as start, end and caption, and in `said` all else, in words."""
@@ -127,18 +130,23 @@ def _read(file: TextFile) -> list[Source]:
     key, records = "id", tables.find_table(file, lambda header: {"id", "caption"} <= set(header))
     if isinstance(first, dict) and "path" in first and _RESULTS & first.keys():
         key, records = "path", tables.json_records(file)
+    n_repeated, sources = 0, dict[str, Source]()
     if records is None:
-        captions = predictions_in(file).captions
-        return [Source(file.name, {name: _clip({"caption": texts[0]}, name) for name, texts in captions.items()})]
-    sources: dict[str, Source] = {}
+        read = predictions_in(file)
+        n_repeated = len(read.repeated)
+        records = (("", {"id": name, "caption": texts[0]}) for name, texts in read.captions.items())
     for place, record in records:
         try:
             clip = _clip(record, record[key])
             name = str(record.get("predictions", file.name))
             json.dumps([clip.start_s, clip.duration_s, clip.takes], allow_nan=False)  # as a page is JSON
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise file.error(place, "not a result of textcap caption, search or score") from error
-        sources.setdefault(name, Source(name)).clips.setdefault(clip.id, clip)
+        clips = sources.setdefault(name, Source(name)).clips
+        n_repeated += clip.id in clips
+        clips.setdefault(clip.id, clip)
+    if n_repeated:
+        _logger.warning("%s: left out %s, whose clip came before", file.name, counted(n_repeated, "row"))
     return list(sources.values())
 
 
@@ -146,23 +154,28 @@ def _clip(record: dict[str, Any], path: str) -> Clip:
     """Return what a record says of a clip.
 
     Raises:
-        AttributeError, KeyError, TypeError, ValueError: A value of the record is not what it must be.
+        AttributeError, KeyError, OverflowError, TypeError, ValueError: A value of the record is not what it must be.
     """
-    if not isinstance(path, str):
-        raise TypeError("a clip needs a name")
-    name, caption, start_s = path, str(record.get("caption") or ""), 0.0
+    name, caption, start_s = _text(path), _text(record.get("caption") or ""), 0.0
     pieces = record.get("pieces") or []
-    if record.get("start_s") is not None:  # a piece of a sound that `search` has found
+    if record.get("start_s") not in (None, ""):  # a piece of a sound that `search` has found
         start_s, end_s = float(record["start_s"]), float(record["end_s"])
-        name, pieces = f"{path} {start_s:.1f}–{end_s:.1f} s", [{**record, "caption": caption}]
-    said = [f"failed: {record['error']}"] if "error" in record else ["silent"] if record.get("silent") else []
+        name, pieces = f"{path} {start_s:.2f}–{end_s:.2f} s", [{**record, "caption": caption}]
+    said = [f"failed: {record['error']}"] if record.get("error") else []
+    said += ["silent"] if record.get("silent") is True else []
     numbers = {name: float(record[name]) for name in NUMBERS if record.get(name) not in (None, "")}
     take = {
         "caption": caption,
         "scores": {name: round(number, 6) for name, number in numbers.items() if math.isfinite(number)},
-        "pieces": [[float(one["start_s"]), float(one["end_s"]), str(one["caption"])] for one in pieces],
-        "said": "; ".join([*said, *record.get("notes", [])]),
+        "pieces": [[float(one["start_s"]), float(one["end_s"]), _text(one["caption"])] for one in pieces],
+        "said": "; ".join([*said, *map(_text, record.get("notes") or [])]),
     }
-    references = [text for name, text in record.items() if name.startswith("reference_") and text]
+    references = [_text(text) for name, text in record.items() if name.startswith("reference_") and text]
     duration_s = record.get("duration_s")
     return Clip(name, [path], [take], references, start_s, None if duration_s is None else float(duration_s))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("expected a string")
+    return value

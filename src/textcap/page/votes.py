@@ -85,7 +85,7 @@ class Count:
 
 
 def draw_ballot(sources: Sequence[Source], *, sample: int | None = None, seed: int = 0) -> Ballot:
-    """Draw which caption stands left, from the seed and all captions: nobody can do so without having them.
+    """Draw which caption stands left, from the seed and all that the files hold, most of which a page does not show.
 
     Raises:
         InputError: There are not two systems, or they do not differ anywhere.
@@ -98,12 +98,12 @@ def draw_ballot(sources: Sequence[Source], *, sample: int | None = None, seed: i
     if not clips:
         raise InputError("no clip has two captions that differ", hint="a blind page needs some")
     left_out = {"with two equal captions": len(both) - len(clips), "without two captions": len(found) - len(both)}
-    key = sha256_of_json([seed, [[clip.id, _said(clip)] for clip in clips]])
+    key = sha256_of_json([seed, [[clip.id, clip.takes, clip.references] for clip in found]])
     rng = random.Random(key)
     left = {clip.id: rng.choice((FIRST, SECOND)) for clip in clips}
     if sample is not None and sample < len(clips):
         clips = [clips[index] for index in sorted(rng.sample(range(len(clips)), sample))]
-    hidden = {clip.id: [take and {**take, "scores": {}} for take in clip.takes] for clip in clips}
+    hidden = {clip.id: [take and {**take, "scores": {}, "said": ""} for take in clip.takes] for clip in clips}
     sided = [replace(clip, takes=hidden[clip.id][:: left[clip.id]], references=[]) for clip in clips]
     page = sha256_of_json([key, [clip.id for clip in clips]])[:16]
     notes = [f"left out {n:,} of {len(found):,} clips, {why}" for why, n in left_out.items() if n]

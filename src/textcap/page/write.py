@@ -19,6 +19,7 @@ from textcap.page.sources import NUMBERS, Clip
 
 MOST_ROWS = 20_000
 _MP3 = "data:audio/mpeg;base64,"
+_MISSING = "no sound was found"
 _OTHER_RULES = "media-src 'self' file: data:; base-uri 'none'; form-action 'none'"
 _logger = logging.getLogger(__name__)
 _ENDS = re.compile("[<>&]")  # what could end the block of data; escaped as JSON allows
@@ -76,15 +77,19 @@ def write_page(
 
     def lines() -> Iterator[str]:
         yield f'{before}{{"facts":{_json({"systems": systems, "numbers": numbers, "blind": blind})},"clips":[\n'
-        n_left = embed_limit
+        n_left, first = embed_limit, dict[str, int]()  # the first row that has a sound
         for number, clip in enumerate(clips, start=1):
             row = {"id": clip.id, "start": clip.start_s, "length": clip.duration_s, "takes": clip.takes}
+            sound = sounds.get(clip.id, "")
+            found: dict[str, Any] = {"same": first.get(sound)}
             try:
-                found = _found(clip, sounds.get(clip.id), path, n_left)
+                found = found if sound in first else _found(clip, sound, path, n_left)
                 problems.update([found["problem"]] if "problem" in found else [])
             except FileError as error:
                 errors.append(error)
                 found = {"problem": error.problem}
+            if sound:
+                first.setdefault(sound, number - 1)
             n_left = None if n_left is None else n_left - len(found.get("sound", ""))
             yield _json({**row, "references": clip.references, **found}) + ("," if number < len(clips) else "") + "\n"
             progress(number)
@@ -92,22 +97,24 @@ def write_page(
 
     atomic_write_lines(path, lines())
     for problem, n in problems.items():
-        _logger.warning("%d of %s: %s", n, counted(len(clips), "clip"), problem)
+        hint = " (--audio-dir names a folder to look in)" if problem == _MISSING else ""
+        _logger.warning("%d of %s: %s%s", n, counted(len(clips), "clip"), problem, hint)
     return errors
 
 
-def _found(clip: Clip, sound: str | None, page: Path, n_left: int | None) -> dict[str, Any]:
+def _found(clip: Clip, sound: str, page: Path, n_left: int | None) -> dict[str, Any]:
     """Return what a row has of its sound.
 
     Args:
+        sound: Its path; empty if none was found.
         n_left: Bytes that it may add to the page; None to link to it.
 
     Raises:
         FileError: The sound cannot be read.
     """
-    if sound is None:
+    if not sound:
         is_remote = any("://" in name for name in clip.sounds)
-        return {"problem": "a remote sound, which the page does not load" if is_remote else "no sound was found"}
+        return {"problem": "a remote sound, which the page does not load" if is_remote else _MISSING}
     length_s, spectrogram, mp3 = hear(sound, None if n_left is None else n_left * 3 // 4 - len(_MP3))
     found = {"length": length_s, "spectrogram": spectrogram}
     if mp3 is not None:

@@ -198,7 +198,7 @@ class WorkFolder:
         if os.name == "nt":  # which cannot delete an open file
             self._lock.release()
         # Without settings, only a lock is ours.
-        for name in (CAPTIONS, METRICS_FILE, STATE_FILE, SETTINGS_FILE, _LOCK_FILE):
+        for name in (*STORED, METRICS_FILE, STATE_FILE, SETTINGS_FILE, _LOCK_FILE):
             remove_quietly(self.path / name)
         self._lock.release()
         with suppress(OSError):
