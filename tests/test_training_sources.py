@@ -231,6 +231,7 @@ def test_training_on_text_and_pairs_reports_each_source(backbone_folder: Path, p
     config = load_model(folder).config
     assert [file.weight for file in config.caption_files] == [1.0, 0.5]
     assert "b.txt: 40 captions, weight 0.5" in (folder / "README.md").read_text(encoding="utf-8")
+    assert not (tmp_path / "m.partial").exists()
 
 
 RUN_UNTIL_KILLED = """
