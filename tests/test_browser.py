@@ -267,9 +267,11 @@ def test_click_in_the_spectrogram_seeks_and_plays(visit: Visit, pages: dict[str,
 def test_pieces_of_a_time_line_are_regions_that_play(visit: Visit, pages: dict[str, str]) -> None:
     page = visit(pages["timeline"])
     place = page.locator("tbody.clips").nth(1)
-    borders = place.locator(".strip i:not(.position)")
-    lefts = [float(one.evaluate("line => parseFloat(line.style.left)")) for one in borders.all()]
-    assert lefts == pytest.approx([100 * at / SOUND_S for at in BORDERS_S], abs=0.01)
+    regions = place.locator(".strip i:not(.position)")
+    spans = regions.evaluate_all("all => all.map(({ style }) => [parseFloat(style.left), parseFloat(style.width)])")
+    ends = [0.0, *(100 * at / SOUND_S for at in BORDERS_S), 100.0]
+    assert [left for left, _ in spans] == pytest.approx(ends[:-1], abs=0.01)
+    assert [left + width for left, width in spans] == pytest.approx(ends[1:], abs=0.01)
     texts = place.get_by_role("listitem").all_inner_texts()
     assert texts == ["0:00–0:00\nuntil 0.5", "0:00–0:01\nuntil 1.5", "0:01–0:03\nuntil 3.0"]
     button = place.get_by_role("button", name="Play from 0:01")
@@ -411,6 +413,61 @@ def test_keys_go_to_the_next_row_play_and_stop(visit: Visit, world: World) -> No
     assert time_s(place) == 0
 
 
+def test_keys_begin_at_the_top_of_what_is_shown(visit: Visit, world: World) -> None:
+    page = visit(world.pages["many"])
+    page.keyboard.press("J")  # with the shift key or Caps Lock
+    expect(current(page)).to_have_text("000.ogg")
+    page.get_by_role("button", name="Next 50").click()
+    page.keyboard.press("j")
+    expect(current(page)).to_have_text("050.ogg")
+    page.evaluate("location.hash = '#110.ogg'")
+    expect(current(page)).to_have_text("110.ogg")
+    page.get_by_label("Filter").fill("caption 1")
+    page.locator("td.number").first.click()
+    page.locator("h1").click()
+    page.keyboard.press("j")
+    expect(current(page)).to_have_text("010.ogg")
+
+
+def test_another_score_leaves_sounds_and_rows_as_they_are(visit: Visit, world: World) -> None:
+    page = visit(world.pages["comparison"])
+    place = clip(page, "003.wav")
+    place.locator("summary").click()
+    seek(place, 0.1)
+    wait_until_played(place)
+    page.get_by_label("Score").select_option("CIDEr-D")
+    assert is_playing(place)
+    assert place.locator("details").get_attribute("open") is not None
+    shown = place.locator("tr").first.locator("td.number").all_inner_texts()
+    scores = [scores[0] for scores in world.row("003.wav").scores]
+    assert shown[1:] == [f"{one:.3f}".replace("-", "\u2212") for one in (*scores, scores[0] - scores[1])]
+    assert header(page, "CIDEr-D of text-only.jsonl").count() == 1
+
+
+def test_link_to_a_hidden_row_clears_the_filters_and_nothing_else(visit: Visit, world: World) -> None:
+    page = visit(world.pages["comparison"])
+    page.get_by_label("Score").select_option("SPICE")
+    page.get_by_label("Only clips that differ").check()
+    page.get_by_label("Filter").fill("no such words")
+    assert ids(page) == []
+    page.evaluate("location.hash = '#003.wav'")
+    expect(current(page)).to_have_text("003.wav")
+    assert len(ids(page)) == len(world.rows)
+    expect(page.get_by_label("Filter")).to_have_value("")
+    expect(page.get_by_label("Only clips that differ")).not_to_be_checked()
+    expect(page.get_by_label("Score")).to_have_value("spice")
+
+
+def test_names_that_are_not_utf_8_are_rows_with_links(visit: Visit, tmp_path: Path) -> None:
+    rows = [{"path": f"{name}.wav", "caption": f"of {name}"} for name in ("\udce9t\udce9", "plain")]
+    (tmp_path / "odd.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    page = visit(write_page(tmp_path / "page.html", tmp_path / "odd.jsonl"))
+    assert len(ids(page)) == 2
+    href = page.locator("td.clip a").first.get_attribute("href") or ""
+    page.goto(f"{page.url}{href}")
+    expect(current(page)).to_have_attribute("href", href)
+
+
 def test_link_leads_to_its_row(visit: Visit, world: World, pages: dict[str, str]) -> None:
     page = visit(f"{pages['many']}#075.ogg")
     expect(current(page)).to_have_text("075.ogg")
@@ -495,6 +552,26 @@ def test_votes_of_two_pages_do_not_mix_and_can_be_taken_back(visit: Visit, world
     place.get_by_role("button", name="Left").click()
     expect(place.get_by_role("button", name="Left")).to_have_attribute("aria-pressed", "false")
     expect(page.get_by_role("status")).to_have_text(re.compile(" 0 judged$"))
+
+
+def test_votes_in_two_tabs_of_a_page_are_all_kept(visit: Visit, world: World) -> None:
+    page = visit(world.pages["blind"])
+    other = page.context.new_page()
+    other.goto(world.pages["blind"])
+    cast(page, page.locator("tbody.clips").nth(0), "left", with_key=False)
+    cast(other, other.locator("tbody.clips").nth(1), "tie", with_key=False)
+    page.reload()
+    expect(page.get_by_role("status")).to_have_text(re.compile(" 2 judged$"))
+
+
+def test_key_that_is_held_votes_once(visit: Visit, world: World) -> None:
+    page = visit(world.pages["blind"])
+    page.keyboard.press("j")
+    for _ in range(2):
+        page.keyboard.down("l")
+    page.keyboard.up("l")
+    left = page.locator("tbody.clips").first.get_by_role("button", name="Left")
+    expect(left).to_have_attribute("aria-pressed", "true")
 
 
 def write_hostile_scores(world: World, folder: Path) -> None:
