@@ -1,25 +1,24 @@
-"""Write the picture of a page in README, with the chromium that is installed: `python tools/write_screenshot.py`."""
+"""Write the picture of a page in README, with the Chromium that is installed: `python tools/write_screenshot.py PAGE`.
+
+PAGE is what `textcap page` made of the scores of two systems; docs/listening.md has the commands for the demo's folder.
+"""
 
 import sys
-import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
-from sound_pages import open_browser, write_page, write_world  # noqa: E402
+from sound_pages import open_browser  # noqa: E402
 
 PICTURE = ROOT / "docs" / "images" / "page.png"
 MOST_BYTES = 200_000
 
 
 def main() -> None:
-    """Show two systems on the sound world, sorted by their difference, with the references of one clip."""
-    with tempfile.TemporaryDirectory() as name, open_browser() as browser:
-        folder = Path(name)
-        write_world(folder)
-        address = write_page(folder / "page.html", folder / "scores.csv", "--audio-dir", folder / "sounds")
+    """Show the page sorted by the difference of the systems, with the references of one clip."""
+    with open_browser() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 800}, color_scheme="light")
-        page.goto(address)
+        page.goto(Path(sys.argv[1]).resolve().as_uri())
         page.get_by_role("button", name="Difference").click()
         place = page.locator("tbody.clips").nth(1)
         place.locator("summary").click()
