@@ -98,7 +98,7 @@ def write_page(
     atomic_write_lines(path, lines())
     for problem, n in problems.items():
         hint = " (--audio-dir names a folder to look in)" if problem == _MISSING else ""
-        _logger.warning("%d of %s: %s%s", n, counted(len(clips), "clip"), problem, hint)
+        _logger.warning("%s of %s: %s%s", f"{n:,}", counted(len(clips), "clip"), problem, hint)
     return errors
 
 
