@@ -772,7 +772,8 @@ def uncleaned(backbone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.parametrize(
-    ("n_deleted", "n_processes"), [(0, 1), (1, 1), (2, 1), pytest.param(2, 2, marks=pytest.mark.long), (3, 1), (4, 1)]
+    ("n_deleted", "n_processes"),
+    [(0, 1), (1, 1), (2, 1), pytest.param(2, 2, marks=pytest.mark.long), (3, 1), (4, 1), (5, 1)],
 )
 def test_run_killed_while_it_deletes_its_work_folder_is_done(
     backbone_folder: Path,
@@ -790,6 +791,7 @@ def test_run_killed_while_it_deletes_its_work_folder_is_done(
     def kill(*arguments: object) -> None:
         raise Killed
 
+    (path / state.WITH_PAIRS).mkdir()  # as of a run on text and pairs
     n_files = len(list(path.iterdir()))
     with monkeypatch.context() as patch, pytest.raises(Killed):
         deletions = iter([remove_quietly] * n_deleted)
