@@ -274,8 +274,8 @@ def test_tracks_of_five_sounds_are_cut_and_captioned(
                 shared_s = min(piece.end_s, SOUND_S * (i + 1)) - max(piece.start_s, SOUND_S * i)
                 named_s += max(0.0, shared_s) * (kind in parse_events(piece.caption))
     named, found = named_s / (5 * SOUND_S * len(TRACK_SEEDS)), n_found / (4 * len(TRACK_SEEDS))
-    record_property("named", named)
-    record_property("found", found)
+    record_property("named", float(named))  # as numpy's numbers cannot be sent between processes
+    record_property("found", float(found))
     record_property("most_lines", most_lines)
     assert named >= 0.8
     assert found >= 0.8
