@@ -9,14 +9,10 @@ import csv
 import importlib.util
 import json
 import os
-import shutil
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +25,6 @@ from textcap.audio.decoding import SoundReader, mix
 _RATE_HZ = 44_100
 _METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider_d", "spice", "spider")
 _N_REFERENCES = 5
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _QUERIES = ("dog barks", "rain falls", "a bell rings twice")
 
 # Times are those of the browser, in ms since it was told to open the page, or since it got the key: until a frame with
@@ -168,6 +163,12 @@ def show(bench: Bench, what: str, page: Path, n_visits: int) -> None:
     Raises:
         CannotRunError: Playwright or Chromium is missing.
     """
+    if importlib.util.find_spec("playwright") is None:
+        raise CannotRunError("needs Playwright: pip install playwright")
+    from sound_pages import NO_BROWSER, find_browser, open_browser
+
+    if find_browser() is None:
+        raise CannotRunError(NO_BROWSER)
     first_s, keys_s = [], []
     with open_browser() as browser:
         for _ in range(n_visits):
@@ -186,22 +187,3 @@ def show(bench: Bench, what: str, page: Path, n_visits: int) -> None:
     bench.record(Timing(f"{what}, in Chromium", "a key in the filter", keys_s, [0.0]))
     bench.bar(f"{what}, first rows", "the bar", statistics.median(first_s), 2.0, unit="s", is_most=True)
     bench.bar(f"{what}, a key", "the bar", 1000 * statistics.median(keys_s), 100.0, unit="ms", is_most=True)
-
-
-@contextmanager
-def open_browser() -> Iterator[Any]:
-    """Run a browser without a window.
-
-    Raises:
-        CannotRunError: Playwright or Chromium is missing.
-    """
-    path = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    if importlib.util.find_spec("playwright") is None or path is None:
-        raise CannotRunError("needs Chromium and Playwright: apt-get install chromium, pip install playwright")
-    from playwright.sync_api import sync_playwright
-
-    is_root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium has no sandbox for root
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if is_root else [])
-        yield browser
-        browser.close()

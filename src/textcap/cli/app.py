@@ -118,10 +118,7 @@ for name, example in corpus.EXAMPLES.items():
     _add(corpora, getattr(corpus, name), example)
 app.add_typer(corpora, name="corpus")
 
-COMMANDS = (
-    *(fetch, train, gap, fit_adapter, caption, search, tag, score, page, votes),
-    *(embed, demo, verify, cache, info),
-)
+COMMANDS = (fetch, train, gap, fit_adapter, caption, search, tag, score, page, votes, embed, demo, verify, cache, info)
 for command in COMMANDS:
     # Every command's help ends with two commands that can be pasted.
     examples = {tag: TAG_EXAMPLES, votes: VOTES_EXAMPLES}.get(command)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from textcap.cli import options
 from textcap.cli.console import note, print_result, print_skipped, progress_bar
-from textcap.cli.options import ForceOption, JsonOption, check_ending, refuse_misuse
 from textcap.data.text import STDIN, counted
 
 EXAMPLES = (
@@ -27,7 +27,7 @@ def page(
             show_default=False,
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.", show_default=False)],
+    output: Annotated[Path, options.output(help="The page to write.", show_default=False)],
     refs: Annotated[Path | None, typer.Option(exists=True, help="Captions by humans to show, as score reads.")] = None,
     audio_dir: Annotated[
         Path | None,
@@ -38,7 +38,7 @@ def page(
     sample: Annotated[
         int | None, typer.Option(min=1, help="Show so many clips, drawn at random.", show_default="all")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of --sample, and of the sides of --blind.")] = 0,
+    seed: Annotated[int, options.seed(help="Seed of --sample, and of the sides of --blind.")] = 0,
     embed: Annotated[bool, typer.Option("--embed", help="Put the sounds into the page, as MP3.")] = False,
     embed_limit: Annotated[
         int | None,
@@ -53,7 +53,7 @@ def page(
     blind: Annotated[
         bool, typer.Option("--blind", help="Hide which system wrote which caption, for votes, without references.")
     ] = False,
-    force: ForceOption = False,
+    force: options.ForceOption = False,
 ) -> None:
     """Write a page to listen to clips and compare what captioners say of them.
 
@@ -62,14 +62,14 @@ def page(
     --embed puts them in. Those that are missing are rows that say so; those that cannot be read are named on stderr
     (exit code 3). With --blind, listeners vote which of two captions is better, and textcap votes counts.
     """
-    refuse_misuse(
+    options.refuse_misuse(
         {
             "a blind page has no references: leave out --refs": blind and refs is not None,
             "--blind takes two files": blind and len(sources) != 2,
             "--embed-limit needs --embed": embed_limit is not None and not embed,
         }
     )
-    check_ending(output, ".html", ".htm")
+    options.check_ending(output, ".html", ".htm")
     from textcap.files import check_file_place, check_writable
     from textcap.page.sources import find_clips, read_sources
     from textcap.page.votes import draw_ballot
@@ -99,10 +99,8 @@ def page(
             blind=facts,
             progress=lambda n_done: bar.update(task, completed=n_done),
         )
-    for line in notes:
-        note(line)
-    for error in errors:
-        print_skipped(error)
+    note(*notes)
+    print_skipped(*errors)
     print(output, flush=True)
     if errors:
         raise typer.Exit(3)
@@ -112,7 +110,7 @@ def votes(
     first: Annotated[Path, typer.Argument(help="The first file that the page was made of.", show_default=False)],
     second: Annotated[Path, typer.Argument(help="The second.", show_default=False)],
     raters: Annotated[list[Path], typer.Argument(help="Votes, as the page exports them.", show_default=False)],
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Count the votes on a page of textcap page --blind.
 

@@ -1,6 +1,5 @@
 """Read what systems say of clips, from any file that `score` or this package writes, and bring equal clips together."""
 
-import json
 import logging
 import math
 import os
@@ -113,9 +112,14 @@ def find_clips(
         known = matched(theirs, rows)
         for row in found:
             row.references = theirs.captions.get(known.get(row.id, ""), row.references)
-    if sample is not None and sample < len(found):
-        found = [found[index] for index in sorted(random.Random(seed).sample(range(len(found)), sample))]
-    return found
+    return sampled(found, sample, random.Random(seed))
+
+
+def sampled(clips: list[Clip], n: int | None, rng: random.Random) -> list[Clip]:
+    """Return so many of the clips, drawn at random and in their order; all if there are no more, or n is None."""
+    if n is None or n >= len(clips):
+        return clips
+    return [clips[index] for index in sorted(rng.sample(range(len(clips)), n))]
 
 
 def matched(clips: ClipCaptions | Iterable[str], names: Iterable[str]) -> dict[str, str]:
@@ -139,7 +143,6 @@ def _read(file: TextFile) -> list[Source]:
         try:
             clip = _clip(record, record[key])
             name = str(record.get("predictions", file.name))
-            json.dumps([clip.start_s, clip.duration_s, clip.takes], allow_nan=False)  # as a page is JSON
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise file.error(place, "not a result of textcap caption, search or score") from error
         clips = sources.setdefault(name, Source(name)).clips
@@ -159,7 +162,7 @@ def _clip(record: dict[str, Any], path: str) -> Clip:
     name, caption, start_s = _text(path), _text(record.get("caption") or ""), 0.0
     pieces = record.get("pieces") or []
     if record.get("start_s") not in (None, ""):  # a piece of a sound that `search` has found
-        start_s, end_s = float(record["start_s"]), float(record["end_s"])
+        start_s, end_s = _number(record["start_s"]), _number(record["end_s"])
         name, pieces = f"{path} {start_s:.2f}–{end_s:.2f} s", [{**record, "caption": caption}]
     said = [f"failed: {record['error']}"] if record.get("error") else []
     said += ["silent"] if record.get("silent") is True else []
@@ -167,12 +170,19 @@ def _clip(record: dict[str, Any], path: str) -> Clip:
     take = {
         "caption": caption,
         "scores": {name: round(number, 6) for name, number in numbers.items() if math.isfinite(number)},
-        "pieces": [[float(one["start_s"]), float(one["end_s"]), _text(one["caption"])] for one in pieces],
+        "pieces": [[_number(one["start_s"]), _number(one["end_s"]), _text(one["caption"])] for one in pieces],
         "said": "; ".join([*said, *map(_text, record.get("notes") or [])]),
     }
     references = [_text(text) for name, text in record.items() if name.startswith("reference_") and text]
     duration_s = record.get("duration_s")
-    return Clip(name, [path], [take], references, start_s, None if duration_s is None else float(duration_s))
+    return Clip(name, [path], [take], references, start_s, None if duration_s is None else _number(duration_s))
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):  # JSON has no place for it
+        raise ValueError("expected a finite number")
+    return number
 
 
 def _text(value: Any) -> str:

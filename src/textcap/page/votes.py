@@ -2,18 +2,19 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cache, partial
 from itertools import accumulate, combinations
 from pathlib import Path
 from typing import Any
 
 from textcap.errors import FileError, InputError
 from textcap.files import read_json, sha256_of_json
-from textcap.page.sources import Clip, Source, find_clips
+from textcap.page.sources import Clip, Source, find_clips, sampled
 from textcap.scoring.readers import check_given_once
-from textcap.scoring.significance import LEVEL, MIN_CLIPS
+from textcap.scoring.significance import MIN_CLIPS, verdict_of
 
 FIRST, TIE, SECOND = 1, 0, -1  # a vote: for the first system, for neither, for the second
 _SIDES = {"left": FIRST, "tie": TIE, "right": SECOND}  # where the first system stands left
@@ -60,11 +61,7 @@ class Tally:
     @property
     def verdict(self) -> str | None:
         """Whether the first system is "better", "worse" or "not significantly different"; None with too few votes."""
-        if self.n_judged < MIN_CLIPS:
-            return None
-        if self.p_value >= LEVEL:
-            return "not significantly different"
-        return "better" if self.first > self.second else "worse"
+        return verdict_of(None if self.n_judged < MIN_CLIPS else self.p_value, self.first > self.second)
 
 
 @dataclass(frozen=True)
@@ -101,8 +98,7 @@ def draw_ballot(sources: Sequence[Source], *, sample: int | None = None, seed: i
     key = sha256_of_json([seed, [[clip.id, clip.takes, clip.references] for clip in found]])
     rng = random.Random(key)
     left = {clip.id: rng.choice((FIRST, SECOND)) for clip in clips}
-    if sample is not None and sample < len(clips):
-        clips = [clips[index] for index in sorted(rng.sample(range(len(clips)), sample))]
+    clips = sampled(clips, sample, rng)
     hidden = {clip.id: [take and {**take, "scores": {}, "said": ""} for take in clip.takes] for clip in clips}
     sided = [replace(clip, takes=hidden[clip.id][:: left[clip.id]], references=[]) for clip in clips]
     page = sha256_of_json([key, [clip.id for clip in clips]])[:16]
@@ -117,7 +113,8 @@ def count_votes(sources: Sequence[Source], files: Sequence[Path]) -> Count:
         InputError: A file is not one of votes, is of another page, or is given twice.
     """
     check_given_once(list(map(str, files)))
-    raters = {str(path): _read_votes(sources, path) for path in files}
+    draw = cache(partial(draw_ballot, sources))  # for all raters of a page at once
+    raters = {str(path): _read_votes(draw, path) for path in files}
     by_clip: dict[str, list[int]] = {}
     for votes in raters.values():
         for clip, vote in votes.items():
@@ -130,11 +127,11 @@ def count_votes(sources: Sequence[Source], files: Sequence[Path]) -> Count:
     return Count(tallies, len(shared), *_agreement(shared))
 
 
-def _read_votes(sources: Sequence[Source], path: Path) -> dict[str, int]:
-    """Return the votes in a file by clip, as systems."""
+def _read_votes(draw: Callable[..., Ballot], path: Path) -> dict[str, int]:
+    """Return the votes in a file by clip, as systems; `draw` is `draw_ballot` of the sources."""
     content = read_json(path)
     try:
-        ballot = draw_ballot(sources, sample=content["sample"], seed=content["seed"])
+        ballot = draw(sample=content["sample"], seed=content["seed"])
         if content["page"] == ballot.facts["page"]:
             votes = {clip: one["vote"] for clip, one in content["votes"].items() if one["vote"] is not None}
             return {clip: _SIDES[vote] * ballot.left[clip] for clip, vote in votes.items()}

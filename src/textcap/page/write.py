@@ -81,9 +81,8 @@ def write_page(
         for number, clip in enumerate(clips, start=1):
             row = {"id": clip.id, "start": clip.start_s, "length": clip.duration_s, "takes": clip.takes}
             sound = sounds.get(clip.id, "")
-            found: dict[str, Any] = {"same": first.get(sound)}
             try:
-                found = found if sound in first else _found(clip, sound, path, n_left)
+                found = dict[str, Any](same=first[sound]) if sound in first else _found(clip, sound, path, n_left)
                 problems.update([found["problem"]] if "problem" in found else [])
             except FileError as error:
                 errors.append(error)

@@ -6,7 +6,7 @@ from itertools import combinations
 
 from textcap.scoring.metric_names import LOWER_IS_BETTER, VOCAB
 from textcap.scoring.results import Scores, score_of_sums
-from textcap.scoring.significance import LEVEL, Difference, compare, holm
+from textcap.scoring.significance import Difference, compare, holm, verdict_of
 
 MOST_SYSTEMS = 5  # that are all compared with each other
 # Systems are ranked by the first of these that all of them have, else by the first metric that all have.
@@ -32,11 +32,7 @@ class Comparison(Difference):
     @property
     def verdict(self) -> str | None:
         """Whether the first system is "better", "worse" or "not significantly different"; None without a p-value."""
-        if self.p_corrected is None:
-            return None
-        if self.p_corrected >= LEVEL:
-            return "not significantly different"
-        return "better" if (self.difference > 0) != (self.metric in LOWER_IS_BETTER) else "worse"
+        return verdict_of(self.p_corrected, (self.difference > 0) != (self.metric in LOWER_IS_BETTER))
 
 
 def compare_systems(

@@ -42,6 +42,15 @@ class Difference:
     p_value: float | None
 
 
+def verdict_of(p_value: float | None, is_better: bool) -> str | None:
+    """Return whether a system is "better", "worse" or "not significantly different"; None without a p-value."""
+    if p_value is None:
+        return None
+    if p_value >= LEVEL:
+        return "not significantly different"
+    return "better" if is_better else "worse"
+
+
 def mean_of_sums(sums: Numbers, n_clips: int) -> Numbers:
     """Return the means over clips `[R]` of a score that is one number per clip, from its sums over clips `[R, 1]`."""
     means: Numbers = sums[:, 0] / n_clips
